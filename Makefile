@@ -1,0 +1,51 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help run demo test check bench format openapi requirements clean
+
+help: ## Show the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(READY): requirements-dev.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned packages into $(VENV) (once, about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+run: $(READY) ## Start everything: PostgreSQL, fal simulator (without FAL_KEY), API on http://127.0.0.1:8000
+	@exec $(BIN)/python -m app serve
+
+demo: $(READY) ## Take the running service through its main job and save the files under DATA_DIR/demo
+	@exec $(BIN)/python -m app demo
+
+test: $(READY) ## Run the whole test suite on its own PostgreSQL
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: $(READY) ## Format, lint, types, import contracts, container files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/shellcheck entrypoint.sh .ci/run
+	$(BIN)/yamllint --strict docker-compose.yml .pre-commit-config.yaml
+
+bench: $(READY) ## Measure the service against its floor
+	@exec $(BIN)/python -m benchmarks
+
+format: $(READY) ## Rewrite the code in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+openapi: $(READY) ## Write docs/openapi.json from the code
+	@$(BIN)/python -m app openapi > docs/openapi.json
+
+requirements: $(READY) ## Pin the packages that pyproject.toml names (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.txt
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
+
+clean: ## Remove the environment and the caches (not the data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

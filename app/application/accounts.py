@@ -1,0 +1,97 @@
+import hmac
+import secrets
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from app.application.ports import Accounts
+from app.domain.accounts import KEY_RANDOM_BYTES, Account, digest_of, format_key, is_well_formed, stored_form
+from app.domain.errors import AccountNotFound, InvalidApiKey, KeyAlreadyIssued, ProofRequired
+
+log = structlog.get_logger(__name__)
+
+
+def secrets_match(given: str | None, expected: str) -> bool:
+    return given is not None and hmac.compare_digest(given.encode(), expected.encode())
+
+
+def new_key() -> str:
+    return format_key(secrets.token_bytes(KEY_RANDOM_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Raises InvalidApiKey. A malformed key is turned away without a query."""
+
+    accounts: Accounts
+
+    async def __call__(self, api_key: str | None) -> Account:
+        if api_key is None or not is_well_formed(api_key):
+            raise InvalidApiKey
+        account = await self.accounts.find_by_key(digest_of(api_key))
+        if account is None:
+            raise InvalidApiKey
+        return account
+
+
+@dataclass(frozen=True, slots=True)
+class IssueKey:
+    """`POST /auth`. Knowing a user's id is never enough to take over the account.
+
+    - With a service secret configured, every call must carry it; it also proves the right to replace a key.
+    - Without one, a user who never had a key gets the first one, and only the current key can replace it.
+
+    Raises ProofRequired, KeyAlreadyIssued.
+    """
+
+    accounts: Accounts
+    auth_secret: str | None
+
+    async def __call__(
+        self, external_user_id: UUID, *, rotate: bool, current_key: str | None, auth_secret: str | None
+    ) -> str:
+        if self.auth_secret is not None and not secrets_match(auth_secret, self.auth_secret):
+            raise ProofRequired("Send the service secret in the X-Auth-Secret header.")
+        key = new_key()
+        if await self.accounts.add_first_key(external_user_id, stored_form(key)):
+            log.info("key_issued", external_user_id=str(external_user_id))
+            return key
+        if not rotate:
+            raise KeyAlreadyIssued
+        if self.auth_secret is not None:
+            current = None
+        elif current_key is not None and is_well_formed(current_key):
+            current = digest_of(current_key)
+        else:
+            raise ProofRequired
+        if not await self.accounts.replace_key(external_user_id, stored_form(key), current):
+            raise ProofRequired
+        log.info("key_rotated", external_user_id=str(external_user_id))
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class RotateKey:
+    """The operator's way, from the command line. Raises AccountNotFound."""
+
+    accounts: Accounts
+
+    async def __call__(self, external_user_id: UUID) -> str:
+        key = new_key()
+        if not await self.accounts.replace_key(external_user_id, stored_form(key), None):
+            raise AccountNotFound
+        log.info("key_rotated", external_user_id=str(external_user_id))
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeKey:
+    """Raises AccountNotFound where there is no live key to revoke."""
+
+    accounts: Accounts
+
+    async def __call__(self, external_user_id: UUID) -> None:
+        if not await self.accounts.revoke_key(external_user_id):
+            raise AccountNotFound("This user has no live key.")
+        log.info("key_revoked", external_user_id=str(external_user_id))

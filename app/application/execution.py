@@ -1,0 +1,225 @@
+"""What happens to an accepted job. Every step is short, can run twice, and decides from what the database says.
+
+A step raises RetryLater where the job needs another look; returning means that nothing is left for this step.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import structlog
+
+from app.application.ports import (
+    Claim,
+    InProgress,
+    InQueue,
+    Jobs,
+    JobState,
+    NotSubmitted,
+    Observation,
+    Provider,
+    ProviderRequest,
+    ProviderUnavailable,
+    Rejected,
+    Stopped,
+    SubmitOutcomeUnknown,
+    SubmitRefused,
+    Succeeded,
+)
+from app.domain.errors import DatabaseUnavailable
+from app.domain.generations import JobStatus, Outcome
+
+log = structlog.get_logger(__name__)
+
+# The fal client ends its POST within 20 s: an older claim belongs to a process that is gone.
+SUBMIT_LEASE_SECONDS = 30
+RECORD_TRIES_MAX = 60
+RECORD_PAUSE_SECONDS = 0.5
+CANCEL_GRACE_SECONDS = 120
+UNKNOWN_LOOK_SECONDS = 10
+BACKOFF_SECONDS_MAX = 60.0
+POLL_SECONDS_MIN = 0.5
+POLL_SECONDS_MAX = 10.0
+
+
+class RetryLater(Exception):
+    def __init__(self, delay_seconds: float) -> None:
+        super().__init__(f"retry in {delay_seconds:.1f} s")
+        self.delay_seconds = delay_seconds
+
+
+def backoff_seconds(attempt: int) -> float:
+    """Doubling from 1 s to 60 s, with full jitter in the upper half so that many jobs do not come back at once."""
+    ceiling = min(BACKOFF_SECONDS_MAX, 2.0 ** min(attempt - 1, 10))
+    return ceiling * random.uniform(0.5, 1.0)
+
+
+def poll_seconds(age_seconds: float) -> float:
+    """A tenth of what the job has taken so far: quick for quick jobs, cheap for long ones."""
+    return min(max(age_seconds / 10, POLL_SECONDS_MIN), POLL_SECONDS_MAX) * random.uniform(0.9, 1.1)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitGeneration:
+    """Claim the job, make the one POST, record what came of it.
+
+    The claim is committed before the POST, so a process that dies in between leaves SUBMITTING behind,
+    which is never posted again: fal has no idempotency key, and a second POST would be a second paid job.
+    """
+
+    jobs: Jobs
+    provider: Provider
+
+    async def __call__(self, job_id: UUID) -> None:
+        attempt_token = uuid4()
+        claim = await self.jobs.claim(job_id, attempt_token)
+        if claim is None:
+            await self._look_after_lost_claim(job_id)
+            return
+        try:
+            request = await self.provider.submit(claim.model_id, claim.kind, claim.parameters)
+        except NotSubmitted as error:
+            await self._release(job_id, attempt_token, claim, error)
+        except SubmitRefused as error:
+            log.warning("generation_refused", job_id=str(job_id), code=error.code)
+            await self.jobs.settle(job_id, Outcome.failed(error.code, error.reason))
+        except SubmitOutcomeUnknown as error:
+            log.warning("generation_submit_unknown", job_id=str(job_id), reason=str(error))
+            await self.jobs.record_submit_unknown(job_id, attempt_token, str(error))
+        else:
+            await self._record(job_id, attempt_token, request)
+
+    async def _release(self, job_id: UUID, attempt_token: UUID, claim: Claim, error: NotSubmitted) -> None:
+        delay = max(backoff_seconds(claim.attempt), error.retry_after_seconds or 0)
+        log.info(
+            "generation_submit_postponed",
+            job_id=str(job_id),
+            reason=str(error),
+            delay_seconds=round(delay, 1),
+        )
+        if await self.jobs.release(job_id, attempt_token, str(error)):
+            raise RetryLater(delay)
+
+    async def _record(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> None:
+        """fal works on it now: a database that is away for a moment must not lose the request's id."""
+        for remaining in reversed(range(RECORD_TRIES_MAX)):
+            try:
+                recorded = await self.jobs.record_submission(job_id, attempt_token, request)
+            except DatabaseUnavailable:
+                if not remaining:
+                    raise
+                await asyncio.sleep(RECORD_PAUSE_SECONDS)
+                continue
+            event = "generation_submitted" if recorded else "generation_submission_unclaimed"
+            log.info(event, job_id=str(job_id), fal_request_id=request.id)
+            return
+
+    async def _look_after_lost_claim(self, job_id: UUID) -> None:
+        state = await self.jobs.load(job_id)
+        if state is None or state.status is not JobStatus.SUBMITTING or state.is_submit_unknown:
+            return
+        if state.seconds_since_claim < SUBMIT_LEASE_SECONDS:
+            raise RetryLater(SUBMIT_LEASE_SECONDS - state.seconds_since_claim + 1)
+        assert state.attempt_token is not None
+        log.warning("generation_submit_lost", job_id=str(job_id))
+        await self.jobs.record_submit_unknown(job_id, state.attempt_token, "the submitting process ended")
+
+
+@dataclass(frozen=True, slots=True)
+class FollowGeneration:
+    """Look where fal stands and move the job accordingly, up to its end.
+
+    Transport trouble never ends a job: only fal's own verdict, a confirmed cancel, or the time limit does.
+    """
+
+    jobs: Jobs
+    provider: Provider
+
+    async def __call__(self, job_id: UUID) -> None:
+        state = await self.jobs.load(job_id)
+        if state is None or state.status.is_final or state.status is JobStatus.QUEUED:
+            return
+        if state.request is None:
+            await self._wait_for_evidence(state)
+            return
+        if (state.cancel_requested or state.is_overdue) and state.seconds_since_cancel_sent is None:
+            await self._send_cancel(state, state.request)
+        await self._observe(state, state.request)
+
+    async def _wait_for_evidence(self, state: JobState) -> None:
+        if not state.is_overdue:
+            raise RetryLater(UNKNOWN_LOOK_SECONDS)
+        log.error("generation_submit_given_up", job_id=str(state.id))
+        await self._settle(state, self._given_up(state, "submit_unknown", "It is not known whether fal got the job."))
+
+    async def _send_cancel(self, state: JobState, request: ProviderRequest) -> None:
+        try:
+            await self.provider.cancel(request)
+        except ProviderUnavailable as error:
+            log.info("generation_cancel_postponed", job_id=str(state.id), reason=str(error))
+            raise RetryLater(poll_seconds(state.seconds_since_claim)) from error
+        await self.jobs.record_cancel_sent(state.id)
+        log.info("generation_cancel_sent", job_id=str(state.id), overdue=state.is_overdue)
+
+    async def _observe(self, state: JobState, request: ProviderRequest) -> None:
+        try:
+            observation = await self.provider.observe(request, state.kind)
+        except ProviderUnavailable as error:
+            log.info("generation_look_failed", job_id=str(state.id), reason=str(error))
+            await self._wait_or_give_up(state, state.status)
+            return
+        outcome = _outcome_of(observation)
+        if outcome is not None:
+            await self._settle(state, outcome)
+            return
+        status = JobStatus.IN_QUEUE if isinstance(observation, InQueue) else JobStatus.IN_PROGRESS
+        if status is not state.status:
+            await self.jobs.record_progress(state.id, status)
+            log.info("generation_progressed", job_id=str(state.id), status=status.value)
+        await self._wait_or_give_up(state, status)
+
+    async def _wait_or_give_up(self, state: JobState, status: JobStatus) -> None:
+        """After the time limit, or a cancel that found the request still queued, fal has a grace period to stop."""
+        may_give_up = state.is_overdue or (state.cancel_requested and status is JobStatus.IN_QUEUE)
+        if may_give_up and (state.seconds_since_cancel_sent or 0) >= CANCEL_GRACE_SECONDS:
+            await self._settle(state, self._given_up(state, "timed_out", "fal did not finish within the time limit."))
+            return
+        raise RetryLater(poll_seconds(state.seconds_since_claim))
+
+    @staticmethod
+    def _given_up(state: JobState, code: str, reason: str) -> Outcome:
+        return Outcome.canceled() if state.cancel_requested else Outcome.failed(code, reason)
+
+    async def _settle(self, state: JobState, outcome: Outcome) -> None:
+        if await self.jobs.settle(state.id, outcome):
+            log.info(
+                "generation_settled",
+                job_id=str(state.id),
+                status=outcome.status.value,
+                code=outcome.error_code,
+                seconds=round(state.seconds_since_claim, 1),
+            )
+
+
+def _outcome_of(observation: Observation) -> Outcome | None:
+    match observation:
+        case Succeeded(result):
+            return Outcome.completed(result)
+        case Rejected(code, reason):
+            return Outcome.failed(code, reason)
+        case Stopped():
+            return Outcome.canceled()
+        case InQueue() | InProgress():
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class SweepGenerations:
+    """Find unfinished jobs that no queue item looks after, whatever lost it, and queue them again."""
+
+    jobs: Jobs
+
+    async def __call__(self) -> None:
+        for job_id in await self.jobs.requeue_lost():
+            log.warning("generation_requeued", job_id=str(job_id))

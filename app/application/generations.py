@@ -1,0 +1,101 @@
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from uuid_utils.compat import uuid7
+
+from app.application.execution import FollowGeneration, RetryLater
+from app.application.ports import Jobs
+from app.domain.catalogue import MODEL_IDS, GenerationKind, PriceList
+from app.domain.generations import Job, NewJob
+
+log = structlog.get_logger(__name__)
+
+CANCEL_WAIT_SECONDS = 3.0
+CANCEL_LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long a job may take from its submission to its end before it is given up and refunded."""
+
+    image_seconds: int = 20 * 60
+    video_seconds: int = 60 * 60
+
+    def seconds_for(self, kind: GenerationKind) -> int:
+        return self.video_seconds if kind.is_video else self.image_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class StartGeneration:
+    """Price the job, debit the tokens, store and queue it: all or nothing. Raises InsufficientBalance."""
+
+    jobs: Jobs
+    prices: PriceList
+    time_limits: TimeLimits
+
+    async def __call__(self, account_id: UUID, kind: GenerationKind, parameters: Mapping[str, Any]) -> Job:
+        job = await self.jobs.accept(
+            NewJob(
+                id=uuid7(),
+                account_id=account_id,
+                kind=kind,
+                model_id=MODEL_IDS[kind],
+                parameters=parameters,
+                cost_tokens=self.prices.cost_tokens(kind, parameters),
+                time_limit_seconds=self.time_limits.seconds_for(kind),
+            )
+        )
+        log.info("generation_accepted", job_id=str(job.id), kind=kind.value, cost_tokens=job.cost_tokens)
+        return job
+
+
+@dataclass(frozen=True, slots=True)
+class GetGeneration:
+    """Raises JobNotFound, also for another account's job."""
+
+    jobs: Jobs
+
+    async def __call__(self, account_id: UUID, job_id: UUID) -> Job:
+        return await self.jobs.get(account_id, job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ListGenerations:
+    jobs: Jobs
+
+    async def __call__(self, account_id: UUID, *, limit: int, offset: int) -> Sequence[Job]:
+        return await self.jobs.list(account_id, limit=limit, offset=offset)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelGeneration:
+    """Cancel at once what was never sent; otherwise ask fal, and wait a moment for its confirmation.
+
+    The refund comes with the confirmation, never before: a run that finishes anyway is delivered and charged.
+    Raises JobNotFound, JobFinished.
+    """
+
+    jobs: Jobs
+    follow: FollowGeneration
+
+    async def __call__(self, account_id: UUID, job_id: UUID) -> Job:
+        job = await self.jobs.request_cancel(account_id, job_id)
+        log.info("generation_cancel_requested", job_id=str(job_id), status=job.status.value)
+        try:
+            async with asyncio.timeout(CANCEL_WAIT_SECONDS):
+                while not job.status.is_final:
+                    await self._look(job_id)
+                    job = await self.jobs.get(account_id, job_id)
+        except TimeoutError:
+            job = await self.jobs.get(account_id, job_id)
+        return job
+
+    async def _look(self, job_id: UUID) -> None:
+        try:
+            await self.follow(job_id)
+        except RetryLater:
+            await asyncio.sleep(CANCEL_LOOK_SECONDS)

@@ -1,0 +1,231 @@
+"""What the use cases need from outside. Money moves only inside the operations that say so.
+
+Every operation that talks to the database may raise DatabaseUnavailable; nothing is half done then.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from app.domain.accounts import Account, StoredKey
+from app.domain.catalogue import GenerationKind
+from app.domain.generations import Job, JobStatus, NewJob, Outcome
+from app.domain.ledger import PaymentEvent, Violation
+
+
+class Accounts(Protocol):
+    async def find_by_key(self, digest: bytes) -> Account | None: ...
+
+    async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
+        """Store the key if the user never had one, creating the account where needed.
+
+        False: the user has or had a key; nothing is written. Locks the account row.
+        """
+        ...
+
+    async def replace_key(self, external_user_id: UUID, key: StoredKey, current: bytes | None) -> bool:
+        """Revoke the live key and store the new one.
+
+        `current`: the digest that must be the live key's; None where the operator vouches.
+        False: the proof does not hold, or there is no such account. Locks the account row.
+        """
+        ...
+
+    async def revoke_key(self, external_user_id: UUID) -> bool: ...
+
+
+class Tokens(Protocol):
+    async def credit(self, event: PaymentEvent) -> bool:
+        """Record the event and credit its amount, creating the account where needed. Atomic.
+
+        False: the same event was credited before; nothing is written.
+        Raises PaymentEventConflict, BalanceLimitExceeded. Locks the account row.
+        """
+        ...
+
+    async def violations(self) -> Sequence[Violation]:
+        """Recompute every balance and every job's money from the entries; what does not fit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRequest:
+    """A request that fal accepted. The URLs are fal's own, checked against the allowed hosts."""
+
+    id: str
+    status_url: str
+    response_url: str
+    cancel_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to make the one POST of this attempt."""
+
+    kind: GenerationKind
+    model_id: str
+    parameters: Mapping[str, Any]
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """Where a job stands, by the database's clock."""
+
+    id: UUID
+    kind: GenerationKind
+    status: JobStatus
+    attempt_token: UUID | None
+    request: ProviderRequest | None
+    cancel_requested: bool
+    seconds_since_claim: float
+    seconds_since_cancel_sent: float | None
+    is_submit_unknown: bool
+    is_overdue: bool
+
+
+class Jobs(Protocol):
+    async def accept(self, job: NewJob) -> Job:
+        """Debit the cost, store the job and its queue item. Atomic; committed when this returns.
+
+        Raises InsufficientBalance; nothing is written. Locks the account row.
+        """
+        ...
+
+    async def get(self, account_id: UUID, job_id: UUID) -> Job:
+        """Raises JobNotFound, also for another account's job."""
+        ...
+
+    async def list(self, account_id: UUID, *, limit: int, offset: int) -> Sequence[Job]:
+        """Newest first."""
+        ...
+
+    async def request_cancel(self, account_id: UUID, job_id: UUID) -> Job:
+        """Cancel and refund at once what was never sent; note the wish otherwise. Atomic.
+
+        Raises JobNotFound, JobFinished. Locks the job row, then the account row.
+        """
+        ...
+
+    async def claim(self, job_id: UUID, attempt_token: UUID) -> Claim | None:
+        """QUEUED → SUBMITTING, with a new attempt. None: the job is not waiting to be submitted."""
+        ...
+
+    async def release(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
+        """SUBMITTING → QUEUED, for an attempt that provably never reached fal."""
+        ...
+
+    async def record_submission(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> bool:
+        """SUBMITTING → SUBMITTED, and queue the first look at it. False: the attempt is not ours any more."""
+        ...
+
+    async def record_submit_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
+        """The POST left and its outcome is not known. The tokens stay debited; queue a later look."""
+        ...
+
+    async def load(self, job_id: UUID) -> JobState | None: ...
+
+    async def record_progress(self, job_id: UUID, status: JobStatus) -> bool: ...
+
+    async def record_cancel_sent(self, job_id: UUID) -> None: ...
+
+    async def settle(self, job_id: UUID, outcome: Outcome) -> bool:
+        """The one way into a final status, with the refund that belongs to it. Atomic.
+
+        False: the job was final already; nothing is written. Locks the job row, then the account row.
+        """
+        ...
+
+    async def find_operated(self, *, unfinished_only: bool, limit: int) -> Sequence[Job]:
+        """Newest jobs of all accounts, for the operator."""
+        ...
+
+    async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
+        """Give every unfinished job (or this one) without a queue item a new one; which they were."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InQueue:
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InProgress:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """fal's verdict that there will be no result. `reason` is our sentence, never fal's words."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """fal confirms that the request was canceled."""
+
+
+Observation = InQueue | InProgress | Succeeded | Rejected | Stopped
+
+
+class ProviderError(Exception):
+    """Says something about the conversation with fal, never about the job."""
+
+
+class ProviderUnavailable(ProviderError):
+    """No usable answer. Asking again later is safe."""
+
+
+class NotSubmitted(ProviderError):
+    """The attempt provably never entered fal's queue: another one is safe."""
+
+    def __init__(self, reason: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SubmitRefused(ProviderError):
+    """fal refused this input for good; nothing was queued."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class SubmitOutcomeUnknown(ProviderError):
+    """Bytes may have left and no usable answer came: fal may or may not run it."""
+
+
+class Provider(Protocol):
+    async def submit(self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any]) -> ProviderRequest:
+        """Exactly one POST. Raises NotSubmitted, SubmitRefused, SubmitOutcomeUnknown."""
+        ...
+
+    async def observe(self, request: ProviderRequest, kind: GenerationKind) -> Observation:
+        """Ask for the status and, at the end, the result. Raises ProviderUnavailable."""
+        ...
+
+    async def cancel(self, request: ProviderRequest) -> None:
+        """Ask fal to stop; the end is seen by `observe`. Raises ProviderUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    ok: bool
+    detail: str
+
+
+class HealthChecks(Protocol):
+    async def run(self) -> Sequence[Check]: ...

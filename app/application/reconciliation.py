@@ -1,0 +1,37 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.application.ports import Jobs, Tokens
+from app.domain.generations import Job
+from app.domain.ledger import Violation
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyLedger:
+    """Recompute everything from the entries; an empty answer means that every token is accounted for."""
+
+    tokens: Tokens
+
+    async def __call__(self) -> Sequence[Violation]:
+        return await self.tokens.violations()
+
+
+@dataclass(frozen=True, slots=True)
+class InspectJobs:
+    """The newest jobs of all accounts, for the operator."""
+
+    jobs: Jobs
+
+    async def __call__(self, *, unfinished_only: bool, limit: int) -> Sequence[Job]:
+        return await self.jobs.find_operated(unfinished_only=unfinished_only, limit=limit)
+
+
+@dataclass(frozen=True, slots=True)
+class RequeueJob:
+    """Give an unfinished job without a queue item a new one. False: it has one, or it is final, or unknown."""
+
+    jobs: Jobs
+
+    async def __call__(self, job_id: UUID) -> bool:
+        return bool(await self.jobs.requeue_lost(job_id))

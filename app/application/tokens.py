@@ -1,0 +1,53 @@
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import structlog
+
+from app.application.accounts import secrets_match
+from app.application.ports import Tokens
+from app.domain.errors import InvalidWebhookSecret, PaymentEventConflict, PaymentEventIdRequired
+from app.domain.ledger import PaymentEvent
+
+log = structlog.get_logger(__name__)
+
+WEBHOOK_SOURCE = "webhook"
+UNIDENTIFIED_SOURCE = "unidentified"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticatePaymentProvider:
+    """Raises InvalidWebhookSecret."""
+
+    secret: str
+
+    def __call__(self, given: str | None) -> None:
+        if not secrets_match(given, self.secret):
+            raise InvalidWebhookSecret
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """Credit a payment once, however often its event is delivered.
+
+    Without an event id there is nothing to recognise a repeat by: each delivery credits, where that is allowed.
+    Raises PaymentEventConflict, PaymentEventIdRequired, BalanceLimitExceeded.
+    """
+
+    tokens: Tokens
+    is_event_id_required: bool
+
+    async def __call__(
+        self, external_user_id: UUID, amount: int, *, event_id: str | None, source: str = WEBHOOK_SOURCE
+    ) -> None:
+        if event_id is None:
+            if self.is_event_id_required:
+                raise PaymentEventIdRequired
+            event_id, source = str(uuid4()), UNIDENTIFIED_SOURCE
+        event = PaymentEvent(source, event_id, external_user_id, amount)
+        fields = {"external_user_id": str(external_user_id), "amount": amount, "event_id": event_id}
+        try:
+            credited = await self.tokens.credit(event)
+        except PaymentEventConflict:
+            log.warning("payment_event_conflicted", **fields)
+            raise
+        log.info("tokens_credited" if credited else "payment_event_repeated", source=source, **fields)

@@ -1,0 +1,27 @@
+"""Everything the service does, one field each: all that the web layer and the command line can see."""
+
+from dataclasses import dataclass
+
+from app.application.accounts import Authenticate, IssueKey, RevokeKey, RotateKey
+from app.application.generations import CancelGeneration, GetGeneration, ListGenerations, StartGeneration
+from app.application.ports import HealthChecks
+from app.application.reconciliation import InspectJobs, RequeueJob, VerifyLedger
+from app.application.tokens import AuthenticatePaymentProvider, TopUp
+
+
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    authenticate: Authenticate
+    issue_key: IssueKey
+    rotate_key: RotateKey
+    revoke_key: RevokeKey
+    authenticate_payment_provider: AuthenticatePaymentProvider
+    top_up: TopUp
+    start_generation: StartGeneration
+    get_generation: GetGeneration
+    list_generations: ListGenerations
+    cancel_generation: CancelGeneration
+    inspect_jobs: InspectJobs
+    requeue_job: RequeueJob
+    verify_ledger: VerifyLedger
+    health: HealthChecks

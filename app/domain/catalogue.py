@@ -1,0 +1,65 @@
+"""What can be generated, by which model of fal, and for how many tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from app.domain.errors import InvalidPrices
+
+PRICE_TOKENS_MAX = 10**9
+
+
+class GenerationKind(StrEnum):
+    TEXT_TO_IMAGE = "TEXT_TO_IMAGE"
+    IMAGE_TO_IMAGE = "IMAGE_TO_IMAGE"
+    TEXT_TO_VIDEO = "TEXT_TO_VIDEO"
+    IMAGE_TO_VIDEO = "IMAGE_TO_VIDEO"
+
+    @property
+    def is_video(self) -> bool:
+        return self in (GenerationKind.TEXT_TO_VIDEO, GenerationKind.IMAGE_TO_VIDEO)
+
+
+MODEL_IDS: Mapping[GenerationKind, str] = {
+    GenerationKind.TEXT_TO_IMAGE: "fal-ai/wan-25-preview/text-to-image",
+    GenerationKind.IMAGE_TO_IMAGE: "fal-ai/wan-25-preview/image-to-image",
+    GenerationKind.TEXT_TO_VIDEO: "fal-ai/wan-25-preview/text-to-video",
+    GenerationKind.IMAGE_TO_VIDEO: "fal-ai/wan-25-preview/image-to-video",
+}
+
+DEFAULT_PRICES: Mapping[str, int] = {
+    "text_to_image": 5,
+    "image_to_image": 6,
+    "text_to_video_5s": 30,
+    "text_to_video_10s": 55,
+    "image_to_video_5s": 35,
+    "image_to_video_10s": 65,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PriceList:
+    """Tokens per image, or per video of a given length. `overrides` replaces single prices.
+
+    Raises InvalidPrices for an unknown name or for anything but a whole number from 1 to 10^9.
+    """
+
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, price in self.overrides.items():
+            if name not in DEFAULT_PRICES:
+                raise InvalidPrices(f"unknown price {name!r}; the prices are {', '.join(DEFAULT_PRICES)}")
+            if type(price) is not int or not 1 <= price <= PRICE_TOKENS_MAX:
+                raise InvalidPrices(f"the price {name!r} must be a whole number from 1 to {PRICE_TOKENS_MAX}")
+
+    def cost_tokens(self, kind: GenerationKind, parameters: Mapping[str, Any]) -> int:
+        name = kind.value.lower()
+        if kind.is_video:
+            return self._price(f"{name}_{parameters.get('duration', 5)}s")
+        return self._price(name) * int(parameters.get("num_images", 1))
+
+    def _price(self, name: str) -> int:
+        price = self.overrides.get(name)
+        return DEFAULT_PRICES[name] if price is None else int(price)

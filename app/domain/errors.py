@@ -1,0 +1,121 @@
+"""Everything that can go wrong for a reason that the caller can understand.
+
+DomainError
+├─ Unauthenticated
+│  ├─ InvalidApiKey            no key, a mistyped one, an unknown one, a revoked one
+│  ├─ ProofRequired            POST /auth without what proves the right to the account
+│  └─ InvalidWebhookSecret     a top-up that does not come from the payment provider
+├─ InsufficientBalance
+├─ NotFound
+│  ├─ JobNotFound              also for a job of another account
+│  └─ AccountNotFound
+├─ JobFinished                 cancel came too late
+├─ Conflict
+│  ├─ KeyAlreadyIssued
+│  ├─ PaymentEventConflict     a known event id with another account or amount
+│  └─ BalanceLimitExceeded
+├─ PaymentEventIdRequired
+├─ InvalidPrices               the price list that the operator gave cannot be used
+└─ Unavailable
+   └─ DatabaseUnavailable
+"""
+
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    """`code` is stable and goes over the wire; `detail` is one sentence for a person."""
+
+    code: ClassVar[str] = "error"
+    default_detail: ClassVar[str] = "The request cannot be served."
+
+    def __init__(self, detail: str | None = None) -> None:
+        self.detail = detail or self.default_detail
+        super().__init__(self.detail)
+
+
+class Unauthenticated(DomainError):
+    code = "unauthenticated"
+
+
+class InvalidApiKey(Unauthenticated):
+    code = "invalid_api_key"
+    default_detail = "Send a valid API key in the X-API-Key header."
+
+
+class ProofRequired(Unauthenticated):
+    code = "proof_required"
+    default_detail = (
+        "Replacing a key needs proof: send the user's current key in X-API-Key, or the service secret in X-Auth-Secret."
+    )
+
+
+class InvalidWebhookSecret(Unauthenticated):
+    code = "invalid_webhook_secret"
+    default_detail = "Send the payment provider's secret in the X-Webhook-Secret header."
+
+
+class InsufficientBalance(DomainError):
+    code = "insufficient_balance"
+    default_detail = "insufficient balance"
+
+
+class NotFound(DomainError):
+    code = "not_found"
+    default_detail = "There is nothing here."
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+    default_detail = "There is no job with this id in your account."
+
+
+class AccountNotFound(NotFound):
+    code = "account_not_found"
+    default_detail = "There is no account for this user."
+
+
+class JobFinished(DomainError):
+    code = "cannot_cancel_finished_job"
+    default_detail = "cannot cancel finished job"
+
+
+class Conflict(DomainError):
+    code = "conflict"
+
+
+class KeyAlreadyIssued(Conflict):
+    code = "key_already_issued"
+    default_detail = (
+        'This user already has a key. To replace it, send "rotate": true with the current key in X-API-Key, '
+        "or with the service secret in X-Auth-Secret."
+    )
+
+
+class PaymentEventConflict(Conflict):
+    code = "payment_event_conflict"
+    default_detail = "This event id was already used for another user or amount. Nothing was credited."
+
+
+class BalanceLimitExceeded(Conflict):
+    code = "balance_limit_exceeded"
+    default_detail = "The balance would exceed the largest possible one. Nothing was credited."
+
+
+class PaymentEventIdRequired(DomainError):
+    code = "payment_event_id_required"
+    default_detail = "Send the payment provider's event id in the X-Event-Id header. Nothing was credited."
+
+
+class InvalidPrices(DomainError):
+    code = "invalid_prices"
+
+
+class Unavailable(DomainError):
+    code = "unavailable"
+    default_detail = "The service cannot answer right now. Try again in a few seconds."
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+    default_detail = "The database does not answer right now. Try again in a few seconds."

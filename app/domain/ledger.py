@@ -1,0 +1,44 @@
+"""Tokens are whole numbers and only ever move by an appended entry."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+# The largest integer that every JSON reader keeps exactly (RFC 8259, section 6).
+BALANCE_TOKENS_MAX = 2**53 - 1
+TOPUP_TOKENS_MAX = 10**12
+
+
+class EntryKind(StrEnum):
+    CREDIT = "CREDIT"
+    DEBIT = "DEBIT"
+    REFUND = "REFUND"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    kind: EntryKind
+    amount: int
+    balance_after: int
+    job_id: UUID | None
+    payment_event_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentEvent:
+    """An incoming top-up. `source` and `event_id` together name it for ever."""
+
+    source: str
+    event_id: str
+    external_user_id: UUID
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One place where the books do not add up; `subject` names the row."""
+
+    invariant: str
+    subject: str
