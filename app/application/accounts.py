@@ -36,6 +36,38 @@ class Authenticate:
 
 
 @dataclass(frozen=True, slots=True)
+class IssueFirstKey:
+    """Raises KeyAlreadyIssued for a user who has, or ever had, a key."""
+
+    accounts: Accounts
+
+    async def __call__(self, external_user_id: UUID) -> str:
+        key = new_key()
+        if not await self.accounts.add_first_key(external_user_id, stored_form(key)):
+            raise KeyAlreadyIssued
+        log.info("key_issued", external_user_id=str(external_user_id))
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class RotateKey:
+    """Replace the key of whoever proves the right to it; `current_key` is None where the operator vouches.
+
+    Raises ProofRequired.
+    """
+
+    accounts: Accounts
+
+    async def __call__(self, external_user_id: UUID, *, current_key: str | None = None) -> str:
+        key = new_key()
+        current = None if current_key is None else digest_of(current_key)
+        if not await self.accounts.replace_key(external_user_id, stored_form(key), current):
+            raise ProofRequired
+        log.info("key_rotated", external_user_id=str(external_user_id))
+        return key
+
+
+@dataclass(frozen=True, slots=True)
 class IssueKey:
     """`POST /auth`. Knowing a user's id is never enough to take over the account.
 
@@ -45,7 +77,8 @@ class IssueKey:
     Raises ProofRequired, KeyAlreadyIssued.
     """
 
-    accounts: Accounts
+    issue_first: IssueFirstKey
+    rotate: RotateKey
     auth_secret: str | None
 
     async def __call__(
@@ -53,36 +86,16 @@ class IssueKey:
     ) -> str:
         if self.auth_secret is not None and not secrets_match(auth_secret, self.auth_secret):
             raise ProofRequired("Send the service secret in the X-Auth-Secret header.")
-        key = new_key()
-        if await self.accounts.add_first_key(external_user_id, stored_form(key)):
-            log.info("key_issued", external_user_id=str(external_user_id))
-            return key
-        if not rotate:
-            raise KeyAlreadyIssued
+        try:
+            return await self.issue_first(external_user_id)
+        except KeyAlreadyIssued:
+            if not rotate:
+                raise
         if self.auth_secret is not None:
-            current = None
-        elif current_key is not None and is_well_formed(current_key):
-            current = digest_of(current_key)
-        else:
+            return await self.rotate(external_user_id)
+        if current_key is None:
             raise ProofRequired
-        if not await self.accounts.replace_key(external_user_id, stored_form(key), current):
-            raise ProofRequired
-        log.info("key_rotated", external_user_id=str(external_user_id))
-        return key
-
-
-@dataclass(frozen=True, slots=True)
-class RotateKey:
-    """The operator's way, from the command line. Raises AccountNotFound."""
-
-    accounts: Accounts
-
-    async def __call__(self, external_user_id: UUID) -> str:
-        key = new_key()
-        if not await self.accounts.replace_key(external_user_id, stored_form(key), None):
-            raise AccountNotFound
-        log.info("key_rotated", external_user_id=str(external_user_id))
-        return key
+        return await self.rotate(external_user_id, current_key=current_key)
 
 
 @dataclass(frozen=True, slots=True)

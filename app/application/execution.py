@@ -6,6 +6,7 @@ A step raises RetryLater where the job needs another look; returning means that 
 import asyncio
 import random
 from dataclasses import dataclass
+from enum import StrEnum
 from uuid import UUID, uuid4
 
 import structlog
@@ -41,6 +42,13 @@ UNKNOWN_LOOK_SECONDS = 10
 BACKOFF_SECONDS_MAX = 60.0
 POLL_SECONDS_MIN = 0.5
 POLL_SECONDS_MAX = 10.0
+
+
+class Step(StrEnum):
+    """The names under which the queue knows the steps."""
+
+    SUBMIT = "generation.submit"
+    FOLLOW = "generation.follow"
 
 
 class RetryLater(Exception):

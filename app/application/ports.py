@@ -137,8 +137,12 @@ class Jobs(Protocol):
         """
         ...
 
-    async def find_operated(self, *, unfinished_only: bool, limit: int) -> Sequence[Job]:
-        """Newest jobs of all accounts, for the operator."""
+    async def newest(self, *, unfinished_only: bool, limit: int) -> Sequence[Job]:
+        """Of all accounts, for the operator."""
+        ...
+
+    async def inspect(self, job_id: UUID) -> Mapping[str, Any]:
+        """Everything stored of the job, by column, for the operator. Raises JobNotFound."""
         ...
 
     async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:

@@ -1,5 +1,6 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from app.application.ports import Jobs, Tokens
@@ -24,7 +25,17 @@ class InspectJobs:
     jobs: Jobs
 
     async def __call__(self, *, unfinished_only: bool, limit: int) -> Sequence[Job]:
-        return await self.jobs.find_operated(unfinished_only=unfinished_only, limit=limit)
+        return await self.jobs.newest(unfinished_only=unfinished_only, limit=limit)
+
+
+@dataclass(frozen=True, slots=True)
+class InspectJob:
+    """Everything stored of one job, by column, for the operator. Raises JobNotFound."""
+
+    jobs: Jobs
+
+    async def __call__(self, job_id: UUID) -> Mapping[str, Any]:
+        return await self.jobs.inspect(job_id)
 
 
 @dataclass(frozen=True, slots=True)

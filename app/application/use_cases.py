@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from app.application.accounts import Authenticate, IssueKey, RevokeKey, RotateKey
+from app.application.accounts import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
 from app.application.generations import CancelGeneration, GetGeneration, ListGenerations, StartGeneration
 from app.application.ports import HealthChecks
-from app.application.reconciliation import InspectJobs, RequeueJob, VerifyLedger
+from app.application.reconciliation import InspectJob, InspectJobs, RequeueJob, VerifyLedger
 from app.application.tokens import AuthenticatePaymentProvider, TopUp
 
 
@@ -13,6 +13,7 @@ from app.application.tokens import AuthenticatePaymentProvider, TopUp
 class UseCases:
     authenticate: Authenticate
     issue_key: IssueKey
+    issue_first_key: IssueFirstKey
     rotate_key: RotateKey
     revoke_key: RevokeKey
     authenticate_payment_provider: AuthenticatePaymentProvider
@@ -22,6 +23,7 @@ class UseCases:
     list_generations: ListGenerations
     cancel_generation: CancelGeneration
     inspect_jobs: InspectJobs
+    inspect_job: InspectJob
     requeue_job: RequeueJob
     verify_ledger: VerifyLedger
     health: HealthChecks

@@ -1,0 +1,95 @@
+"""The only place where adapters meet use cases."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from app.application.accounts import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
+from app.application.execution import FollowGeneration, Step, SubmitGeneration, SweepGenerations
+from app.application.generations import (
+    CancelGeneration,
+    GetGeneration,
+    ListGenerations,
+    StartGeneration,
+    TimeLimits,
+)
+from app.application.ports import Check, Provider
+from app.application.reconciliation import InspectJob, InspectJobs, RequeueJob, VerifyLedger
+from app.application.tokens import AuthenticatePaymentProvider, TopUp
+from app.application.use_cases import UseCases
+from app.infrastructure.background.queue import enqueue
+from app.infrastructure.background.runner import Runner
+from app.infrastructure.fal.client import FalClient
+from app.infrastructure.postgres.accounts import PostgresAccounts
+from app.infrastructure.postgres.database import open_engine, plain_dsn
+from app.infrastructure.postgres.health import database_check, migrations_check
+from app.infrastructure.postgres.jobs import PostgresJobs
+from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.settings import RunnerHome, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    use_cases: UseCases
+    runner: Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    checks: Sequence[Callable[[], Awaitable[Check]]]
+
+    async def run(self) -> Sequence[Check]:
+        return [await check() for check in self.checks]
+
+
+@asynccontextmanager
+async def build(settings: Settings, *, provider: Provider | None = None) -> AsyncIterator[Runtime]:
+    """Everything connected, nothing running yet: the caller starts the runner where it belongs.
+
+    `provider` replaces the fal client in tests.
+    """
+    assert settings.database_url is not None, "the command line sees to a database before it builds"
+    dsn = settings.database_url.get_secret_value()
+    fal_key = settings.fal_key.get_secret_value() if settings.fal_key else ""
+    async with (
+        open_engine(dsn) as engine,
+        FalClient(queue_url=settings.fal_queue_url, key=fal_key) as fal,
+    ):
+        accounts = PostgresAccounts(engine)
+        tokens = PostgresTokens(engine)
+        jobs = PostgresJobs(engine, enqueue)
+        follow = FollowGeneration(jobs, provider or fal)
+        sweep = SweepGenerations(jobs)
+        runner = Runner(
+            plain_dsn(dsn),
+            {Step.SUBMIT: SubmitGeneration(jobs, provider or fal), Step.FOLLOW: follow},
+            sweep,
+        )
+        checks = [database_check(engine), migrations_check(engine)]
+        if settings.runner is RunnerHome.EMBEDDED:
+            checks.append(runner.check)
+        issue_first_key = IssueFirstKey(accounts)
+        rotate_key = RotateKey(accounts)
+        use_cases = UseCases(
+            authenticate=Authenticate(accounts),
+            issue_key=IssueKey(issue_first_key, rotate_key, settings.service_secret),
+            issue_first_key=issue_first_key,
+            rotate_key=rotate_key,
+            revoke_key=RevokeKey(accounts),
+            authenticate_payment_provider=AuthenticatePaymentProvider(settings.webhook_secret),
+            top_up=TopUp(tokens, settings.is_event_id_required),
+            start_generation=StartGeneration(
+                jobs,
+                settings.token_prices_json,
+                TimeLimits(settings.image_time_limit_seconds, settings.video_time_limit_seconds),
+            ),
+            get_generation=GetGeneration(jobs),
+            list_generations=ListGenerations(jobs),
+            cancel_generation=CancelGeneration(jobs, follow),
+            inspect_jobs=InspectJobs(jobs),
+            inspect_job=InspectJob(jobs),
+            requeue_job=RequeueJob(jobs),
+            verify_ledger=VerifyLedger(tokens),
+            health=Health(checks),
+        )
+        yield Runtime(use_cases, runner)

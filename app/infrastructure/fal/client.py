@@ -1,0 +1,192 @@
+"""fal's queue, as the port `Provider` wants it."""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from ssl import SSLContext
+from typing import Any, Self
+
+import structlog
+
+from app.application.ports import (
+    InProgress,
+    NotSubmitted,
+    Observation,
+    ProviderRequest,
+    ProviderUnavailable,
+    Rejected,
+    SubmitOutcomeUnknown,
+)
+from app.domain.catalogue import GenerationKind
+from app.infrastructure.fal import verdicts, wire
+from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange
+from app.infrastructure.fal.json_values import NotJson
+from app.infrastructure.fal.urls import QueueUrls, host_of
+from app.infrastructure.fal.verdicts import OPERATOR_STATUSES, Failure
+from app.infrastructure.fal.wire import Answer
+
+log = structlog.get_logger(__name__)
+
+USER_AGENT = "tollgate"
+OPERATOR_RETRY_SECONDS = 30.0
+
+_KEY_PATTERN = re.compile(r"[!-9;-~]+:[!-9;-~]+", re.ASCII)
+_UNITS_PATTERN = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
+
+# Not provably outside fal's queue. 408 and 409 are not documented by fal: a gateway may say the first after it
+# passed the request on, and servers say it on an idle connection just before they close it, where it then looks
+# like the answer to the POST that crossed it. 499 tells that somebody stopped waiting, not that nothing ran.
+# Holding the tokens until the evidence or the time limit is cheaper than paying twice.
+_UNKNOWN_STATUSES = frozenset({408, 409, 499})
+
+
+class FalClient:
+    """Make one with `FalClient.open`."""
+
+    def __init__(self, exchange: Exchange, urls: QueueUrls) -> None:
+        self._exchange = exchange
+        self._urls = urls
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        *,
+        queue_url: str,
+        key: str,
+        limits: HttpLimits | None = None,
+        ssl_context: SSLContext | None = None,
+        user_agent: str = USER_AGENT,
+    ) -> AsyncIterator[Self]:
+        """One shared set of connections, closed at the end. Raises ValueError for an unusable key or queue URL."""
+        urls = QueueUrls(queue_url)
+        async with open_exchange(
+            key=_checked_key(key), limits=limits or HttpLimits(), ssl_context=ssl_context, user_agent=user_agent
+        ) as exchange:
+            yield cls(exchange, urls)
+
+    async def submit(self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any]) -> ProviderRequest:
+        body = wire.arguments(parameters)
+        try:
+            answer = await self._exchange.post(self._urls.submit(model_id), body)
+        except Unanswered as error:
+            if error.never_left:
+                raise NotSubmitted(str(error)) from error
+            raise SubmitOutcomeUnknown(str(error)) from error
+        if 200 <= answer.status < 300:
+            return self._accepted(answer, model_id)
+        raise self._not_accepted(answer)
+
+    async def observe(self, request: ProviderRequest, kind: GenerationKind) -> Observation:
+        answer = await self._ask("GET", request.status_url)
+        document = answer.document() if answer.status in (200, 202) else {}
+        progress = wire.progress_in(document)
+        if progress is None:
+            raise _unavailable(answer, "status")
+        if not isinstance(progress, wire.Completed):
+            return progress
+        return await self._end(request, kind, verdicts.error_type_of(document))
+
+    async def cancel(self, request: ProviderRequest) -> None:
+        answer = await self._ask("PUT", request.cancel_url)
+        if 200 <= answer.status < 300:
+            return
+        # No request of this id: fal will not run it, or has forgotten how it ended. Asking again changes nothing,
+        # and a job whose cancel never counts as sent could not be given up at its time limit.
+        if answer.status == 404:
+            log.warning("fal_cancel_not_found", fal_request_id=request.id)
+            return
+        if answer.status == 400 and answer.document().get("status") == "ALREADY_COMPLETED":
+            return
+        raise _unavailable(answer, "cancel request")
+
+    async def _end(self, request: ProviderRequest, kind: GenerationKind, status_error_type: str) -> Observation:
+        answer = await self._ask("GET", request.response_url)
+        if answer.status == 200:
+            try:
+                observation: Observation = wire.result_in(answer.body, kind)
+            except NotJson as error:
+                raise ProviderUnavailable("fal's result is not JSON") from error
+            _log_rejected(request, answer, observation, [])
+            return observation
+        failure = Failure.of(answer, answer.document())
+        verdict = verdicts.verdict(failure, status_error_type)
+        if verdict is None:
+            raise _unavailable(answer, "result")
+        if not isinstance(verdict, InProgress):
+            _log_rejected(request, answer, verdict, [failure.error_type, *failure.types])
+        return verdict
+
+    async def _ask(self, method: str, url: str) -> Answer:
+        """Every stored URL passes here, and is checked again: a row that somebody changed must not leak the key."""
+        if not self._urls.is_allowed(url):
+            log.error("fal_stored_url_refused", host=host_of(url))
+            raise ProviderUnavailable("a stored URL of this request is not fal's")
+        try:
+            answer = await (self._exchange.put(url) if method == "PUT" else self._exchange.get(url))
+        except Unanswered as error:
+            raise ProviderUnavailable(str(error)) from error
+        if answer.status in OPERATOR_STATUSES:
+            log.error("fal_key_refused", status_code=answer.status)
+        return answer
+
+    def _accepted(self, answer: Answer, model_id: str) -> ProviderRequest:
+        document = answer.document()
+        request_id = wire.request_id_in(document)
+        if request_id is None:
+            raise SubmitOutcomeUnknown("fal accepted the request, and its answer cannot be used")
+        rebuilt = self._urls.rebuild(model_id, request_id)
+        return ProviderRequest(
+            id=request_id,
+            status_url=self._allowed(document.get("status_url"), rebuilt.status_url),
+            response_url=self._allowed(document.get("response_url"), rebuilt.response_url),
+            cancel_url=self._allowed(document.get("cancel_url"), rebuilt.cancel_url),
+        )
+
+    def _allowed(self, url: object, rebuilt: str) -> str:
+        if isinstance(url, str) and self._urls.is_allowed(url):
+            return url
+        log.warning("fal_url_refused", host=host_of(url))
+        return rebuilt
+
+    @staticmethod
+    def _not_accepted(answer: Answer) -> Exception:
+        status = answer.status
+        if status in OPERATOR_STATUSES:
+            log.error("fal_key_refused", status_code=status)
+            reason = "fal refused the key" if status == 401 else "fal account is locked"
+            return NotSubmitted(reason, OPERATOR_RETRY_SECONDS)
+        if status == 429:
+            return NotSubmitted("fal asks to slow down", wire.retry_after_seconds(answer.headers))
+        if status == 425:
+            # RFC 8470: the server did not process it, and expects another try.
+            return NotSubmitted("fal asks to try again", wire.retry_after_seconds(answer.headers))
+        if status < 400 or status >= 500 or status in _UNKNOWN_STATUSES:
+            return SubmitOutcomeUnknown(f"fal answered {status}")
+        return verdicts.refusal(Failure.of(answer, answer.document()))
+
+
+def _checked_key(key: str) -> str:
+    """A key copied with a line break would fail on every request, or before it."""
+    stripped = key.strip()
+    if not _KEY_PATTERN.fullmatch(stripped):
+        raise ValueError("the fal key must have the form id:secret")
+    return stripped
+
+
+def _unavailable(answer: Answer, what: str) -> ProviderUnavailable:
+    return ProviderUnavailable(f"fal answered {answer.status} without a usable {what}")
+
+
+def _log_rejected(request: ProviderRequest, answer: Answer, observation: Observation, types: list[str]) -> None:
+    if not isinstance(observation, Rejected):
+        return
+    units = answer.headers.get("x-fal-billable-units", "")
+    log.warning(
+        "fal_rejected",
+        fal_request_id=request.id,
+        status_code=answer.status,
+        code=observation.code,
+        types=[word for word in types if word][:5],
+        billable_units=units if _UNITS_PATTERN.fullmatch(units) else None,
+    )

@@ -1,0 +1,71 @@
+"""Where the key may go: fal's queue as configured, and nowhere else."""
+
+import re
+from urllib.parse import urlsplit
+
+import httpx
+
+from app.application.ports import ProviderRequest
+
+FAL_QUEUE_ORIGIN = "https://queue.fal.run"
+# fal's own client switches to this host when it cannot connect to the first one.
+FAL_BACKUP_ORIGIN = "https://queue.falrun.com"
+
+URL_LENGTH_MAX = 2048
+# Nothing in here can be read as part of the authority by one parser and of the path by another.
+_PATH_AND_QUERY = re.compile(r"/[A-Za-z0-9._~%/-]*(\?[A-Za-z0-9._~%=&-]*)?", re.ASCII)
+_NAMESPACES = frozenset({"workflows", "comfy"})
+
+
+class QueueUrls:
+    """The URLs of one queue. Raises ValueError for a queue URL that cannot be used."""
+
+    def __init__(self, queue_url: str) -> None:
+        url = _parsed(queue_url)
+        origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
+        self._base = origin + url.path.rstrip("/")
+        self._allowed = {origin, FAL_BACKUP_ORIGIN} if origin == FAL_QUEUE_ORIGIN else {origin}
+
+    def submit(self, model_id: str) -> str:
+        return f"{self._base}/{model_id}"
+
+    def is_allowed(self, url: object) -> bool:
+        """Compares text, not parsed parts: an allowed origin, then a path of harmless characters."""
+        if not isinstance(url, str) or len(url) > URL_LENGTH_MAX:
+            return False
+        return any(
+            url.startswith(f"{origin}/") and _PATH_AND_QUERY.fullmatch(url, len(origin)) for origin in self._allowed
+        )
+
+    def rebuild(self, model_id: str, request_id: str) -> ProviderRequest:
+        """fal drops the sub-path of a model after the submission: `owner/app/requests/{id}`."""
+        segments = model_id.split("/")
+        app_path = "/".join(segments[: 3 if segments[0] in _NAMESPACES else 2])
+        response_url = f"{self._base}/{app_path}/requests/{request_id}"
+        return ProviderRequest(
+            id=request_id,
+            status_url=f"{response_url}/status",
+            response_url=response_url,
+            cancel_url=f"{response_url}/cancel",
+        )
+
+
+def host_of(url: object) -> str | None:
+    """For a log line; the rest of a refused URL is nobody's business."""
+    try:
+        host = urlsplit(url).hostname if isinstance(url, str) else None
+    except ValueError:
+        return None
+    return host[:255] if host else None
+
+
+def _parsed(queue_url: str) -> httpx.URL:
+    try:
+        url = httpx.URL(queue_url.strip())
+    except httpx.InvalidURL as error:
+        raise ValueError("the queue URL is not a URL") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError("the queue URL must begin with http:// or https:// and name a host")
+    if url.userinfo or url.query or url.fragment:
+        raise ValueError("the queue URL must not carry credentials, a query or a fragment")
+    return url

@@ -1,0 +1,149 @@
+"""What an answer other than success means for a job.
+
+Only fal itself can end a job. Its own answers carry a request id header or a JSON body of a known form;
+the same codes from the ingress before it say nothing about the job.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.application.ports import InProgress, Rejected, Stopped, SubmitRefused
+from app.infrastructure.fal.wire import Answer
+
+# The key, the account, the proxy: the operator's matter, which can be put right while the jobs wait.
+OPERATOR_STATUSES = frozenset({401, 402, 403, 407})
+# By RFC 9110, 8470 and 6585 these ask for another try.
+_TRY_AGAIN_STATUSES = frozenset({408, 425, 429})
+
+_TIMEOUT_TYPES = frozenset({"request_timeout", "startup_timeout", "generation_timeout"})
+# fal reports these with different codes over time, 400 and 422 among them; none is the input's fault.
+_FAULT_TYPES = frozenset({"internal_server_error", "downstream_service_error", "downstream_service_unavailable"})
+_TYPE_PATTERN = re.compile(r"[a-z0-9_.]{1,64}", re.ASCII)
+
+_PARAMETERS = frozenset(
+    {
+        "prompt",
+        "negative_prompt",
+        "num_images",
+        "image_size",
+        "seed",
+        "enable_prompt_expansion",
+        "enable_safety_checker",
+        "image_url",
+        "image_urls",
+        "audio_url",
+        "duration",
+        "resolution",
+        "aspect_ratio",
+    }
+)
+
+_POLICY = Rejected("content_policy_violation", "fal's content policy does not allow this input or its result.")
+_TIMED_OUT = Rejected("provider_timeout", "fal did not finish this generation within its own time limit.")
+_FAULT = Rejected("provider_error", "fal could not run this generation.")
+_UNKNOWN_MODEL = Rejected("provider_error", "fal does not offer this model.")
+_NO_MEDIA = Rejected("invalid_input", "fal generated nothing for this input.")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The parts of a failing answer that a decision may rest on. fal's words stay out: they can quote the prompt."""
+
+    status: int
+    is_marked: bool
+    detail: str
+    error_type: str
+    types: Sequence[str]
+    parameter: str | None
+
+    @classmethod
+    def of(cls, answer: Answer, document: Mapping[str, Any]) -> "Failure":
+        detail = document.get("detail")
+        items = [item for item in detail if isinstance(item, dict)] if isinstance(detail, list) else []
+        names = {"x-fal-request-id", "x-fal-error-type"}
+        return cls(
+            status=answer.status,
+            is_marked=any(name in answer.headers for name in names) or bool(document.keys() & {"detail", "error_type"}),
+            detail=detail if isinstance(detail, str) else "",
+            error_type=_word(document.get("error_type")) or _word(answer.headers.get("x-fal-error-type")),
+            types=[word for item in items if (word := _word(item.get("type")))],
+            parameter=next((name for item in items if (name := _parameter(item.get("loc")))), None),
+        )
+
+
+def verdict(failure: Failure, status_error_type: str = "") -> InProgress | Stopped | Rejected | None:
+    """What the answer of the result URL says after COMPLETED. None: nothing about the job.
+
+    `status_error_type` is what the status said of the failure; it counts where the result is gone.
+    """
+    if failure.status in OPERATOR_STATUSES | _TRY_AGAIN_STATUSES:
+        return None
+    if failure.status == 499 or failure.error_type == "client_cancelled":
+        return Stopped()
+    if failure.status == 400 and "in progress" in failure.detail.lower():
+        return InProgress()
+    if failure.status == 404:
+        return _verdict_on_missing(failure, status_error_type)
+    if failure.status < 400 or not failure.is_marked:
+        return None
+    return rejection(failure)
+
+
+def rejection(failure: Failure) -> Rejected:
+    types = {failure.error_type, *failure.types}
+    if "content_policy_violation" in types:
+        return _POLICY
+    if types & _TIMEOUT_TYPES or failure.status == 504:
+        return _TIMED_OUT
+    if types & _FAULT_TYPES or failure.status >= 500 or not (failure.status == 422 or failure.types):
+        return _FAULT
+    if "no_media_generated" in types:
+        return _NO_MEDIA
+    return _invalid_input(failure)
+
+
+def refusal(failure: Failure) -> SubmitRefused:
+    """fal's gateway turned the submission down for good."""
+    if failure.status in (400, 422):
+        rejected = _POLICY if "content_policy_violation" in failure.types else _invalid_input(failure)
+        return SubmitRefused(rejected.code, rejected.reason)
+    if failure.status == 404:
+        return SubmitRefused("model_unavailable", _UNKNOWN_MODEL.reason)
+    if failure.status == 413:
+        return SubmitRefused("input_too_large", "The input is larger than fal takes.")
+    return SubmitRefused("provider_refused", "fal refused this request.")
+
+
+def error_type_of(document: Mapping[str, Any]) -> str:
+    return _word(document.get("error_type"))
+
+
+def _verdict_on_missing(failure: Failure, status_error_type: str) -> Stopped | Rejected | None:
+    """An unknown or expired request has no `detail`; an app that lacks the path, or raised 404 itself, has one."""
+    if failure.detail.startswith("Path "):
+        return _UNKNOWN_MODEL
+    if failure.types:
+        return rejection(failure)
+    if status_error_type == "client_cancelled":
+        return Stopped()
+    if status_error_type in _TIMEOUT_TYPES:
+        return _TIMED_OUT
+    return _FAULT if status_error_type else None
+
+
+def _invalid_input(failure: Failure) -> Rejected:
+    if failure.parameter is None:
+        return Rejected("invalid_input", "fal did not accept this input.")
+    return Rejected("invalid_input", f"fal did not accept the parameter {failure.parameter}.")
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) and _TYPE_PATTERN.fullmatch(value) else ""
+
+
+def _parameter(loc: object) -> str | None:
+    if not isinstance(loc, list):
+        return None
+    return next((part for part in loc if isinstance(part, str) and part in _PARAMETERS), None)

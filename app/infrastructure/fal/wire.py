@@ -1,0 +1,111 @@
+"""What fal's queue says over HTTP, read without trust: wrong types are absent, unknown words are no answer."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from app.application.ports import InProgress, InQueue, Rejected, Succeeded
+from app.domain.catalogue import GenerationKind
+from app.infrastructure.fal import json_values
+
+REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
+QUEUE_POSITION_MAX = 10**9
+RETRY_AFTER_SECONDS_MAX = 300.0
+
+_MEDIA_URL = re.compile(r"(https?://[^\s/\\\x00-\x20]|data:)[^\s\x00-\x20]*", re.IGNORECASE)
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`body` is None where fal sent more than we take. Header names compare without case, or are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | None
+
+    def document(self) -> Mapping[str, Any]:
+        """The JSON object of the body; empty for everything else."""
+        try:
+            document = json_values.parse(self.body or b"")
+        except ValueError:
+            return {}
+        return document if isinstance(document, dict) else {}
+
+
+class Completed:
+    """The status of a request that ended, well or not: only its result tells."""
+
+
+def arguments(parameters: Mapping[str, Any]) -> bytes:
+    """Our parameters as fal wants them: a length of a video is a string there."""
+    body = dict(parameters)
+    if type(body.get("duration")) is int:
+        body["duration"] = str(body["duration"])
+    return json.dumps(body, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def request_id_in(document: Mapping[str, Any]) -> str | None:
+    request_id = document.get("request_id")
+    is_usable = isinstance(request_id, str) and REQUEST_ID_PATTERN.fullmatch(request_id)
+    return request_id if is_usable else None
+
+
+def progress_in(document: Mapping[str, Any]) -> InQueue | InProgress | Completed | None:
+    """fal has three status words. None: it said something else."""
+    match document.get("status"):
+        case "IN_QUEUE":
+            position = document.get("queue_position")
+            is_usable = type(position) is int and 0 <= position <= QUEUE_POSITION_MAX
+            return InQueue(position if is_usable else None)
+        case "IN_PROGRESS":
+            return InProgress()
+        case "COMPLETED":
+            return Completed()
+        case _:
+            return None
+
+
+def result_in(body: bytes | None, kind: GenerationKind) -> Succeeded | Rejected:
+    """The result, storable as it is returned. Raises NotJson: the answer may have been cut short on its way."""
+    if body is None:
+        return Rejected("result_invalid", "The result that fal returned is too large.")
+    try:
+        document = json_values.parse(body)
+    except json_values.TooDeep:
+        return Rejected("result_invalid", "The result that fal returned is nested too deeply.")
+    if not isinstance(document, dict) or not _has_media(document, kind):
+        return Rejected("result_invalid", "The result that fal returned does not have the expected form.")
+    return Succeeded(json_values.storable(document))
+
+
+def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Retry-After as RFC 9110 has it, seconds or a date, from 0 to RETRY_AFTER_SECONDS_MAX."""
+    value = headers.get("retry-after", "").strip()
+    if _SECONDS.fullmatch(value):
+        return min(float(value), RETRY_AFTER_SECONDS_MAX)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)
+
+
+def _has_media(document: Mapping[str, Any], kind: GenerationKind) -> bool:
+    if kind.is_video:
+        return _is_media(document.get("video"))
+    images = document.get("images")
+    return isinstance(images, list) and bool(images) and all(_is_media(image) for image in images)
+
+
+def _is_media(file: object) -> bool:
+    """Of fal's file objects only `url` is sure to be there."""
+    url = file.get("url") if isinstance(file, dict) else None
+    return isinstance(url, str) and bool(_MEDIA_URL.fullmatch(url))

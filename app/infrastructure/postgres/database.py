@@ -1,0 +1,115 @@
+"""Connections, transactions, and what their failures mean."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import asyncpg
+from sqlalchemy import exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.domain.errors import DatabaseUnavailable
+
+POOL_SIZE = 10
+POOL_WAIT_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 3.0
+COMMAND_TIMEOUT_SECONDS = 15.0
+# A transaction here is a handful of short statements: whatever takes longer is stuck.
+SESSION_SETTINGS = {
+    "application_name": "tollgate",
+    "statement_timeout": "10s",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "10s",
+}
+
+# SQLSTATE classes and codes in which the database cannot serve now, whatever was asked:
+# connection, resources, operator intervention, system error; serialization, deadlock, lock timeout, read-only.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "XX")
+_UNAVAILABLE_CODES = ("40001", "40P01", "55P03", "25006")
+
+
+def plain_dsn(dsn: str) -> str:
+    """The form that asyncpg reads; SQLAlchemy's driver suffix and the short scheme are accepted too."""
+    for scheme in ("postgresql+asyncpg://", "postgres://"):
+        if dsn.startswith(scheme):
+            return "postgresql://" + dsn.removeprefix(scheme)
+    return dsn
+
+
+@asynccontextmanager
+async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE) -> AsyncIterator[AsyncEngine]:
+    """Connects lazily. asyncpg parses the DSN itself, so that `?host=/socket` and `sslmode` work as everywhere."""
+
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(
+            plain_dsn(dsn),
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            command_timeout=COMMAND_TIMEOUT_SECONDS,
+            server_settings=SESSION_SETTINGS,
+        )
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_SECONDS,
+        hide_parameters=True,
+    )
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Commits on leaving, rolls back on any error. Raises DatabaseUnavailable where nothing can be said.
+
+    The commit itself may be what failed: the caller then does not know, and must ask by id.
+    """
+    with _naming_outages():
+        async with engine.begin() as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """For single queries: without BEGIN and COMMIT a read is one round trip. Raises DatabaseUnavailable."""
+    with _naming_outages():
+        async with engine.connect() as connection:
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def _naming_outages() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if is_unavailable(error):
+            raise DatabaseUnavailable from error
+        raise
+
+
+def is_unavailable(error: BaseException) -> bool:
+    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+        return True
+    # asyncpg raises InternalClientError when a connection dies at the wrong moment (seen under kill -9).
+    if isinstance(error, OSError | TimeoutError | exc.TimeoutError | asyncpg.InternalClientError):
+        return True
+    driver_error = _driver_error(error)
+    if isinstance(driver_error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError):
+        return True
+    code = getattr(driver_error, "sqlstate", None) or ""
+    return code.startswith(_UNAVAILABLE_CLASSES) or code in _UNAVAILABLE_CODES
+
+
+def violated_constraint(error: exc.IntegrityError) -> str | None:
+    return getattr(_driver_error(error), "constraint_name", None)
+
+
+def _driver_error(error: BaseException) -> BaseException | None:
+    """asyncpg's own exception inside SQLAlchemy's wrapping of its adapter's wrapping."""
+    if not isinstance(error, exc.DBAPIError):
+        return error
+    return error.orig.__cause__ if error.orig is not None and error.orig.__cause__ is not None else error.orig

@@ -1,0 +1,345 @@
+"""Jobs and the money that belongs to them. Locks are always taken in the order job, account."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from sqlalchemy import Select, Text, Update, bindparam, cast, column, exists, func, insert, literal, select, update
+from sqlalchemy import table as named_table
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.application.execution import Step
+from app.application.ports import Claim, JobState, ProviderRequest
+from app.domain.catalogue import GenerationKind
+from app.domain.errors import InsufficientBalance, JobFinished, JobNotFound
+from app.domain.generations import Job, JobStatus, NewJob, Outcome
+from app.domain.ledger import EntryKind
+from app.infrastructure.postgres.database import reading, transaction, violated_constraint
+from app.infrastructure.postgres.tables import BALANCE_NOT_NEGATIVE, jobs, ledger_entries
+
+
+class Enqueue(Protocol):
+    async def __call__(
+        self, connection: AsyncConnection, step: Step, job_ids: Sequence[UUID], *, delay_seconds: float = 0
+    ) -> None:
+        """Queue the step for the jobs in the connection's transaction; one that waits already stays as it is."""
+        ...
+
+
+_JOB = (
+    jobs.c.id,
+    jobs.c.kind,
+    jobs.c.model_id,
+    jobs.c.status,
+    jobs.c.cost_tokens,
+    jobs.c.refunded_tokens,
+    jobs.c.fal_request_id,
+    jobs.c.result,
+    jobs.c.error_code,
+    jobs.c.error_message,
+    jobs.c.cancel_requested_at,
+    jobs.c.created_at,
+    jobs.c.updated_at,
+)
+
+
+def _job(row: Any) -> Job:
+    job_id, kind, model_id, status, *rest = row
+    return Job(job_id, GenerationKind(kind), model_id, JobStatus(status), *rest)
+
+
+def _seconds_since(moment: Any) -> Any:
+    return func.extract("epoch", func.clock_timestamp() - moment)
+
+
+_STATE = select(
+    jobs.c.kind,
+    jobs.c.status,
+    jobs.c.attempt_token,
+    jobs.c.fal_request_id,
+    jobs.c.fal_status_url,
+    jobs.c.fal_response_url,
+    jobs.c.fal_cancel_url,
+    jobs.c.cancel_requested_at.is_not(None).label("cancel_requested"),
+    func.coalesce(_seconds_since(jobs.c.claimed_at), 0).label("seconds_since_claim"),
+    _seconds_since(jobs.c.cancel_sent_at).label("seconds_since_cancel_sent"),
+    jobs.c.submit_unknown_at.is_not(None).label("is_submit_unknown"),
+    func.coalesce(jobs.c.deadline_at < func.clock_timestamp(), False).label("is_overdue"),
+)
+
+_queue = named_table("pgqueuer", column("dedupe_key"), column("status"))
+
+
+def dedupe_key(step: Step, job_id: UUID) -> str:
+    return f"{step.value}:{job_id}"
+
+
+def _lost(step: Step) -> Select[Any]:
+    """Unfinished jobs that wait for this step while nothing in the queue will take it."""
+    is_waiting_for_submit = (jobs.c.status == JobStatus.QUEUED.value) | (
+        (jobs.c.status == JobStatus.SUBMITTING.value) & jobs.c.submit_unknown_at.is_(None)
+    )
+    return select(jobs.c.id).where(
+        ~jobs.c.is_final,
+        is_waiting_for_submit if step is Step.SUBMIT else ~is_waiting_for_submit,
+        ~exists().where(
+            _queue.c.dedupe_key == literal(f"{step.value}:") + cast(jobs.c.id, Text),
+            cast(_queue.c.status, Text).in_(("queued", "picked")),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresJobs:
+    engine: AsyncEngine
+    enqueue: Enqueue
+
+    async def accept(self, job: NewJob) -> Job:
+        try:
+            async with transaction(self.engine) as connection:
+                stored = await connection.execute(
+                    insert(jobs)
+                    .values(
+                        id=job.id,
+                        account_id=job.account_id,
+                        kind=job.kind.value,
+                        model_id=job.model_id,
+                        parameters=job.parameters,
+                        cost_tokens=job.cost_tokens,
+                        time_limit_seconds=job.time_limit_seconds,
+                    )
+                    .returning(*_JOB)
+                )
+                accepted = _job(stored.one())
+                await connection.execute(
+                    insert(ledger_entries).values(
+                        account_id=job.account_id, kind=EntryKind.DEBIT.value, amount=job.cost_tokens, job_id=job.id
+                    )
+                )
+                await self.enqueue(connection, Step.SUBMIT, [job.id])
+                return accepted
+        except IntegrityError as error:
+            if violated_constraint(error) == BALANCE_NOT_NEGATIVE:
+                raise InsufficientBalance from error
+            raise
+
+    async def get(self, account_id: UUID, job_id: UUID) -> Job:
+        async with reading(self.engine) as connection:
+            return await _get(connection, account_id, job_id)
+
+    async def list(self, account_id: UUID, *, limit: int, offset: int) -> Sequence[Job]:
+        async with reading(self.engine) as connection:
+            found = await connection.execute(
+                select(*_JOB)
+                .where(jobs.c.account_id == account_id)
+                .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+                .limit(limit)
+                .offset(offset)
+            )
+            return [_job(row) for row in found]
+
+    async def request_cancel(self, account_id: UUID, job_id: UUID) -> Job:
+        async with transaction(self.engine) as connection:
+            status = await connection.scalar(
+                select(jobs.c.status).where(jobs.c.id == job_id, jobs.c.account_id == account_id).with_for_update()
+            )
+            if status is None:
+                raise JobNotFound
+            if JobStatus(status).is_final:
+                raise JobFinished
+            if status == JobStatus.QUEUED:
+                await _settle(connection, job_id, Outcome.canceled())
+            else:
+                await connection.execute(
+                    update(jobs)
+                    .where(jobs.c.id == job_id)
+                    .values(cancel_requested_at=func.coalesce(jobs.c.cancel_requested_at, func.clock_timestamp()))
+                )
+            return await _get(connection, account_id, job_id)
+
+    async def claim(self, job_id: UUID, attempt_token: UUID) -> Claim | None:
+        async with transaction(self.engine) as connection:
+            claimed = await connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id, jobs.c.status == JobStatus.QUEUED.value)
+                .values(
+                    status=JobStatus.SUBMITTING.value,
+                    attempts=jobs.c.attempts + 1,
+                    attempt_token=attempt_token,
+                    claimed_at=func.clock_timestamp(),
+                    deadline_at=func.clock_timestamp()
+                    + func.make_interval(0, 0, 0, 0, 0, 0, jobs.c.time_limit_seconds),
+                    status_reason=None,
+                )
+                .returning(jobs.c.kind, jobs.c.model_id, jobs.c.parameters, jobs.c.attempts)
+            )
+            row = claimed.one_or_none()
+        return Claim(GenerationKind(row.kind), row.model_id, row.parameters, row.attempts) if row else None
+
+    async def release(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
+        """A user who asked to cancel meanwhile gets it here: nothing is at fal."""
+        async with transaction(self.engine) as connection:
+            released = await connection.execute(
+                _own_attempt(job_id, attempt_token)
+                .where(jobs.c.submit_unknown_at.is_(None))
+                .values(status=JobStatus.QUEUED.value, status_reason=reason)
+                .returning(jobs.c.cancel_requested_at)
+            )
+            row = released.one_or_none()
+            if row is not None and row.cancel_requested_at is not None:
+                await _settle(connection, job_id, Outcome.canceled())
+                return False
+        return row is not None
+
+    async def record_submission(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> bool:
+        async with transaction(self.engine) as connection:
+            recorded = await connection.execute(
+                _own_attempt(job_id, attempt_token).values(
+                    status=JobStatus.SUBMITTED.value,
+                    fal_request_id=request.id,
+                    fal_status_url=request.status_url,
+                    fal_response_url=request.response_url,
+                    fal_cancel_url=request.cancel_url,
+                    submit_unknown_at=None,
+                    status_reason=None,
+                )
+            )
+            if recorded.rowcount:
+                await self.enqueue(connection, Step.FOLLOW, [job_id])
+            return bool(recorded.rowcount)
+
+    async def record_submit_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
+        async with transaction(self.engine) as connection:
+            recorded = await connection.execute(
+                _own_attempt(job_id, attempt_token).values(
+                    submit_unknown_at=func.coalesce(jobs.c.submit_unknown_at, func.clock_timestamp()),
+                    status_reason=reason,
+                )
+            )
+            if recorded.rowcount:
+                await self.enqueue(connection, Step.FOLLOW, [job_id])
+            return bool(recorded.rowcount)
+
+    async def load(self, job_id: UUID) -> JobState | None:
+        async with reading(self.engine) as connection:
+            found = await connection.execute(_STATE.where(jobs.c.id == job_id))
+            row = found.one_or_none()
+        if row is None:
+            return None
+        request = (
+            ProviderRequest(row.fal_request_id, row.fal_status_url, row.fal_response_url, row.fal_cancel_url)
+            if row.fal_request_id is not None
+            else None
+        )
+        return JobState(
+            id=job_id,
+            kind=GenerationKind(row.kind),
+            status=JobStatus(row.status),
+            attempt_token=row.attempt_token,
+            request=request,
+            cancel_requested=row.cancel_requested,
+            seconds_since_claim=float(row.seconds_since_claim),
+            seconds_since_cancel_sent=(
+                None if row.seconds_since_cancel_sent is None else float(row.seconds_since_cancel_sent)
+            ),
+            is_submit_unknown=row.is_submit_unknown,
+            is_overdue=row.is_overdue,
+        )
+
+    async def record_progress(self, job_id: UUID, status: JobStatus) -> bool:
+        async with transaction(self.engine) as connection:
+            recorded = await connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id, ~jobs.c.is_final, jobs.c.fal_request_id.is_not(None))
+                .values(status=status.value)
+            )
+            return bool(recorded.rowcount)
+
+    async def record_cancel_sent(self, job_id: UUID) -> None:
+        async with transaction(self.engine) as connection:
+            await connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id, ~jobs.c.is_final, jobs.c.cancel_sent_at.is_(None))
+                .values(cancel_sent_at=func.clock_timestamp())
+            )
+
+    async def settle(self, job_id: UUID, outcome: Outcome) -> bool:
+        async with transaction(self.engine) as connection:
+            return await _settle(connection, job_id, outcome)
+
+    async def newest(self, *, unfinished_only: bool, limit: int) -> Sequence[Job]:
+        query = select(*_JOB).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+        if unfinished_only:
+            query = query.where(~jobs.c.is_final)
+        async with reading(self.engine) as connection:
+            return [_job(row) for row in await connection.execute(query)]
+
+    async def inspect(self, job_id: UUID) -> Mapping[str, Any]:
+        async with reading(self.engine) as connection:
+            found = await connection.execute(select(jobs).where(jobs.c.id == job_id))
+            row = found.mappings().one_or_none()
+        if row is None:
+            raise JobNotFound
+        return dict(row)
+
+    async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
+        requeued: list[UUID] = []
+        async with transaction(self.engine) as connection:
+            for step in Step:
+                query = _lost(step) if job_id is None else _lost(step).where(jobs.c.id == job_id)
+                lost = list((await connection.scalars(query)).all())
+                if lost:
+                    await self.enqueue(connection, step, lost)
+                requeued += lost
+        return requeued
+
+
+def _own_attempt(job_id: UUID, attempt_token: UUID) -> Update:
+    """The attempt token fences: a worker that was thought dead changes nothing any more."""
+    return update(jobs).where(
+        jobs.c.id == job_id,
+        jobs.c.status == JobStatus.SUBMITTING.value,
+        jobs.c.attempt_token == attempt_token,
+    )
+
+
+async def _get(connection: AsyncConnection, account_id: UUID, job_id: UUID) -> Job:
+    found = await connection.execute(select(*_JOB).where(jobs.c.id == job_id, jobs.c.account_id == account_id))
+    row = found.one_or_none()
+    if row is None:
+        raise JobNotFound
+    return _job(row)
+
+
+async def _settle(connection: AsyncConnection, job_id: UUID, outcome: Outcome) -> bool:
+    """Compare-and-set into a final status; the refund is the same statement's second half."""
+    refunded = 0 if outcome.status is JobStatus.COMPLETED else jobs.c.cost_tokens
+    settled = (
+        update(jobs)
+        .where(jobs.c.id == job_id, ~jobs.c.is_final)
+        .values(
+            status=outcome.status.value,
+            refunded_tokens=refunded,
+            result=bindparam("result", outcome.result, type_=jobs.c.result.type),
+            error_code=outcome.error_code,
+            error_message=outcome.error_message,
+            status_reason=None,
+        )
+        .returning(jobs.c.id, jobs.c.account_id, jobs.c.refunded_tokens)
+        .cte("settled")
+    )
+    refund = (
+        insert(ledger_entries)
+        .from_select(
+            ["account_id", "kind", "amount", "job_id"],
+            select(
+                settled.c.account_id, literal(EntryKind.REFUND.value), settled.c.refunded_tokens, settled.c.id
+            ).where(settled.c.refunded_tokens > 0),
+        )
+        .returning(ledger_entries.c.id)
+        .cte("refund")
+    )
+    won = await connection.execute(select(settled.c.id).add_cte(refund))
+    return won.one_or_none() is not None

@@ -1,0 +1,63 @@
+"""One migration tool, one way in: under an advisory lock, so that any number of processes may start at once."""
+
+from pathlib import Path
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.infrastructure.postgres.database import reading
+
+log = structlog.get_logger(__name__)
+
+PROJECT_DIR = Path(__file__).resolve().parents[3]
+# Any constant will do, as long as nothing else in the database uses it.
+LOCK_KEY = 7_306_087_150
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(PROJECT_DIR / "alembic"))
+    return config
+
+
+def head_revision() -> str:
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+async def migrate(engine: AsyncEngine) -> None:
+    """Bring the schema to the newest revision. Waits for another process that is doing the same."""
+
+    def upgrade(connection: Connection) -> None:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    async with engine.connect() as connection:
+        # The lock lives as long as the session: the waiting, and the migration, may take longer than a request.
+        await connection.execute(text("SET statement_timeout = 0"))
+        await connection.execute(text("SET lock_timeout = 0"))
+        await connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
+        await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
+        await connection.commit()
+        try:
+            await connection.run_sync(upgrade)
+            await connection.commit()
+        finally:
+            # Ends the session and with it the lock and the settings.
+            await connection.invalidate()
+    log.info("schema_migrated", revision=head_revision())
+
+
+async def current_revision(engine: AsyncEngine) -> str | None:
+    async with reading(engine) as connection:
+        exists = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+        revision: str | None = (
+            await connection.scalar(text("SELECT version_num FROM alembic_version")) if exists else None
+        )
+        return revision

@@ -1,0 +1,181 @@
+"""Settings from the environment and `.env`; `.env.example` says what each is for."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.domain.catalogue import PriceList
+from app.domain.errors import InvalidPrices
+
+SECRET_LENGTH_MIN = 32
+FAL_QUEUE_URL = "https://queue.fal.run"
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+FAL_REST_URL = "https://rest.fal.ai"
+# For a laptop only; production refuses it.
+DEVELOPMENT_WEBHOOK_SECRET = "development-webhook-secret"  # noqa: S105
+
+
+class AppEnv(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class RunnerHome(StrEnum):
+    EMBEDDED = "embedded"
+    EXTERNAL = "external"
+
+
+class SettingsError(Exception):
+    """What is wrong, one line each; never a value, it may be a secret."""
+
+
+def _without_trailing_slash(url: str) -> str:
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("must start with https:// or http://")
+    return url.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_without_trailing_slash)]
+
+
+def _empty_is_unset(value: Any) -> Any:
+    return None if value == "" else value
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, frozen=True
+    )
+
+    app_env: AppEnv = AppEnv.DEVELOPMENT
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    data_dir: Path = Path(".data")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    runner: RunnerHome = RunnerHome.EMBEDDED
+
+    database_url: SecretStr | None = None
+
+    auth_secret: SecretStr | None = None
+    payment_webhook_secret: SecretStr | None = None
+    topup_require_event_id: bool | None = None
+    token_prices_json: Annotated[PriceList, NoDecode] = PriceList()
+
+    fal_key: SecretStr | None = None
+    fal_queue_url: Url = FAL_QUEUE_URL
+    fal_rest_url: Url = FAL_REST_URL
+    fal_jwks_url: Url | None = None
+    fal_user_id: str | None = None
+    public_url: Url | None = None
+
+    image_time_limit_seconds: Annotated[int, Field(ge=1, le=86_400)] = 20 * 60
+    video_time_limit_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60 * 60
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("token_prices_json", mode="before")
+    @classmethod
+    def _prices(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            overrides = json.loads(value)
+        except ValueError:
+            raise ValueError("is not valid JSON") from None
+        if not isinstance(overrides, dict):
+            raise ValueError('must be a JSON object such as {"text_to_image": 5}')
+        try:
+            return PriceList(overrides)
+        except InvalidPrices as error:
+            raise ValueError(error.detail) from error
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        schemes = ("postgresql://", "postgresql+asyncpg://", "postgres://")
+        if value is not None and not value.get_secret_value().startswith(schemes):
+            raise ValueError("must be a PostgreSQL URL, postgresql://user:password@host:5432/database")
+        return value
+
+    @field_validator("fal_key")
+    @classmethod
+    def _is_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        stripped = value.get_secret_value().strip()
+        key_id, _, secret = stripped.partition(":")
+        if not key_id or not secret or not stripped.isprintable() or " " in stripped:
+            raise ValueError("must look like <key id>:<key secret>")
+        return SecretStr(stripped)
+
+    @model_validator(mode="after")
+    def _safe_in_production(self) -> Self:
+        if not self.is_production:
+            return self
+        problems = [
+            f"{name.upper()} must be set to a secret of at least {SECRET_LENGTH_MIN} characters"
+            for name in ("auth_secret", "payment_webhook_secret")
+            if not _is_strong(getattr(self, name))
+        ]
+        if not _is_strong(self.fal_key):
+            problems.append("FAL_KEY must be set to the key of your fal.ai account")
+        if urlsplit(self.fal_queue_url).hostname in LOOPBACK_HOSTS:
+            problems.append("FAL_QUEUE_URL must not be the simulator")
+        if self.database_url is None:
+            problems.append("DATABASE_URL must be set")
+        if problems:
+            raise ValueError("APP_ENV=production: " + "; ".join(problems))
+        return self
+
+    @property
+    def is_production(self) -> bool:
+        return self.app_env is AppEnv.PRODUCTION
+
+    @property
+    def service_secret(self) -> str | None:
+        return _reveal(self.auth_secret)
+
+    @property
+    def webhook_secret(self) -> str:
+        return _reveal(self.payment_webhook_secret) or DEVELOPMENT_WEBHOOK_SECRET
+
+    @property
+    def is_event_id_required(self) -> bool:
+        return self.is_production if self.topup_require_event_id is None else self.topup_require_event_id
+
+    @property
+    def jwks_url(self) -> str:
+        return self.fal_jwks_url or f"{self.fal_rest_url}/.well-known/jwks.json"
+
+
+def _reveal(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _is_strong(secret: SecretStr | None) -> bool:
+    value = _reveal(secret)
+    if value is None or value == DEVELOPMENT_WEBHOOK_SECRET:
+        return False
+    return len(value) >= SECRET_LENGTH_MIN and "change-me" not in value and len(set(value)) > 4
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Raises SettingsError."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [
+            f"{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+            if problem["loc"]
+            else problem["msg"].removeprefix("Value error, ")
+            for problem in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsError("\n".join(lines)) from None

@@ -1,0 +1,37 @@
+"""The uvicorn target: `uvicorn app.main:create_app --factory` serves what the environment configures."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import __version__
+from app.bootstrap import Runtime, build
+from app.infrastructure.logging import configure_logging
+from app.infrastructure.settings import RunnerHome, Settings, load_settings
+from app.presentation.api import create_api
+
+
+def create_app(
+    settings: Settings | None = None, *, on_ready: Callable[[Runtime], Awaitable[None]] | None = None
+) -> FastAPI:
+    """`on_ready` runs once everything is connected and the runner works. Raises SettingsError."""
+    if settings is None:
+        settings = load_settings()
+        configure_logging(settings.log_level, as_json=settings.is_production)
+    chosen = settings
+
+    @asynccontextmanager
+    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        async with build(chosen) as runtime:
+            api.state.use_cases = runtime.use_cases
+            if chosen.runner is RunnerHome.EMBEDDED:
+                runtime.runner.start()
+            try:
+                if on_ready is not None:
+                    await on_ready(runtime)
+                yield
+            finally:
+                await runtime.runner.stop()
+
+    return create_api(lifespan=lifespan, version=__version__, allow_private_media_urls=not chosen.is_production)

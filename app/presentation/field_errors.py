@@ -1,0 +1,72 @@
+"""What is wrong with a field, in our own words: pydantic's may change with a release, and may quote the input."""
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, TypedDict
+
+ERRORS_MAX = 20
+
+
+class FieldError(TypedDict):
+    pointer: str
+    detail: str
+    code: str
+
+
+# By pydantic's error type, or by the one that our own validators raise: the code, and the sentence
+# with pydantic's context filled in. The context of these types holds our limits, never the input.
+_SENTENCES: Mapping[str, tuple[str, str]] = {
+    "missing": ("required", "This field is required."),
+    "extra_forbidden": ("unknown_field", "This field is not known here."),
+    "int_type": ("not_an_integer", "This must be a whole number."),
+    "int_from_float": ("not_an_integer", "This must be a whole number."),
+    "not_an_integer": ("not_an_integer", "This must be a whole number."),
+    "greater_than_equal": ("too_small", "This must be at least {ge}."),
+    "less_than_equal": ("too_large", "This must be at most {le}."),
+    "bool_type": ("not_a_boolean", "This must be true or false."),
+    "string_type": ("not_a_string", "This must be a string."),
+    "string_too_short": ("too_short", "This must have at least {min_length} character(s)."),
+    "string_too_long": ("too_long", "This must have at most {max_length} characters."),
+    "string_unicode": ("invalid_text", "This is not valid Unicode text."),
+    "string_pattern_mismatch": ("invalid_characters", "This has characters that are not allowed here."),
+    "invalid_text": ("invalid_text", "This must not contain the NUL character."),
+    "blank": ("blank", "This must not be blank."),
+    "literal_error": ("not_allowed", "This must be one of: {expected}."),
+    "not_a_duration": ("not_allowed", "This must be one of: 5 or 10."),
+    "list_type": ("not_a_list", "This must be a list."),
+    "too_short": ("too_few", "This must have at least {min_length} item(s)."),
+    "too_long": ("too_many", "This must have at most {max_length} item(s)."),
+    "model_type": ("not_an_object", "This must be a JSON object."),
+    "not_a_uuid": ("not_a_uuid", "This must be a UUID like 0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b."),
+    "repeated_header": ("repeated_header", "Send this header once."),
+    "url_not_allowed": (
+        "url_not_allowed",
+        "This must be a public http or https URL of at most {url_length_max} characters, without user name, "
+        "fragment or unusual port, or a data: URI.",
+    ),
+    "data_uri_not_allowed": (
+        "data_uri_not_allowed",
+        "This must be a data: URI in base64 whose content really is one of: {media_types}.",
+    ),
+    "data_uri_too_large": ("data_uri_too_large", "The decoded media must have at most {size_bytes_max} bytes."),
+}
+_FALLBACK = ("invalid", "This value is not valid.")
+
+# The names a field of ours can have. Leaves out what the caller invented and the tags of a union.
+_FIELD_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+
+def field_error(kind: str, *location: str | int, context: Mapping[str, Any] | None = None) -> FieldError:
+    code, sentence = _SENTENCES.get(kind, _FALLBACK)
+    return {"pointer": _pointer(location), "detail": sentence.format_map(context or {}), "code": code}
+
+
+def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:
+    """From pydantic's errors. The first ones only: the caller mends those and asks again."""
+    return [field_error(error["type"], *error["loc"], context=error.get("ctx")) for error in islice(errors, ERRORS_MAX)]
+
+
+def _pointer(location: Iterable[str | int]) -> str:
+    """A JSON pointer (RFC 6901) into the body, or / and the name of a header or query parameter."""
+    return "".join(f"/{part}" for part in map(str, location) if _FIELD_NAME.fullmatch(part))

@@ -1,0 +1,109 @@
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from time import perf_counter
+from uuid import uuid4
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.presentation.errors import PROBLEM_MEDIA_TYPE, RequestHeadersTooLarge, problem
+
+log = structlog.get_logger(__name__)
+
+HEADERS_BYTES_MAX = 32 * 1024
+# What nginx writes where the client went away before there was an answer; it never goes over the wire.
+STATUS_CLIENT_GONE = 499
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_PRIVATE_MEDIA_TYPES = frozenset({b"application/json", PROBLEM_MEDIA_TYPE.encode()})
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """Names every request, writes its one log line, and turns an unexpected exception into a plain 500.
+
+    The exception ends here: Starlette would raise it again, and the server would close the connection.
+    """
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = perf_counter()
+        status: int | None = None
+        request_id = _request_id(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _mark(message, request_id)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_marked)
+            except ClientDisconnect:
+                status = status or STATUS_CLIENT_GONE
+            except Exception:
+                log.exception("request_failed", method=scope["method"], route=_route(scope))
+                # An answer that has begun cannot be taken back: the server closes the connection.
+                if status is None:
+                    answer = problem(scope, 500, "internal_error", "Something went wrong on our side.")
+                    await answer(scope, receive, send_marked)
+            log.info(
+                "request_served",
+                method=scope["method"],
+                route=_route(scope),
+                status=status,
+                duration_ms=round((perf_counter() - started) * 1000, 1),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderSizeLimit:
+    """httptools reads headers of any size; this bounds what the rest of the service has to look at."""
+
+    app: ASGIApp
+    size_bytes_max: int = HEADERS_BYTES_MAX
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _size_bytes(scope["headers"]) > self.size_bytes_max:
+            error = RequestHeadersTooLarge
+            detail = f"The headers must have at most {self.size_bytes_max} bytes."
+            await problem(scope, error.status, error.code, detail)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _size_bytes(headers: Headers) -> int:
+    separators = len(": \r\n")
+    return sum(len(name) + len(value) + separators for name, value in headers)
+
+
+def _request_id(headers: Headers) -> str:
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return uuid4().hex
+
+
+def _mark(message: Message, request_id: str) -> None:
+    headers = message["headers"]
+    if any(name == b"content-type" and value in _PRIVATE_MEDIA_TYPES for name, value in headers):
+        # Keys, balances, jobs, errors: nothing that we answer in JSON may be kept by a cache.
+        headers.append((b"cache-control", b"no-store"))
+    headers.append((b"x-request-id", request_id.encode()))
+    headers.append((b"x-content-type-options", b"nosniff"))
+
+
+def _route(scope: Scope) -> str | None:
+    """The template, never the path as sent: paths are many and hold ids."""
+    return getattr(scope.get("route"), "path", None)

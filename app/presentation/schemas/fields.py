@@ -1,0 +1,62 @@
+"""The strictness that all request bodies share, and the field types that more than one of them uses."""
+
+import re
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_DIGITS = re.compile(r"-?[0-9]{1,1000}", re.ASCII)
+
+# The default of a field that may be left out, but where null is refused like any other wrong type.
+LEFT_OUT: Any = None
+
+
+def _hide_left_out(schema: dict[str, Any]) -> None:
+    for field in schema.get("properties", {}).values():
+        if field.get("default", ...) is None:
+            del field["default"]
+
+
+class RequestModel(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, json_schema_extra=_hide_left_out)
+
+
+def parse_uuid(text: object) -> UUID | None:
+    """The canonical text form only: Python would also read braces, `urn:uuid:` and no hyphens at all."""
+    return UUID(text) if isinstance(text, str) and _CANONICAL_UUID.fullmatch(text) else None
+
+
+def _uuid(value: object) -> UUID:
+    uuid = parse_uuid(value)
+    if uuid is None:
+        raise PydanticCustomError("not_a_uuid", "not a UUID")
+    return uuid
+
+
+def _whole_number(text: object) -> int:
+    if not isinstance(text, str) or not _DIGITS.fullmatch(text):
+        raise PydanticCustomError("not_an_integer", "not an integer")
+    return int(text)
+
+
+def _without_nul(text: str) -> str:
+    """PostgreSQL cannot store it."""
+    if "\0" in text:
+        raise PydanticCustomError("invalid_text", "NUL")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "blank")
+    return text
+
+
+CanonicalUuid = Annotated[UUID, BeforeValidator(_uuid)]
+# Of a query parameter, where pydantic would also take "5.0", "1_000" and " 5 ".
+PlainInteger = Annotated[int, BeforeValidator(_whole_number)]
+Text = Annotated[str, AfterValidator(_without_nul)]
+VisibleText = Annotated[Text, AfterValidator(_not_blank), Field(min_length=1, json_schema_extra={"pattern": r"\S"})]

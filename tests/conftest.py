@@ -1,0 +1,85 @@
+"""One PostgreSQL for the run, a migrated template, and a database of its own for each test that asks for one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.infrastructure.embedded_postgres import embedded_postgres_blocking
+from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.migrations import migrate
+
+TEMPLATE = "template_tollgate"
+# Only the tests' server: what a test writes need not survive a power cut.
+TEST_SERVER_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "300",
+}
+
+
+def with_database(dsn: str, name: str) -> str:
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+def run_sql(dsn: str, *statements: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(dsn)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with embedded_postgres_blocking(tmp_path_factory.mktemp("postgres"), TEST_SERVER_SETTINGS) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_dsn: str) -> str:
+    async def migrate_template() -> None:
+        async with open_engine(with_database(postgres_dsn, TEMPLATE)) as engine:
+            await migrate(engine)
+
+    run_sql(postgres_dsn, f"CREATE DATABASE {TEMPLATE}")
+    asyncio.run(migrate_template())
+    return TEMPLATE
+
+
+@pytest.fixture
+def empty_database(postgres_dsn: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex}"
+    run_sql(postgres_dsn, f"CREATE DATABASE {name}")
+    yield with_database(postgres_dsn, name)
+    run_sql(postgres_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(postgres_dsn: str, template_database: str) -> Iterator[str]:
+    """The DSN of a migrated database that nobody else uses."""
+    name = f"test_{uuid4().hex}"
+    run_sql(postgres_dsn, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY FILE_COPY")
+    yield with_database(postgres_dsn, name)
+    run_sql(postgres_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+    async with open_engine(database) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def project_dir() -> Path:
+    return Path(__file__).resolve().parents[1]
