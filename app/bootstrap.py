@@ -15,7 +15,7 @@ from app.application.generations import (
 )
 from app.application.ports import Check, Provider
 from app.application.reconciliation import InspectJob, InspectJobs, RequeueJob, VerifyLedger
-from app.application.tokens import AuthenticatePaymentProvider, TopUp
+from app.application.tokens import AuthenticatePaymentProvider, ListLedgerEntries, TopUp
 from app.application.use_cases import UseCases
 from app.infrastructure.background.queue import enqueue
 from app.infrastructure.background.runner import Runner
@@ -50,10 +50,9 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
     """
     assert settings.database_url is not None, "the command line sees to a database before it builds"
     dsn = settings.database_url.get_secret_value()
-    fal_key = settings.fal_key.get_secret_value() if settings.fal_key else ""
     async with (
         open_engine(dsn) as engine,
-        FalClient(queue_url=settings.fal_queue_url, key=fal_key) as fal,
+        FalClient.open(queue_url=settings.fal_queue_url, key=_fal_key(settings)) as fal,
     ):
         accounts = PostgresAccounts(engine)
         tokens = PostgresTokens(engine)
@@ -89,7 +88,13 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             inspect_jobs=InspectJobs(jobs),
             inspect_job=InspectJob(jobs),
             requeue_job=RequeueJob(jobs),
+            list_ledger_entries=ListLedgerEntries(tokens),
             verify_ledger=VerifyLedger(tokens),
             health=Health(checks),
         )
         yield Runtime(use_cases, runner)
+
+
+def _fal_key(settings: Settings) -> str:
+    """One-off commands such as `keys issue` never talk to fal and need no key."""
+    return settings.fal_key.get_secret_value() if settings.fal_key else "none:none"

@@ -5,7 +5,7 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Annotated, Any, NoReturn
 from uuid import UUID, uuid4
@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from app.bootstrap import Runtime, build
+from app.demo import DemoError, run_demo
 from app.domain.errors import DomainError
-from app.domain.ledger import TOPUP_TOKENS_MAX
+from app.domain.ledger import TOPUP_TOKENS_MAX, EntryKind, LedgerEntry
 from app.infrastructure.embedded_postgres import EmbeddedPostgresError, embedded_postgres, running_dsn
 from app.infrastructure.fal_simulator import SIMULATOR_KEY, SimulatorError, fal_simulator
 from app.infrastructure.logging import configure_logging
@@ -68,7 +69,7 @@ def _run(work: Callable[[Settings], Awaitable[None]]) -> None:
         settings = load_settings()
         configure_logging(settings.log_level, as_json=settings.is_production)
         uvloop.run(_interruptible(work(settings)))
-    except (SettingsError, EmbeddedPostgresError, SimulatorError) as error:
+    except (SettingsError, EmbeddedPostgresError, SimulatorError, DemoError) as error:
         _fail(error)
     except DomainError as error:
         _fail(error.detail)
@@ -201,8 +202,8 @@ def _print_welcome(url: str, key: str, settings: Settings, *, is_simulated: bool
         f"  An API key with {DEMO_TOKENS} tokens:  {key}",
         "",
         "  Try it:",
-        f"  curl -s {url}/generations/images/text-to-image -H 'X-API-Key: {key}' "
-        "-H 'Content-Type: application/json' -d '{\"prompt\": \"a lighthouse at dawn\"}'",
+        f"  curl -s {url}/generations/images/text-to-image -H 'X-API-Key: {key}' \\",
+        "    -H 'Content-Type: application/json' -d '{\"prompt\": \"a lighthouse at dawn\"}'",
         "",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
@@ -358,6 +359,33 @@ def verify_ledger() -> None:
     _with_runtime(work)
 
 
+@ledger.command("show")
+def show_ledger(
+    user: User,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+) -> None:
+    """Show the user's newest entries."""
+
+    async def work(runtime: Runtime) -> None:
+        entries = await runtime.use_cases.list_ledger_entries(user, limit=limit)
+        out.print(ledger_table(entries))
+
+    _with_runtime(work)
+
+
+def ledger_table(entries: Sequence[LedgerEntry]) -> Table:
+    table = Table("time", "kind", "tokens", "balance", "job or payment event")
+    for entry in entries:
+        table.add_row(
+            entry.created_at.isoformat(timespec="seconds"),
+            entry.kind.value,
+            f"{'-' if entry.kind is EntryKind.DEBIT else '+'}{entry.amount}",
+            str(entry.balance_after),
+            str(entry.job_id or entry.payment_event_id),
+        )
+    return table
+
+
 @app.command("settings")
 def show_settings() -> None:
     """Print the settings in force; secrets are masked."""
@@ -380,9 +408,10 @@ def openapi() -> None:
 @app.command()
 def demo() -> None:
     """Take the running service through its main job and save the results under DATA_DIR/demo."""
-    from app.demo import DemoError, run_demo  # noqa: PLC0415 - needs nothing of the rest
 
-    try:
-        run_demo(load_settings())
-    except (DemoError, SettingsError) as error:
-        _fail(error)
+    async def work(settings: Settings) -> None:
+        user = await run_demo(settings, out)
+        async with _with_database(settings) as complete, build(complete) as runtime:
+            out.print(ledger_table(await runtime.use_cases.list_ledger_entries(user, limit=50)))
+
+    _run(work)

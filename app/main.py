@@ -20,11 +20,12 @@ def create_app(
         settings = load_settings()
         configure_logging(settings.log_level, as_json=settings.is_production)
     chosen = settings
+    running: list[Runtime] = []
 
     @asynccontextmanager
-    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with build(chosen) as runtime:
-            api.state.use_cases = runtime.use_cases
+            running[:] = [runtime]
             if chosen.runner is RunnerHome.EMBEDDED:
                 runtime.runner.start()
             try:
@@ -34,4 +35,9 @@ def create_app(
             finally:
                 await runtime.runner.stop()
 
-    return create_api(lifespan=lifespan, version=__version__, allow_private_media_urls=not chosen.is_production)
+    return create_api(
+        lambda: running[0].use_cases,
+        lifespan=lifespan,
+        version=__version__,
+        allow_private_media_urls=not chosen.is_production,
+    )

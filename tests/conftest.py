@@ -1,6 +1,7 @@
 """One PostgreSQL for the run, a migrated template, and a database of its own for each test that asks for one."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -41,8 +42,12 @@ def run_sql(dsn: str, *statements: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with embedded_postgres_blocking(tmp_path_factory.mktemp("postgres"), TEST_SERVER_SETTINGS) as dsn:
+def postgres_dsn() -> Iterator[str]:
+    # Not below pytest's own directory: another run of pytest closes that to root's server user.
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as directory,
+        embedded_postgres_blocking(Path(directory), TEST_SERVER_SETTINGS) as dsn,
+    ):
         yield dsn
 
 

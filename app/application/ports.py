@@ -11,7 +11,7 @@ from uuid import UUID
 from app.domain.accounts import Account, StoredKey
 from app.domain.catalogue import GenerationKind
 from app.domain.generations import Job, JobStatus, NewJob, Outcome
-from app.domain.ledger import PaymentEvent, Violation
+from app.domain.ledger import LedgerEntry, PaymentEvent, Violation
 
 
 class Accounts(Protocol):
@@ -42,6 +42,10 @@ class Tokens(Protocol):
         False: the same event was credited before; nothing is written.
         Raises PaymentEventConflict, BalanceLimitExceeded. Locks the account row.
         """
+        ...
+
+    async def entries(self, external_user_id: UUID, *, limit: int) -> Sequence[LedgerEntry]:
+        """Newest first."""
         ...
 
     async def violations(self) -> Sequence[Violation]:

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -6,7 +7,7 @@ import structlog
 from app.application.accounts import secrets_match
 from app.application.ports import Tokens
 from app.domain.errors import InvalidWebhookSecret, PaymentEventConflict, PaymentEventIdRequired
-from app.domain.ledger import PaymentEvent
+from app.domain.ledger import LedgerEntry, PaymentEvent
 
 log = structlog.get_logger(__name__)
 
@@ -51,3 +52,13 @@ class TopUp:
             log.warning("payment_event_conflicted", **fields)
             raise
         log.info("tokens_credited" if credited else "payment_event_repeated", source=source, **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class ListLedgerEntries:
+    """A user's entries, newest first."""
+
+    tokens: Tokens
+
+    async def __call__(self, external_user_id: UUID, *, limit: int) -> Sequence[LedgerEntry]:
+        return await self.tokens.entries(external_user_id, limit=limit)

@@ -6,7 +6,7 @@ from app.application.accounts import Authenticate, IssueFirstKey, IssueKey, Revo
 from app.application.generations import CancelGeneration, GetGeneration, ListGenerations, StartGeneration
 from app.application.ports import HealthChecks
 from app.application.reconciliation import InspectJob, InspectJobs, RequeueJob, VerifyLedger
-from app.application.tokens import AuthenticatePaymentProvider, TopUp
+from app.application.tokens import AuthenticatePaymentProvider, ListLedgerEntries, TopUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,5 +25,6 @@ class UseCases:
     inspect_jobs: InspectJobs
     inspect_job: InspectJob
     requeue_job: RequeueJob
+    list_ledger_entries: ListLedgerEntries
     verify_ledger: VerifyLedger
     health: HealthChecks

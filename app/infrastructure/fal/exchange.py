@@ -141,6 +141,8 @@ def _unanswered(error: Exception) -> Unanswered:
         return Unanswered("no connection to fal in time", never_left=True)
     if isinstance(cause, aiohttp.ClientConnectorError):
         return Unanswered(f"fal cannot be reached ({name})", never_left=True)
+    if isinstance(cause, aiohttp.SocketTimeoutError):
+        return Unanswered("fal stopped answering")
     return Unanswered(f"the connection to fal broke ({name})")
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import insert, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -7,9 +8,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.errors import BalanceLimitExceeded, PaymentEventConflict
-from app.domain.ledger import EntryKind, PaymentEvent, Violation
+from app.domain.ledger import EntryKind, LedgerEntry, PaymentEvent, Violation
 from app.infrastructure.postgres.accounts import ensure_account
-from app.infrastructure.postgres.database import transaction, violated_constraint
+from app.infrastructure.postgres.database import reading, transaction, violated_constraint
 from app.infrastructure.postgres.tables import BALANCE_LIMIT, accounts, ledger_entries, payment_events
 
 
@@ -25,6 +26,24 @@ class PostgresTokens:
             if violated_constraint(error) == BALANCE_LIMIT:
                 raise BalanceLimitExceeded from error
             raise
+
+    async def entries(self, external_user_id: UUID, *, limit: int) -> Sequence[LedgerEntry]:
+        query = (
+            select(
+                ledger_entries.c.kind,
+                ledger_entries.c.amount,
+                ledger_entries.c.balance_after,
+                ledger_entries.c.job_id,
+                ledger_entries.c.payment_event_id,
+                ledger_entries.c.created_at,
+            )
+            .join(accounts, accounts.c.id == ledger_entries.c.account_id)
+            .where(accounts.c.external_user_id == external_user_id)
+            .order_by(ledger_entries.c.seq.desc())
+            .limit(limit)
+        )
+        async with reading(self.engine) as connection:
+            return [LedgerEntry(EntryKind(kind), *rest) for kind, *rest in await connection.execute(query)]
 
     async def violations(self) -> Sequence[Violation]:
         async with transaction(self.engine) as connection:

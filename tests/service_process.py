@@ -1,0 +1,98 @@
+"""The service as a process of its own, for tests that stop, kill and restart it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+PROJECT_DIR = Path(__file__).resolve().parents[1]
+READY_SECONDS_MAX = 40
+STOP_SECONDS_MAX = 40
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+class ServiceProcess:
+    """`python -m app <command>` with exactly the given settings, and a log to look at when a test fails."""
+
+    def __init__(self, log: Path, settings: Mapping[str, str], command: str = "serve") -> None:
+        self.port = int(settings.get("PORT", "0")) or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        self._command = command
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(log.parent),
+            "LANG": "C.UTF-8",
+            "PORT": str(self.port),
+            **settings,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app", self._command],
+                cwd=PROJECT_DIR,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self
+
+    def wait_until_ready(self) -> Self:
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, f"the service ended: {self.output()}"
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200:
+                    return self
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"not ready after {READY_SECONDS_MAX} s: {self.output()}")
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def kill(self) -> None:
+        """As kill -9 does: no handler, no clean-up."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS_MAX)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
