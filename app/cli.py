@@ -44,7 +44,7 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(ledger, name="ledger")
 
 log = structlog.get_logger(__name__)
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False)
 
 DEMO_TOKENS = 1_000
 GRACEFUL_STOP_SECONDS = 20
@@ -64,10 +64,10 @@ def _fail(reason: object) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _run(work: Callable[[Settings], Awaitable[None]]) -> None:
+def _run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False) -> None:
     try:
         settings = load_settings()
-        configure_logging(settings.log_level, as_json=settings.is_production)
+        configure_logging("WARNING" if is_quiet else settings.log_level, as_json=settings.is_production)
         uvloop.run(_interruptible(work(settings)))
     except (SettingsError, EmbeddedPostgresError, SimulatorError, DemoError) as error:
         _fail(error)
@@ -240,15 +240,16 @@ def migrate() -> None:
 
 
 def _with_runtime(work: Callable[[Runtime], Awaitable[None]]) -> None:
-    """For one-off commands: connected to a migrated database, with nothing running in the background."""
+    """For one-off commands: connected, with nothing running in the background."""
 
     async def wrapped(settings: Settings) -> None:
         async with _with_database(settings) as complete:
-            await _migrate(complete)
+            if settings.database_url is None:
+                await _migrate(complete)
             async with build(complete) as runtime:
                 await work(runtime)
 
-    _run(wrapped)
+    _run(wrapped, is_quiet=True)
 
 
 @keys.command("issue")
@@ -307,7 +308,7 @@ def list_jobs(
     """Show the newest jobs of all users."""
 
     async def work(runtime: Runtime) -> None:
-        table = Table("job", "type", "status", "tokens", "refunded", "created", "error")
+        table = _table("job", "type", "status", "tokens", "refunded", "created", "error")
         for job in await runtime.use_cases.inspect_jobs(unfinished_only=unfinished, limit=limit):
             table.add_row(
                 str(job.id),
@@ -318,7 +319,7 @@ def list_jobs(
                 job.created_at.isoformat(timespec="seconds"),
                 job.error_code or "",
             )
-        out.print(table)
+        out.print(table, crop=False)
 
     _with_runtime(work)
 
@@ -368,13 +369,21 @@ def show_ledger(
 
     async def work(runtime: Runtime) -> None:
         entries = await runtime.use_cases.list_ledger_entries(user, limit=limit)
-        out.print(ledger_table(entries))
+        out.print(ledger_table(entries), crop=False)
 
     _with_runtime(work)
 
 
+def _table(*headings: str) -> Table:
+    """Ids are there to be copied: they are never cut, however narrow the terminal."""
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, overflow="ignore")
+    return table
+
+
 def ledger_table(entries: Sequence[LedgerEntry]) -> Table:
-    table = Table("time", "kind", "tokens", "balance", "job or payment event")
+    table = _table("time", "kind", "tokens", "balance", "job or payment event")
     for entry in entries:
         table.add_row(
             entry.created_at.isoformat(timespec="seconds"),
@@ -412,6 +421,6 @@ def demo() -> None:
     async def work(settings: Settings) -> None:
         user = await run_demo(settings, out)
         async with _with_database(settings) as complete, build(complete) as runtime:
-            out.print(ledger_table(await runtime.use_cases.list_ledger_entries(user, limit=50)))
+            out.print(ledger_table(await runtime.use_cases.list_ledger_entries(user, limit=50)), crop=False)
 
-    _run(work)
+    _run(work, is_quiet=True)

@@ -32,6 +32,7 @@ async def fal_simulator(data_dir: Path) -> AsyncIterator[str]:
         sys.executable,
         "-m",
         "simulator",
+        "--port=0",
         f"--state-dir={state_dir}",
         f"--parent-pid={os.getpid()}",
         stdout=asyncio.subprocess.PIPE,

@@ -8,7 +8,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 _SECRET = re.compile(r"tgk_[0-9A-Za-z]{49}|Key [\w-]+:[\w-]+", re.ASCII)
-_QUIET_LOGGERS = ("pgqueuer", "httpx", "httpcore", "alembic", "asyncio", "uvicorn.access")
+_QUIET_LOGGERS = ("pgqueuer", "httpx", "httpcore", "alembic", "asyncio", "uvicorn")
 
 
 def _redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -1,8 +1,13 @@
+"""What routes need from a request. FastAPI spends more on resolving a dependency than most of ours spend on
+their work, so a route has two at most, and the rest are plain functions of the request.
+"""
+
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Path, Request, Security
+from fastapi import Path, Request, Security
 from fastapi.security import APIKeyHeader
+from fastapi.security.base import SecurityBase
 
 from app.application.use_cases import UseCases
 from app.domain.accounts import Account
@@ -27,36 +32,42 @@ _webhook_secret_header = APIKeyHeader(
 
 ApiKey = Annotated[str | None, Security(_api_key_header)]
 AuthSecret = Annotated[str | None, Security(_auth_secret_header)]
-WebhookSecret = Annotated[str | None, Security(_webhook_secret_header)]
 
 
-async def _use_cases(request: Request) -> UseCases:
+def use_cases_of(request: Request) -> UseCases:
     use_cases: UseCases = request.app.state.use_cases()
     return use_cases
 
 
-Cases = Annotated[UseCases, Depends(_use_cases)]
+class _AccountOfKey(SecurityBase):
+    """A security scheme for the document, and the account itself for the route."""
+
+    def __init__(self) -> None:
+        self.model = _api_key_header.model
+        self.scheme_name = _api_key_header.scheme_name
+
+    async def __call__(self, request: Request) -> Account:
+        return await use_cases_of(request).authenticate(request.headers.get("X-API-Key"))
 
 
-async def _current_account(use_cases: Cases, api_key: ApiKey) -> Account:
-    return await use_cases.authenticate(api_key)
+class _PaymentProvider(SecurityBase):
+    def __init__(self) -> None:
+        self.model = _webhook_secret_header.model
+        self.scheme_name = _webhook_secret_header.scheme_name
+
+    async def __call__(self, request: Request) -> None:
+        use_cases_of(request).authenticate_payment_provider(request.headers.get("X-Webhook-Secret"))
 
 
-CurrentAccount = Annotated[Account, Depends(_current_account)]
+CurrentAccount = Annotated[Account, Security(_AccountOfKey())]
+authenticate_payment_provider = Security(_PaymentProvider())
+
+JobId = Annotated[str, Path(description="From the answer that accepted the job.", json_schema_extra={"format": "uuid"})]
 
 
-async def authenticate_payment_provider(use_cases: Cases, secret: WebhookSecret) -> None:
-    use_cases.authenticate_payment_provider(secret)
-
-
-async def _job_id(
-    job_id: Annotated[str, Path(description="From the answer that accepted the job.", json_schema_extra={"format": "uuid"})],
-) -> UUID:
+def job_id_of(text: str) -> UUID:
     """No other text than the canonical one can name a job: it is unknown, like any other wrong id."""
-    uuid = parse_uuid(job_id)
-    if uuid is None:
+    job_id = parse_uuid(text)
+    if job_id is None:
         raise JobNotFound
-    return uuid
-
-
-JobId = Annotated[UUID, Depends(_job_id)]
+    return job_id

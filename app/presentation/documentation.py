@@ -1,14 +1,17 @@
 """What the OpenAPI document says beyond what the code of the routes says by itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
 from app.domain.errors import DomainError
 from app.presentation.errors import (
+    PROBLEM_MEDIA_TYPE,
     InvalidJson,
     InvalidRequest,
     RefusedRequest,
@@ -16,7 +19,9 @@ from app.presentation.errors import (
     UnsupportedContentEncoding,
     UnsupportedMediaType,
     status_of,
+    title_of,
 )
+from app.presentation.field_errors import field_error
 from app.presentation.schemas.problems import InvalidRequestProblem, Problem
 
 SCHEMA_REFERENCE = "#/components/schemas/{model}"
@@ -110,16 +115,71 @@ def request_body(model: type[BaseModel], **examples: object) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
-def complete(api: FastAPI, document: dict[str, Any], request_models: Iterable[type[BaseModel]]) -> None:
-    schemas = document["components"]["schemas"]
+def complete(document: dict[str, Any], routes: Iterable[BaseRoute], request_models: Iterable[type[BaseModel]]) -> None:
+    """Add what the routes refer to by name, and what is the same for all of them."""
+    components = document["components"]
+    schemas = components["schemas"]
     schemas.update(_schemas([*request_models, Problem, InvalidRequestProblem]))
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     for path in document["paths"].values():
         for operation in path.values():
             _complete_responses(operation["responses"])
-    document["components"]["schemas"] = dict(sorted(schemas.items()))
+    for route in routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            _restore_examples(document["paths"][route.path_format], route)
+    components["schemas"] = dict(sorted(schemas.items()))
+    components["headers"] = {"X-Request-Id": _REQUEST_ID_HEADER}
 
 
 def _status(error: Errors) -> int:
     return error.status if issubclass(error, RefusedRequest) else status_of(error)
+
+
+def _problem_response(status: int, errors: list[Errors]) -> dict[str, Any]:
+    model = InvalidRequestProblem if InvalidRequest in errors else Problem
+    examples = {error.code: {"value": _problem_example(status, error)} for error in errors}
+    return {
+        "description": f"{title_of(status)}: {', '.join(f'`{code}`' for code in examples)}",
+        "content": {
+            PROBLEM_MEDIA_TYPE: {
+                "schema": {"$ref": SCHEMA_REFERENCE.format(model=model.__name__)},
+                "examples": examples,
+            }
+        },
+    }
+
+
+def _problem_example(status: int, error: Errors) -> dict[str, Any]:
+    example = {
+        "type": "about:blank",
+        "title": title_of(status),
+        "status": status,
+        "detail": error.default_detail,
+        "code": error.code,
+        "request_id": _REQUEST_ID,
+    }
+    return example | {"errors": [field_error("missing", "name_of_the_field")]} if error is InvalidRequest else example
+
+
+def _schemas(models: Iterable[type[BaseModel]]) -> Mapping[str, Any]:
+    _, schema = models_json_schema([(model, "validation") for model in models], ref_template=SCHEMA_REFERENCE)
+    definitions: Mapping[str, Any] = schema["$defs"]
+    return definitions
+
+
+def _restore_examples(path: Mapping[str, Any], route: APIRoute) -> None:
+    """FastAPI drops every null from the document, also from the examples."""
+    for method in route.methods or ():
+        for status, response in route.responses.items():
+            documented = path[method.lower()]["responses"][str(status)]["content"]
+            for media_type, content in response["content"].items():
+                documented[media_type] |= content
+
+
+def _complete_responses(responses: dict[str, Any]) -> None:
+    # FastAPI documents its own 422 for every route with a parameter that does not document one itself.
+    if "application/json" in responses.get("422", {}).get("content", {}):
+        del responses["422"]
+    for response in responses.values():
+        response.setdefault("headers", {})["X-Request-Id"] = {"$ref": "#/components/headers/X-Request-Id"}

@@ -28,9 +28,9 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
     "string_type": ("not_a_string", "This must be a string."),
     "string_too_short": ("too_short", "This must have at least {min_length} character(s)."),
     "string_too_long": ("too_long", "This must have at most {max_length} characters."),
-    "string_unicode": ("invalid_text", "This is not valid Unicode text."),
+    "string_unicode": ("invalid_text", "This is not text that can be stored: a NUL, or half a surrogate pair."),
     "string_pattern_mismatch": ("invalid_characters", "This has characters that are not allowed here."),
-    "invalid_text": ("invalid_text", "This must not contain the NUL character."),
+    "invalid_text": ("invalid_text", "This is not text that can be stored: a NUL, or half a surrogate pair."),
     "blank": ("blank", "This must not be blank."),
     "literal_error": ("not_allowed", "This must be one of: {expected}."),
     "not_a_duration": ("not_allowed", "This must be one of: 5 or 10."),
@@ -42,8 +42,7 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
     "repeated_header": ("repeated_header", "Send this header once."),
     "url_not_allowed": (
         "url_not_allowed",
-        "This must be a public http or https URL of at most {url_length_max} characters, without user name, "
-        "fragment or unusual port, or a data: URI.",
+        "This must be a public http(s) URL of at most {url_length_max} characters, without user name or fragment.",
     ),
     "data_uri_not_allowed": (
         "data_uri_not_allowed",

@@ -27,8 +27,8 @@ from app.presentation.field_errors import field_errors
 SMALL_BODY_BYTES_MAX = 64 * 1024
 # Two pictures of 5 MiB as data URIs, in base64, and the other fields.
 LARGE_BODY_BYTES_MAX = 16 * 1024 * 1024
-# Our largest body has some twenty fields. A text may hold separators too, so there is room for many more.
-SEPARATORS_MAX = 10_000
+# Our largest body has some twenty fields; its texts may hold some two thousand commas.
+SEPARATORS_MAX = 5_000
 
 Body = TypeVar("Body", bound=BaseModel)
 

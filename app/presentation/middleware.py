@@ -17,6 +17,12 @@ HEADERS_BYTES_MAX = 32 * 1024
 STATUS_CLIENT_GONE = 499
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# ReDoc would fetch its logo from its maker. Nothing that these pages show comes from elsewhere.
+_DOCUMENTATION_PATHS = frozenset({"/docs", "/redoc"})
+_DOCUMENTATION_POLICY = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'"
+)
 _PRIVATE_MEDIA_TYPES = frozenset({b"application/json", PROBLEM_MEDIA_TYPE.encode()})
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -44,7 +50,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _mark(message, request_id)
+                _mark(message, scope)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -95,12 +101,14 @@ def _request_id(headers: Headers) -> str:
     return uuid4().hex
 
 
-def _mark(message: Message, request_id: str) -> None:
+def _mark(message: Message, scope: Scope) -> None:
     headers = message["headers"]
     if any(name == b"content-type" and value in _PRIVATE_MEDIA_TYPES for name, value in headers):
         # Keys, balances, jobs, errors: nothing that we answer in JSON may be kept by a cache.
         headers.append((b"cache-control", b"no-store"))
-    headers.append((b"x-request-id", request_id.encode()))
+    if scope["path"] in _DOCUMENTATION_PATHS:
+        headers.append((b"content-security-policy", _DOCUMENTATION_POLICY))
+    headers.append((b"x-request-id", scope["state"]["request_id"].encode()))
     headers.append((b"x-content-type-options", b"nosniff"))
 
 

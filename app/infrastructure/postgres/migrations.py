@@ -5,6 +5,7 @@ from pathlib import Path
 import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -46,18 +47,20 @@ async def migrate(engine: AsyncEngine) -> None:
         await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
         await connection.commit()
         try:
+            before = await connection.run_sync(_revision)
             await connection.run_sync(upgrade)
             await connection.commit()
         finally:
             # Ends the session and with it the lock and the settings.
             await connection.invalidate()
-    log.info("schema_migrated", revision=head_revision())
+    if before != head_revision():
+        log.info("schema_migrated", before=before, after=head_revision())
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 async def current_revision(engine: AsyncEngine) -> str | None:
     async with reading(engine) as connection:
-        exists = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
-        revision: str | None = (
-            await connection.scalar(text("SELECT version_num FROM alembic_version")) if exists else None
-        )
-        return revision
+        return await connection.run_sync(_revision)

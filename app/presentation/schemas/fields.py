@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -42,11 +42,19 @@ def _whole_number(text: object) -> int:
     return int(text)
 
 
-def _without_nul(text: str) -> str:
-    """PostgreSQL cannot store it."""
-    if "\0" in text:
-        raise PydanticCustomError("invalid_text", "NUL")
+def _storable(text: str) -> str:
+    """PostgreSQL cannot store a NUL, and half of a surrogate pair has no form in UTF-8."""
+    if "\0" in text or not _is_encodable(text):
+        raise PydanticCustomError("invalid_text", "NUL or lone surrogate")
     return text
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _not_blank(text: str) -> str:
@@ -58,5 +66,5 @@ def _not_blank(text: str) -> str:
 CanonicalUuid = Annotated[UUID, BeforeValidator(_uuid)]
 # Of a query parameter, where pydantic would also take "5.0", "1_000" and " 5 ".
 PlainInteger = Annotated[int, BeforeValidator(_whole_number)]
-Text = Annotated[str, AfterValidator(_without_nul)]
-VisibleText = Annotated[Text, AfterValidator(_not_blank), Field(min_length=1, json_schema_extra={"pattern": r"\S"})]
+STORABLE = AfterValidator(_storable)
+NOT_BLANK = AfterValidator(_not_blank)

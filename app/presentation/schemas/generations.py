@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.domain.catalogue import GenerationKind
 from app.domain.generations import Job, PublicStatus
-from app.presentation.schemas.fields import LEFT_OUT, RequestModel, Text, VisibleText
+from app.presentation.schemas.fields import LEFT_OUT, NOT_BLANK, STORABLE, RequestModel
 from app.presentation.schemas.media_urls import AudioUrl, ImageUrl
 
 IMAGE_PROMPT_LENGTH_MAX = 2000
@@ -42,9 +42,14 @@ ImageSize = Annotated[
         "Text-to-image wants at least 768 x 768 pixels in total: a smaller size fails there, and is refunded."
     ),
 ]
-ImagePrompt = Annotated[VisibleText, Field(max_length=IMAGE_PROMPT_LENGTH_MAX, description="What to make.")]
-VideoPrompt = Annotated[VisibleText, Field(max_length=VIDEO_PROMPT_LENGTH_MAX, description="What to make.")]
-NegativePrompt = Annotated[Text, Field(max_length=500, description="What to avoid.")]
+_PROMPT: dict[str, Any] = {
+    "min_length": 1,
+    "description": "What to make.",
+    "json_schema_extra": {"pattern": r"\S"},
+}
+ImagePrompt = Annotated[str, Field(max_length=IMAGE_PROMPT_LENGTH_MAX, **_PROMPT), STORABLE, NOT_BLANK]
+VideoPrompt = Annotated[str, Field(max_length=VIDEO_PROMPT_LENGTH_MAX, **_PROMPT), STORABLE, NOT_BLANK]
+NegativePrompt = Annotated[str, Field(max_length=500, description="What to avoid."), STORABLE]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description="The same seed and request give a similar result.")]
 PromptExpansion = Annotated[bool, Field(description="Let the model rewrite the prompt. It does, unless told not to.")]
 SafetyChecker = Annotated[bool, Field(description="Let the model filter its results. It does, unless told not to.")]

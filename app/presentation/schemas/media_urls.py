@@ -51,8 +51,8 @@ def _media_url(signatures: Mapping[str, re.Pattern[bytes]]) -> Callable[[str, Va
         if value.startswith("data:"):
             _check_data_uri(value, signatures)
         else:
-            context: ValidationContext = info.context or {"allow_private_media_urls": False}
-            _check_url(value, allow_loopback=context["allow_private_media_urls"])
+            context: ValidationContext | None = info.context
+            _check_url(value, allow_loopback=context is not None and context["allow_private_media_urls"])
         return value
 
     return check

@@ -1,0 +1,80 @@
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.middleware import Middleware
+from starlette.types import Lifespan
+
+from app.application.use_cases import UseCases
+from app.presentation import documentation
+from app.presentation.errors import EXCEPTION_HANDLERS
+from app.presentation.middleware import HeaderSizeLimit, RequestContext
+from app.presentation.routers import accounts, generations, system, topup
+from app.presentation.schemas.accounts import IssueKeyRequest
+from app.presentation.schemas.generations import (
+    ImageToImageRequest,
+    ImageToVideoRequest,
+    TextToImageRequest,
+    TextToVideoRequest,
+)
+from app.presentation.schemas.media_urls import ValidationContext
+from app.presentation.schemas.topup import TopUpRequest
+
+_REQUEST_MODELS = (
+    IssueKeyRequest,
+    TopUpRequest,
+    TextToImageRequest,
+    ImageToImageRequest,
+    TextToVideoRequest,
+    ImageToVideoRequest,
+)
+
+
+def create_api(
+    use_cases: Callable[[], UseCases],
+    *,
+    version: str,
+    lifespan: Lifespan[FastAPI] | None = None,
+    allow_private_media_urls: bool = False,
+) -> FastAPI:
+    """The web application around the use cases.
+
+    `use_cases` is called by each request: they exist once the lifespan has started what they need.
+    `allow_private_media_urls` lets `*_url` fields name http on loopback, where the simulator keeps its media.
+    """
+    api = FastAPIOffline(
+        title="Tollgate",
+        version=version,
+        summary="Metered image and video generation.",
+        description=documentation.DESCRIPTION,
+        openapi_tags=documentation.TAGS,
+        lifespan=lifespan,
+        middleware=[Middleware(RequestContext), Middleware(HeaderSizeLimit)],
+        exception_handlers=EXCEPTION_HANDLERS,
+        # A redirect would answer a path that does not exist, with a URL made of the caller's Host header.
+        redirect_slashes=False,
+        swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
+    )
+    context: ValidationContext = {"allow_private_media_urls": allow_private_media_urls}
+    api.state.use_cases = use_cases
+    api.state.validation_context = context
+    for router in (accounts.router, topup.router, generations.router, system.router):
+        # include_router would match every request twice more, a quarter of the time that a request takes.
+        # What it would add (prefixes, dependencies) these routers bring along themselves.
+        api.router.routes.extend(router.routes)
+    _complete_document(api)
+    return api
+
+
+def _complete_document(api: FastAPI) -> None:
+    generate = api.openapi
+
+    @functools.cache
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        documentation.complete(document, api.routes, _REQUEST_MODELS)
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]

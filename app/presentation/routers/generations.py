@@ -1,0 +1,210 @@
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from app.domain.catalogue import GenerationKind
+from app.domain.errors import DatabaseUnavailable, InsufficientBalance, InvalidApiKey, JobFinished, JobNotFound
+from app.presentation.dependencies import CurrentAccount, JobId, job_id_of, use_cases_of
+from app.presentation.documentation import BODY_ERRORS, answer, problems, request_body
+from app.presentation.errors import InvalidRequest
+from app.presentation.json_bodies import LARGE_BODY_BYTES_MAX, JsonBody
+from app.presentation.schemas.fields import PlainInteger
+from app.presentation.schemas.generations import (
+    AcceptedJob,
+    GenerationRequest,
+    ImageToImageRequest,
+    ImageToVideoRequest,
+    JobPage,
+    JobView,
+    TextToImageRequest,
+    TextToVideoRequest,
+)
+
+router = APIRouter(prefix="/generations", tags=["Generations"])
+
+_JOB_ID = "019d2f6a-7c40-7d1e-8a55-3f0c9b2e4d61"
+_ACCEPTED = {"job_id": _JOB_ID, "status": "QUEUED", "cost_tokens": 5, "created_at": "2026-11-23T10:15:30.123456Z"}
+_COMPLETED: Mapping[str, Any] = {
+    "job_id": _JOB_ID,
+    "type": "TEXT_TO_IMAGE",
+    "model_id": "fal-ai/wan-25-preview/text-to-image",
+    "status": "COMPLETED",
+    "cost_tokens": 5,
+    "fal_request_id": "764cabcf-b745-4b3e-ae38-1200304cf45b",
+    "result": {"images": [{"url": "https://v3b.fal.media/files/b/0a1b2c3d/fox.png", "width": 1024, "height": 1024}]},
+    "error_code": None,
+    "error_message": None,
+    "created_at": "2026-11-23T10:15:30.123456Z",
+    "updated_at": "2026-11-23T10:15:41.654321Z",
+}
+_CANCELED = {
+    **_COMPLETED,
+    "status": "CANCELED",
+    "fal_request_id": None,
+    "result": None,
+    "error_code": "canceled",
+    "error_message": "The job was canceled. Nothing was charged.",
+}
+_LOCATION = {"Location": {"description": "Where to ask for the job.", "schema": {"type": "string"}}}
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What sets one of the four routes apart; the name of the operation and the path follow from the kind."""
+
+    kind: GenerationKind
+    model: type[GenerationRequest]
+    summary: str
+    description: str
+    examples: Mapping[str, Mapping[str, Any]]
+
+
+_PICTURE = "https://example.com/fox.png"
+_STARTS = (
+    _Start(
+        GenerationKind.TEXT_TO_IMAGE,
+        TextToImageRequest,
+        "Make images from text",
+        "Debits the price of an image times `num_images`, and queues the job: all of it or nothing.",
+        {
+            "short": {"prompt": "A fox in the snow, morning light"},
+            "long": {
+                "prompt": "A fox in the snow, morning light",
+                "negative_prompt": "text, watermark",
+                "num_images": 2,
+                "image_size": {"width": 1280, "height": 768},
+                "seed": 42,
+                "enable_prompt_expansion": False,
+            },
+        },
+    ),
+    _Start(
+        GenerationKind.IMAGE_TO_IMAGE,
+        ImageToImageRequest,
+        "Make images from images",
+        "Changes one picture, or combines two, as the prompt says. "
+        "Debits the price of an image times `num_images`, and queues the job: all of it or nothing.",
+        {
+            "short": {"prompt": "Make it night", "image_urls": [_PICTURE]},
+            "long": {
+                "prompt": "Put the fox into the second picture",
+                "image_urls": [_PICTURE, "https://example.com/forest.jpg"],
+                "image_size": "landscape_16_9",
+                "seed": 42,
+            },
+        },
+    ),
+    _Start(
+        GenerationKind.TEXT_TO_VIDEO,
+        TextToVideoRequest,
+        "Make a video from text",
+        "Debits the price of a video of this `duration`, and queues the job: all of it or nothing.",
+        {
+            "short": {"prompt": "A fox runs through the snow"},
+            "long": {
+                "prompt": "A fox runs through the snow",
+                "duration": 10,
+                "resolution": "720p",
+                "aspect_ratio": "9:16",
+                "audio_url": "https://example.com/wind.mp3",
+                "seed": 42,
+            },
+        },
+    ),
+    _Start(
+        GenerationKind.IMAGE_TO_VIDEO,
+        ImageToVideoRequest,
+        "Make a video from an image",
+        "The picture is the first frame. "
+        "Debits the price of a video of this `duration`, and queues the job: all of it or nothing.",
+        {
+            "short": {"prompt": "The fox starts to run", "image_url": _PICTURE},
+            "long": {"prompt": "The fox starts to run", "image_url": _PICTURE, "duration": 10, "resolution": "480p"},
+        },
+    ),
+)
+
+
+def _handler(kind: GenerationKind, model: type[GenerationRequest]) -> Callable[..., Awaitable[AcceptedJob]]:
+    async def start(
+        request: Request,
+        response: Response,
+        account: CurrentAccount,
+        body: Annotated[GenerationRequest, Depends(JsonBody(model, LARGE_BODY_BYTES_MAX))],
+    ) -> AcceptedJob:
+        job = await use_cases_of(request).start_generation(account.id, kind, body.parameters())
+        response.headers["Location"] = f"/generations/{job.id}"
+        return AcceptedJob.of(job)
+
+    return start
+
+
+for _start in _STARTS:
+    _name = _start.kind.value.lower()
+    router.add_api_route(
+        f"/{'videos' if _start.kind.is_video else 'images'}/{_name.replace('_', '-')}",
+        _handler(_start.kind, _start.model),
+        methods=["POST"],
+        operation_id=f"start_{_name}",
+        summary=_start.summary,
+        description=_start.description,
+        status_code=202,
+        response_description="The job is paid and queued",
+        responses={
+            202: answer(_ACCEPTED, headers=_LOCATION),
+            **problems(InvalidApiKey, InsufficientBalance, DatabaseUnavailable, *BODY_ERRORS),
+        },
+        openapi_extra=request_body(_start.model, **_start.examples),
+    )
+
+
+@router.get(
+    "",
+    operation_id="list_generations",
+    summary="List your jobs",
+    response_description="The newest jobs first",
+    responses={
+        200: answer({"items": [_COMPLETED], "limit": 20, "offset": 0}),
+        **problems(InvalidApiKey, InvalidRequest, DatabaseUnavailable),
+    },
+)
+async def list_generations(
+    request: Request,
+    account: CurrentAccount,
+    limit: Annotated[PlainInteger, Query(ge=1, le=100, description="How many jobs.")] = 20,
+    offset: Annotated[PlainInteger, Query(ge=0, le=100_000, description="How many newer jobs to leave out.")] = 0,
+) -> JobPage:
+    """All your jobs, finished or not, one page at a time."""
+    jobs = await use_cases_of(request).list_generations(account.id, limit=limit, offset=offset)
+    return JobPage(items=[JobView.of(job) for job in jobs], limit=limit, offset=offset)
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="get_generation",
+    summary="Look at a job",
+    response_description="The job",
+    responses={200: answer(_COMPLETED), **problems(InvalidApiKey, JobNotFound, DatabaseUnavailable)},
+)
+async def get_generation(request: Request, account: CurrentAccount, job_id: JobId) -> JobView:
+    """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
+    return JobView.of(await use_cases_of(request).get_generation(account.id, job_id_of(job_id)))
+
+
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancel_generation",
+    summary="Stop a job",
+    response_description="The job, `CANCELED` or `CANCELING`",
+    responses={200: answer(_CANCELED), **problems(InvalidApiKey, JobNotFound, JobFinished, DatabaseUnavailable)},
+)
+async def cancel_generation(request: Request, account: CurrentAccount, job_id: JobId) -> JobView:
+    """A job that was not sent to fal yet is canceled and refunded at once.
+
+    Otherwise fal is asked to stop, and the answer waits up to three seconds for its confirmation. Where that
+    takes longer the job is `CANCELING`, and ends `CANCELED` and refunded, or `COMPLETED` and charged
+    if fal finished it anyway.
+    """
+    return JobView.of(await use_cases_of(request).cancel_generation(account.id, job_id_of(job_id)))

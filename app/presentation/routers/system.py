@@ -1,0 +1,38 @@
+from fastapi import APIRouter, Request, Response
+
+from app.presentation.dependencies import use_cases_of
+from app.presentation.documentation import answer
+from app.presentation.schemas.system import Alive, CheckView, Readiness
+
+router = APIRouter(tags=["System"])
+
+_READY = {"status": "ok", "checks": [{"name": "database", "ok": True, "detail": "answers in 1 ms"}]}
+_NOT_READY = {"status": "unavailable", "checks": [{"name": "database", "ok": False, "detail": "does not answer"}]}
+
+
+@router.get("/healthz", operation_id="get_health", summary="Is the process alive?", response_description="It is")
+async def get_health() -> Alive:
+    """Looks at nothing else: a restart would not mend what `/readyz` finds."""
+    return Alive()
+
+
+@router.get(
+    "/readyz",
+    operation_id="get_readiness",
+    summary="Can the service do its work?",
+    response_description="Every check passes",
+    responses={
+        200: answer(_READY),
+        503: {**answer(_NOT_READY, "A check fails"), "model": Readiness},
+    },
+)
+async def get_readiness(request: Request, response: Response) -> Readiness:
+    """One entry per check, such as the database, its migrations, and the runner of the jobs."""
+    checks = [
+        CheckView(name=check.name, ok=check.ok, detail=check.detail)
+        for check in await use_cases_of(request).health.run()
+    ]
+    if all(check.ok for check in checks):
+        return Readiness(status="ok", checks=checks)
+    response.status_code = 503
+    return Readiness(status="unavailable", checks=checks)

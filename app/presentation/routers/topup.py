@@ -1,0 +1,67 @@
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Request
+
+from app.domain.errors import (
+    BalanceLimitExceeded,
+    DatabaseUnavailable,
+    InvalidWebhookSecret,
+    PaymentEventConflict,
+    PaymentEventIdRequired,
+)
+from app.presentation.dependencies import authenticate_payment_provider, use_cases_of
+from app.presentation.documentation import BODY_ERRORS, answer, problems, request_body
+from app.presentation.errors import InvalidRequest
+from app.presentation.field_errors import field_error
+from app.presentation.json_bodies import JsonBody
+from app.presentation.schemas.topup import TopUpAccepted, TopUpRequest
+
+router = APIRouter(tags=["Top-up"])
+
+EventId = Annotated[
+    str | None,
+    Header(
+        alias="X-Event-Id",
+        min_length=1,
+        max_length=255,
+        pattern="^[ -~]*$",
+        description="The payment provider's id of this payment. The same id is credited once, however often it comes.",
+    ),
+]
+
+
+@router.post(
+    "/webhook/topup",
+    operation_id="top_up",
+    summary="Credit a payment",
+    response_description="The payment is credited, now or before",
+    dependencies=[authenticate_payment_provider],
+    responses={
+        200: answer({"ok": True}),
+        **problems(
+            InvalidWebhookSecret,
+            PaymentEventIdRequired,
+            PaymentEventConflict,
+            BalanceLimitExceeded,
+            DatabaseUnavailable,
+            *BODY_ERRORS,
+        ),
+    },
+    openapi_extra=request_body(
+        TopUpRequest, top_up={"external_user_id": "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b", "amount": 100}
+    ),
+)
+async def top_up(
+    request: Request,
+    body: Annotated[TopUpRequest, Depends(JsonBody(TopUpRequest))],
+    event_id: EventId = None,
+) -> TopUpAccepted:
+    """Credit tokens to a user. An event id that was credited before answers 200 and credits nothing.
+
+    Send `X-Event-Id`: without it a repeated delivery is a second payment, or refused where the operator wants so.
+    """
+    # Two different ids would name two payments; picking one of them is not ours to do.
+    if len(request.headers.getlist("x-event-id")) > 1:
+        raise InvalidRequest([field_error("repeated_header", "X-Event-Id")])
+    await use_cases_of(request).top_up(body.external_user_id, body.amount, event_id=event_id)
+    return TopUpAccepted()

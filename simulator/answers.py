@@ -1,0 +1,145 @@
+"""What fal answers when something is wrong; the one place with fal's wording."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+BILLABLE_UNITS_HEADER = "x-fal-billable-units"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status code, body (JSON, or HTML where it is text) and headers."""
+
+    status_code: int
+    body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Refused(Exception):
+    """Carries the answer that ends the handling of a call."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status_code)
+        self.answer = answer
+
+
+# Refusals of the gateway.
+
+UNKNOWN_KEY = Answer(401, {"detail": "No user found for Key ID and Secret"})
+MALFORMED_KEY = Answer(401, {"detail": "Invalid Key Authorization header format. Expected '<key_id>:<key_secret>'."})
+LOCKED = Answer(
+    403,
+    {"detail": "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai/dashboard/billing."},
+)
+UNKNOWN_REQUEST = Answer(404, {"status": "NOT_FOUND"})
+FILE_NOT_FOUND = Answer(404, {"detail": "File not found"})
+STILL_IN_PROGRESS = Answer(400, {"detail": "Request is still in progress"})
+CANCELLATION_REQUESTED = Answer(202, {"status": "CANCELLATION_REQUESTED"})
+ALREADY_COMPLETED = Answer(400, {"status": "ALREADY_COMPLETED"})
+METHOD_NOT_ALLOWED = Answer(405, {"detail": "Method Not Allowed"})
+# fal documents the code but not the body of a 429.
+TOO_MANY_REQUESTS = Answer(
+    429,
+    {"detail": "Too many requests", "error_type": "concurrent_requests_limit"},
+    {"x-fal-needs-retry": "1"},
+)
+
+
+def missing_key(app_id: str) -> Answer:
+    return Answer(
+        401,
+        {"detail": f'Cannot access application "{app_id}". Authentication is required to access this application.'},
+    )
+
+
+def unknown_application(alias: str) -> Answer:
+    return Answer(404, {"detail": f'Application "{alias}" not found'})
+
+
+def unknown_path(path: str) -> Answer:
+    return Answer(404, {"detail": f"Path /{path} not found"}, {BILLABLE_UNITS_HEADER: "0"})
+
+
+def ingress_page(status_code: int) -> Answer:
+    """The page of the proxy in front of fal: HTML that names nginx, no header of fal."""
+    reason = {502: "Bad Gateway", 503: "Service Temporarily Unavailable", 504: "Gateway Time-out"}
+    title = f"{status_code} {reason.get(status_code, 'Error')}"
+    return Answer(
+        status_code,
+        f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
+        "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n",
+    )
+
+
+# Failures of the infrastructure: a flat body with a header.
+
+INFRASTRUCTURE_ERRORS = {
+    "request_timeout": (504, "Request timed out"),
+    "startup_timeout": (504, "Runner did not start in time"),
+    "runner_scheduling_failure": (503, "No runner could be scheduled for the request"),
+    "runner_incomplete_response": (502, "Runner returned an incomplete response"),
+    "runner_server_error": (500, "Runner failed to process the request"),
+    "internal_error": (500, "Internal Server Error"),
+    "client_cancelled": (499, "Request cancelled by the client."),
+}
+
+
+def infrastructure_error(error_type: str) -> Answer:
+    status_code, detail = INFRASTRUCTURE_ERRORS[error_type]
+    return Answer(status_code, {"detail": detail, "error_type": error_type}, {"x-fal-error-type": error_type})
+
+
+# Failures of the model: a list of details.
+
+MODEL_ERRORS = {
+    "content_policy_violation": (
+        422,
+        "The content could not be processed because it was flagged by a content checker.",
+    ),
+    "no_media_generated": (422, "The model did not generate any media."),
+    "internal_server_error": (500, "Internal server error"),
+    "generation_timeout": (504, "The generation timed out."),
+    "downstream_service_error": (500, "A downstream service returned an error."),
+    "downstream_service_unavailable": (500, "A downstream service is unavailable."),
+    "file_download_error": (422, "Failed to download the file."),
+    "file_too_large": (422, "The file is too large."),
+    "image_load_error": (422, "Failed to load the image."),
+    "image_too_large": (422, "The image is too large."),
+}
+
+
+def model_error(
+    error_type: str,
+    *,
+    loc: Sequence[str | int] = ("body", "prompt"),
+    ctx: Mapping[str, Any] | None = None,
+    value: object = None,
+) -> Answer:
+    status_code, message = MODEL_ERRORS[error_type]
+    detail: dict[str, Any] = {"loc": list(loc), "msg": message, "type": error_type}
+    if ctx is not None:
+        detail["ctx"] = ctx
+    detail["url"] = f"https://docs.fal.ai/errors/#{error_type}"
+    detail["input"] = value
+    return model_errors([detail], status_code)
+
+
+def model_errors(details: list[dict[str, Any]], status_code: int = 422) -> Answer:
+    # fal does not bill 5xx and puts no units on them; a 422 says 0 unless the app used its hardware.
+    headers = {BILLABLE_UNITS_HEADER: "0"} if status_code < 500 else {}
+    return Answer(status_code, {"detail": details}, headers)
+
+
+def submit_refusal(status_code: int) -> Answer:
+    """What a prompt with `[submit:CODE]` gets instead of being queued."""
+    if status_code in (502, 503, 504):
+        return ingress_page(status_code)
+    known = {
+        401: UNKNOWN_KEY,
+        403: LOCKED,
+        422: model_error("content_policy_violation"),
+        429: TOO_MANY_REQUESTS,
+        500: infrastructure_error("internal_error"),
+    }
+    return known.get(status_code, Answer(status_code, {"detail": "Refused on request of the prompt"}))

@@ -1,0 +1,110 @@
+"""Input pictures of a run: fetched or decoded, checked, and kept in a size that is enough for drawing."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import io
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import httpx
+from PIL import Image, ImageOps
+
+from simulator.answers import Refused, model_error
+from simulator.journal import Journal
+from simulator.media import SIDE_PIXELS_MAX
+from simulator.storage import FileStore
+
+FETCH_SECONDS_MAX = 10
+SIZE_BYTES_MAX = 20 * 1024**2
+PICTURE_TYPE = "image/jpeg"
+PIXELS_MAX = 50_000_000
+# Whatever Pillow raises for bytes that it cannot read.
+NOT_A_PICTURE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
+
+
+class InputPictures:
+    def __init__(self, store: FileStore, client: httpx.AsyncClient, journal: Journal | None = None) -> None:
+        self._store = store
+        self._client = client
+        self._journal = journal
+
+    async def remember_data_uris(self, arguments: object) -> object:
+        """Replace each data: URI by a short reference, so that a waiting request does not hold its bytes."""
+        if not isinstance(arguments, dict):
+            return arguments
+        return {name: await self._remember(value) for name, value in arguments.items()}
+
+    async def load(self, url: str, loc: tuple[str | int, ...]) -> Path:
+        """Raises Refused with the 422 that fal gives for a picture that cannot be had."""
+        loc = ("body", *loc)
+        if url.startswith("data:"):
+            kept = self._store.find(url)
+            if kept is None:
+                raise Refused(model_error("image_load_error", loc=loc, value=url))
+            return kept.path
+        content = await self._fetch(url, loc)
+        try:
+            return await self._keep(hashlib.sha256(content).hexdigest(), content)
+        except NOT_A_PICTURE:
+            raise Refused(model_error("image_load_error", loc=loc, value=url)) from None
+
+    async def _remember(self, value: object) -> object:
+        if isinstance(value, list):
+            return [await self._remember(item) for item in value]
+        if not isinstance(value, str) or not value.startswith("data:"):
+            return value
+        media_type = value[len("data:") : 100].partition(",")[0].partition(";")[0]
+        reference = f"data:{media_type};sha256={hashlib.sha256(value.encode()).hexdigest()}"
+        if self._store.find(reference) is None:
+            # What is no picture keeps no file; the run then says so, as fal's does.
+            with contextlib.suppress(*NOT_A_PICTURE):
+                await self._keep(reference, await asyncio.to_thread(_decode_data_uri, value))
+        return reference
+
+    async def _keep(self, key: str, content: bytes) -> Path:
+        kept = self._store.find(key)
+        if kept is None:
+            path = self._store.new_path()
+            await asyncio.to_thread(_normalise, content, path)
+            kept = self._store.add(key, path, PICTURE_TYPE)
+            if self._journal is not None:
+                self._journal.record_input(key, path)
+        return kept.path
+
+    async def _fetch(self, url: str, loc: tuple[str | int, ...]) -> bytes:
+        content = bytearray()
+        try:
+            async with asyncio.timeout(FETCH_SECONDS_MAX), self._client.stream("GET", url) as response:
+                response.raise_for_status()
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > SIZE_BYTES_MAX:
+                        ctx = {"max_size": SIZE_BYTES_MAX}
+                        raise Refused(model_error("file_too_large", loc=loc, ctx=ctx, value=url))
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
+            raise Refused(model_error("file_download_error", loc=loc, value=url)) from None
+        return bytes(content)
+
+
+def _decode_data_uri(uri: str) -> bytes:
+    header, comma, payload = uri.partition(",")
+    if not comma or len(payload) > SIZE_BYTES_MAX * 4 / 3:
+        raise ValueError("no data, or too much of it")
+    if header.endswith(";base64"):
+        return base64.b64decode(payload, validate=True)
+    return unquote_to_bytes(payload)
+
+
+def _normalise(content: bytes, path: Path) -> None:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if image.width * image.height > PIXELS_MAX:
+            raise ValueError("too many pixels")
+        upright = ImageOps.exif_transpose(image)
+        upright.thumbnail((SIDE_PIXELS_MAX, SIDE_PIXELS_MAX))
+        picture = Image.new("RGB", upright.size, "white")
+        rgba = upright.convert("RGBA")
+        picture.paste(rgba, mask=rgba.getchannel("A"))
+        picture.save(path, "JPEG", quality=92)

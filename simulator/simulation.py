@@ -1,0 +1,215 @@
+"""Everything that one running simulator holds. With a journal, requests and their inputs outlive it."""
+
+import asyncio
+import math
+import re
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+import httpx
+import uuid_utils
+
+from simulator import answers, journal
+from simulator.answers import Answer, Refused
+from simulator.behaviours import Behaviour, behaviour_of
+from simulator.config import SimulatorConfig
+from simulator.inputs import PICTURE_TYPE, InputPictures
+from simulator.journal import Journal
+from simulator.media import render
+from simulator.models import ENDPOINTS
+from simulator.requests import Attempt, Outcome, Phase, QueueRequest, RequestStore
+from simulator.runs import finish
+from simulator.storage import FileStore, Storage, StoredFile
+
+RENDERS_AT_ONCE = 2
+# How long a poll waits for a run that is over but still has to load its inputs.
+FINISH_WAIT_SECONDS = 1.0
+COUNTED_PROMPTS_MAX = 10_000
+
+_MEDIA_NAME = re.compile(r"(?P<request_id>[0-9a-f-]{36})-(?P<number>\d)\.(?:png|mp4)")
+
+
+class Simulation:
+    def __init__(
+        self,
+        config: SimulatorConfig,
+        directory: Path,
+        client: httpx.AsyncClient,
+        *,
+        clock: Callable[[], float] = time.time,
+        is_stopping: Callable[[], bool] = lambda: False,
+        is_kept: bool = False,
+    ) -> None:
+        self._config_at_start = config
+        self._clock = clock
+        self.is_stopping = is_stopping
+        self.config = config
+        self.storage = Storage(self._file_store(directory / "uploads"))
+        self._renders = self._file_store(directory / "renders")
+        self._input_files = self._file_store(directory / "inputs")
+        self._rendering = asyncio.Semaphore(RENDERS_AT_ONCE)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._start_empty()
+        self._journal = self._go_on(directory / "journal.jsonl") if is_kept else None
+        self.pictures = InputPictures(self._input_files, client, self._journal)
+
+    def _file_store(self, directory: Path) -> FileStore:
+        return FileStore(directory, files_kept=self.config.files_kept, bytes_kept=self.config.file_bytes_kept)
+
+    def _go_on(self, path: Path) -> Journal:
+        requests, inputs = journal.read(path)
+        self._input_files.restore(inputs, PICTURE_TYPE)
+        self._renders.restore({}, PICTURE_TYPE)
+        for request in requests:
+            self.requests.add(request, self.now())
+        return journal.rewrite(path, requests, self._input_files.paths())
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+    def _start_empty(self) -> None:
+        self.requests = RequestStore(self.config.requests_kept)
+        self.posts: Counter[str] = Counter()
+        self.calls: Counter[tuple[str, str]] = Counter()
+        self._refusals_given: OrderedDict[str, int] = OrderedDict()
+
+    def reset(self) -> None:
+        """Forget requests, files and counts, and go back to the settings of the start."""
+        self.config = self._config_at_start
+        for store in (self.storage, self._renders, self._input_files):
+            store.clear()
+        self._start_empty()
+
+    def now(self) -> float:
+        return self._clock()
+
+    async def submit(
+        self,
+        *,
+        endpoint_id: str,
+        app_id: str,
+        arguments: object,
+        base_url: str,
+        attempt: Attempt | None,
+        key_id: str,
+    ) -> QueueRequest:
+        prompt = arguments.get("prompt") if isinstance(arguments, dict) else None
+        behaviour = behaviour_of(prompt)
+        self._refuse_if_asked(behaviour, str(prompt))
+        arguments = await self.pictures.remember_data_uris(arguments)
+        now = self.now()
+        started_at, ended_at = self._schedule(endpoint_id, behaviour, now)
+        request = QueueRequest(
+            request_id=str(uuid_utils.uuid7()),
+            endpoint_id=endpoint_id,
+            app_id=app_id,
+            base_url=base_url,
+            input=arguments,
+            behaviour=behaviour,
+            attempt=attempt,
+            key_id=key_id,
+            submitted_at=now,
+            started_at=started_at,
+            ended_at=ended_at,
+            flaky_polls_left=behaviour.flaky_polls,
+        )
+        self.requests.add(request, now)
+        if self._journal is not None:
+            self._journal.record_request(request)
+        return request
+
+    async def outcome_of(self, request: QueueRequest) -> Outcome | None:
+        """None while it runs, also while its inputs are still being loaded."""
+        if request.outcome is None and request.phase(self.now()) is Phase.COMPLETED:
+            task = self._task(f"finish {request.request_id}", lambda: self._finish(request))
+            done, _ = await asyncio.wait({task}, timeout=FINISH_WAIT_SECONDS)
+            for finished in done:
+                finished.result()
+        return request.outcome
+
+    async def cancel(self, request: QueueRequest) -> Answer:
+        if await self.outcome_of(request) is not None:
+            return answers.ALREADY_COMPLETED
+        now = self.now()
+        request.cancel_requested_at = now
+        if not request.behaviour.ignores_cancel:
+            if request.phase(now) is Phase.IN_QUEUE:
+                request.started_at = math.inf
+            request.ended_at = min(now, request.ended_at)
+            request.outcome = Outcome(answers.infrastructure_error("client_cancelled"))
+        if self._journal is not None:
+            self._journal.record_cancel(request)
+        return answers.CANCELLATION_REQUESTED
+
+    async def media_file(self, name: str) -> StoredFile:
+        """The file behind a result's URL, drawn when it is first asked for.
+
+        Raises: Refused (404) for a name that no finished request has.
+        """
+        match = _MEDIA_NAME.fullmatch(name)
+        request = self.requests.find(match["request_id"]) if match else None
+        outcome = await self.outcome_of(request) if request else None
+        number = int(match["number"]) if match else 0
+        if outcome is None or not 1 <= number <= len(outcome.media):
+            raise Refused(answers.FILE_NOT_FOUND)
+        if self._renders.find(name) is None:
+            # One client that goes away must not stop the drawing for the others.
+            await asyncio.shield(self._task(f"render {name}", lambda: self._render(name, outcome, number)))
+        file = self._renders.find(name)
+        if file is None:
+            raise Refused(answers.FILE_NOT_FOUND)
+        return file
+
+    def _refuse_if_asked(self, behaviour: Behaviour, prompt: str) -> None:
+        refusal = behaviour.submit_refusal
+        if refusal is None:
+            return
+        if refusal.times is not None:
+            given = self._refusals_given.pop(prompt, 0)
+            self._refusals_given[prompt] = given + 1
+            if len(self._refusals_given) > COUNTED_PROMPTS_MAX:
+                self._refusals_given.popitem(last=False)
+            if given >= refusal.times:
+                return
+        raise Refused(refusal.answer)
+
+    def _schedule(self, endpoint_id: str, behaviour: Behaviour, now: float) -> tuple[float, float]:
+        if behaviour.is_stuck:
+            return math.inf, math.inf
+        config = self.config
+        endpoint = ENDPOINTS.get(endpoint_id)
+        run_seconds = behaviour.run_seconds
+        if run_seconds is None:
+            makes_video = endpoint is not None and endpoint.makes_video
+            run_seconds = config.run_seconds_video if makes_video else config.run_seconds_image
+        started_at = now + config.queue_seconds / config.speed
+        return started_at, started_at + run_seconds / config.speed
+
+    async def _finish(self, request: QueueRequest) -> None:
+        outcome = await finish(request, self.pictures)
+        # A cancel may have come while the inputs were loading.
+        if request.outcome is None:
+            request.outcome = outcome
+
+    async def _render(self, name: str, outcome: Outcome, number: int) -> None:
+        media = outcome.media[number - 1]
+        path = self._renders.new_path()
+        async with self._rendering:
+            try:
+                await asyncio.to_thread(render, media, path)
+            except FileNotFoundError:
+                # The input picture has made room for newer ones.
+                return
+        file = self._renders.add(name, path, media.content_type)
+        outcome.files[number - 1]["file_size"] = file.size_bytes
+
+    def _task(self, key: str, start: Callable[[], Coroutine[None, None, None]]) -> asyncio.Task[None]:
+        """One task per piece of work, however many clients wait for it."""
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = asyncio.create_task(start())
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        return task
