@@ -16,7 +16,7 @@ import uvicorn
 import uvloop
 from pydantic import SecretStr
 from rich.console import Console
-from rich.table import Table
+from tabulate import tabulate
 
 from app.bootstrap import Runtime, build
 from app.demo import DemoError, run_demo
@@ -44,7 +44,6 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(ledger, name="ledger")
 
 log = structlog.get_logger(__name__)
-out = Console(highlight=False)
 
 DEMO_TOKENS = 1_000
 GRACEFUL_STOP_SECONDS = 20
@@ -308,18 +307,22 @@ def list_jobs(
     """Show the newest jobs of all users."""
 
     async def work(runtime: Runtime) -> None:
-        table = _table("job", "type", "status", "tokens", "refunded", "created", "error")
-        for job in await runtime.use_cases.inspect_jobs(unfinished_only=unfinished, limit=limit):
-            table.add_row(
-                str(job.id),
-                job.kind.value,
-                job.status.value,
-                str(job.cost_tokens),
-                str(job.refunded_tokens),
-                job.created_at.isoformat(timespec="seconds"),
-                job.error_code or "",
-            )
-        out.print(table, crop=False)
+        found = await runtime.use_cases.inspect_jobs(unfinished_only=unfinished, limit=limit)
+        _print_table(
+            ("job", "type", "status", "tokens", "refunded", "created", "error"),
+            [
+                (
+                    job.id,
+                    job.kind.value,
+                    job.status.value,
+                    job.cost_tokens,
+                    job.refunded_tokens,
+                    job.created_at.isoformat(timespec="seconds"),
+                    job.error_code or "",
+                )
+                for job in found
+            ],
+        )
 
     _with_runtime(work)
 
@@ -369,30 +372,30 @@ def show_ledger(
 
     async def work(runtime: Runtime) -> None:
         entries = await runtime.use_cases.list_ledger_entries(user, limit=limit)
-        out.print(ledger_table(entries), crop=False)
+        _print_entries(entries)
 
     _with_runtime(work)
 
 
-def _table(*headings: str) -> Table:
-    """Ids are there to be copied: they are never cut, however narrow the terminal."""
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, no_wrap=True, overflow="ignore")
-    return table
+def _print_entries(entries: Sequence[LedgerEntry]) -> None:
+    _print_table(
+        ("time", "kind", "tokens", "balance", "job or payment event"),
+        [
+            (
+                entry.created_at.isoformat(timespec="seconds"),
+                entry.kind.value,
+                f"{'-' if entry.kind is EntryKind.DEBIT else '+'}{entry.amount}",
+                entry.balance_after,
+                entry.job_id or entry.payment_event_id,
+            )
+            for entry in entries
+        ],
+    )
 
 
-def ledger_table(entries: Sequence[LedgerEntry]) -> Table:
-    table = _table("time", "kind", "tokens", "balance", "job or payment event")
-    for entry in entries:
-        table.add_row(
-            entry.created_at.isoformat(timespec="seconds"),
-            entry.kind.value,
-            f"{'-' if entry.kind is EntryKind.DEBIT else '+'}{entry.amount}",
-            str(entry.balance_after),
-            str(entry.job_id or entry.payment_event_id),
-        )
-    return table
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Whole ids, however narrow the terminal: they are there to be copied."""
+    typer.echo(tabulate(rows, headings, tablefmt="plain", disable_numparse=True) if rows else "nothing yet")
 
 
 @app.command("settings")
@@ -419,8 +422,8 @@ def demo() -> None:
     """Take the running service through its main job and save the results under DATA_DIR/demo."""
 
     async def work(settings: Settings) -> None:
-        user = await run_demo(settings, out)
+        user = await run_demo(settings, Console(highlight=False))
         async with _with_database(settings) as complete, build(complete) as runtime:
-            out.print(ledger_table(await runtime.use_cases.list_ledger_entries(user, limit=50)), crop=False)
+            _print_entries(await runtime.use_cases.list_ledger_entries(user, limit=50))
 
     _run(work, is_quiet=True)
