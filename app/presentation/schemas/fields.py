@@ -43,18 +43,10 @@ def _whole_number(text: object) -> int:
 
 
 def _storable(text: str) -> str:
-    """PostgreSQL cannot store a NUL, and half of a surrogate pair has no form in UTF-8."""
-    if "\0" in text or not _is_encodable(text):
-        raise PydanticCustomError("invalid_text", "NUL or lone surrogate")
+    """PostgreSQL cannot store a NUL. Half a surrogate pair, the other such thing, pydantic refuses itself."""
+    if "\0" in text:
+        raise PydanticCustomError("invalid_text", "NUL")
     return text
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _not_blank(text: str) -> str:

@@ -1,0 +1,215 @@
+"""The ports in memory, as far as the web layer can tell the difference: no database, no fal, no races."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import httpx
+
+from app.application.accounts import Authenticate, IssueFirstKey, IssueKey, RotateKey
+from app.application.execution import FollowGeneration
+from app.application.generations import (
+    CancelGeneration,
+    GetGeneration,
+    ListGenerations,
+    StartGeneration,
+    TimeLimits,
+)
+from app.application.ports import Check, Jobs, Provider, Tokens
+from app.application.tokens import AuthenticatePaymentProvider, TopUp
+from app.application.use_cases import UseCases
+from app.domain.accounts import Account, StoredKey
+from app.domain.catalogue import GenerationKind, PriceList
+from app.domain.errors import (
+    BalanceLimitExceeded,
+    InsufficientBalance,
+    JobFinished,
+    JobNotFound,
+    PaymentEventConflict,
+)
+from app.domain.generations import Job, JobStatus, NewJob
+from app.domain.ledger import BALANCE_TOKENS_MAX, PaymentEvent
+from app.presentation.api import create_api
+
+WEBHOOK_SECRET = "the payment provider's secret"
+NOW = datetime(2026, 11, 23, 10, 15, 30, 123456, tzinfo=UTC)
+
+
+@dataclass
+class AccountsInMemory:
+    accounts: dict[UUID, Account] = field(default_factory=dict)
+    keys: dict[UUID, bytes] = field(default_factory=dict)
+    failure: Exception | None = None
+    lookups: int = 0
+
+    def get_or_add(self, external_user_id: UUID) -> Account:
+        return self.accounts.setdefault(external_user_id, Account(uuid4(), external_user_id, 0))
+
+    def add_tokens(self, account_id: UUID, amount: int) -> None:
+        account = next(account for account in self.accounts.values() if account.id == account_id)
+        changed = replace(account, balance_tokens=account.balance_tokens + amount)
+        self.accounts[account.external_user_id] = changed
+
+    async def find_by_key(self, digest: bytes) -> Account | None:
+        self.lookups += 1
+        if self.failure:
+            raise self.failure
+        users = [user for user, known in self.keys.items() if known == digest]
+        return self.accounts[users[0]] if users else None
+
+    async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
+        self.get_or_add(external_user_id)
+        return self.keys.setdefault(external_user_id, key.digest) == key.digest
+
+    async def replace_key(self, external_user_id: UUID, key: StoredKey, current: bytes | None) -> bool:
+        if current is not None and self.keys.get(external_user_id) != current:
+            return False
+        self.keys[external_user_id] = key.digest
+        return True
+
+    async def revoke_key(self, external_user_id: UUID) -> bool:
+        return self.keys.pop(external_user_id, None) is not None
+
+
+@dataclass
+class TokensInMemory:
+    """What a request can reach of the port."""
+
+    accounts: AccountsInMemory
+    events: dict[str, PaymentEvent] = field(default_factory=dict)
+
+    async def credit(self, event: PaymentEvent) -> bool:
+        account = self.accounts.get_or_add(event.external_user_id)
+        if account.balance_tokens + event.amount > BALANCE_TOKENS_MAX:
+            raise BalanceLimitExceeded
+        known = self.events.setdefault(event.event_id, event)
+        if known is event:
+            self.accounts.add_tokens(account.id, event.amount)
+        elif known != event:
+            raise PaymentEventConflict
+        return known is event
+
+
+@dataclass
+class JobsInMemory:
+    """What a request can reach of the port; the rest belongs to the runner and the operator."""
+
+    accounts: AccountsInMemory
+    jobs: dict[UUID, Job] = field(default_factory=dict)
+    owners: dict[UUID, UUID] = field(default_factory=dict)
+    accepted: list[NewJob] = field(default_factory=list)
+    looked_up: list[UUID] = field(default_factory=list)
+
+    async def accept(self, job: NewJob) -> Job:
+        account = next(account for account in self.accounts.accounts.values() if account.id == job.account_id)
+        if account.balance_tokens < job.cost_tokens:
+            raise InsufficientBalance
+        self.accounts.add_tokens(account.id, -job.cost_tokens)
+        self.accepted.append(job)
+        return self.add(account.id, id=job.id, kind=job.kind, model_id=job.model_id, cost_tokens=job.cost_tokens)
+
+    def add(self, account_id: UUID, **changes: Any) -> Job:
+        job = a_job(**changes)
+        self.jobs[job.id] = job
+        self.owners[job.id] = account_id
+        return job
+
+    async def get(self, account_id: UUID, job_id: UUID) -> Job:
+        self.looked_up.append(job_id)
+        if self.owners.get(job_id) != account_id:
+            raise JobNotFound
+        return self.jobs[job_id]
+
+    async def list(self, account_id: UUID, *, limit: int, offset: int) -> Sequence[Job]:
+        mine = [job for job in reversed(self.jobs.values()) if self.owners[job.id] == account_id]
+        return mine[offset : offset + limit]
+
+    async def request_cancel(self, account_id: UUID, job_id: UUID) -> Job:
+        job = await self.get(account_id, job_id)
+        if job.status.is_final:
+            raise JobFinished
+        self.accounts.add_tokens(account_id, job.cost_tokens)
+        self.jobs[job_id] = replace(job, status=JobStatus.CANCELED, refunded_tokens=job.cost_tokens)
+        return self.jobs[job_id]
+
+
+@dataclass
+class Health:
+    checks: Sequence[Check] = (Check("database", True, "answers"),)
+
+    async def run(self) -> Sequence[Check]:
+        return self.checks
+
+
+@dataclass
+class World:
+    """Everything behind the use cases that a test may want to arrange or look at."""
+
+    auth_secret: str | None = None
+    is_event_id_required: bool = False
+    accounts: AccountsInMemory = field(default_factory=AccountsInMemory)
+    health: Health = field(default_factory=Health)
+
+    def __post_init__(self) -> None:
+        self.tokens = TokensInMemory(self.accounts)
+        self.jobs = JobsInMemory(self.accounts)
+
+    def use_cases(self) -> UseCases:
+        tokens, jobs = cast(Tokens, self.tokens), cast(Jobs, self.jobs)
+        reachable: dict[str, Any] = {
+            "authenticate": Authenticate(self.accounts),
+            "issue_key": IssueKey(IssueFirstKey(self.accounts), RotateKey(self.accounts), self.auth_secret),
+            "authenticate_payment_provider": AuthenticatePaymentProvider(WEBHOOK_SECRET),
+            "top_up": TopUp(tokens, self.is_event_id_required),
+            "start_generation": StartGeneration(jobs, PriceList(), TimeLimits()),
+            "get_generation": GetGeneration(jobs),
+            "list_generations": ListGenerations(jobs),
+            "cancel_generation": CancelGeneration(jobs, FollowGeneration(jobs, cast(Provider, None))),
+            "health": self.health,
+        }
+        # The others are the operator's: a route that called one of them would fail here.
+        return UseCases(**(dict.fromkeys((field.name for field in fields(UseCases)), cast(Any, None)) | reachable))
+
+    def client(self, *, allow_private_media_urls: bool = False) -> httpx.AsyncClient:
+        api = create_api(self.use_cases, version="1.2.3", allow_private_media_urls=allow_private_media_urls)
+        return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate")
+
+    async def a_user(self, tokens: int = 0) -> tuple[Account, dict[str, str]]:
+        """The account, and the header that a request of its user carries."""
+        user = uuid4()
+        key = await self.use_cases().issue_key(user, rotate=False, current_key=None, auth_secret=self.auth_secret)
+        self.accounts.add_tokens(self.accounts.accounts[user].id, tokens)
+        return self.accounts.accounts[user], {"X-API-Key": key}
+
+
+def problem_of(response: httpx.Response) -> dict[str, Any]:
+    """The body of an error, after a look at what every error must be."""
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    expected = {"type", "title", "status", "detail", "code", "request_id"}
+    assert set(problem) == expected | ({"errors"} if response.status_code == 422 else set())
+    assert problem["status"] == response.status_code
+    assert problem["request_id"] == response.headers["x-request-id"]
+    assert isinstance(problem["detail"], str)
+    return problem
+
+
+def a_job(**changes: Any) -> Job:
+    job = Job(
+        id=uuid4(),
+        kind=GenerationKind.TEXT_TO_IMAGE,
+        model_id="fal-ai/wan-25-preview/text-to-image",
+        status=JobStatus.QUEUED,
+        cost_tokens=5,
+        refunded_tokens=0,
+        fal_request_id=None,
+        result=None,
+        error_code=None,
+        error_message=None,
+        cancel_requested_at=None,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    return replace(job, **changes)

@@ -1,0 +1,126 @@
+import json
+from typing import Any
+
+import pytest
+
+from app.application.ports import InProgress, Observation, Rejected, Stopped
+from app.infrastructure.fal.verdicts import Failure, refusal, verdict
+from app.infrastructure.fal.wire import Answer
+
+NGINX_PAGE = b"<html><body>502 Bad Gateway, nginx</body></html>"
+MARKED = {"x-fal-request-id": "r-1"}
+
+
+def failure(status: int, body: Any = b"", headers: dict[str, str] | None = None) -> Failure:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = Answer(status, headers or {}, content)
+    return Failure.of(answer, answer.document())
+
+
+def model_error(kind: Any, *loc: Any) -> dict[str, Any]:
+    return {"detail": [{"loc": ["body", *loc], "msg": "fal's words", "type": kind, "input": "the prompt"}]}
+
+
+POLICY = Rejected("content_policy_violation", "fal's content policy does not allow this input or its result.")
+TIMED_OUT = Rejected("provider_timeout", "fal did not finish this generation within its own time limit.")
+FAULT = Rejected("provider_error", "fal could not run this generation.")
+NO_MODEL = Rejected("provider_error", "fal does not offer this model.")
+INPUT = Rejected("invalid_input", "fal did not accept this input.")
+
+
+def parameter(name: str) -> Rejected:
+    return Rejected("invalid_input", f"fal did not accept the parameter {name}.")
+
+
+VERDICTS: dict[str, tuple[Failure, Observation]] = {
+    "too early": (failure(400, {"detail": "Request is still in progress"}), InProgress()),
+    "too early in other words": (failure(400, {"detail": "request in progress"}, MARKED), InProgress()),
+    "cancelled": (failure(499, {"detail": "Request cancelled by the client."}), Stopped()),
+    "cancelled without a body": (failure(499), Stopped()),
+    "cancelled with another code": (failure(400, {"detail": "x", "error_type": "client_cancelled"}), Stopped()),
+    "cancelled in the header": (failure(503, b"", {"x-fal-error-type": "client_cancelled"}), Stopped()),
+    "policy": (failure(422, model_error("content_policy_violation", "prompt")), POLICY),
+    "policy with another code": (failure(400, model_error("content_policy_violation", "prompt")), POLICY),
+    "parameter": (failure(422, model_error("less_than_equal", "num_images")), parameter("num_images")),
+    "part of a parameter": (failure(422, model_error("missing", "image_size", "width")), parameter("image_size")),
+    "item of a parameter": (failure(422, model_error("image_load_error", "image_urls", 0)), parameter("image_urls")),
+    "input with 400": (failure(400, model_error("image_load_error", "image_url")), parameter("image_url")),
+    "unknown parameter": (failure(422, model_error("extra_forbidden", "<script>")), INPUT),
+    "unknown type": (failure(422, model_error("brand_new_type", "mask")), INPUT),
+    "type of another type": (failure(422, model_error({"a": 1}, "mask")), INPUT),
+    "place of another type": (failure(422, {"detail": [{"loc": "prompt", "type": "missing"}, "x", None]}), INPUT),
+    "detail in words": (failure(422, {"detail": "the prompt is bad"}), INPUT),
+    "detail of another type": (failure(422, {"detail": {"prompt": "bad"}}), INPUT),
+    "no media": (
+        failure(422, model_error("no_media_generated", "prompt")),
+        Rejected("invalid_input", "fal generated nothing for this input."),
+    ),
+    "422 with a mark alone": (failure(422, NGINX_PAGE, MARKED), INPUT),
+    "timeout": (failure(504, {"detail": "Request timed out", "error_type": "request_timeout"}), TIMED_OUT),
+    "startup timeout": (failure(503, {"detail": "x", "error_type": "startup_timeout"}), TIMED_OUT),
+    "timeout of the model": (failure(500, model_error("generation_timeout")), TIMED_OUT),
+    "504 with a mark alone": (failure(504, NGINX_PAGE, MARKED), TIMED_OUT),
+    "no runner": (failure(503, {"detail": "x", "error_type": "runner_scheduling_failure"}), FAULT),
+    "runner gone": (failure(502, b"", {"x-fal-error-type": "runner_incomplete_response"}), FAULT),
+    "crash": (failure(500, {"detail": "Internal Server Error"}), FAULT),
+    "500 with a mark alone": (failure(500, NGINX_PAGE, MARKED), FAULT),
+    "downstream with 400": (failure(400, model_error("downstream_service_error")), FAULT),
+    "downstream with 422": (failure(422, model_error("downstream_service_unavailable")), FAULT),
+    "bad request": (failure(400, {"detail": "x", "error_type": "bad_request"}), FAULT),
+    "teapot": (failure(418, {"detail": "short and stout"}), FAULT),
+    "path": (failure(404, {"detail": "Path /x not found"}), NO_MODEL),
+    "404 of the model": (failure(404, model_error("file_download_error", "image_url")), parameter("image_url")),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), VERDICTS.values(), ids=VERDICTS.keys())
+def test_takes_fals_own_failure_as_its_verdict(given: Failure, expected: Observation) -> None:
+    assert verdict(given) == expected
+
+
+NO_VERDICTS = {
+    **{f"{code} of the ingress": failure(code, NGINX_PAGE) for code in (400, 404, 410, 422, 500, 502, 503, 504)},
+    **{f"{code} from fal": failure(code, {"detail": "no"}, MARKED) for code in (401, 402, 403, 407, 408, 425, 429)},
+    **{f"{code} in JSON of others": failure(code, {"message": "no"}) for code in (500, 502, 503)},
+    "list": failure(500, ["detail"]),
+    "forgotten": failure(404, {"status": "NOT_FOUND"}),
+    "forgotten with a mark": failure(404, {"status": "NOT_FOUND"}, MARKED),
+    "404 in other words": failure(404, {"detail": "Not Found"}),
+    "accepted": failure(202, {"detail": "no"}, MARKED),
+    "redirect": failure(302, b"", MARKED),
+}
+
+
+@pytest.mark.parametrize("given", NO_VERDICTS.values(), ids=NO_VERDICTS.keys())
+def test_takes_no_verdict_from_trouble_on_the_way(given: Failure) -> None:
+    assert verdict(given) is None
+
+
+@pytest.mark.parametrize(
+    ("error_type", "expected"),
+    [
+        ("client_cancelled", Stopped()),
+        ("request_timeout", TIMED_OUT),
+        ("runner_server_error", FAULT),
+        ("", None),
+    ],
+)
+def test_believes_the_status_where_the_result_is_gone(error_type: str, expected: Observation | None) -> None:
+    assert verdict(failure(404, {"status": "NOT_FOUND"}), error_type) == expected
+    assert verdict(failure(502, NGINX_PAGE), error_type) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "reason"),
+    [
+        (failure(400, {"detail": "x", "error_type": "bad_request"}), "invalid_input", INPUT.reason),
+        (failure(422, model_error("missing", "prompt")), "invalid_input", parameter("prompt").reason),
+        (failure(422, model_error("content_policy_violation", "prompt")), POLICY.code, POLICY.reason),
+        (failure(404, {"detail": 'Application "x" not found'}), "model_unavailable", NO_MODEL.reason),
+        (failure(413, NGINX_PAGE), "input_too_large", "The input is larger than fal takes."),
+        (failure(405, NGINX_PAGE), "provider_refused", "fal refused this request."),
+    ],
+)
+def test_says_why_fal_refused_a_submission(given: Failure, code: str, reason: str) -> None:
+    refused = refusal(given)
+    assert (refused.code, refused.reason) == (code, reason)

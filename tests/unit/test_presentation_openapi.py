@@ -1,0 +1,156 @@
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.presentation.api import create_api
+from app.presentation.json_bodies import JsonBody
+from app.presentation.routers import accounts, generations, system, topup
+from tests.unit.presentation_stand_ins import World
+
+DOCUMENT = create_api(World().use_cases, version="1.2.3").openapi()
+OPERATIONS: dict[str, dict[str, Any]] = {
+    operation["operationId"]: operation for path in DOCUMENT["paths"].values() for operation in path.values()
+}
+
+
+def values_of(node: Any, key: str) -> Iterator[Any]:
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    if isinstance(node, dict) and key in node:
+        yield node[key]
+    for child in children:
+        yield from values_of(child, key)
+
+
+def test_documents_every_route_and_its_answers() -> None:
+    assert {name: sorted(operation["responses"]) for name, operation in OPERATIONS.items()} == {
+        "issue_key": ["201", "400", "401", "409", "413", "415", "422", "503"],
+        "get_balance": ["200", "401", "503"],
+        "top_up": ["200", "400", "401", "409", "413", "415", "422", "503"],
+        "start_text_to_image": ["202", "400", "401", "402", "413", "415", "422", "503"],
+        "start_image_to_image": ["202", "400", "401", "402", "413", "415", "422", "503"],
+        "start_text_to_video": ["202", "400", "401", "402", "413", "415", "422", "503"],
+        "start_image_to_video": ["202", "400", "401", "402", "413", "415", "422", "503"],
+        "list_generations": ["200", "401", "422", "503"],
+        "get_generation": ["200", "401", "404", "503"],
+        "cancel_generation": ["200", "400", "401", "404", "503"],
+        "get_health": ["200"],
+        "get_readiness": ["200", "503"],
+    }
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_describes_an_operation_with_examples(name: str) -> None:
+    operation = OPERATIONS[name]
+
+    assert operation["summary"]
+    assert operation["description"]
+    assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
+    for response in operation["responses"].values():
+        assert response["description"]
+        assert "X-Request-Id" in response["headers"]
+        for content in response["content"].values():
+            assert "$ref" in content["schema"]
+            assert {"example", "examples"} & content.keys() or name == "get_health"
+
+
+def test_says_how_to_authenticate() -> None:
+    needed = {name: operation.get("security", []) for name, operation in OPERATIONS.items()}
+    key: list[dict[str, list[str]]] = [{"ApiKey": []}]
+
+    assert needed.pop("issue_key") == [*key, {"AuthSecret": []}, {}]
+    assert needed.pop("top_up") == [{"WebhookSecret": []}]
+    assert needed.pop("get_health") == needed.pop("get_readiness") == []
+    assert all(security == key for security in needed.values())
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert {name: (scheme["type"], scheme["in"], scheme["name"]) for name, scheme in schemes.items()} == {
+        "ApiKey": ("apiKey", "header", "X-API-Key"),
+        "AuthSecret": ("apiKey", "header", "X-Auth-Secret"),
+        "WebhookSecret": ("apiKey", "header", "X-Webhook-Secret"),
+    }
+
+
+def test_refers_to_nothing_that_is_missing() -> None:
+    for reference in values_of(DOCUMENT, "$ref"):
+        node = DOCUMENT
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]
+
+
+def test_documents_errors_in_our_shape_only() -> None:
+    assert "HTTPValidationError" not in json.dumps(DOCUMENT)
+    for operation in OPERATIONS.values():
+        for status, response in operation["responses"].items():
+            if status >= "400" and operation["operationId"] != "get_readiness":
+                assert response["content"].keys() == {"application/problem+json"}
+
+
+def test_documents_where_an_accepted_job_is_found() -> None:
+    assert "Location" in OPERATIONS["start_text_to_image"]["responses"]["202"]["headers"]
+
+
+@pytest.mark.parametrize(
+    "router", [accounts.router, topup.router, generations.router], ids=["accounts", "topup", "generations"]
+)
+def test_gives_examples_of_bodies_that_the_service_takes(router: Any) -> None:
+    bodies = {
+        route.operation_id: dependency.call
+        for route in router.routes
+        for dependency in route.dependant.dependencies
+        if isinstance(dependency.call, JsonBody)
+    }
+
+    assert bodies
+    for name, body in bodies.items():
+        content = OPERATIONS[name]["requestBody"]["content"]["application/json"]
+        assert content["schema"]["$ref"].endswith(f"/{body.model.__name__}")
+        for example in content["examples"].values():
+            body.model.model_validate(example["value"])
+
+
+def test_gives_examples_of_answers_that_the_service_gives() -> None:
+    for router in (accounts.router, topup.router, generations.router, system.router):
+        for route in router.routes:
+            operation = OPERATIONS[route.operation_id]  # type: ignore[attr-defined]
+            content = operation["responses"][str(route.status_code or 200)]["content"]["application/json"]  # type: ignore[attr-defined]
+            if "example" in content:
+                TypeAdapter(route.response_model).validate_python(content["example"])  # type: ignore[attr-defined]
+
+
+def test_offers_no_null_for_a_field_that_may_be_left_out() -> None:
+    requests = {name: schema for name, schema in DOCUMENT["components"]["schemas"].items() if name.endswith("Request")}
+
+    assert len(requests) == 6
+    assert None not in list(values_of(requests, "default"))
+    assert all(schema["additionalProperties"] is False for schema in requests.values())
+
+
+def test_is_the_same_each_time_and_carries_the_version() -> None:
+    again = create_api(World().use_cases, version="1.2.3").openapi()
+
+    assert json.dumps(again) == json.dumps(DOCUMENT)
+    assert DOCUMENT["info"]["version"] == "1.2.3"
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_serves_the_documentation_without_the_internet(path: str) -> None:
+    client = World().client()
+
+    page = await client.get(path)
+
+    assert page.status_code == 200
+    assert "://" not in page.text.replace("http://www.w3.org", "")
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert assets
+    for asset in assets:
+        assert (await client.get(asset)).status_code == 200
+    assert page.headers["content-security-policy"].startswith("default-src 'self'")
+
+
+async def test_serves_the_document() -> None:
+    response = await World().client().get("/openapi.json")
+
+    assert response.json() == DOCUMENT

@@ -1,0 +1,136 @@
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from app.domain.ledger import BALANCE_TOKENS_MAX, TOPUP_TOKENS_MAX
+from tests.unit.presentation_stand_ins import WEBHOOK_SECRET, World, problem_of
+
+SECRET = {"X-Webhook-Secret": WEBHOOK_SECRET}
+
+
+async def top_up(world: World, user: object, amount: object, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = {"external_user_id": str(user), "amount": amount}
+    return await world.client().post("/webhook/topup", json=body, headers=SECRET | named)
+
+
+async def test_credits_an_event_once_however_often_it_comes() -> None:
+    world, user = World(), uuid4()
+
+    answers = [await top_up(world, user, 100, X_Event_Id="evt-1") for _ in range(3)]
+
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"ok": True})] * 3
+    assert world.accounts.accounts[user].balance_tokens == 100
+
+
+async def test_answers_409_when_a_known_event_comes_with_another_amount() -> None:
+    world, user = World(), uuid4()
+    await top_up(world, user, 100, X_Event_Id="evt-1")
+
+    response = await top_up(world, user, 101, X_Event_Id="evt-1")
+
+    assert response.status_code == 409
+    assert problem_of(response)["code"] == "payment_event_conflict"
+    assert world.accounts.accounts[user].balance_tokens == 100
+
+
+async def test_answers_409_when_the_balance_would_become_too_large() -> None:
+    world = World()
+    account, _ = await world.a_user(tokens=BALANCE_TOKENS_MAX)
+
+    response = await top_up(world, account.external_user_id, 1, X_Event_Id="evt-1")
+
+    assert response.status_code == 409
+    assert problem_of(response)["code"] == "balance_limit_exceeded"
+
+
+@pytest.mark.parametrize(("is_required", "status"), [(False, 200), (True, 400)])
+async def test_wants_an_event_id_where_it_is_required(is_required: bool, status: int) -> None:
+    world = World(is_event_id_required=is_required)
+
+    response = await top_up(world, uuid4(), 1)
+
+    assert response.status_code == status
+    if is_required:
+        assert problem_of(response)["code"] == "payment_event_id_required"
+
+
+@pytest.mark.parametrize("secret", [None, "", "wrong", "gehéim"])
+@pytest.mark.parametrize("body", [b"{}", b"{", b"\xff", b"", b"[" * 100_000, b'{"amount": NaN}', b" " * 1_000_000])
+async def test_answers_401_to_a_wrong_secret_whatever_the_body_is(secret: str | None, body: bytes) -> None:
+    headers = {} if secret is None else {"X-Webhook-Secret": secret.encode()}
+
+    response = await World().client().post("/webhook/topup", content=body, headers=headers)  # type: ignore[arg-type]
+
+    assert response.status_code == 401
+    assert problem_of(response)["code"] == "invalid_webhook_secret"
+
+
+@pytest.mark.parametrize("event_id", ["", "a" * 256, "ä", "a\tb"])
+async def test_refuses_an_odd_event_id_and_credits_nothing(event_id: str) -> None:
+    world, user = World(), uuid4()
+    body = {"external_user_id": str(user), "amount": 1}
+    headers: Any = SECRET | {"X-Event-Id": event_id.encode()}
+
+    response = await world.client().post("/webhook/topup", json=body, headers=headers)
+
+    assert response.status_code == 422
+    assert [error["pointer"] for error in problem_of(response)["errors"]] == ["/X-Event-Id"]
+    assert user not in world.accounts.accounts
+
+
+async def test_refuses_two_event_ids_and_credits_nothing() -> None:
+    world, user = World(), uuid4()
+    headers = [*SECRET.items(), ("X-Event-Id", "a"), ("X-Event-Id", "b")]
+
+    response = await world.client().post(
+        "/webhook/topup", json={"external_user_id": str(user), "amount": 1}, headers=headers
+    )
+
+    assert response.status_code == 422
+    assert problem_of(response)["errors"][0]["code"] == "repeated_header"
+    assert user not in world.accounts.accounts
+
+
+@pytest.mark.parametrize(
+    ("amount", "code"),
+    [
+        ("0", "too_small"),
+        ("-1", "too_small"),
+        ("-0", "too_small"),
+        (str(TOPUP_TOKENS_MAX + 1), "too_large"),
+        (str(2**63), "too_large"),
+        ("9" * 400, "too_large"),
+        ("9" * 5000, "not_an_integer"),
+        ("true", "not_an_integer"),
+        ('"5"', "not_an_integer"),
+        ("5.0", "not_an_integer"),
+        ("1e3", "not_an_integer"),
+        ("1e999", "not_an_integer"),
+        ("NaN", "not_an_integer"),
+        ("-Infinity", "not_an_integer"),
+        ("null", "not_an_integer"),
+        ("[5]", "not_an_integer"),
+    ],
+)
+async def test_refuses_an_amount_that_is_no_positive_whole_number_in_range(amount: str, code: str) -> None:
+    body = f'{{"external_user_id": "{uuid4()}", "amount": {amount}}}'
+    headers = SECRET | {"Content-Type": "application/json"}
+
+    response = await World().client().post("/webhook/topup", content=body, headers=headers)
+
+    assert response.status_code == 422
+    assert [(error["pointer"], error["code"]) for error in problem_of(response)["errors"]] == [("/amount", code)]
+
+
+async def test_refuses_an_unknown_field() -> None:
+    body = {"external_user_id": str(uuid4()), "amount": 1, "currency": "EUR"}
+
+    response = await World().client().post("/webhook/topup", json=body, headers=SECRET)
+
+    assert response.status_code == 422
+    assert problem_of(response)["errors"] == [
+        {"pointer": "/currency", "detail": "This field is not known here.", "code": "unknown_field"}
+    ]
