@@ -68,8 +68,7 @@ Besides what each route documents: 404 `not_found` for an unknown path, 405 `met
 431 `request_headers_too_large` above 32 KiB of headers, and 500 `internal_error`, which is our fault.
 On 503 nothing was done: wait as `Retry-After` says and ask again.
 
-Bodies are read strictly. An unknown field is refused, `true` and `"5"` are no numbers, and a field that may be
-left out may not be `null`.
+Bodies are read strictly: an unknown field is refused, and `true` and `"5"` are no numbers.
 """
 
 TAGS: list[dict[str, Any]] = [

@@ -118,7 +118,6 @@ async def test_counts_the_prompt_in_characters(path: str, length_max: int) -> No
         (TEXT_TO_IMAGE, {"prompt": None}, "/prompt", "not_a_string"),
         (TEXT_TO_IMAGE, {"negative_prompt": "x" * 501}, "/negative_prompt", "too_long"),
         (TEXT_TO_IMAGE, {"negative_prompt": "a\0b"}, "/negative_prompt", "invalid_text"),
-        (TEXT_TO_IMAGE, {"negative_prompt": None}, "/negative_prompt", "not_a_string"),
         (TEXT_TO_IMAGE, {"num_images": 0}, "/num_images", "too_small"),
         (TEXT_TO_IMAGE, {"num_images": 5}, "/num_images", "too_large"),
         (TEXT_TO_IMAGE, {"num_images": True}, "/num_images", "not_an_integer"),
@@ -128,7 +127,7 @@ async def test_counts_the_prompt_in_characters(path: str, length_max: int) -> No
         (TEXT_TO_IMAGE, {"seed": 2**31}, "/seed", "too_large"),
         (TEXT_TO_IMAGE, {"seed": 10**400}, "/seed", "too_large"),
         (TEXT_TO_IMAGE, {"seed": float("nan")}, "/seed", "not_an_integer"),
-        (TEXT_TO_IMAGE, {"seed": None}, "/seed", "not_an_integer"),
+        (TEXT_TO_IMAGE, {"num_images": None}, "/num_images", "not_an_integer"),
         (TEXT_TO_IMAGE, {"image_size": "huge"}, "/image_size", "not_allowed"),
         (TEXT_TO_IMAGE, {"image_size": 5}, "/image_size", "not_allowed"),
         (TEXT_TO_IMAGE, {"image_size": "x" * 100_000}, "/image_size", "not_allowed"),
@@ -153,7 +152,6 @@ async def test_counts_the_prompt_in_characters(path: str, length_max: int) -> No
         (TEXT_TO_VIDEO, {"duration": True}, "/duration", "not_allowed"),
         (TEXT_TO_VIDEO, {"duration": 6}, "/duration", "not_allowed"),
         (TEXT_TO_VIDEO, {"resolution": "4k"}, "/resolution", "not_allowed"),
-        (TEXT_TO_VIDEO, {"resolution": None}, "/resolution", "not_allowed"),
         (TEXT_TO_VIDEO, {"aspect_ratio": "4:3"}, "/aspect_ratio", "not_allowed"),
         (TEXT_TO_VIDEO, {"audio_url": "data:image/png;base64,AAAA"}, "/audio_url", "data_uri_not_allowed"),
         (IMAGE_TO_VIDEO, {"aspect_ratio": "1:1"}, "/aspect_ratio", "unknown_field"),
@@ -169,6 +167,15 @@ async def test_refuses_a_field_and_takes_nothing(path: str, changes: dict[str, A
     assert response.status_code == 422
     assert [(error["pointer"], error["code"]) for error in problem_of(response)["errors"]] == [(pointer, code)]
     assert world.jobs.accepted == []
+
+
+async def test_null_is_the_same_as_left_out() -> None:
+    world = World()
+
+    response = await start(world, TEXT_TO_VIDEO, {"prompt": "a fox", "seed": None, "resolution": None})
+
+    assert response.status_code == 202
+    assert world.jobs.accepted[0].parameters == {"prompt": "a fox", "duration": 5}
 
 
 async def test_answers_402_when_the_balance_is_too_low() -> None:

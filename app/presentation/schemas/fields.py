@@ -1,7 +1,7 @@
 """The strictness that all request bodies share, and the field types that more than one of them uses."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
@@ -10,18 +10,8 @@ from pydantic_core import PydanticCustomError
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"-?[0-9]{1,1000}", re.ASCII)
 
-# The default of a field that may be left out, but where null is refused like any other wrong type.
-LEFT_OUT: Any = None
-
-
-def _hide_left_out(schema: dict[str, Any]) -> None:
-    for field in schema.get("properties", {}).values():
-        if field.get("default", ...) is None:
-            del field["default"]
-
-
 class RequestModel(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, json_schema_extra=_hide_left_out)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 def parse_uuid(text: object) -> UUID | None:

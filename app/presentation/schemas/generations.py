@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.domain.catalogue import GenerationKind
 from app.domain.generations import Job, PublicStatus
-from app.presentation.schemas.fields import LEFT_OUT, NOT_BLANK, STORABLE, RequestModel
+from app.presentation.schemas.fields import NOT_BLANK, STORABLE, RequestModel
 from app.presentation.schemas.media_urls import AudioUrl, ImageUrl
 
 IMAGE_PROMPT_LENGTH_MAX = 2000
@@ -62,22 +62,22 @@ class GenerationRequest(RequestModel):
     priced_by: ClassVar[str]
 
     def parameters(self) -> Mapping[str, Any]:
-        return self.model_dump(exclude_unset=True) | {self.priced_by: getattr(self, self.priced_by)}
+        return self.model_dump(exclude_unset=True, exclude_none=True) | {self.priced_by: getattr(self, self.priced_by)}
 
 
 class _ImageRequest(GenerationRequest):
     priced_by = "num_images"
 
     prompt: ImagePrompt
-    negative_prompt: NegativePrompt = LEFT_OUT
+    negative_prompt: NegativePrompt | None = None
     num_images: int = Field(default=1, ge=1, le=4, description="Each one is charged.")
-    image_size: ImageSize = LEFT_OUT
-    seed: Seed = LEFT_OUT
-    enable_safety_checker: SafetyChecker = LEFT_OUT
+    image_size: ImageSize | None = None
+    seed: Seed | None = None
+    enable_safety_checker: SafetyChecker | None = None
 
 
 class TextToImageRequest(_ImageRequest):
-    enable_prompt_expansion: PromptExpansion = LEFT_OUT
+    enable_prompt_expansion: PromptExpansion | None = None
 
 
 class ImageToImageRequest(_ImageRequest):
@@ -88,17 +88,17 @@ class _VideoRequest(GenerationRequest):
     priced_by = "duration"
 
     prompt: VideoPrompt
-    negative_prompt: NegativePrompt = LEFT_OUT
+    negative_prompt: NegativePrompt | None = None
     duration: Annotated[Literal[5, 10], BeforeValidator(_integer_only)] = Field(default=5, description="Seconds.")
-    resolution: Literal["480p", "720p", "1080p"] = Field(default=LEFT_OUT, description="1080p where it is left out.")
-    audio_url: AudioUrl = LEFT_OUT
-    seed: Seed = LEFT_OUT
-    enable_prompt_expansion: PromptExpansion = LEFT_OUT
-    enable_safety_checker: SafetyChecker = LEFT_OUT
+    resolution: Literal["480p", "720p", "1080p"] | None = Field(default=None, description="1080p where it is left out.")
+    audio_url: AudioUrl | None = None
+    seed: Seed | None = None
+    enable_prompt_expansion: PromptExpansion | None = None
+    enable_safety_checker: SafetyChecker | None = None
 
 
 class TextToVideoRequest(_VideoRequest):
-    aspect_ratio: Literal["16:9", "9:16", "1:1"] = Field(default=LEFT_OUT, description="16:9 where it is left out.")
+    aspect_ratio: Literal["16:9", "9:16", "1:1"] | None = Field(default=None, description="16:9 where it is left out.")
 
 
 class ImageToVideoRequest(_VideoRequest):
