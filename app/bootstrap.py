@@ -65,8 +65,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             sweep,
         )
         checks = [database_check(engine), migrations_check(engine)]
-        if settings.runner is RunnerHome.EMBEDDED:
-            checks.append(runner.check)
+        checks.append(runner.check if settings.runner is RunnerHome.EMBEDDED else _external_runner_check)
         issue_first_key = IssueFirstKey(accounts)
         rotate_key = RotateKey(accounts)
         use_cases = UseCases(
@@ -93,6 +92,10 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             health=Health(checks),
         )
         yield Runtime(use_cases, runner)
+
+
+async def _external_runner_check() -> Check:
+    return Check("runner", True, "external: worker processes work on jobs")
 
 
 def _fal_key(settings: Settings) -> str:

@@ -152,7 +152,7 @@ class FollowGeneration:
             await self._wait_for_evidence(state)
             return
         if (state.cancel_requested or state.is_overdue) and state.seconds_since_cancel_sent is None:
-            await self._send_cancel(state, state.request)
+            await self._try_to_cancel(state, state.request)
         await self._observe(state, state.request)
 
     async def _wait_for_evidence(self, state: JobState) -> None:
@@ -161,12 +161,12 @@ class FollowGeneration:
         log.error("generation_submit_given_up", job_id=str(state.id))
         await self._settle(state, self._given_up(state, "submit_unknown", "It is not known whether fal got the job."))
 
-    async def _send_cancel(self, state: JobState, request: ProviderRequest) -> None:
+    async def _try_to_cancel(self, state: JobState, request: ProviderRequest) -> None:
         try:
             await self.provider.cancel(request)
         except ProviderUnavailable as error:
             log.info("generation_cancel_postponed", job_id=str(state.id), reason=str(error))
-            raise RetryLater(poll_seconds(state.seconds_since_claim)) from error
+            return
         await self.jobs.record_cancel_sent(state.id)
         log.info("generation_cancel_sent", job_id=str(state.id), overdue=state.is_overdue)
 
@@ -188,9 +188,12 @@ class FollowGeneration:
         await self._wait_or_give_up(state, status)
 
     async def _wait_or_give_up(self, state: JobState, status: JobStatus) -> None:
-        """After the time limit, or a cancel that found the request still queued, fal has a grace period to stop."""
-        may_give_up = state.is_overdue or (state.cancel_requested and status is JobStatus.IN_QUEUE)
-        if may_give_up and (state.seconds_since_cancel_sent or 0) >= CANCEL_GRACE_SECONDS:
+        """fal has a grace period to stop: after the time limit, or after a cancel that found the request queued."""
+        was_queued_at_cancel = state.cancel_requested and status is JobStatus.IN_QUEUE
+        grace_seconds_used = max(
+            state.seconds_overdue, (state.seconds_since_cancel_sent or 0) if was_queued_at_cancel else 0
+        )
+        if grace_seconds_used >= CANCEL_GRACE_SECONDS:
             await self._settle(state, self._given_up(state, "timed_out", "fal did not finish within the time limit."))
             return
         raise RetryLater(poll_seconds(state.seconds_since_claim))

@@ -86,7 +86,11 @@ class JobState:
     seconds_since_claim: float
     seconds_since_cancel_sent: float | None
     is_submit_unknown: bool
-    is_overdue: bool
+    seconds_overdue: float
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.seconds_overdue >= 0
 
 
 class Jobs(Protocol):

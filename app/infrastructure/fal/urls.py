@@ -33,9 +33,7 @@ class QueueUrls:
         """Compares text, not parsed parts: an allowed origin, then a path of harmless characters."""
         if not isinstance(url, str) or len(url) > URL_LENGTH_MAX:
             return False
-        return any(
-            url.startswith(f"{origin}/") and _PATH_AND_QUERY.fullmatch(url, len(origin)) for origin in self._allowed
-        )
+        return any(url.startswith(origin) and _PATH_AND_QUERY.fullmatch(url, len(origin)) for origin in self._allowed)
 
     def rebuild(self, model_id: str, request_id: str) -> ProviderRequest:
         """fal drops the sub-path of a model after the submission: `owner/app/requests/{id}`."""

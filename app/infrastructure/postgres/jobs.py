@@ -66,14 +66,10 @@ _STATE = select(
     func.coalesce(_seconds_since(jobs.c.claimed_at), 0).label("seconds_since_claim"),
     _seconds_since(jobs.c.cancel_sent_at).label("seconds_since_cancel_sent"),
     jobs.c.submit_unknown_at.is_not(None).label("is_submit_unknown"),
-    func.coalesce(jobs.c.deadline_at < func.clock_timestamp(), False).label("is_overdue"),
+    func.coalesce(_seconds_since(jobs.c.deadline_at), -1).label("seconds_overdue"),
 )
 
 _queue = named_table("pgqueuer", column("dedupe_key"), column("status"))
-
-
-def dedupe_key(step: Step, job_id: UUID) -> str:
-    return f"{step.value}:{job_id}"
 
 
 def _lost(step: Step) -> Select[Any]:
@@ -245,7 +241,7 @@ class PostgresJobs:
                 None if row.seconds_since_cancel_sent is None else float(row.seconds_since_cancel_sent)
             ),
             is_submit_unknown=row.is_submit_unknown,
-            is_overdue=row.is_overdue,
+            seconds_overdue=float(row.seconds_overdue),
         )
 
     async def record_progress(self, job_id: UUID, status: JobStatus) -> bool:

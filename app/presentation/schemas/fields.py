@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"-?[0-9]{1,1000}", re.ASCII)
 
+
 class RequestModel(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 

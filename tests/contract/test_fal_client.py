@@ -1,0 +1,292 @@
+"""Every answer to a submission, every way in which there is none, and how often fal sees the POST: once."""
+
+import asyncio
+import gzip
+import json
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvloop
+from structlog.testing import capture_logs
+
+from app.application.ports import (
+    InProgress,
+    InQueue,
+    NotSubmitted,
+    Observation,
+    Provider,
+    ProviderRequest,
+    SubmitOutcomeUnknown,
+    SubmitRefused,
+    Succeeded,
+)
+from app.domain.catalogue import GenerationKind
+from app.infrastructure.fal.client import FalClient
+from app.infrastructure.fal.exchange import HttpLimits
+from tests.fal_stub import (
+    MARK,
+    MODEL_ID,
+    NGINX_PAGE,
+    Behaviour,
+    FalStub,
+    accepted,
+    drip,
+    drop,
+    endless,
+    hang,
+    raw,
+    reply,
+    request_at,
+    reset,
+    running_stub,
+)
+
+KEY = "key-id:key-secret"
+IMAGE = GenerationKind.TEXT_TO_IMAGE
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+SHORT_LIMITS = HttpLimits(read_seconds=0.2, submit_seconds=0.4, exchange_seconds=0.4)
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[FalStub]:
+    async with running_stub() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(stub: FalStub) -> AsyncIterator[FalClient]:
+    async with FalClient.open(queue_url=stub.url, key=f" {KEY}\n", ssl_context=PLAIN) as fal:
+        yield fal
+
+
+@pytest.fixture
+async def impatient(stub: FalStub) -> AsyncIterator[FalClient]:
+    async with FalClient.open(queue_url=stub.url, key=KEY, limits=SHORT_LIMITS, ssl_context=PLAIN) as fal:
+        yield fal
+
+
+async def submit(client: Provider, **parameters: Any) -> ProviderRequest:
+    return await client.submit(MODEL_ID, IMAGE, {"prompt": "a lighthouse", **parameters})
+
+
+@pytest.mark.parametrize("key", ["", "secret", "id:", ":secret", "id:sec ret", "id:se\ncret", "a:b:c", "id:gehéim"])
+async def test_refuses_a_key_of_another_form(key: str) -> None:
+    with pytest.raises(ValueError, match="form id:secret"):
+        async with FalClient.open(queue_url="http://127.0.0.1:1", key=key):
+            pass
+
+
+async def test_opens_with_the_certificates_that_come_with_it() -> None:
+    async with FalClient.open(queue_url="https://queue.fal.run", key=KEY):
+        pass
+
+
+async def test_submits_once_with_the_key_and_fals_arguments(stub: FalStub, client: FalClient) -> None:
+    stub.then(reply(200, accepted(stub.url)))
+
+    assert await submit(client, duration=5, seed=7) == request_at(stub.url)
+
+    (request,) = stub.seen
+    assert (request.method, request.target) == ("POST", f"/{MODEL_ID}")
+    assert json.loads(request.body) == {"prompt": "a lighthouse", "duration": "5", "seed": 7}
+    assert request.headers["authorization"] == f"Key {KEY}"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["user-agent"].startswith("tollgate")
+    assert request.headers["accept-encoding"] == "identity"
+    assert "cookie" not in request.headers
+
+
+async def test_keeps_no_cookie(stub: FalStub) -> None:
+    # By name: cookie jars take nothing from a bare address.
+    url = stub.url.replace("127.0.0.1", "localhost")
+    stub.then(reply(200, accepted(url), {"Set-Cookie": "session=1; Path=/"}), reply(200, accepted(url)))
+    async with FalClient.open(queue_url=url, key=KEY, ssl_context=PLAIN) as client:
+        await submit(client)
+        await submit(client)
+    assert "cookie" not in stub.seen[1].headers
+
+
+async def test_takes_all_the_headers_that_fal_may_send(stub: FalStub, client: FalClient) -> None:
+    stub.then(reply(200, accepted(stub.url), {"X-Large": "x" * 15_000}))
+    assert await submit(client) == request_at(stub.url)
+
+
+SLOW_ANSWERS = [(hang, "fal stopped answering"), (drip, r"no answer from fal within 0\.4 s")]
+
+
+@pytest.mark.parametrize(("behaviour", "reason"), SLOW_ANSWERS)
+async def test_does_not_wait_for_ever_and_posts_once(
+    stub: FalStub, impatient: FalClient, behaviour: Behaviour, reason: str
+) -> None:
+    stub.then(behaviour)
+    with pytest.raises(SubmitOutcomeUnknown, match=reason):
+        await submit(impatient)
+    await asyncio.sleep(0.02)
+    assert stub.calls == [("POST", f"/{MODEL_ID}")]
+
+
+async def test_accepts_any_success_code_with_a_request_id(stub: FalStub, client: FalClient) -> None:
+    stub.then(reply(202, accepted(stub.url)))
+    assert (await submit(client)).id == "r-1"
+
+
+async def test_builds_the_urls_that_fal_left_out(stub: FalStub, client: FalClient) -> None:
+    stub.then(reply(200, {"request_id": "r-1"}))
+    assert await submit(client) == request_at(stub.url)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "http://evil.example/requests/r-1",
+        "http://127.0.0.1:1/requests/r-1",
+        "{url}@evil.example/requests/r-1",
+        "{url}\\@evil.example/r-1",
+        "{url}.evil.example/r-1",
+        "https://queue.fal.run/fal-ai/wan-25-preview/requests/r-1",
+        "//evil.example/r-1",
+        "file:///etc/passwd",
+        "http://[::1/r-1",
+        ["http://evil.example"],
+        None,
+    ],
+)
+async def test_replaces_a_url_that_leads_elsewhere(stub: FalStub, client: FalClient, foreign: Any) -> None:
+    if isinstance(foreign, str):
+        foreign = foreign.replace("{url}", stub.url)
+    stub.then(reply(200, accepted(stub.url, status_url=foreign, response_url=foreign, cancel_url=foreign)))
+    with capture_logs() as logs:
+        assert await submit(client) == request_at(stub.url)
+    assert [entry["event"] for entry in logs] == ["fal_url_refused"] * 3
+    assert all(entry.keys() == {"event", "log_level", "host"} for entry in logs)
+
+
+UNKNOWN_ANSWERS = {
+    "no body": reply(200),
+    "no JSON": reply(200, NGINX_PAGE),
+    "a list": reply(200, [accepted("http://x")]),
+    "no request id": reply(200, {"status": "IN_QUEUE"}),
+    "empty request id": reply(200, {"request_id": ""}),
+    "request id with a path": reply(200, {"request_id": "../../r-1"}),
+    "long request id": reply(200, {"request_id": "r" * 201}),
+    "request id of another type": reply(200, {"request_id": 5}),
+    "cut short": raw(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"request_id": "r-1"'),
+    "cut short without a length": raw(b'HTTP/1.1 200 OK\r\n\r\n{"request_id": "r-1"'),
+    "nested too deeply": reply(200, b"[" * 100_000),
+    "too large": reply(200, b" " * (1024 * 1024) + json.dumps(accepted("http://x")).encode()),
+    "endless": endless,
+    "packed": reply(200, gzip.compress(b'{"request_id": "r-1"}'), {"Content-Encoding": "gzip"}),
+    "no content": raw(b"HTTP/1.1 204 No Content\r\n\r\n"),
+    "redirect": reply(307, b"", {"Location": "/elsewhere"}),
+    "permanent redirect": reply(301, b"", {"Location": "/elsewhere"}),
+    "408": reply(408, {"detail": "Request Timeout"}),
+    "409": reply(409, {"detail": "Conflict"}),
+    "499": reply(499, {"detail": "Client disconnected", "error_type": "client_disconnected"}),
+    "500": reply(500, {"detail": "Internal Server Error"}),
+    "502 of the ingress": reply(502, NGINX_PAGE),
+    "503 with a promise": reply(503, NGINX_PAGE, {"Retry-After": "1"}),
+    "504 of fal": reply(504, {"detail": "Request timed out", "error_type": "request_timeout"}, MARK),
+    "dropped": drop,
+    "reset": reset,
+    "no HTTP": raw(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "half a head": raw(b"HTTP/1.1 200 OK\r\nContent-"),
+    "a huge header": raw(b"HTTP/1.1 200 OK\r\nX-Large: " + b"x" * 70_000 + b"\r\nContent-Length: 0\r\n\r\n"),
+    "a broken length": raw(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}"),
+    "a broken chunk": raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}"),
+}
+
+
+@pytest.mark.parametrize("behaviour", UNKNOWN_ANSWERS.values(), ids=UNKNOWN_ANSWERS.keys())
+async def test_does_not_know_the_outcome_and_posts_once(stub: FalStub, client: FalClient, behaviour: Behaviour) -> None:
+    stub.then(behaviour)
+    with pytest.raises(SubmitOutcomeUnknown):
+        await submit(client)
+    # Long enough for a second POST to show.
+    await asyncio.sleep(0.02)
+    assert stub.calls == [("POST", f"/{MODEL_ID}")]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (404, {"detail": 'Application "h3-max" not found'}, "model_unavailable"),
+        (413, NGINX_PAGE, "input_too_large"),
+        (422, {"detail": [{"loc": ["body", "prompt"], "msg": "m", "type": "missing"}]}, "invalid_input"),
+    ],
+)
+async def test_takes_a_refusal_as_final(stub: FalStub, client: FalClient, status: int, body: Any, code: str) -> None:
+    stub.then(reply(status, body))
+    with pytest.raises(SubmitRefused) as caught:
+        await submit(client)
+    assert caught.value.code == code
+    assert len(stub.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        (429, {}, None),
+        (429, {"Retry-After": "7"}, 7.0),
+        (429, {"Retry-After": "86400"}, 300.0),
+        (425, {}, None),
+        (401, {"Retry-After": "1"}, 30.0),
+        (402, {}, 30.0),
+        (403, {}, 30.0),
+        (407, {}, 30.0),
+    ],
+)
+async def test_knows_that_nothing_was_queued(
+    stub: FalStub, client: FalClient, status: int, headers: dict[str, str], seconds: float | None
+) -> None:
+    stub.then(reply(status, {"detail": "no"}, headers))
+    with pytest.raises(NotSubmitted) as caught:
+        await submit(client)
+    assert caught.value.retry_after_seconds == seconds
+    assert len(stub.seen) == 1
+
+
+async def test_calls_the_operator_when_fal_refuses_the_key(stub: FalStub, client: FalClient) -> None:
+    stub.then(reply(401, {"detail": f"No user found for {KEY}"}))
+    with capture_logs() as logs, pytest.raises(NotSubmitted, match="fal refused the key"):
+        await submit(client)
+    assert logs == [{"event": "fal_key_refused", "log_level": "error", "status_code": 401}]
+
+
+async def test_says_that_the_account_is_locked(stub: FalStub, client: FalClient) -> None:
+    stub.then(reply(403, {"detail": "User is locked. Reason: Exhausted balance."}))
+    with pytest.raises(NotSubmitted, match="fal account is locked"):
+        await submit(client)
+
+
+async def test_takes_a_generation_through_the_simulator(fal_simulator: str) -> None:
+    async with FalClient.open(queue_url=fal_simulator, key=KEY, ssl_context=PLAIN) as client:
+        with capture_logs() as logs:
+            request = await submit(client)
+            observation: Observation = InProgress()
+            while not isinstance(observation, Succeeded):
+                observation = await client.observe(request, IMAGE)
+                assert isinstance(observation, InQueue | InProgress | Succeeded)
+            await client.cancel(request)
+    assert logs == []
+
+
+def test_works_on_uvloop() -> None:
+    result = {"images": [{"url": "https://x.example/a.png"}]}
+
+    async def run() -> None:
+        async with running_stub() as stub:
+            stub.then(
+                reply(200, accepted(stub.url)), reply(200, {"status": "COMPLETED"}), reply(200, result), drop, hang
+            )
+            async with FalClient.open(queue_url=stub.url, key=KEY, limits=SHORT_LIMITS, ssl_context=PLAIN) as client:
+                request = await submit(client)
+                assert await client.observe(request, IMAGE) == Succeeded(result)
+                for _ in range(2):
+                    with pytest.raises(SubmitOutcomeUnknown):
+                        await submit(client)
+                assert len(stub.seen) == 5
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
