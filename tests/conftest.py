@@ -1,6 +1,7 @@
 """One PostgreSQL for the run, a migrated template, and a database of its own for each test that asks for one."""
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from app.infrastructure.embedded_postgres import embedded_postgres_blocking
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
 
+SCRATCH_BYTES_MIN = 2 * 1024**3
 TEMPLATE = "template_tollgate"
 # Only the tests' server: what a test writes need not survive a power cut.
 TEST_SERVER_SETTINGS = {
@@ -41,11 +43,20 @@ def run_sql(dsn: str, *statements: str) -> None:
     asyncio.run(run())
 
 
+def scratch_dir() -> Path:
+    """In memory where there is room: a database for each test costs 15 ms there and 120 ms on a disk.
+
+    Not below pytest's own directory: another run of pytest closes that to root's server user.
+    """
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free >= SCRATCH_BYTES_MIN
+    return memory if has_room else Path("/tmp")
+
+
 @pytest.fixture(scope="session")
 def postgres_dsn() -> Iterator[str]:
-    # Not below pytest's own directory: another run of pytest closes that to root's server user.
     with (
-        tempfile.TemporaryDirectory(dir="/tmp") as directory,
+        tempfile.TemporaryDirectory(dir=scratch_dir()) as directory,
         embedded_postgres_blocking(Path(directory), TEST_SERVER_SETTINGS) as dsn,
     ):
         yield dsn

@@ -157,11 +157,15 @@ CREATE TRIGGER accounts_balance_by_entry_only BEFORE UPDATE OF balance_tokens, e
     FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER accounts_start_empty BEFORE INSERT ON accounts
     FOR EACH ROW WHEN (NEW.balance_tokens <> 0 OR NEW.entry_count <> 0) EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER accounts_keep_their_user BEFORE UPDATE OF id, external_user_id ON accounts
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER jobs_start_queued BEFORE INSERT ON jobs
+    FOR EACH ROW WHEN (NEW.status <> 'QUEUED') EXECUTE FUNCTION refuse_change();
 
 CREATE FUNCTION guard_job() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF (NEW.id, NEW.account_id, NEW.kind, NEW.cost_tokens, NEW.created_at)
-       IS DISTINCT FROM (OLD.id, OLD.account_id, OLD.kind, OLD.cost_tokens, OLD.created_at) THEN
+    IF (NEW.id, NEW.account_id, NEW.kind, NEW.model_id, NEW.cost_tokens, NEW.created_at)
+       IS DISTINCT FROM (OLD.id, OLD.account_id, OLD.kind, OLD.model_id, OLD.cost_tokens, OLD.created_at) THEN
         RAISE EXCEPTION 'what a job is and costs never changes' USING ERRCODE = 'check_violation';
     END IF;
     IF OLD.fal_request_id IS NOT NULL AND NEW.fal_request_id IS DISTINCT FROM OLD.fal_request_id THEN
@@ -188,13 +192,19 @@ BEGIN
 END $$;
 CREATE TRIGGER jobs_guard BEFORE UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION guard_job();
 
--- At COMMIT: a job has its debit, a refund that a job speaks of was booked, an event has its credit.
+-- At COMMIT: a job has its debit, a refund that a job speaks of was booked, an event has its credit, and a balance
+-- is that of an entry: one that ON CONFLICT DO NOTHING dropped after its trigger moved the balance is no entry.
 CREATE FUNCTION require_entry() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_TABLE_NAME = 'payment_events' THEN
         IF NOT EXISTS (SELECT FROM ledger_entries WHERE kind = 'CREDIT'
                        AND payment_source = NEW.source AND payment_event_id = NEW.event_id) THEN
             RAISE EXCEPTION 'event %/% has no credit', NEW.source, NEW.event_id USING ERRCODE = 'check_violation';
+        END IF;
+    ELSIF TG_TABLE_NAME = 'accounts' THEN
+        IF NOT EXISTS (SELECT FROM ledger_entries WHERE account_id = NEW.id
+                       AND seq = NEW.entry_count AND balance_after = NEW.balance_tokens) THEN
+            RAISE EXCEPTION 'the balance of % has no entry', NEW.id USING ERRCODE = 'check_violation';
         END IF;
     ELSIF TG_OP = 'INSERT' THEN
         IF NOT EXISTS (SELECT FROM ledger_entries WHERE kind = 'DEBIT' AND job_id = NEW.id) THEN
@@ -209,6 +219,8 @@ CREATE CONSTRAINT TRIGGER jobs_have_a_debit AFTER INSERT ON jobs
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION require_entry();
 CREATE CONSTRAINT TRIGGER jobs_have_their_refund AFTER UPDATE OF refunded_tokens ON jobs
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.refunded_tokens > 0) EXECUTE FUNCTION require_entry();
+CREATE CONSTRAINT TRIGGER accounts_balance_has_its_entry AFTER UPDATE OF balance_tokens ON accounts
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION require_entry();
 CREATE CONSTRAINT TRIGGER payment_events_are_credited AFTER INSERT ON payment_events
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION require_entry();
 """
@@ -257,6 +269,9 @@ UNION ALL SELECT 'a payment event has one credit of its amount', e.source || '/'
     ON l.kind = 'CREDIT' AND l.payment_source = e.source AND l.payment_event_id = e.event_id
  GROUP BY e.source, e.event_id, e.amount, e.account_id
 HAVING count(l.id) <> 1 OR min(l.amount) <> e.amount OR (array_agg(l.account_id))[1] <> e.account_id
+UNION ALL SELECT 'an entry belongs to a job or payment event that exists', s.id::text FROM signed s
+ WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.id = s.job_id)
+   AND NOT EXISTS (SELECT FROM payment_events e WHERE (e.source, e.event_id) = (s.payment_source, s.payment_event_id))
 UNION ALL SELECT 'tokens are conserved', 'all accounts'
  WHERE (SELECT coalesce(sum(change), 0) FROM signed) <> (SELECT coalesce(sum(balance_tokens), 0) FROM accounts);
 """

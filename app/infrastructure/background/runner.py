@@ -97,9 +97,9 @@ class Runner:
             queue = PgQueuer.from_asyncpg_pool(pool)
             self._register(queue, pool)
             await self._sweep()
-            self._current = queue
             if self._stopping.is_set():
                 return
+            self._current = queue
             log.info("runner_started")
             try:
                 await queue.run(

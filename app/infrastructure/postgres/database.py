@@ -22,10 +22,11 @@ SESSION_SETTINGS = {
 }
 
 # SQLSTATE classes and codes in which the database cannot serve now, whatever was asked:
-# connection, resources, operator intervention, system error; serialization, deadlock, lock timeout, read-only.
+# connection, authorization, resources, operator intervention, system error;
+# serialization, deadlock, lock timeout, read-only, no such database.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-_UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "XX")
-_UNAVAILABLE_CODES = ("40001", "40P01", "55P03", "25006")
+_UNAVAILABLE_CLASSES = ("08", "28", "53", "57", "58", "XX")
+_UNAVAILABLE_CODES = ("40001", "40P01", "55P03", "25006", "3D000")
 
 
 def plain_dsn(dsn: str) -> str:

@@ -1,0 +1,197 @@
+"""Accounts, jobs and connections as tests need them, made by the service's own operations."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID, uuid4
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
+
+from app.application.accounts import new_key
+from app.application.execution import Step
+from app.application.ports import ProviderRequest
+from app.domain.accounts import Account, digest_of, stored_form
+from app.domain.catalogue import MODEL_IDS, GenerationKind
+from app.domain.generations import JobStatus, NewJob, Outcome
+from app.domain.ledger import PaymentEvent
+from app.infrastructure.background.queue import enqueue
+from app.infrastructure.postgres.accounts import PostgresAccounts
+from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.jobs import PostgresJobs
+from app.infrastructure.postgres.ledger import PostgresTokens
+
+T = TypeVar("T")
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+COST_TOKENS = 5
+RESULT: Mapping[str, Any] = {"images": [{"url": "https://fal.media/files/picture.png"}]}
+OUTCOMES: Mapping[JobStatus, Outcome] = {
+    JobStatus.COMPLETED: Outcome.completed(RESULT),
+    JobStatus.FAILED: Outcome.failed("refused", "The input was refused."),
+    JobStatus.CANCELED: Outcome.canceled(),
+}
+TABLES = ("accounts", "api_keys", "payment_events", "jobs", "ledger_entries", "pgqueuer")
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """An account from outside: who it belongs to, and the key that opens it."""
+
+    account_id: UUID
+    external_user_id: UUID
+    api_key: str
+
+
+def payment(
+    external_user_id: UUID, amount: int, *, event_id: str | None = None, source: str = "webhook"
+) -> PaymentEvent:
+    return PaymentEvent(source, event_id or f"event-{uuid4()}", external_user_id, amount)
+
+
+async def open_account(engine: AsyncEngine, balance_tokens: int = 0) -> Customer:
+    """An account with a live key and, where it has a balance, one payment event for all of it."""
+    external_user_id, api_key = uuid4(), new_key()
+    assert await PostgresAccounts(engine).add_first_key(external_user_id, stored_form(api_key))
+    if balance_tokens:
+        assert await PostgresTokens(engine).credit(payment(external_user_id, balance_tokens))
+    account = await find_account(engine, api_key)
+    return Customer(account.id, external_user_id, api_key)
+
+
+async def find_account(engine: AsyncEngine, api_key: str) -> Account:
+    account = await PostgresAccounts(engine).find_by_key(digest_of(api_key))
+    assert account is not None
+    return account
+
+
+async def balance_of(engine: AsyncEngine, customer: Customer) -> int:
+    return (await find_account(engine, customer.api_key)).balance_tokens
+
+
+def jobs_of(engine: AsyncEngine) -> PostgresJobs:
+    return PostgresJobs(engine, enqueue)
+
+
+def new_job(customer: Customer, *, cost_tokens: int = COST_TOKENS, time_limit_seconds: int = 1200) -> NewJob:
+    kind = GenerationKind.TEXT_TO_IMAGE
+    return NewJob(
+        id=uuid7(),
+        account_id=customer.account_id,
+        kind=kind,
+        model_id=MODEL_IDS[kind],
+        parameters={"prompt": "a lighthouse at dawn"},
+        cost_tokens=cost_tokens,
+        time_limit_seconds=time_limit_seconds,
+    )
+
+
+def provider_request(request_id: str | None = None) -> ProviderRequest:
+    request_id = request_id or str(uuid4())
+    url = f"https://queue.fal.run/fal-ai/wan-25-preview/requests/{request_id}"
+    return ProviderRequest(request_id, f"{url}/status", url, f"{url}/cancel")
+
+
+async def accept_job(engine: AsyncEngine, customer: Customer, *, cost_tokens: int = COST_TOKENS) -> UUID:
+    return (await jobs_of(engine).accept(new_job(customer, cost_tokens=cost_tokens))).id
+
+
+async def claimed_job(engine: AsyncEngine, customer: Customer) -> tuple[UUID, UUID]:
+    """The id of a job that is SUBMITTING, and its attempt token."""
+    job_id, attempt_token = await accept_job(engine, customer), uuid4()
+    assert await jobs_of(engine).claim(job_id, attempt_token) is not None
+    return job_id, attempt_token
+
+
+async def job_in(engine: AsyncEngine, customer: Customer, status: JobStatus) -> UUID:
+    """A job that went the usual way to `status`."""
+    jobs = jobs_of(engine)
+    if status is JobStatus.QUEUED:
+        return await accept_job(engine, customer)
+    job_id, attempt_token = await claimed_job(engine, customer)
+    if status is not JobStatus.SUBMITTING:
+        assert await jobs.record_submission(job_id, attempt_token, provider_request())
+    if status in (JobStatus.IN_QUEUE, JobStatus.IN_PROGRESS):
+        assert await jobs.record_progress(job_id, status)
+    if status.is_final:
+        assert await jobs.settle(job_id, OUTCOMES[status])
+    return job_id
+
+
+@asynccontextmanager
+async def connect(dsn: str) -> AsyncIterator[Connection]:
+    """A connection past the service, for what its operations do not show or allow."""
+    connection = await asyncpg.connect(dsn, server_settings={"application_name": "test"})
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@contextmanager
+def database_copy(postgres_dsn: str, template: str) -> Iterator[str]:
+    """The DSN of a database for tests that share one, because each of them leaves it as it was."""
+    name = f"test_{uuid4().hex}"
+
+    async def run(statement: str) -> None:
+        async with connect(postgres_dsn) as connection:
+            await connection.execute(statement)
+
+    asyncio.run(run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"))
+    yield urlunsplit(urlsplit(postgres_dsn)._replace(path=f"/{name}"))
+    asyncio.run(run(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def run_with_engine(dsn: str, work: Callable[[AsyncEngine], Coroutine[None, None, T]]) -> T:
+    """For fixtures that live longer than the event loop of one test."""
+
+    async def run() -> T:
+        async with open_engine(dsn) as engine:
+            return await work(engine)
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def open_crowd(dsn: str, size: int) -> AsyncIterator[AsyncEngine]:
+    """An engine whose connections are all open already, so that calls started together meet in the database."""
+    async with open_engine(dsn, pool_size=size) as engine:
+        async with AsyncExitStack() as stack:
+            await asyncio.gather(*(stack.enter_async_context(engine.connect()) for _ in range(size)))
+        yield engine
+
+
+async def contents(connection: Connection) -> dict[str, list[str]]:
+    """Every row of every table, to see that nothing was written."""
+    return {
+        table: [row[0] for row in await connection.fetch(f"SELECT row::text FROM {table} AS row ORDER BY 1")]
+        for table in TABLES
+    }
+
+
+async def dump(connection: Connection) -> bytes:
+    """Every table as PostgreSQL exports it."""
+    exported = BytesIO()
+    for table in TABLES:
+        await connection.copy_from_table(table, output=exported)
+    return exported.getvalue()
+
+
+async def queue_items(connection: Connection) -> set[tuple[Step, UUID]]:
+    """The step and the job of every item in the queue."""
+    rows = await connection.fetch("SELECT entrypoint, payload FROM pgqueuer")
+    items = [(Step(row["entrypoint"]), UUID(bytes=row["payload"])) for row in rows]
+    assert len(items) == len(set(items)), "an item is there twice"
+    return set(items)
+
+
+async def until(condition: Callable[[], Awaitable[object]], *, seconds: float = 20) -> None:
+    """Wait for what happens in the database or on another task; the limit is only there to fail."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - the database sets no asyncio.Event
+            await asyncio.sleep(0.02)

@@ -1,0 +1,243 @@
+"""Keys: who gets one, who replaces it, and what is left of it in the database."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.application.accounts import new_key
+from app.domain.accounts import KEY_HINT_LENGTH, Account, digest_of, stored_form
+from app.infrastructure.postgres.accounts import PostgresAccounts
+from app.infrastructure.postgres.ledger import PostgresTokens
+from tests.builders import Connection, connect, contents, dump, open_account, open_crowd, payment
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def crowd(database: str) -> AsyncIterator[AsyncEngine]:
+    async with open_crowd(database, 20) as engine:
+        yield engine
+
+
+async def live_keys(engine: AsyncEngine, *keys: str) -> list[str]:
+    return [key for key in keys if await PostgresAccounts(engine).find_by_key(digest_of(key)) is not None]
+
+
+async def topped_up_user(engine: AsyncEngine) -> UUID:
+    """A user whom only the payment provider has named so far."""
+    external_user_id = uuid4()
+    await PostgresTokens(engine).credit(payment(external_user_id, 7))
+    return external_user_id
+
+
+async def test_a_key_finds_its_account_and_the_balance(engine: AsyncEngine) -> None:
+    customer = await open_account(engine, 7)
+    await open_account(engine, 8)
+
+    account = await PostgresAccounts(engine).find_by_key(digest_of(customer.api_key))
+
+    assert account == Account(customer.account_id, customer.external_user_id, 7)
+
+
+async def test_an_unknown_key_finds_nothing(engine: AsyncEngine) -> None:
+    await open_account(engine)
+
+    account = await PostgresAccounts(engine).find_by_key(digest_of(new_key()))
+
+    assert account is None
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["unknown-user", "user-with-a-balance"])
+async def test_one_of_20_racing_first_keys_is_stored(crowd: AsyncEngine, sql: Connection, *, is_known: bool) -> None:
+    external_user_id = await topped_up_user(crowd) if is_known else uuid4()
+    keys = [new_key() for _ in range(20)]
+
+    stored = await asyncio.gather(
+        *(PostgresAccounts(crowd).add_first_key(external_user_id, stored_form(key)) for key in keys)
+    )
+
+    winners = [key for key, is_stored in zip(keys, stored, strict=True) if is_stored]
+    assert len(winners) == 1
+    assert await live_keys(crowd, *keys) == winners
+    assert await sql.fetchval("SELECT count(*) FROM accounts") == 1
+    assert await sql.fetchval("SELECT count(*) FROM api_keys") == 1
+
+
+async def test_a_first_key_keeps_the_balance_that_came_before_it(engine: AsyncEngine) -> None:
+    external_user_id, key = await topped_up_user(engine), new_key()
+
+    stored = await PostgresAccounts(engine).add_first_key(external_user_id, stored_form(key))
+
+    account = await PostgresAccounts(engine).find_by_key(digest_of(key))
+    assert stored
+    assert account is not None
+    assert account.balance_tokens == 7
+
+
+async def test_a_second_first_key_writes_nothing(engine: AsyncEngine, sql: Connection) -> None:
+    customer = await open_account(engine)
+    before = await contents(sql)
+
+    stored = await PostgresAccounts(engine).add_first_key(customer.external_user_id, stored_form(new_key()))
+
+    assert not stored
+    assert await contents(sql) == before
+
+
+async def test_a_user_whose_key_was_revoked_gets_no_first_key(engine: AsyncEngine) -> None:
+    customer, key = await open_account(engine), new_key()
+    await PostgresAccounts(engine).revoke_key(customer.external_user_id)
+
+    stored = await PostgresAccounts(engine).add_first_key(customer.external_user_id, stored_form(key))
+
+    assert not stored
+    assert await live_keys(engine, key, customer.api_key) == []
+
+
+async def test_the_current_key_is_replaced(engine: AsyncEngine) -> None:
+    customer, key = await open_account(engine), new_key()
+
+    replaced = await PostgresAccounts(engine).replace_key(
+        customer.external_user_id, stored_form(key), digest_of(customer.api_key)
+    )
+
+    assert replaced
+    assert await live_keys(engine, customer.api_key, key) == [key]
+
+
+async def test_the_operator_replaces_any_key(engine: AsyncEngine) -> None:
+    customer, key = await open_account(engine), new_key()
+
+    replaced = await PostgresAccounts(engine).replace_key(customer.external_user_id, stored_form(key), None)
+
+    assert replaced
+    assert await live_keys(engine, customer.api_key, key) == [key]
+
+
+async def test_the_operator_gives_a_key_after_a_revocation(engine: AsyncEngine) -> None:
+    customer, key = await open_account(engine), new_key()
+    await PostgresAccounts(engine).revoke_key(customer.external_user_id)
+
+    replaced = await PostgresAccounts(engine).replace_key(customer.external_user_id, stored_form(key), None)
+
+    assert replaced
+    assert await live_keys(engine, customer.api_key, key) == [key]
+
+
+@pytest.mark.parametrize("proof", ["unknown", "of another account", "replaced", "revoked"])
+async def test_no_other_key_proves_the_right_to_replace(engine: AsyncEngine, sql: Connection, proof: str) -> None:
+    accounts = PostgresAccounts(engine)
+    customer, other = await open_account(engine), await open_account(engine)
+    replaced, revoked = await open_account(engine), await open_account(engine)
+    await accounts.replace_key(replaced.external_user_id, stored_form(new_key()), None)
+    await accounts.revoke_key(revoked.external_user_id)
+    victim, key = {
+        "unknown": (customer, new_key()),
+        "of another account": (customer, other.api_key),
+        "replaced": (replaced, replaced.api_key),
+        "revoked": (revoked, revoked.api_key),
+    }[proof]
+    before = await contents(sql)
+
+    is_replaced = await accounts.replace_key(victim.external_user_id, stored_form(new_key()), digest_of(key))
+
+    assert not is_replaced
+    assert await contents(sql) == before
+
+
+@pytest.mark.parametrize("current", [None, digest_of("tgk_none")], ids=["operator", "key"])
+async def test_there_is_nothing_to_replace_for_an_unknown_user(
+    engine: AsyncEngine, sql: Connection, current: bytes | None
+) -> None:
+    before = await contents(sql)
+
+    replaced = await PostgresAccounts(engine).replace_key(uuid4(), stored_form(new_key()), current)
+
+    assert not replaced
+    assert await contents(sql) == before
+
+
+async def test_one_of_20_replacements_by_the_same_key_succeeds(crowd: AsyncEngine) -> None:
+    customer, keys = await open_account(crowd), [new_key() for _ in range(20)]
+    current = digest_of(customer.api_key)
+
+    replaced = await asyncio.gather(
+        *(PostgresAccounts(crowd).replace_key(customer.external_user_id, stored_form(key), current) for key in keys)
+    )
+
+    winners = [key for key, is_replaced in zip(keys, replaced, strict=True) if is_replaced]
+    assert len(winners) == 1
+    assert await live_keys(crowd, customer.api_key, *keys) == winners
+
+
+async def test_one_key_lives_after_20_replacements_by_the_operator(crowd: AsyncEngine) -> None:
+    customer, keys = await open_account(crowd), [new_key() for _ in range(20)]
+
+    replaced = await asyncio.gather(
+        *(PostgresAccounts(crowd).replace_key(customer.external_user_id, stored_form(key), None) for key in keys)
+    )
+
+    assert replaced == [True] * 20
+    assert len(await live_keys(crowd, customer.api_key, *keys)) == 1
+
+
+async def test_a_revoked_key_finds_nothing(engine: AsyncEngine) -> None:
+    customer, other = await open_account(engine), await open_account(engine)
+
+    revoked = await PostgresAccounts(engine).revoke_key(customer.external_user_id)
+
+    assert revoked
+    assert await live_keys(engine, customer.api_key, other.api_key) == [other.api_key]
+
+
+async def test_there_is_nothing_to_revoke_twice_or_for_an_unknown_user(engine: AsyncEngine) -> None:
+    customer, accounts = await open_account(engine), PostgresAccounts(engine)
+    await accounts.revoke_key(customer.external_user_id)
+
+    revoked = [await accounts.revoke_key(customer.external_user_id), await accounts.revoke_key(uuid4())]
+
+    assert revoked == [False, False]
+
+
+async def test_the_database_refuses_a_second_live_key(engine: AsyncEngine, sql: Connection) -> None:
+    customer = await open_account(engine)
+
+    with pytest.raises(asyncpg.UniqueViolationError, match="api_keys_one_live_per_account"):
+        await sql.execute(
+            "INSERT INTO api_keys (digest, account_id, hint) VALUES ($1, $2, 'tgk_')",
+            digest_of(new_key()),
+            customer.account_id,
+        )
+
+
+async def test_the_database_refuses_what_is_no_digest(engine: AsyncEngine, sql: Connection) -> None:
+    customer, key = await open_account(engine), new_key()
+    await PostgresAccounts(engine).revoke_key(customer.external_user_id)
+
+    with pytest.raises(asyncpg.CheckViolationError, match="api_keys_digest_length"):
+        await sql.execute(
+            "INSERT INTO api_keys (digest, account_id, hint) VALUES ($1, $2, 'tgk_')", key.encode(), customer.account_id
+        )
+
+
+async def test_a_key_is_nowhere_in_the_database(engine: AsyncEngine, sql: Connection) -> None:
+    customer = await open_account(engine, 7)
+    await PostgresAccounts(engine).replace_key(
+        customer.external_user_id, stored_form(new_key()), digest_of(customer.api_key)
+    )
+
+    exported = await dump(sql)
+
+    key = customer.api_key.encode()
+    assert digest_of(customer.api_key).hex().encode() in exported
+    assert key[:KEY_HINT_LENGTH] in exported
+    assert key[: KEY_HINT_LENGTH + 1] not in exported
+    assert key.hex().encode() not in exported

@@ -1,0 +1,163 @@
+"""The migrations: up, down, all at once, and what they leave behind."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from pgqueuer.adapters.persistence.schema_ddl import render_install
+from pgqueuer.domain.settings import DBSettings
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.migrations import current_revision, head_revision, migrate
+from app.infrastructure.postgres.tables import BALANCE_LIMIT, BALANCE_NOT_NEGATIVE, metadata
+from tests.builders import connect
+
+ALEMBIC_DIR = Path(__file__).resolve().parents[2] / "alembic"
+VERSIONS_DIR = ALEMBIC_DIR / "versions"
+
+SCHEMA = """
+SELECT 'relation ' || relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v', 'S')
+UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL SELECT 'type ' || typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'
+UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL SELECT 'trigger ' || pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL SELECT 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
+  FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+UNION ALL SELECT 'column ' || table_name || ' ' || column_name || ' ' || data_type || ' '
+       || coalesce(column_default, '')
+  FROM information_schema.columns WHERE table_schema = 'public'
+"""
+ALEMBIC_OWN = {
+    "relation alembic_version",
+    "column alembic_version version_num character varying ",
+    "index CREATE UNIQUE INDEX alembic_version_pkc ON public.alembic_version USING btree (version_num)",
+    "constraint alembic_version alembic_version_version_num_not_null NOT NULL version_num",
+    "constraint alembic_version alembic_version_pkc PRIMARY KEY (version_num)",
+}
+
+
+def script_config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(ALEMBIC_DIR))
+    config.attributes["connection"] = connection
+    return config
+
+
+def revisions() -> list[str]:
+    """From the first to the newest."""
+    return [script.revision for script in ScriptDirectory.from_config(script_config()).walk_revisions()][::-1]
+
+
+async def run_alembic(engine: AsyncEngine, act: Callable[[Config], object]) -> None:
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda connection: act(script_config(connection)))
+
+
+async def schema(dsn: str) -> set[str]:
+    async with connect(dsn) as sql:
+        return {row[0] for row in await sql.fetch(SCHEMA)}
+
+
+async def test_brings_an_empty_database_to_the_newest_revision(empty_database: str) -> None:
+    async with open_engine(empty_database) as engine:
+        assert await current_revision(engine) is None
+
+        await migrate(engine)
+
+        assert await current_revision(engine) == head_revision() == revisions()[-1]
+
+
+async def test_migrating_again_changes_nothing(database: str) -> None:
+    before = await schema(database)
+
+    async with open_engine(database) as engine:
+        await migrate(engine)
+
+    assert await schema(database) == before
+
+
+async def test_6_migrations_of_an_empty_database_at_once_all_succeed(empty_database: str, database: str) -> None:
+    async def migrate_alone() -> str | None:
+        async with open_engine(empty_database) as engine:
+            await migrate(engine)
+            return await current_revision(engine)
+
+    reached = await asyncio.gather(*(migrate_alone() for _ in range(6)))
+
+    assert reached == [head_revision()] * 6
+    assert await schema(empty_database) == await schema(database)
+
+
+async def test_every_revision_goes_up_down_and_up_again(empty_database: str) -> None:
+    async with open_engine(empty_database) as engine:
+        for revision in revisions():
+            before = await schema(empty_database) | ALEMBIC_OWN
+            await run_alembic(engine, partial(command.upgrade, revision=revision))
+            first = await schema(empty_database)
+
+            await run_alembic(engine, partial(command.downgrade, revision="-1"))
+            down = await schema(empty_database)
+            await run_alembic(engine, partial(command.upgrade, revision=revision))
+
+            assert before == down != first, revision
+            assert await schema(empty_database) == first, revision
+
+
+async def test_the_tables_of_the_queries_are_those_of_the_migrations(engine: AsyncEngine) -> None:
+    await run_alembic(engine, command.check)
+
+
+# PostgreSQL stores a generated column's expression in words of its own.
+@pytest.mark.filterwarnings("ignore:Computed default on:UserWarning")
+async def test_the_tables_of_the_queries_have_the_same_defaults(engine: AsyncEngine) -> None:
+    def differences(connection: Connection) -> list[object]:
+        options = {
+            "compare_server_default": True,
+            "include_name": lambda name, kind, _: kind != "table" or not str(name).startswith("pgqueuer"),
+        }
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+    async with engine.connect() as connection:
+        found = await connection.run_sync(differences)
+
+    assert found == []
+
+
+@pytest.mark.parametrize("name", [BALANCE_NOT_NEGATIVE, BALANCE_LIMIT])
+async def test_the_constraints_that_mean_something_to_a_caller_exist(engine: AsyncEngine, name: str) -> None:
+    async with engine.connect() as connection:
+        found = await connection.scalar(
+            text("SELECT count(*) FROM pg_constraint WHERE conname = :name"), {"name": name}
+        )
+
+    assert found == 1
+
+
+def test_revision_files_are_numbered() -> None:
+    names = sorted(path.name for path in VERSIONS_DIR.glob("*.py"))
+
+    assert all(re.fullmatch(r"\d{4}_[a-z0-9_]+\.py", name) for name in names)
+    assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)] == revisions()
+
+
+def test_pgqueuer_would_install_what_the_migration_freezes() -> None:
+    (frozen,) = VERSIONS_DIR.glob("pgqueuer_*.sql")
+
+    would_install = render_install(DBSettings())
+
+    assert statements(frozen.read_text()) == statements(would_install)
+
+
+def statements(script: str) -> list[str]:
+    """Without the comment that names the release."""
+    return [line for line in script.splitlines() if line and not line.startswith("--")]

@@ -1,0 +1,330 @@
+"""The runner around steps that are only functions: what it runs, repeats, waits for and survives."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.application.execution import RetryLater, Step, SweepGenerations
+from app.infrastructure.background import runner as runner_module
+from app.infrastructure.background.runner import Runner
+from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.migrations import migrate
+from tests.builders import (
+    Connection,
+    accept_job,
+    claimed_job,
+    connect,
+    jobs_of,
+    open_account,
+    provider_request,
+    queue_items,
+    until,
+)
+
+StepFunction = Callable[[UUID], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only how soon the runner looks again where nothing tells it to."""
+    monkeypatch.setattr(runner_module, "DEQUEUE_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(runner_module, "RESTART_SECONDS_MIN", 0.1)
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@dataclass(slots=True)
+class Calls:
+    """Steps that note for which job they ran, and then do what a test wants."""
+
+    seen: dict[Step, list[UUID]] = field(default_factory=lambda: defaultdict(list))
+
+    def step(self, step: Step, then: StepFunction | None = None) -> StepFunction:
+        async def run(job_id: UUID) -> None:
+            self.seen[step].append(job_id)
+            if then is not None:
+                await then(job_id)
+
+        return run
+
+    async def wait_for(self, step: Step, *job_ids: UUID) -> None:
+        async def have_come() -> bool:
+            return sorted(self.seen[step]) == sorted(job_ids)
+
+        await until(have_come)
+
+
+async def sweep_nothing() -> None:
+    pass
+
+
+async def wait_until_working(runner: Runner) -> None:
+    async def is_working() -> bool:
+        return (await runner.check()).ok
+
+    await until(is_working)
+
+
+async def wait_until_empty(sql: Connection) -> None:
+    async def is_empty() -> bool:
+        return not await queue_items(sql)
+
+    await until(is_empty)
+
+
+@asynccontextmanager
+async def running(
+    dsn: str,
+    calls: Calls,
+    submit: StepFunction | None = None,
+    sweep: Callable[[], Awaitable[None]] = sweep_nothing,
+) -> AsyncIterator[Runner]:
+    steps = {Step.SUBMIT: calls.step(Step.SUBMIT, submit), Step.FOLLOW: calls.step(Step.FOLLOW)}
+    runner = Runner(dsn, steps, sweep)
+    runner.start()
+    try:
+        yield runner
+    finally:
+        await runner.stop()
+
+
+async def test_runs_each_item_once_with_the_step_it_is_for(engine: AsyncEngine, database: str, sql: Connection) -> None:
+    customer, calls = await open_account(engine, 100), Calls()
+    waiting = [await accept_job(engine, customer) for _ in range(5)]
+    submitted, attempt_token = await claimed_job(engine, customer)
+    await jobs_of(engine).record_submission(submitted, attempt_token, provider_request())
+
+    async with running(database, calls):
+        await calls.wait_for(Step.SUBMIT, *waiting, submitted)
+        await calls.wait_for(Step.FOLLOW, submitted)
+        await wait_until_empty(sql)
+
+    assert len(calls.seen[Step.SUBMIT]) == 6
+    assert len(calls.seen[Step.FOLLOW]) == 1
+
+
+async def test_runs_what_is_queued_while_it_works(engine: AsyncEngine, database: str, sql: Connection) -> None:
+    customer, calls = await open_account(engine, 100), Calls()
+
+    async with running(database, calls) as runner:
+        await wait_until_working(runner)
+        job_id = await accept_job(engine, customer)
+        await calls.wait_for(Step.SUBMIT, job_id)
+        await wait_until_empty(sql)
+
+
+async def test_two_runners_share_the_items(engine: AsyncEngine, database: str, sql: Connection) -> None:
+    customer, calls = await open_account(engine, 100), Calls()
+    job_ids = [await accept_job(engine, customer) for _ in range(20)]
+
+    async with running(database, calls), running(database, calls):
+        await calls.wait_for(Step.SUBMIT, *job_ids)
+        await wait_until_empty(sql)
+
+    assert sorted(calls.seen[Step.SUBMIT]) == job_ids
+
+
+@pytest.mark.parametrize("error", [RetryLater(0.1), ZeroDivisionError()], ids=["retry-later", "unexpected"])
+async def test_runs_an_item_again_after(engine: AsyncEngine, database: str, sql: Connection, error: Exception) -> None:
+    calls = Calls()
+    job_id = await accept_job(engine, await open_account(engine, 100))
+
+    async def fail_at_first(_: UUID) -> None:
+        if len(calls.seen[Step.SUBMIT]) == 1:
+            raise error
+
+    async with running(database, calls, submit=fail_at_first):
+        await calls.wait_for(Step.SUBMIT, job_id, job_id)
+        await wait_until_empty(sql)
+
+
+async def test_waits_as_long_as_the_step_asks_before_it_runs_again(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    calls = Calls()
+    job_id = await accept_job(engine, await open_account(engine, 100))
+
+    async def ask_for_an_hour(_: UUID) -> None:
+        raise RetryLater(3600)
+
+    async def is_postponed() -> bool:
+        return bool(
+            await sql.fetchval(
+                "SELECT count(*) FROM pgqueuer WHERE status = 'queued'"
+                " AND execute_after BETWEEN now() + interval '50 minutes' AND now() + interval '60 minutes'"
+            )
+        )
+
+    async with running(database, calls, submit=ask_for_an_hour):
+        await until(is_postponed)
+
+    assert calls.seen[Step.SUBMIT] == [job_id]
+
+
+async def test_one_failing_item_does_not_hold_up_the_others(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    customer, calls = await open_account(engine, 100), Calls()
+    bad, *good = [await accept_job(engine, customer) for _ in range(6)]
+
+    async def fail_for_one(job_id: UUID) -> None:
+        if job_id == bad:
+            raise RetryLater(3600)
+
+    async def only_the_bad_one_is_left() -> bool:
+        return await queue_items(sql) == {(Step.SUBMIT, bad)}
+
+    async with running(database, calls, submit=fail_for_one):
+        await calls.wait_for(Step.SUBMIT, bad, *good)
+        await until(only_the_bad_one_is_left)
+
+
+async def test_runs_the_jobs_that_the_queue_had_lost_when_it_starts(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    calls = Calls()
+    job_id = await accept_job(engine, await open_account(engine, 100))
+    await sql.execute("DELETE FROM pgqueuer")
+
+    async with running(database, calls, sweep=SweepGenerations(jobs_of(engine))):
+        await calls.wait_for(Step.SUBMIT, job_id)
+
+
+async def test_stopping_waits_for_the_step_that_runs_and_starts_nothing_new(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    customer, calls = await open_account(engine, 100), Calls()
+    running_id, may_end = await accept_job(engine, customer), asyncio.Event()
+    finished: list[UUID] = []
+
+    async def take_long(job_id: UUID) -> None:
+        await may_end.wait()
+        finished.append(job_id)
+
+    async with running(database, calls, submit=take_long) as runner:
+        await calls.wait_for(Step.SUBMIT, running_id)
+
+        stop = asyncio.create_task(runner.stop())
+        await asyncio.sleep(0.1)
+        late_id = await accept_job(engine, customer)
+        await asyncio.sleep(0.7)
+        was_waiting = not stop.done()
+        may_end.set()
+        await stop
+
+    assert was_waiting
+    assert finished == [running_id]
+    assert await queue_items(sql) == {(Step.SUBMIT, late_id)}
+
+
+async def test_an_item_that_a_dead_runner_held_is_run_by_the_next(
+    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "HEARTBEAT_TIMEOUT_SECONDS", 1)
+    calls = Calls()
+    job_id = await accept_job(engine, await open_account(engine, 100))
+    await sql.execute("UPDATE pgqueuer SET status = 'picked', queue_manager_id = $1", uuid4())
+
+    async with running(database, calls):
+        await calls.wait_for(Step.SUBMIT, job_id)
+
+
+async def test_comes_back_after_its_connections_were_killed(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    customer, calls = await open_account(engine, 100), Calls()
+
+    async with running(database, calls) as runner:
+        await wait_until_working(runner)
+        killed = await sql.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'tollgate-runner' AND datname = current_database()"
+        )
+        job_id = await accept_job(engine, customer)
+        await calls.wait_for(Step.SUBMIT, job_id)
+        await wait_until_working(runner)
+
+    assert killed
+
+
+async def test_starts_to_work_once_the_schema_is_there(empty_database: str) -> None:
+    calls = Calls()
+
+    async with open_engine(empty_database) as engine, running(empty_database, calls) as runner:
+        await asyncio.sleep(0.3)
+        was_working = (await runner.check()).ok
+        await migrate(engine)
+        job_id = await accept_job(engine, await open_account(engine, 100))
+        await calls.wait_for(Step.SUBMIT, job_id)
+
+    assert not was_working
+
+
+async def test_comes_back_after_a_sweep_that_failed(engine: AsyncEngine, database: str) -> None:
+    calls, sweeps = Calls(), 0
+    job_id = await accept_job(engine, await open_account(engine, 100))
+
+    async def fail_at_first() -> None:
+        nonlocal sweeps
+        sweeps += 1
+        if sweeps == 1:
+            raise ZeroDivisionError
+
+    async with running(database, calls, sweep=fail_at_first):
+        await calls.wait_for(Step.SUBMIT, job_id)
+
+    assert sweeps >= 2
+
+
+async def test_the_check_is_good_only_while_it_works(database: str) -> None:
+    runner = Runner(database, {Step.SUBMIT: Calls().step(Step.SUBMIT)}, sweep_nothing)
+
+    before = await runner.check()
+    runner.start()
+    await wait_until_working(runner)
+    await runner.stop()
+    after = await runner.check()
+
+    assert (before.name, before.ok, after.ok) == ("runner", False, False)
+
+
+async def test_the_check_is_bad_while_nobody_listens() -> None:
+    async with running("postgresql://postgres@127.0.0.1:1/postgres", Calls()) as runner:
+        await asyncio.sleep(0.3)
+
+        check = await runner.check()
+
+    assert not check.ok
+
+
+async def test_stopping_is_quick_when_nothing_was_started_or_reached(database: str) -> None:
+    unstarted = Runner(database, {}, sweep_nothing)
+    unreached = Runner("postgresql://postgres@127.0.0.1:1/postgres", {}, sweep_nothing)
+    unreached.start()
+    await asyncio.sleep(0.1)
+
+    async with asyncio.timeout(5):
+        await unstarted.stop()
+        await unreached.stop()
+
+
+async def test_giving_up_the_wait_leaves_the_runner_alone(engine: AsyncEngine, database: str) -> None:
+    calls = Calls()
+
+    async with running(database, calls) as runner:
+        await wait_until_working(runner)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(runner.wait(), 0.05)
+
+        job_id = await accept_job(engine, await open_account(engine, 100))
+        await calls.wait_for(Step.SUBMIT, job_id)
