@@ -52,9 +52,7 @@ def test_turns_away_a_key_with_one_character_changed(position: int) -> None:
 
 @settings(deadline=None)
 @given(RANDOM_BYTES, st.integers(0, 52), st.characters())
-def test_turns_away_any_key_with_any_one_character_changed(
-    random_bytes: bytes, position: int, character: str
-) -> None:
+def test_turns_away_any_key_with_any_one_character_changed(random_bytes: bytes, position: int, character: str) -> None:
     key = format_key(random_bytes)
 
     assert is_well_formed(with_character(key, position, character)) is (key[position] == character)

@@ -54,10 +54,11 @@ def test_an_override_changes_its_own_price_and_no_other(name: str, price: int) -
 
 
 @pytest.mark.parametrize(
-    "price", [0, -1, PRICE_TOKENS_MAX + 1, 10**30, 5.0, 0.5, float("inf"), float("nan"), True, False, "5", None, [5], {}]
+    "price",
+    [0, -1, PRICE_TOKENS_MAX + 1, 10**30, 5.0, 0.5, float("inf"), float("nan"), True, False, "5", None, [5], {}],
 )
 def test_refuses_a_price_that_is_no_whole_number_in_range(price: Any) -> None:
-    with pytest.raises(InvalidPrices, match="text_to_image.*whole number from 1 to 1000000000"):
+    with pytest.raises(InvalidPrices, match=r"text_to_image.*whole number from 1 to 1000000000"):
         PriceList({"text_to_image": price})
 
 
@@ -71,9 +72,9 @@ def test_refuses_an_unknown_price_and_lists_the_known_ones(name: str) -> None:
 
 
 def test_every_kind_has_a_model_of_fal_with_its_name() -> None:
-    assert MODEL_IDS == {
-        kind: f"fal-ai/wan-25-preview/{kind.value.lower().replace('_', '-')}" for kind in GenerationKind
-    }
+    expected = {kind: f"fal-ai/wan-25-preview/{kind.value.lower().replace('_', '-')}" for kind in GenerationKind}
+
+    assert expected == MODEL_IDS
 
 
 def test_two_kinds_make_videos() -> None:

@@ -19,7 +19,8 @@ def test_waits_between_half_and_all_of_a_doubling_pause_up_to_a_minute(attempt: 
 def test_spreads_the_attempts_of_many_jobs() -> None:
     delays = [backoff_seconds(4) for _ in range(200)]
 
-    assert min(delays) < 5 < 7 < max(delays)
+    assert min(delays) < 5
+    assert max(delays) > 7
 
 
 @settings(deadline=None)

@@ -66,11 +66,10 @@ def test_the_example_lists_exactly_the_settings(project_dir: Path) -> None:
     assert sorted(listed) == sorted({name.upper() for name in Settings.model_fields} | COMPOSE_NAMES)
 
 
-def test_the_example_explains_or_names_every_group_of_settings(project_dir: Path) -> None:
+def test_every_line_of_the_example_is_a_comment_or_a_setting(project_dir: Path) -> None:
     lines = (project_dir / ".env.example").read_text().splitlines()
 
-    assert all(re.match("#|$|[A-Z_]+=", line) for line in lines)
-    assert not any("=" in line and line.partition("=")[2].startswith(" ") for line in lines if line[:1].isupper())
+    assert [line for line in lines if not re.fullmatch(r"#.*||[A-Z_]+=(\S+)?", line)] == []
 
 
 def test_the_example_says_the_defaults(project_dir: Path, tmp_path: Path) -> None:
@@ -125,7 +124,9 @@ def test_production_refuses_a_missing_or_weak_secret(
     assert message == f"APP_ENV=production: {name} must be set to a secret of at least 32 characters"
 
 
-@pytest.mark.parametrize("value", [None, "", "simulator:simulator", "id:short", "change-me:change-me-change-me-change-me"])
+@pytest.mark.parametrize(
+    "value", [None, "", "simulator:simulator", "id:short", "change-me:change-me-change-me-change-me"]
+)
 def test_production_refuses_a_missing_or_weak_fal_key(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     message = refusal(monkeypatch, production_with("FAL_KEY", value))
 
@@ -134,7 +135,9 @@ def test_production_refuses_a_missing_or_weak_fal_key(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_production_refuses_to_start_without_a_database(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-    assert refusal(monkeypatch, production_with("DATABASE_URL", value)) == "APP_ENV=production: DATABASE_URL must be set"
+    assert (
+        refusal(monkeypatch, production_with("DATABASE_URL", value)) == "APP_ENV=production: DATABASE_URL must be set"
+    )
 
 
 @pytest.mark.parametrize(
@@ -318,7 +321,8 @@ def test_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "mistake", [{"PORT": "x"}, {"FAL_QUEUE_URL": "http://localhost"}, {"DATABASE_URL": PASSWORD}, {"APP_ENV": AUTH_SECRET}]
+    "mistake",
+    [{"PORT": "x"}, {"FAL_QUEUE_URL": "http://localhost"}, {"DATABASE_URL": PASSWORD}, {"APP_ENV": AUTH_SECRET}],
 )
 def test_names_no_secret_in_an_error(monkeypatch: pytest.MonkeyPatch, mistake: Mapping[str, str]) -> None:
     set_all(monkeypatch, {**PRODUCTION, **mistake})

