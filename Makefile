@@ -9,11 +9,15 @@ READY := $(VENV)/.ready
 help: ## Show the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
+# Two first starts at once take turns; the second one finds everything installed.
 $(READY): requirements-dev.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the pinned packages into $(VENV) (once, about a minute) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	@touch $@
+	@if command -v flock > /dev/null; then exec 9> .venv.lock; flock 9; fi; \
+	if [ ! $@ -nt requirements-dev.txt ]; then \
+		echo "Installing the pinned packages into $(VENV) (once, about a minute) ..."; \
+		{ test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt \
+		&& touch $@; \
+	fi
 
 run: $(READY) ## Start everything: PostgreSQL, fal simulator (without FAL_KEY), API on http://127.0.0.1:8000
 	@exec $(BIN)/python -m app serve

@@ -22,7 +22,7 @@ from app.infrastructure.background.runner import Runner
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.postgres.accounts import PostgresAccounts
 from app.infrastructure.postgres.database import open_engine, plain_dsn
-from app.infrastructure.postgres.health import database_check, migrations_check
+from app.infrastructure.postgres.health import backlog_check, database_check, migrations_check
 from app.infrastructure.postgres.jobs import PostgresJobs
 from app.infrastructure.postgres.ledger import PostgresTokens
 from app.infrastructure.settings import RunnerHome, Settings
@@ -65,7 +65,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             sweep,
         )
         checks = [database_check(engine), migrations_check(engine)]
-        checks.append(runner.check if settings.runner is RunnerHome.EMBEDDED else _external_runner_check)
+        checks.append(runner.check if settings.runner is RunnerHome.EMBEDDED else backlog_check(engine))
         issue_first_key = IssueFirstKey(accounts)
         rotate_key = RotateKey(accounts)
         use_cases = UseCases(
@@ -92,10 +92,6 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             health=Health(checks),
         )
         yield Runtime(use_cases, runner)
-
-
-async def _external_runner_check() -> Check:
-    return Check("runner", True, "external: worker processes work on jobs")
 
 
 def _fal_key(settings: Settings) -> str:

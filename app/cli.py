@@ -21,7 +21,7 @@ from tabulate import tabulate
 from app.bootstrap import Runtime, build
 from app.demo import DemoError, run_demo
 from app.domain.errors import DomainError
-from app.domain.ledger import TOPUP_TOKENS_MAX, EntryKind, LedgerEntry
+from app.domain.ledger import EVENT_ID_LENGTH_MAX, TOPUP_TOKENS_MAX, EntryKind, LedgerEntry
 from app.infrastructure.embedded_postgres import EmbeddedPostgresError, embedded_postgres, running_dsn
 from app.infrastructure.fal_simulator import SIMULATOR_KEY, SimulatorError, fal_simulator
 from app.infrastructure.logging import configure_logging
@@ -47,6 +47,7 @@ log = structlog.get_logger(__name__)
 
 DEMO_TOKENS = 1_000
 GRACEFUL_STOP_SECONDS = 20
+BACKLOG = 2048
 
 User = Annotated[UUID, typer.Argument(help="The user's id in your own system (external_user_id).")]
 JobId = Annotated[UUID, typer.Argument(help="The job's id.")]
@@ -66,7 +67,8 @@ def _fail(reason: object) -> NoReturn:
 def _run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False) -> None:
     try:
         settings = load_settings()
-        configure_logging("WARNING" if is_quiet else settings.log_level, as_json=settings.is_production)
+        level = "WARNING" if is_quiet else settings.log_level
+        configure_logging(level, as_json=settings.is_production, secrets=settings.secrets)
         uvloop.run(_interruptible(work(settings)))
     except (SettingsError, EmbeddedPostgresError, SimulatorError, DemoError) as error:
         _fail(error)
@@ -137,6 +139,8 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        # Two bound sockets get along; only one of them may listen.
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         _fail(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another PORT or HOST")
@@ -144,7 +148,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 async def _serve(settings: Settings, listener: socket.socket, *, is_simulated: bool) -> None:
-    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    url = settings.model_copy(update={"port": listener.getsockname()[1]}).base_url
 
     async def announce(runtime: Runtime) -> None:
         if not settings.is_production:
@@ -158,7 +162,7 @@ async def _serve(settings: Settings, listener: socket.socket, *, is_simulated: b
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_STOP_SECONDS,
         timeout_keep_alive=30,
-        backlog=2048,
+        backlog=BACKLOG,
     )
     server = uvicorn.Server(config)
     # uvicorn handles the signals while it serves and raises them again afterwards, when they have had their effect.
@@ -287,10 +291,13 @@ def topup(
     user: User,
     amount: Annotated[int, typer.Argument(min=1, max=TOPUP_TOKENS_MAX, help="Tokens to credit.")],
     event_id: Annotated[
-        str, typer.Option(min=1, help="Credits once for each event id: name the reason, such as a ticket number.")
+        str, typer.Option(help="Credits once for each event id: name the reason, such as a ticket number.")
     ],
 ) -> None:
     """Credit tokens by hand, once for each event id."""
+
+    if not 1 <= len(event_id) <= EVENT_ID_LENGTH_MAX:
+        _fail(f"--event-id must have 1 to {EVENT_ID_LENGTH_MAX} characters")
 
     async def work(runtime: Runtime) -> None:
         await runtime.use_cases.top_up(user, amount, event_id=event_id, source="command-line")

@@ -60,7 +60,7 @@ def _orders() -> list[Order]:
 
 async def run_demo(settings: Settings, console: Console) -> UUID:
     """Returns the demo user. Raises DemoError."""
-    base_url = f"http://{settings.host}:{settings.port}"
+    base_url = settings.base_url
     folder = settings.data_dir / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     user = uuid4()

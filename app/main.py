@@ -18,14 +18,13 @@ def create_app(
     """`on_ready` runs once everything is connected and the runner works. Raises SettingsError."""
     if settings is None:
         settings = load_settings()
-        configure_logging(settings.log_level, as_json=settings.is_production)
+        configure_logging(settings.log_level, as_json=settings.is_production, secrets=settings.secrets)
     chosen = settings
-    running: list[Runtime] = []
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
         async with build(chosen) as runtime:
-            running[:] = [runtime]
+            api.state.use_cases = runtime.use_cases
             if chosen.runner is RunnerHome.EMBEDDED:
                 runtime.runner.start()
             try:
@@ -35,9 +34,4 @@ def create_app(
             finally:
                 await runtime.runner.stop()
 
-    return create_api(
-        lambda: running[0].use_cases,
-        lifespan=lifespan,
-        version=__version__,
-        allow_private_media_urls=not chosen.is_production,
-    )
+    return create_api(lifespan=lifespan, version=__version__, allow_private_media_urls=not chosen.is_production)

@@ -30,6 +30,9 @@ class Journal:
     def record_input(self, key: str, path: Path) -> None:
         self._write({"input": key, "file": path.name})
 
+    def clear(self) -> None:
+        self._file.truncate(0)
+
     def close(self) -> None:
         self._file.close()
 

@@ -82,6 +82,8 @@ class Simulation:
         for store in (self.storage, self._renders, self._input_files):
             store.clear()
         self._start_empty()
+        if self._journal is not None:
+            self._journal.clear()
 
     def now(self) -> float:
         return self._clock()

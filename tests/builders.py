@@ -87,6 +87,7 @@ def new_job(customer: Customer, *, cost_tokens: int = COST_TOKENS, time_limit_se
         model_id=MODEL_IDS[kind],
         parameters={"prompt": "a lighthouse at dawn"},
         cost_tokens=cost_tokens,
+        outputs_requested=1,
         time_limit_seconds=time_limit_seconds,
     )
 
@@ -98,7 +99,7 @@ def provider_request(request_id: str | None = None) -> ProviderRequest:
 
 
 async def accept_job(engine: AsyncEngine, customer: Customer, *, cost_tokens: int = COST_TOKENS) -> UUID:
-    return (await jobs_of(engine).accept(new_job(customer, cost_tokens=cost_tokens))).id
+    return (await jobs_of(engine).accept(new_job(customer, cost_tokens=cost_tokens))).job.id
 
 
 async def claimed_job(engine: AsyncEngine, customer: Customer) -> tuple[UUID, UUID]:

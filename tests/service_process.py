@@ -33,6 +33,7 @@ class ServiceProcess:
         self._command = command
         self._environment = {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(PROJECT_DIR),
             "HOME": str(log.parent),
             "LANG": "C.UTF-8",
             "PORT": str(self.port),
@@ -44,7 +45,8 @@ class ServiceProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "app", self._command],
-                cwd=PROJECT_DIR,
+                # Not in the checkout: a developer's `.env` there may hold a real fal key.
+                cwd=self.log.parent,
                 env=self._environment,
                 stdout=log,
                 stderr=log,

@@ -48,6 +48,7 @@ CREATE TABLE jobs (
     parameters jsonb NOT NULL,
     cost_tokens bigint NOT NULL,
     refunded_tokens bigint NOT NULL DEFAULT 0,
+    outputs_requested integer NOT NULL,
     time_limit_seconds integer NOT NULL,
     status text NOT NULL DEFAULT 'QUEUED',
     is_final boolean NOT NULL GENERATED ALWAYS AS (status IN ('COMPLETED', 'FAILED', 'CANCELED')) STORED,
@@ -63,6 +64,7 @@ CREATE TABLE jobs (
     fal_cancel_url text,
     cancel_requested_at timestamptz,
     cancel_sent_at timestamptz,
+    overdue_noticed_at timestamptz,
     result jsonb,
     late_result jsonb,
     error_code text,
@@ -74,6 +76,7 @@ CREATE TABLE jobs (
     CONSTRAINT jobs_status_known CHECK (status IN (
         'QUEUED', 'SUBMITTING', 'SUBMITTED', 'IN_QUEUE', 'IN_PROGRESS', 'COMPLETED', 'FAILED', 'CANCELED')),
     CONSTRAINT jobs_cost_positive CHECK (cost_tokens > 0),
+    CONSTRAINT jobs_outputs_positive CHECK (outputs_requested > 0),
     CONSTRAINT jobs_time_limit_positive CHECK (time_limit_seconds > 0),
     CONSTRAINT jobs_refund_fits_status CHECK (CASE
         WHEN status IN ('FAILED', 'CANCELED') THEN refunded_tokens = cost_tokens

@@ -71,7 +71,8 @@ class RotateKey:
 class IssueKey:
     """`POST /auth`. Knowing a user's id is never enough to take over the account.
 
-    - With a service secret configured, every call must carry it; it also proves the right to replace a key.
+    - With a service secret configured, every call must carry it (`check_secret`); it also proves the right to
+      replace a key.
     - Without one, a user who never had a key gets the first one, and only the current key can replace it.
 
     Raises ProofRequired, KeyAlreadyIssued.
@@ -81,11 +82,15 @@ class IssueKey:
     rotate: RotateKey
     auth_secret: str | None
 
+    def check_secret(self, given: str | None) -> None:
+        """Raises ProofRequired."""
+        if self.auth_secret is not None and not secrets_match(given, self.auth_secret):
+            raise ProofRequired("Send the service secret in the X-Auth-Secret header.")
+
     async def __call__(
         self, external_user_id: UUID, *, rotate: bool, current_key: str | None, auth_secret: str | None
     ) -> str:
-        if self.auth_secret is not None and not secrets_match(auth_secret, self.auth_secret):
-            raise ProofRequired("Send the service secret in the X-Auth-Secret header.")
+        self.check_secret(auth_secret)
         try:
             return await self.issue_first(external_user_id)
         except KeyAlreadyIssued:

@@ -5,14 +5,15 @@ A step raises RetryLater where the job needs another look; returning means that 
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 import structlog
 
 from app.application.ports import (
-    Claim,
     InProgress,
     InQueue,
     Jobs,
@@ -29,19 +30,22 @@ from app.application.ports import (
     Succeeded,
 )
 from app.domain.errors import DatabaseUnavailable
-from app.domain.generations import JobStatus, Outcome
+from app.domain.generations import JobStatus, Outcome, outcome_of_result
 
 log = structlog.get_logger(__name__)
 
 # The fal client ends its POST within 20 s: an older claim belongs to a process that is gone.
 SUBMIT_LEASE_SECONDS = 30
-RECORD_TRIES_MAX = 60
-RECORD_PAUSE_SECONDS = 0.5
+PERSIST_TRIES_MAX = 1200
+PERSIST_PAUSE_SECONDS = 0.5
 CANCEL_GRACE_SECONDS = 120
 UNKNOWN_LOOK_SECONDS = 10
 BACKOFF_SECONDS_MAX = 60.0
 POLL_SECONDS_MIN = 0.5
 POLL_SECONDS_MAX = 10.0
+
+
+Result = TypeVar("Result")
 
 
 class Step(StrEnum):
@@ -68,6 +72,19 @@ def poll_seconds(age_seconds: float) -> float:
     return min(max(age_seconds / 10, POLL_SECONDS_MIN), POLL_SECONDS_MAX) * random.uniform(0.9, 1.1)
 
 
+async def _persist(operation: Callable[[], Awaitable[Result]]) -> Result:
+    """Repeat an operation that may be repeated until the database takes it, for ten minutes.
+
+    What fal answered is known only here: a database that is away for a moment must not turn it into a mystery.
+    """
+    for _ in range(PERSIST_TRIES_MAX):
+        try:
+            return await operation()
+        except DatabaseUnavailable:
+            await asyncio.sleep(PERSIST_PAUSE_SECONDS)
+    return await operation()
+
+
 @dataclass(frozen=True, slots=True)
 class SubmitGeneration:
     """Claim the job, make the one POST, record what came of it.
@@ -81,47 +98,37 @@ class SubmitGeneration:
 
     async def __call__(self, job_id: UUID) -> None:
         attempt_token = uuid4()
-        claim = await self.jobs.claim(job_id, attempt_token)
+        claim = await _persist(lambda: self.jobs.claim(job_id, attempt_token))
         if claim is None:
             await self._look_after_lost_claim(job_id)
             return
         try:
             request = await self.provider.submit(claim.model_id, claim.kind, claim.parameters)
         except NotSubmitted as error:
-            await self._release(job_id, attempt_token, claim, error)
+            await self._release(job_id, attempt_token, claim.attempt, error)
         except SubmitRefused as error:
             log.warning("generation_refused", job_id=str(job_id), code=error.code)
-            await self.jobs.settle(job_id, Outcome.failed(error.code, error.reason))
+            outcome = Outcome.failed(error.code, error.reason)
+            await _persist(lambda: self.jobs.settle(job_id, outcome))
         except SubmitOutcomeUnknown as error:
-            log.warning("generation_submit_unknown", job_id=str(job_id), reason=str(error))
-            await self.jobs.record_submit_unknown(job_id, attempt_token, str(error))
+            reason = str(error)
+            log.warning("generation_submit_unknown", job_id=str(job_id), reason=reason)
+            await _persist(lambda: self.jobs.record_submit_unknown(job_id, attempt_token, reason))
         else:
             await self._record(job_id, attempt_token, request)
 
-    async def _release(self, job_id: UUID, attempt_token: UUID, claim: Claim, error: NotSubmitted) -> None:
-        delay = max(backoff_seconds(claim.attempt), error.retry_after_seconds or 0)
-        log.info(
-            "generation_submit_postponed",
-            job_id=str(job_id),
-            reason=str(error),
-            delay_seconds=round(delay, 1),
-        )
-        if await self.jobs.release(job_id, attempt_token, str(error)):
-            raise RetryLater(delay)
+    async def _release(self, job_id: UUID, attempt_token: UUID, attempt: int, error: NotSubmitted) -> None:
+        delay = max(backoff_seconds(attempt), error.retry_after_seconds or 0)
+        reason = str(error)
+        log.info("generation_submit_postponed", job_id=str(job_id), reason=reason, delay_seconds=round(delay, 1))
+        await _persist(lambda: self.jobs.release(job_id, attempt_token, reason))
+        raise RetryLater(delay)
 
     async def _record(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> None:
-        """fal works on it now: a database that is away for a moment must not lose the request's id."""
-        for remaining in reversed(range(RECORD_TRIES_MAX)):
-            try:
-                recorded = await self.jobs.record_submission(job_id, attempt_token, request)
-            except DatabaseUnavailable:
-                if not remaining:
-                    raise
-                await asyncio.sleep(RECORD_PAUSE_SECONDS)
-                continue
-            event = "generation_submitted" if recorded else "generation_submission_unclaimed"
-            log.info(event, job_id=str(job_id), fal_request_id=request.id)
-            return
+        # Before the database has it: should everything else be lost, the operator finds the request here.
+        log.info("generation_submitted", job_id=str(job_id), fal_request_id=request.id)
+        if not await _persist(lambda: self.jobs.record_submission(job_id, attempt_token, request)):
+            log.warning("generation_submission_unclaimed", job_id=str(job_id), fal_request_id=request.id)
 
     async def _look_after_lost_claim(self, job_id: UUID) -> None:
         state = await self.jobs.load(job_id)
@@ -151,6 +158,8 @@ class FollowGeneration:
         if state.request is None:
             await self._wait_for_evidence(state)
             return
+        if state.is_overdue and state.seconds_since_overdue_noticed is None:
+            await self.jobs.record_overdue(job_id)
         if (state.cancel_requested or state.is_overdue) and state.seconds_since_cancel_sent is None:
             await self._try_to_cancel(state, state.request)
         await self._observe(state, state.request)
@@ -177,7 +186,7 @@ class FollowGeneration:
             log.info("generation_look_failed", job_id=str(state.id), reason=str(error))
             await self._wait_or_give_up(state, state.status)
             return
-        outcome = _outcome_of(observation)
+        outcome = _outcome_of(observation, state)
         if outcome is not None:
             await self._settle(state, outcome)
             return
@@ -188,12 +197,14 @@ class FollowGeneration:
         await self._wait_or_give_up(state, status)
 
     async def _wait_or_give_up(self, state: JobState, status: JobStatus) -> None:
-        """fal has a grace period to stop: after the time limit, or after a cancel that found the request queued."""
-        was_queued_at_cancel = state.cancel_requested and status is JobStatus.IN_QUEUE
-        grace_seconds_used = max(
-            state.seconds_overdue, (state.seconds_since_cancel_sent or 0) if was_queued_at_cancel else 0
-        )
-        if grace_seconds_used >= CANCEL_GRACE_SECONDS:
+        """fal has a grace period to stop: after the time limit, or after a cancel that found the request queued.
+
+        Both are counted from a look that we made, so that one failed look after a long pause ends nothing.
+        """
+        seconds_used = state.seconds_since_overdue_noticed or 0
+        if state.cancel_requested and status is JobStatus.IN_QUEUE:
+            seconds_used = max(seconds_used, state.seconds_since_cancel_sent or 0)
+        if seconds_used >= CANCEL_GRACE_SECONDS:
             await self._settle(state, self._given_up(state, "timed_out", "fal did not finish within the time limit."))
             return
         raise RetryLater(poll_seconds(state.seconds_since_claim))
@@ -213,10 +224,10 @@ class FollowGeneration:
             )
 
 
-def _outcome_of(observation: Observation) -> Outcome | None:
+def _outcome_of(observation: Observation, state: JobState) -> Outcome | None:
     match observation:
         case Succeeded(result):
-            return Outcome.completed(result)
+            return outcome_of_result(result, cost_tokens=state.cost_tokens, outputs_requested=state.outputs_requested)
         case Rejected(code, reason):
             return Outcome.failed(code, reason)
         case Stopped():
@@ -227,10 +238,14 @@ def _outcome_of(observation: Observation) -> Outcome | None:
 
 @dataclass(frozen=True, slots=True)
 class SweepGenerations:
-    """Find unfinished jobs that no queue item looks after, whatever lost it, and queue them again."""
+    """Find unfinished jobs that no queue item looks after, whatever lost it, and queue them again.
+
+    Forgets idempotency keys that have served their time, too.
+    """
 
     jobs: Jobs
 
     async def __call__(self) -> None:
         for job_id in await self.jobs.requeue_lost():
             log.warning("generation_requeued", job_id=str(job_id))
+        await self.jobs.forget_idempotency_keys()

@@ -1,4 +1,6 @@
 import asyncio
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +10,9 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from app.application.execution import FollowGeneration, RetryLater
-from app.application.ports import Jobs
-from app.domain.catalogue import MODEL_IDS, GenerationKind, PriceList
-from app.domain.generations import Job, NewJob
+from app.application.ports import Accepted, Jobs
+from app.domain.catalogue import MODEL_IDS, GenerationKind, PriceList, outputs_requested
+from app.domain.generations import IdempotencyKey, Job, NewJob
 
 log = structlog.get_logger(__name__)
 
@@ -31,14 +33,25 @@ class TimeLimits:
 
 @dataclass(frozen=True, slots=True)
 class StartGeneration:
-    """Price the job, debit the tokens, store and queue it: all or nothing. Raises InsufficientBalance."""
+    """Price the job, debit the tokens, store and queue it: all or nothing.
+
+    The same idempotency key with the same request leads to the same job, and debits once.
+    Raises InsufficientBalance, IdempotencyKeyReused, IdempotencyKeyInUse.
+    """
 
     jobs: Jobs
     prices: PriceList
     time_limits: TimeLimits
 
-    async def __call__(self, account_id: UUID, kind: GenerationKind, parameters: Mapping[str, Any]) -> Job:
-        job = await self.jobs.accept(
+    async def __call__(
+        self,
+        account_id: UUID,
+        kind: GenerationKind,
+        parameters: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+    ) -> Accepted:
+        accepted = await self.jobs.accept(
             NewJob(
                 id=uuid7(),
                 account_id=account_id,
@@ -46,11 +59,22 @@ class StartGeneration:
                 model_id=MODEL_IDS[kind],
                 parameters=parameters,
                 cost_tokens=self.prices.cost_tokens(kind, parameters),
+                outputs_requested=outputs_requested(parameters),
                 time_limit_seconds=self.time_limits.seconds_for(kind),
-            )
+            ),
+            None if idempotency_key is None else IdempotencyKey(idempotency_key, fingerprint_of(kind, parameters)),
         )
-        log.info("generation_accepted", job_id=str(job.id), kind=kind.value, cost_tokens=job.cost_tokens)
-        return job
+        log.info(
+            "generation_replayed" if accepted.is_replay else "generation_accepted",
+            job_id=str(accepted.job.id),
+            kind=kind.value,
+            cost_tokens=accepted.job.cost_tokens,
+        )
+        return accepted
+
+
+def fingerprint_of(kind: GenerationKind, parameters: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps([kind.value, parameters], sort_keys=True).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

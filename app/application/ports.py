@@ -10,7 +10,7 @@ from uuid import UUID
 
 from app.domain.accounts import Account, StoredKey
 from app.domain.catalogue import GenerationKind
-from app.domain.generations import Job, JobStatus, NewJob, Outcome
+from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob, Outcome
 from app.domain.ledger import LedgerEntry, PaymentEvent, Violation
 
 
@@ -44,8 +44,10 @@ class Tokens(Protocol):
         """
         ...
 
-    async def entries(self, external_user_id: UUID, *, limit: int) -> Sequence[LedgerEntry]:
-        """Newest first."""
+    async def entries(
+        self, external_user_id: UUID, *, limit: int, before_seq: int | None = None
+    ) -> Sequence[LedgerEntry]:
+        """Newest first; `before_seq` goes on where an earlier page ended."""
         ...
 
     async def violations(self) -> Sequence[Violation]:
@@ -83,21 +85,27 @@ class JobState:
     attempt_token: UUID | None
     request: ProviderRequest | None
     cancel_requested: bool
+    cost_tokens: int
+    outputs_requested: int
     seconds_since_claim: float
     seconds_since_cancel_sent: float | None
     is_submit_unknown: bool
-    seconds_overdue: float
+    is_overdue: bool
+    seconds_since_overdue_noticed: float | None
 
-    @property
-    def is_overdue(self) -> bool:
-        return self.seconds_overdue >= 0
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    job: Job
+    is_replay: bool
 
 
 class Jobs(Protocol):
-    async def accept(self, job: NewJob) -> Job:
-        """Debit the cost, store the job and its queue item. Atomic; committed when this returns.
+    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
+        """Debit the cost, store the job, its idempotency key and its queue item. Atomic; committed when it returns.
 
-        Raises InsufficientBalance; nothing is written. Locks the account row.
+        Raises InsufficientBalance, IdempotencyKeyReused, IdempotencyKeyInUse; nothing is written then.
+        Locks the account row.
         """
         ...
 
@@ -117,7 +125,10 @@ class Jobs(Protocol):
         ...
 
     async def claim(self, job_id: UUID, attempt_token: UUID) -> Claim | None:
-        """QUEUED → SUBMITTING, with a new attempt. None: the job is not waiting to be submitted."""
+        """QUEUED → SUBMITTING, with a new attempt. None: the job is not waiting to be submitted.
+
+        May be repeated with the same token where the answer was lost.
+        """
         ...
 
     async def release(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
@@ -138,6 +149,10 @@ class Jobs(Protocol):
 
     async def record_cancel_sent(self, job_id: UUID) -> None: ...
 
+    async def record_overdue(self, job_id: UUID) -> None:
+        """The first look after the deadline: fal's period of grace begins."""
+        ...
+
     async def settle(self, job_id: UUID, outcome: Outcome) -> bool:
         """The one way into a final status, with the refund that belongs to it. Atomic.
 
@@ -151,6 +166,10 @@ class Jobs(Protocol):
 
     async def inspect(self, job_id: UUID) -> Mapping[str, Any]:
         """Everything stored of the job, by column, for the operator. Raises JobNotFound."""
+        ...
+
+    async def forget_idempotency_keys(self) -> int:
+        """Drop those of final jobs that are older than a day; how many."""
         ...
 
     async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:

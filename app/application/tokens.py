@@ -60,5 +60,7 @@ class ListLedgerEntries:
 
     tokens: Tokens
 
-    async def __call__(self, external_user_id: UUID, *, limit: int) -> Sequence[LedgerEntry]:
-        return await self.tokens.entries(external_user_id, limit=limit)
+    async def __call__(
+        self, external_user_id: UUID, *, limit: int, before_seq: int | None = None
+    ) -> Sequence[LedgerEntry]:
+        return await self.tokens.entries(external_user_id, limit=limit, before_seq=before_seq)

@@ -38,6 +38,10 @@ DEFAULT_PRICES: Mapping[str, int] = {
 }
 
 
+def outputs_requested(parameters: Mapping[str, Any]) -> int:
+    return int(parameters.get("num_images", 1))
+
+
 @dataclass(frozen=True, slots=True)
 class PriceList:
     """Tokens per image, or per video of a given length. `overrides` replaces single prices.
@@ -58,7 +62,7 @@ class PriceList:
         name = kind.value.lower()
         if kind.is_video:
             return self._price(f"{name}_{parameters.get('duration', 5)}s")
-        return self._price(name) * int(parameters.get("num_images", 1))
+        return self._price(name) * outputs_requested(parameters)
 
     def _price(self, name: str) -> int:
         price = self.overrides.get(name)

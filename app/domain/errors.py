@@ -13,8 +13,10 @@ DomainError
 ├─ Conflict
 │  ├─ KeyAlreadyIssued
 │  ├─ PaymentEventConflict     a known event id with another account or amount
+│  ├─ IdempotencyKeyInUse      the first request with this key is still being served
 │  └─ BalanceLimitExceeded
 ├─ PaymentEventIdRequired
+├─ IdempotencyKeyReused        a known key with another request
 ├─ InvalidPrices               the price list that the operator gave cannot be used
 └─ Unavailable
    └─ DatabaseUnavailable
@@ -95,6 +97,16 @@ class KeyAlreadyIssued(Conflict):
 class PaymentEventConflict(Conflict):
     code = "payment_event_conflict"
     default_detail = "This event id was already used for another user or amount. Nothing was credited."
+
+
+class IdempotencyKeyInUse(Conflict):
+    code = "idempotency_key_in_use"
+    default_detail = "A request with this Idempotency-Key is being served right now. Ask again in a second."
+
+
+class IdempotencyKeyReused(DomainError):
+    code = "idempotency_key_reused"
+    default_detail = "This Idempotency-Key was already used for another request. Nothing was done."
 
 
 class BalanceLimitExceeded(Conflict):

@@ -60,6 +60,20 @@ class PublicStatus(StrEnum):
     CANCELED = "CANCELED"
 
 
+class BillingOutcome(StrEnum):
+    CHARGED = "charged"
+    PARTIALLY_CHARGED = "partially_charged"
+    NOT_CHARGED = "not_charged"
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    charged_tokens: int
+    refunded_tokens: int
+    outcome: BillingOutcome
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class NewJob:
     id: UUID
@@ -68,7 +82,16 @@ class NewJob:
     model_id: str
     parameters: Mapping[str, Any]
     cost_tokens: int
+    outputs_requested: int
     time_limit_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """The caller's own name for a request, and the SHA-256 of what it asked for."""
+
+    key: str
+    fingerprint: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +106,24 @@ class Job:
     result: Mapping[str, Any] | None
     error_code: str | None
     error_message: str | None
+    status_reason: str | None
     cancel_requested_at: datetime | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def billing(self) -> "Billing | None":
+        """None until the job is final."""
+        if not self.status.is_final:
+            return None
+        charged = self.cost_tokens - self.refunded_tokens
+        if charged == 0:
+            return Billing(0, self.refunded_tokens, BillingOutcome.NOT_CHARGED, "There is no result.")
+        if self.refunded_tokens:
+            return Billing(
+                charged, self.refunded_tokens, BillingOutcome.PARTIALLY_CHARGED, "Some outputs were not delivered."
+            )
+        return Billing(charged, 0, BillingOutcome.CHARGED, "Everything was delivered.")
 
     @property
     def public_status(self) -> PublicStatus:
@@ -98,16 +136,17 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ends. A job without a result gives all its tokens back."""
+    """How a job ends. A job without a result gives all its tokens back, whatever `refunded_tokens` says."""
 
     status: JobStatus
     result: Mapping[str, Any] | None = None
     error_code: str | None = None
     error_message: str | None = None
+    refunded_tokens: int = 0
 
     @classmethod
-    def completed(cls, result: Mapping[str, Any]) -> "Outcome":
-        return cls(JobStatus.COMPLETED, result=result)
+    def completed(cls, result: Mapping[str, Any], refunded_tokens: int = 0) -> "Outcome":
+        return cls(JobStatus.COMPLETED, result, refunded_tokens=refunded_tokens)
 
     @classmethod
     def failed(cls, code: str, reason: str) -> "Outcome":
@@ -120,3 +159,15 @@ class Outcome:
             error_code="canceled",
             error_message="The job was canceled. Nothing was charged.",
         )
+
+
+def outcome_of_result(result: Mapping[str, Any], *, cost_tokens: int, outputs_requested: int) -> Outcome:
+    """Charge what was delivered. An output that fal's safety checker blanked, or that is missing, is refunded."""
+    images = result.get("images")
+    produced = len(images) if isinstance(images, list) else 1
+    flags = result.get("has_nsfw_concepts")
+    blanked = sum(flag is True for flag in flags[:produced]) if isinstance(flags, list) else int(flags is True)
+    delivered = min(produced - blanked, outputs_requested)
+    if delivered <= 0:
+        return Outcome.failed("no_output", "The safety checker withheld everything that was generated.")
+    return Outcome.completed(result, (outputs_requested - delivered) * (cost_tokens // outputs_requested))

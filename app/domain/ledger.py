@@ -8,6 +8,7 @@ from uuid import UUID
 # The largest integer that every JSON reader keeps exactly (RFC 8259, section 6).
 BALANCE_TOKENS_MAX = 2**53 - 1
 TOPUP_TOKENS_MAX = 10**12
+EVENT_ID_LENGTH_MAX = 255
 
 
 class EntryKind(StrEnum):
@@ -18,6 +19,9 @@ class EntryKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
+    """`seq` numbers the entries of an account from 1, without a gap."""
+
+    seq: int
     kind: EntryKind
     amount: int
     balance_after: int

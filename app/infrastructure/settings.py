@@ -2,6 +2,7 @@
 
 import json
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -11,10 +12,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.domain.catalogue import PriceList
 from app.domain.errors import InvalidPrices
+from app.infrastructure.fal.urls import QueueUrls, checked_key
 
 SECRET_LENGTH_MIN = 32
 FAL_QUEUE_URL = "https://queue.fal.run"
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 FAL_REST_URL = "https://rest.fal.ai"
 # For a laptop only; production refuses it.
 DEVELOPMENT_WEBHOOK_SECRET = "development-webhook-secret"  # noqa: S105
@@ -35,9 +36,24 @@ class SettingsError(Exception):
 
 
 def _without_trailing_slash(url: str) -> str:
-    if not url.startswith(("https://", "http://")):
-        raise ValueError("must start with https:// or http://")
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise ValueError("must start with https:// or http:// and name a host")
     return url.rstrip("/")
+
+
+def _is_this_machine(url: str) -> bool:
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(mapped.is_loopback or mapped.is_unspecified)
 
 
 Url = Annotated[str, AfterValidator(_without_trailing_slash)]
@@ -88,7 +104,7 @@ class Settings(BaseSettings):
             return value
         try:
             overrides = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError("is not valid JSON") from None
         if not isinstance(overrides, dict):
             raise ValueError('must be a JSON object such as {"text_to_image": 5}')
@@ -101,20 +117,30 @@ class Settings(BaseSettings):
     @classmethod
     def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
         schemes = ("postgresql://", "postgresql+asyncpg://", "postgres://")
-        if value is not None and not value.get_secret_value().startswith(schemes):
-            raise ValueError("must be a PostgreSQL URL, postgresql://user:password@host:5432/database")
+        if value is None:
+            return None
+        try:
+            # A password with a slash or an @ in it ends up in the wrong part, where messages would quote it.
+            port = urlsplit(value.get_secret_value()).port
+        except ValueError:
+            port = -1
+        if port == -1 or not value.get_secret_value().startswith(schemes):
+            raise ValueError(
+                "must be a PostgreSQL URL, postgresql://user:password@host:5432/database, "
+                "with special characters of the password percent-encoded"
+            )
         return value
 
     @field_validator("fal_key")
     @classmethod
     def _is_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        stripped = value.get_secret_value().strip()
-        key_id, _, secret = stripped.partition(":")
-        if not key_id or not secret or not stripped.isprintable() or " " in stripped:
-            raise ValueError("must look like <key id>:<key secret>")
-        return SecretStr(stripped)
+        return None if value is None else SecretStr(checked_key(value.get_secret_value()))
+
+    @field_validator("fal_queue_url")
+    @classmethod
+    def _is_queue(cls, value: str) -> str:
+        QueueUrls(value)
+        return value
 
     @model_validator(mode="after")
     def _safe_in_production(self) -> Self:
@@ -127,13 +153,25 @@ class Settings(BaseSettings):
         ]
         if not _is_strong(self.fal_key):
             problems.append("FAL_KEY must be set to the key of your fal.ai account")
-        if urlsplit(self.fal_queue_url).hostname in LOOPBACK_HOSTS:
+        if _is_this_machine(self.fal_queue_url):
             problems.append("FAL_QUEUE_URL must not be the simulator")
         if self.database_url is None:
             problems.append("DATABASE_URL must be set")
         if problems:
             raise ValueError("APP_ENV=production: " + "; ".join(problems))
         return self
+
+    @property
+    def base_url(self) -> str:
+        """Where the service answers on this machine."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def secrets(self) -> list[str]:
+        """Whatever must never be logged."""
+        given = (self.database_url, self.auth_secret, self.payment_webhook_secret, self.fal_key)
+        return [secret.get_secret_value() for secret in given if secret is not None]
 
     @property
     def is_production(self) -> bool:

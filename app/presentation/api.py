@@ -1,5 +1,4 @@
 import functools
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -7,7 +6,6 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
-from app.application.use_cases import UseCases
 from app.presentation import documentation
 from app.presentation.errors import EXCEPTION_HANDLERS
 from app.presentation.middleware import HeaderSizeLimit, RequestContext
@@ -33,7 +31,6 @@ _REQUEST_MODELS = (
 
 
 def create_api(
-    use_cases: Callable[[], UseCases],
     *,
     version: str,
     lifespan: Lifespan[FastAPI] | None = None,
@@ -41,7 +38,7 @@ def create_api(
 ) -> FastAPI:
     """The web application around the use cases.
 
-    `use_cases` is called by each request: they exist once the lifespan has started what they need.
+    The lifespan sets `state.use_cases`, once what they need has started.
     `allow_private_media_urls` lets `*_url` fields name http on loopback, where the simulator keeps its media.
     """
     api = FastAPIOffline(
@@ -58,7 +55,6 @@ def create_api(
         swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
     )
     context: ValidationContext = {"allow_private_media_urls": allow_private_media_urls}
-    api.state.use_cases = use_cases
     api.state.validation_context = context
     for router in (accounts.router, topup.router, generations.router, system.router):
         # include_router would match every request twice more, a quarter of the time that a request takes.

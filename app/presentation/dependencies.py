@@ -12,6 +12,8 @@ from fastapi.security.base import SecurityBase
 from app.application.use_cases import UseCases
 from app.domain.accounts import Account
 from app.domain.errors import JobNotFound
+from app.presentation.errors import InvalidRequest
+from app.presentation.field_errors import field_error
 from app.presentation.schemas.fields import parse_uuid
 
 _api_key_header = APIKeyHeader(
@@ -30,12 +32,26 @@ _webhook_secret_header = APIKeyHeader(
     description="The secret that the payment provider and the operator share (`PAYMENT_WEBHOOK_SECRET`).",
 )
 
+
+class _Service(SecurityBase):
+    """What `POST /auth` needs before its body is looked at; the value itself, for the proof of a rotation."""
+
+    def __init__(self) -> None:
+        self.model = _auth_secret_header.model
+        self.scheme_name = _auth_secret_header.scheme_name
+
+    async def __call__(self, request: Request) -> str | None:
+        given = request.headers.get("X-Auth-Secret")
+        use_cases_of(request).issue_key.check_secret(given)
+        return given
+
+
 ApiKey = Annotated[str | None, Security(_api_key_header)]
-AuthSecret = Annotated[str | None, Security(_auth_secret_header)]
+AuthSecret = Annotated[str | None, Security(_Service())]
 
 
 def use_cases_of(request: Request) -> UseCases:
-    use_cases: UseCases = request.app.state.use_cases()
+    use_cases: UseCases = request.app.state.use_cases
     return use_cases
 
 
@@ -61,6 +77,13 @@ class _PaymentProvider(SecurityBase):
 
 CurrentAccount = Annotated[Account, Security(_AccountOfKey())]
 authenticate_payment_provider = Security(_PaymentProvider())
+
+
+def refuse_repeated(request: Request, header: str) -> None:
+    """Two values would name two things; picking one of them is not ours to do. Raises InvalidRequest."""
+    if len(request.headers.getlist(header)) > 1:
+        raise InvalidRequest([field_error("repeated_header", header)])
+
 
 JobId = Annotated[str, Path(description="From the answer that accepted the job.", json_schema_extra={"format": "uuid"})]
 

@@ -13,6 +13,8 @@ from starlette.types import Scope
 from app.domain.errors import (
     Conflict,
     DomainError,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
     InsufficientBalance,
     InvalidPrices,
     JobFinished,
@@ -21,7 +23,7 @@ from app.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
-from app.presentation.field_errors import FieldError, field_errors
+from app.presentation.field_errors import FieldError, field_error, field_errors
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -32,6 +34,7 @@ STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
     JobFinished: 400,
     Conflict: 409,
     PaymentEventIdRequired: 400,
+    IdempotencyKeyReused: 422,
     # A price list is read before the service starts: no request can cause it.
     InvalidPrices: 500,
     Unavailable: 503,
@@ -149,7 +152,11 @@ def problem(
 
 
 async def _answer_domain_error(request: Request, error: DomainError) -> Response:
-    return problem(request.scope, status_of(type(error)), error.code, error.detail)
+    if isinstance(error, IdempotencyKeyReused):
+        errors = [field_error(error.code, "Idempotency-Key")]
+        return problem(request.scope, status_of(type(error)), error.code, error.detail, errors=errors)
+    headers = {"Retry-After": "1"} if isinstance(error, IdempotencyKeyInUse) else {}
+    return problem(request.scope, status_of(type(error)), error.code, error.detail, headers=headers)
 
 
 async def _answer_refused_request(request: Request, error: RefusedRequest) -> Response:

@@ -39,6 +39,11 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
     "too_long": ("too_many", "This must have at most {max_length} item(s)."),
     "model_type": ("not_an_object", "This must be a JSON object."),
     "not_a_uuid": ("not_a_uuid", "This must be a UUID like 0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b."),
+    "idempotency_key_reused": (
+        "idempotency_key_reused",
+        "This key names another request already; send a new one for a new request.",
+    ),
+    "invalid_cursor": ("invalid_cursor", "This must be the next_cursor of an earlier page."),
     "repeated_header": ("repeated_header", "Send this header once."),
     "url_not_allowed": (
         "url_not_allowed",

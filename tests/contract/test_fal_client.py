@@ -73,7 +73,7 @@ async def submit(client: Provider, **parameters: Any) -> ProviderRequest:
 
 @pytest.mark.parametrize("key", ["", "secret", "id:", ":secret", "id:sec ret", "id:se\ncret", "a:b:c", "id:gehéim"])
 async def test_refuses_a_key_of_another_form(key: str) -> None:
-    with pytest.raises(ValueError, match="form id:secret"):
+    with pytest.raises(ValueError, match="must look like <key id>:<key secret>"):
         async with FalClient.open(queue_url="http://127.0.0.1:1", key=key):
             pass
 

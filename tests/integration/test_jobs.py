@@ -66,7 +66,7 @@ async def test_accepting_debits_stores_and_queues(engine: AsyncEngine, sql: Conn
     customer = await open_account(engine, 12)
     asked = new_job(customer, cost_tokens=5)
 
-    job = await jobs_of(engine).accept(asked)
+    job = (await jobs_of(engine).accept(asked)).job
 
     assert (job.id, job.kind, job.model_id, job.cost_tokens) == (asked.id, asked.kind, asked.model_id, 5)
     assert job.public_status is PublicStatus.QUEUED
@@ -125,7 +125,7 @@ async def test_accepts_as_many_as_the_balance_pays_for_when_30_come_at_once(
     outcomes = await asyncio.gather(*(jobs_of(crowd).accept(job) for job in asked), return_exceptions=True)
 
     refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    accepted = {outcome.id for outcome in outcomes if not isinstance(outcome, BaseException)}
+    accepted = {outcome.job.id for outcome in outcomes if not isinstance(outcome, BaseException)}
     assert [type(each) for each in refused] == [InsufficientBalance] * 20
     assert len(accepted) == 10
     assert {row["id"] for row in await sql.fetch("SELECT id FROM jobs")} == accepted

@@ -74,8 +74,9 @@ def entry(kind: str, amount: str, job: str, account: str = "{account}") -> str:
 
 def job(cost: str = "5", job_id: str = "{new}") -> str:
     return (
-        "INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, time_limit_seconds)"
-        f" VALUES ({job_id}, {{account}}, 'TEXT_TO_IMAGE', 'model', '{{{{}}}}', {cost}, 60);"
+        "INSERT INTO jobs"
+        " (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)"
+        f" VALUES ({job_id}, {{account}}, 'TEXT_TO_IMAGE', 'model', '{{{{}}}}', {cost}, 1, 60);"
     )
 
 
@@ -136,12 +137,14 @@ ATTACKS: dict[str, tuple[str, Refusal]] = {
     "a job born failed": (
         job()
         .replace("cost_tokens,", "cost_tokens, status, error_code, refunded_tokens,")
-        .replace(" 5, 60)", " 5, 'FAILED', 'refused', 5, 60)")
+        .replace(" 5, 1, 60)", " 5, 'FAILED', 'refused', 5, 1, 60)")
         + entry("DEBIT", "5", "{new}"),
         forbidden("INSERT", "jobs"),
     ),
     "a job born completed": (
-        job().replace("cost_tokens,", "cost_tokens, status, result,").replace(" 5, 60)", " 5, 'COMPLETED', '1', 60)")
+        job()
+        .replace("cost_tokens,", "cost_tokens, status, result,")
+        .replace(" 5, 1, 60)", " 5, 'COMPLETED', '1', 1, 60)")
         + entry("DEBIT", "5", "{new}"),
         forbidden("INSERT", "jobs"),
     ),

@@ -17,7 +17,7 @@ from app.application.generations import (
     StartGeneration,
     TimeLimits,
 )
-from app.application.ports import Check, Jobs, Provider, Tokens
+from app.application.ports import Accepted, Check, Jobs, Provider, Tokens
 from app.application.tokens import AuthenticatePaymentProvider, TopUp
 from app.application.use_cases import UseCases
 from app.domain.accounts import Account, StoredKey
@@ -29,7 +29,7 @@ from app.domain.errors import (
     JobNotFound,
     PaymentEventConflict,
 )
-from app.domain.generations import Job, JobStatus, NewJob
+from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob
 from app.domain.ledger import BALANCE_TOKENS_MAX, PaymentEvent
 from app.presentation.api import create_api
 
@@ -102,13 +102,14 @@ class JobsInMemory:
     accepted: list[NewJob] = field(default_factory=list)
     looked_up: list[UUID] = field(default_factory=list)
 
-    async def accept(self, job: NewJob) -> Job:
+    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
         account = next(account for account in self.accounts.accounts.values() if account.id == job.account_id)
         if account.balance_tokens < job.cost_tokens:
             raise InsufficientBalance
         self.accounts.add_tokens(account.id, -job.cost_tokens)
         self.accepted.append(job)
-        return self.add(account.id, id=job.id, kind=job.kind, model_id=job.model_id, cost_tokens=job.cost_tokens)
+        stored = self.add(account.id, id=job.id, kind=job.kind, model_id=job.model_id, cost_tokens=job.cost_tokens)
+        return Accepted(stored, is_replay=False)
 
     def add(self, account_id: UUID, **changes: Any) -> Job:
         job = a_job(**changes)
@@ -173,7 +174,8 @@ class World:
         return UseCases(**(dict.fromkeys((field.name for field in fields(UseCases)), cast(Any, None)) | reachable))
 
     def client(self, *, allow_private_media_urls: bool = False) -> httpx.AsyncClient:
-        api = create_api(self.use_cases, version="1.2.3", allow_private_media_urls=allow_private_media_urls)
+        api = create_api(version="1.2.3", allow_private_media_urls=allow_private_media_urls)
+        api.state.use_cases = self.use_cases()
         return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate")
 
     async def a_user(self, tokens: int = 0) -> tuple[Account, dict[str, str]]:
@@ -208,6 +210,7 @@ def a_job(**changes: Any) -> Job:
         result=None,
         error_code=None,
         error_message=None,
+        status_reason=None,
         cancel_requested_at=None,
         created_at=NOW,
         updated_at=NOW,

@@ -23,6 +23,7 @@ def job(status: JobStatus, *, cancel_requested: bool) -> Job:
         result=None,
         error_code=None,
         error_message=None,
+        status_reason=None,
         cancel_requested_at=NOW if cancel_requested else None,
         created_at=NOW,
         updated_at=NOW,

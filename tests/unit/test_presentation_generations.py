@@ -215,6 +215,13 @@ async def test_shows_a_job() -> None:
         "result": {"images": [{"url": "https://v3b.fal.media/fox.png"}]},
         "error_code": None,
         "error_message": None,
+        "status_reason": None,
+        "billing": {
+            "charged_tokens": 5,
+            "refunded_tokens": 0,
+            "outcome": "charged",
+            "reason": "Everything was delivered.",
+        },
         "created_at": "2026-11-23T10:15:30.123456Z",
         "updated_at": "2026-11-23T10:15:40.123456Z",
     }

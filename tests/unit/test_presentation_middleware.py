@@ -86,7 +86,8 @@ async def test_binds_the_request_id_for_what_is_logged_meanwhile_and_no_longer()
 
 
 async def test_ends_an_answer_that_breaks_after_it_has_begun_without_a_second_one() -> None:
-    api = create_api(World().use_cases, version="1")
+    api = create_api(version="1")
+    api.state.use_cases = World().use_cases()
     sent: list[str] = []
 
     async def break_after_the_first_chunk() -> AsyncIterator[bytes]:
@@ -126,7 +127,9 @@ async def test_logs_no_failure_when_the_client_goes_away_before_its_body_is_comp
     scope = {"type": "http", "method": "POST", "path": "/auth", "headers": headers, "query_string": b""}
 
     with capture_logs() as logs:
-        await create_api(World().use_cases, version="1")(scope, messages().__anext__, send)
+        api = create_api(version="1")
+        api.state.use_cases = World().use_cases()
+        await api(scope, messages().__anext__, send)
 
     assert [(entry["event"], entry["status"]) for entry in logs] == [("request_served", 499)]
     assert sent == []

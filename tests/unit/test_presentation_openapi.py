@@ -11,7 +11,7 @@ from app.presentation.json_bodies import JsonBody
 from app.presentation.routers import accounts, generations, system, topup
 from tests.unit.presentation_stand_ins import World
 
-DOCUMENT = create_api(World().use_cases, version="1.2.3").openapi()
+DOCUMENT = create_api(version="1.2.3").openapi()
 OPERATIONS: dict[str, dict[str, Any]] = {
     operation["operationId"]: operation for path in DOCUMENT["paths"].values() for operation in path.values()
 }
@@ -29,11 +29,12 @@ def test_documents_every_route_and_its_answers() -> None:
     assert {name: sorted(operation["responses"]) for name, operation in OPERATIONS.items()} == {
         "issue_key": ["201", "400", "401", "409", "413", "415", "422", "503"],
         "get_balance": ["200", "401", "503"],
+        "list_ledger_entries": ["200", "401", "422", "503"],
         "top_up": ["200", "400", "401", "409", "413", "415", "422", "503"],
-        "start_text_to_image": ["202", "400", "401", "402", "413", "415", "422", "503"],
-        "start_image_to_image": ["202", "400", "401", "402", "413", "415", "422", "503"],
-        "start_text_to_video": ["202", "400", "401", "402", "413", "415", "422", "503"],
-        "start_image_to_video": ["202", "400", "401", "402", "413", "415", "422", "503"],
+        "start_text_to_image": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
+        "start_image_to_image": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
+        "start_text_to_video": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
+        "start_image_to_video": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
         "list_generations": ["200", "401", "422", "503"],
         "get_generation": ["200", "401", "404", "503"],
         "cancel_generation": ["200", "400", "401", "404", "503"],
@@ -61,7 +62,7 @@ def test_says_how_to_authenticate() -> None:
     needed = {name: operation.get("security", []) for name, operation in OPERATIONS.items()}
     key: list[dict[str, list[str]]] = [{"ApiKey": []}]
 
-    assert needed.pop("issue_key") == [*key, {"AuthSecret": []}, {}]
+    assert needed.pop("issue_key") == [{"AuthSecret": []}, *key, {}]
     assert needed.pop("top_up") == [{"WebhookSecret": []}]
     assert needed.pop("get_health") == needed.pop("get_readiness") == []
     assert all(security == key for security in needed.values())
@@ -121,7 +122,7 @@ def test_gives_examples_of_answers_that_the_service_gives() -> None:
 
 
 def test_is_the_same_each_time_and_carries_the_version() -> None:
-    again = create_api(World().use_cases, version="1.2.3").openapi()
+    again = create_api(version="1.2.3").openapi()
 
     assert json.dumps(again) == json.dumps(DOCUMENT)
     assert DOCUMENT["info"]["version"] == "1.2.3"

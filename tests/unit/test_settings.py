@@ -249,13 +249,15 @@ def test_takes_every_form_of_a_postgresql_url(
         f"sqlite:///{PASSWORD}",
         f"host=localhost password={PASSWORD}",
         f"postgresql+psycopg://user:{PASSWORD}@host/name",
+        f"postgresql://user:{PASSWORD}/with-a-slash@host/name",
         PASSWORD,
     ],
 )
 def test_refuses_another_database_without_repeating_what_was_given(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     message = refusal(monkeypatch, {"DATABASE_URL": url})
 
-    assert message == "DATABASE_URL: must be a PostgreSQL URL, postgresql://user:password@host:5432/database"
+    assert message.startswith("DATABASE_URL: must be a PostgreSQL URL, postgresql://user:password@host:5432/database,")
+    assert PASSWORD not in message
 
 
 @pytest.mark.parametrize("value", ["id:secret", " id:secret", "id:secret\n", "\tid:secret \r\n"])

@@ -1,18 +1,19 @@
-"""PgQueuer's managers around the steps of a job. Nothing outside this package knows the library."""
+"""PgQueuer's queue manager around the steps of a job. Nothing outside this package knows the library."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import structlog
-from pgqueuer.applications import PgQueuer
+from pgqueuer.adapters.drivers.asyncpg import AsyncpgPoolDriver
 from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job as QueueItem
-from pgqueuer.models import Schedule
+from pgqueuer.qm import QueueManager
+from pgqueuer.queries import Queries
 
 from app.application.execution import RetryLater, Step, backoff_seconds
 from app.application.ports import Check
@@ -23,14 +24,19 @@ StepHandler = Callable[[UUID], Awaitable[None]]
 
 # A dead worker's items are taken over after this; a live one beats twice within it.
 HEARTBEAT_TIMEOUT_SECONDS = 10
-# NOTIFY is only a hint: without one, new items are seen after this.
-DEQUEUE_TIMEOUT_SECONDS = 5
+# How long the manager sleeps when it knows of nothing to do. It does not hear of an item that comes back while it
+# decides to sleep, so this is also how late the next look at a job may be.
+DEQUEUE_TIMEOUT_SECONDS = 0.5
 BATCH_SIZE = 32
 CONCURRENT_STEPS_MAX = 128
+# A submission holds its input in memory, two pictures of 5 MiB at the most and their copies on the way.
+CONCURRENT_SUBMITS_MAX = 16
 POOL_SIZE = 4
+POOL_CLOSE_SECONDS_MAX = 5
 RESTART_SECONDS_MIN = 0.5
 RESTART_SECONDS_MAX = 5.0
-# Longer than any step may take: a POST to fal ends within 20 s.
+HOUSEKEEPING_SECONDS = 60
+# Longer than a step takes while the database answers: a POST to fal ends within 20 s.
 STOP_SECONDS_MAX = 25
 QUEUE_LOG_MINUTES = 10
 
@@ -43,8 +49,10 @@ class Runner:
         self._steps = steps
         self._sweep = sweep
         self._stopping = asyncio.Event()
-        self._current: PgQueuer | None = None
+        self._manager: QueueManager | None = None
         self._task: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._submits = asyncio.Semaphore(CONCURRENT_SUBMITS_MAX)
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="runner")
@@ -57,19 +65,19 @@ class Runner:
     async def stop(self) -> None:
         """Take nothing new, let the steps that run finish. Whatever is cut off is picked up by the next process."""
         self._stopping.set()
-        if self._current is not None:
-            self._current.shutdown.set()
+        if self._manager is not None:
+            self._manager.shutdown.set()
         if self._task is None:
             return
-        done, _ = await asyncio.wait({self._task}, timeout=STOP_SECONDS_MAX)
-        if not done:
-            log.warning("runner_stop_cut_short", seconds=STOP_SECONDS_MAX)
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        _, unfinished = await asyncio.wait({self._task, *self._running}, timeout=STOP_SECONDS_MAX)
+        if unfinished:
+            log.warning("runner_stop_cut_short", seconds=STOP_SECONDS_MAX, steps=len(self._running))
+            for task in unfinished:
+                task.cancel()
+            await asyncio.wait(unfinished)
 
     async def check(self) -> Check:
-        if self._current is not None:
+        if self._manager is not None:
             return Check("runner", True, "working")
         return Check("runner", False, "not connected to the queue")
 
@@ -81,67 +89,109 @@ class Runner:
                 delay = RESTART_SECONDS_MIN
             except Exception as error:
                 log.warning("runner_interrupted", error=type(error).__name__, retry_seconds=delay)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), delay)
+                await self._pause(delay)
                 delay = min(delay * 2, RESTART_SECONDS_MAX)
 
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
     async def _work(self) -> None:
-        async with asyncpg.create_pool(
-            self._dsn,
-            min_size=2,
-            max_size=POOL_SIZE,
-            timeout=5,
-            command_timeout=30,
-            server_settings={"application_name": "tollgate-runner"},
-        ) as pool:
-            queue = PgQueuer.from_asyncpg_pool(pool)
-            self._register(queue, pool)
+        async with _open_pool(self._dsn) as pool:
+            driver = AsyncpgPoolDriver(pool)
+            manager = QueueManager(Queries(driver))
+            for step, handler in self._steps.items():
+                manager.entrypoint(step.value)(self._translated(step, handler))
+            # The manager checks its listener by a NOTIFY that it may send before it listens itself, and a check
+            # that fails ends it.
+            await driver.add_listener(manager.channel, lambda _: None)
             await self._sweep()
             if self._stopping.is_set():
                 return
-            self._current = queue
+            self._manager = manager
+            housekeeping = asyncio.create_task(self._keep_house(pool))
             log.info("runner_started")
             try:
-                await queue.run(
+                await manager.run(
                     dequeue_timeout=timedelta(seconds=DEQUEUE_TIMEOUT_SECONDS),
                     batch_size=BATCH_SIZE,
                     max_concurrent_tasks=CONCURRENT_STEPS_MAX,
                     heartbeat_timeout=timedelta(seconds=HEARTBEAT_TIMEOUT_SECONDS),
                     shutdown_on_listener_failure=True,
-                    # Statistics of the queue's log are read by nobody; _tidy drops its rows.
+                    # Statistics of the queue's log are read by nobody; its rows are dropped.
                     log_aggregation_interval=timedelta(0),
                 )
             finally:
-                self._current = None
+                self._manager = None
+                housekeeping.cancel()
+                await asyncio.wait({housekeeping})
                 log.info("runner_stopped")
 
-    def _register(self, queue: PgQueuer, pool: "asyncpg.Pool[Any]") -> None:
-        for step, handler in self._steps.items():
-            queue.entrypoint(step.value)(_translated(step, handler))
+    async def _keep_house(self, pool: "asyncpg.Pool[Any]") -> None:
+        """Not by the library's scheduler: where that one fails it takes the queue manager, and its steps, with it."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            try:
+                await self._sweep()
+                # Two rows for each look at each job: without this the log would outgrow everything else.
+                await pool.execute(
+                    "DELETE FROM pgqueuer_log WHERE created < now() - $1::interval",
+                    timedelta(minutes=QUEUE_LOG_MINUTES),
+                )
+            except Exception as error:
+                log.warning("housekeeping_failed", error=type(error).__name__)
 
-        @queue.schedule("generation.sweep", "* * * * *")
-        async def sweep(_: Schedule) -> None:
-            await self._sweep()
+    def _translated(self, step: Step, handler: StepHandler) -> Callable[[QueueItem], Awaitable[None]]:
+        async def handle(item: QueueItem) -> None:
+            assert item.payload is not None
+            job_id = UUID(bytes=item.payload)
+            try:
+                await self._uncancelled(step, handler, job_id)
+            except RetryLater as decision:
+                raise RetryRequested(timedelta(seconds=decision.delay_seconds)) from decision
+            except Exception as error:
+                # An item that ends with an error would be deleted; the job still needs it.
+                log.exception("step_failed", step=step.value, job_id=str(job_id))
+                raise RetryRequested(timedelta(seconds=backoff_seconds(item.attempts + 1))) from error
 
-        @queue.schedule("queue.tidy", "* * * * *")
-        async def tidy(_: Schedule) -> None:
-            """Two rows for each look at each job: without this the log would outgrow everything else."""
-            await pool.execute(
-                "DELETE FROM pgqueuer_log WHERE created < now() - $1::interval", timedelta(minutes=QUEUE_LOG_MINUTES)
-            )
+        return handle
+
+    async def _uncancelled(self, step: Step, handler: StepHandler, job_id: UUID) -> None:
+        """The library cancels its handlers when it fails; a step that has just posted to fal must write that down."""
+
+        async def run() -> None:
+            if step is not Step.SUBMIT:
+                await handler(job_id)
+                return
+            async with self._submits:
+                await handler(job_id)
+
+        task = asyncio.create_task(run())
+        self._running.add(task)
+        task.add_done_callback(self._forget)
+        await asyncio.shield(task)
+
+    def _forget(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            # Retrieved here for the step whose handler was cancelled; asyncio would complain otherwise.
+            task.exception()
 
 
-def _translated(step: Step, handler: StepHandler) -> Callable[[QueueItem], Awaitable[None]]:
-    async def handle(item: QueueItem) -> None:
-        assert item.payload is not None
-        job_id = UUID(bytes=item.payload)
+@asynccontextmanager
+async def _open_pool(dsn: str) -> "AsyncIterator[asyncpg.Pool[Any]]":
+    pool = await asyncpg.create_pool(
+        dsn,
+        min_size=2,
+        max_size=POOL_SIZE,
+        timeout=5,
+        command_timeout=30,
+        server_settings={"application_name": "tollgate-runner"},
+    )
+    try:
+        yield pool
+    finally:
         try:
-            await handler(job_id)
-        except RetryLater as decision:
-            raise RetryRequested(timedelta(seconds=decision.delay_seconds)) from decision
-        except Exception as error:
-            # An item that ends with an error would be deleted; the job still needs it.
-            log.exception("step_failed", step=step.value, job_id=str(job_id))
-            raise RetryRequested(timedelta(seconds=backoff_seconds(item.attempts + 1))) from error
-
-    return handle
+            await asyncio.wait_for(pool.close(), POOL_CLOSE_SECONDS_MAX)
+        except Exception:
+            pool.terminate()

@@ -21,7 +21,7 @@ from app.domain.catalogue import GenerationKind
 from app.infrastructure.fal import verdicts, wire
 from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange
 from app.infrastructure.fal.json_values import NotJson
-from app.infrastructure.fal.urls import QueueUrls, host_of
+from app.infrastructure.fal.urls import QueueUrls, checked_key, host_of
 from app.infrastructure.fal.verdicts import OPERATOR_STATUSES, Failure
 from app.infrastructure.fal.wire import Answer
 
@@ -31,7 +31,6 @@ USER_AGENT = "tollgate"
 OPERATOR_RETRY_SECONDS = 30.0
 _OPERATOR_REASONS = {401: "fal refused the key", 403: "fal account is locked"}
 
-_KEY_PATTERN = re.compile(r"[!-9;-~]+:[!-9;-~]+", re.ASCII)
 _UNITS_PATTERN = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 
 # Not provably outside fal's queue. 408 and 409 are not documented by fal: a gateway may say the first after it
@@ -62,7 +61,7 @@ class FalClient:
         """One shared set of connections, closed at the end. Raises ValueError for an unusable key or queue URL."""
         urls = QueueUrls(queue_url)
         async with open_exchange(
-            key=_checked_key(key), limits=limits or HttpLimits(), ssl_context=ssl_context, user_agent=user_agent
+            key=checked_key(key), limits=limits or HttpLimits(), ssl_context=ssl_context, user_agent=user_agent
         ) as exchange:
             yield cls(exchange, urls)
 
@@ -164,14 +163,6 @@ class FalClient:
         if status < 400 or status >= 500 or status in _UNKNOWN_STATUSES:
             return SubmitOutcomeUnknown(f"fal answered {status}")
         return verdicts.refusal(Failure.of(answer, answer.document()))
-
-
-def _checked_key(key: str) -> str:
-    """A key copied with a line break would fail on every request, or before it."""
-    stripped = key.strip()
-    if not _KEY_PATTERN.fullmatch(stripped):
-        raise ValueError("the fal key must have the form id:secret")
-    return stripped
 
 
 def _unavailable(answer: Answer, what: str) -> ProviderUnavailable:

@@ -14,7 +14,16 @@ FAL_BACKUP_ORIGIN = "https://queue.falrun.com"
 URL_LENGTH_MAX = 2048
 # Nothing in here can be read as part of the authority by one parser and of the path by another.
 _PATH_AND_QUERY = re.compile(r"/[A-Za-z0-9._~%/-]*(\?[A-Za-z0-9._~%=&-]*)?", re.ASCII)
+_KEY_PATTERN = re.compile(r"[!-9;-~]+:[!-9;-~]+", re.ASCII)
 _NAMESPACES = frozenset({"workflows", "comfy"})
+
+
+def checked_key(key: str) -> str:
+    """A key copied with a line break would fail on every request, or before it. Raises ValueError."""
+    stripped = key.strip()
+    if not _KEY_PATTERN.fullmatch(stripped):
+        raise ValueError("must look like <key id>:<key secret>")
+    return stripped
 
 
 class QueueUrls:

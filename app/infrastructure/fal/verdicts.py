@@ -65,7 +65,11 @@ class Failure:
         names = {"x-fal-request-id", "x-fal-error-type"}
         return cls(
             status=answer.status,
-            is_marked=any(name in answer.headers for name in names) or bool(document.keys() & {"detail", "error_type"}),
+            is_marked=any(name in answer.headers for name in names)
+            or "error_type" in document
+            or bool(items)
+            # A proxy's own 502 or 503 may carry a JSON body with a `detail`, too.
+            or ("detail" in document and answer.status < 500),
             detail=detail if isinstance(detail, str) else "",
             error_type=_word(document.get("error_type")) or _word(answer.headers.get("x-fal-error-type")),
             types=[word for item in items if (word := _word(item.get("type")))],

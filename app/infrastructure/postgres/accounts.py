@@ -22,9 +22,12 @@ async def ensure_account(connection: AsyncConnection, external_user_id: UUID) ->
 
 
 async def _lock_account(connection: AsyncConnection, external_user_id: UUID) -> UUID | None:
-    """Two calls for one user take turns: what the second one reads afterwards is what the first one left."""
+    """Two calls for one user take turns: what the second one reads afterwards is what the first one left.
+
+    The weaker lock does not wait for the jobs that the user starts meanwhile, which refer to the account.
+    """
     account_id: UUID | None = await connection.scalar(
-        select(accounts.c.id).where(accounts.c.external_user_id == external_user_id).with_for_update()
+        select(accounts.c.id).where(accounts.c.external_user_id == external_user_id).with_for_update(key_share=True)
     )
     return account_id
 

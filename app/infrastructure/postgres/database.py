@@ -23,10 +23,10 @@ SESSION_SETTINGS = {
 
 # SQLSTATE classes and codes in which the database cannot serve now, whatever was asked:
 # connection, authorization, resources, operator intervention, system error;
-# serialization, deadlock, lock timeout, read-only, no such database.
+# serialization, deadlock, no connections allowed, lock timeout, read-only, no such database.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _UNAVAILABLE_CLASSES = ("08", "28", "53", "57", "58", "XX")
-_UNAVAILABLE_CODES = ("40001", "40P01", "55P03", "25006", "3D000")
+_UNAVAILABLE_CODES = ("40001", "40P01", "55000", "55P03", "25006", "3D000")
 
 
 def plain_dsn(dsn: str) -> str:
@@ -69,7 +69,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
     The commit itself may be what failed: the caller then does not know, and must ask by id.
     """
-    with _naming_outages():
+    with naming_outages():
         async with engine.begin() as connection:
             yield connection
 
@@ -77,13 +77,13 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 @asynccontextmanager
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """For single queries: without BEGIN and COMMIT a read is one round trip. Raises DatabaseUnavailable."""
-    with _naming_outages():
+    with naming_outages():
         async with engine.connect() as connection:
             yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @contextmanager
-def _naming_outages() -> Iterator[None]:
+def naming_outages() -> Iterator[None]:
     try:
         yield
     except Exception as error:

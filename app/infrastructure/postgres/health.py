@@ -8,6 +8,12 @@ from app.domain.errors import DatabaseUnavailable
 from app.infrastructure.postgres.database import reading
 from app.infrastructure.postgres.migrations import current_revision, head_revision
 
+BACKLOG_SECONDS_MAX = 30
+OLDEST_WAITING_SECONDS = """
+    SELECT extract(epoch FROM now() - min(execute_after)) FROM pgqueuer
+    WHERE status = 'queued' AND execute_after < now()
+"""
+
 
 def database_check(engine: AsyncEngine) -> Callable[[], Awaitable[Check]]:
     async def check() -> Check:
@@ -32,5 +38,26 @@ def migrations_check(engine: AsyncEngine) -> Callable[[], Awaitable[Check]]:
         if current == head:
             return Check("migrations", True, f"at revision {current}")
         return Check("migrations", False, f"at revision {current or 'none'}, this release needs {head}")
+
+    return check
+
+
+def backlog_check(engine: AsyncEngine) -> Callable[[], Awaitable[Check]]:
+    """For an API without a runner of its own: what it can see of the workers.
+
+    It stays ready without any: accepting and answering still work, and the jobs wait.
+    """
+
+    async def check() -> Check:
+        try:
+            async with reading(engine) as connection:
+                waiting_seconds = await connection.scalar(text(OLDEST_WAITING_SECONDS))
+        except DatabaseUnavailable:
+            return Check("runner", False, "PostgreSQL does not answer")
+        if waiting_seconds is None or waiting_seconds < BACKLOG_SECONDS_MAX:
+            return Check("runner", True, "external: worker processes work on jobs")
+        return Check(
+            "runner", True, f"external: a step has been waiting for {waiting_seconds:.0f} s; does a worker run?"
+        )
 
     return check

@@ -2,22 +2,42 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Select, Text, Update, bindparam, cast, column, exists, func, insert, literal, select, update
+from sqlalchemy import (
+    Column,
+    Select,
+    Text,
+    Update,
+    bindparam,
+    case,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy import table as named_table
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.application.execution import Step
-from app.application.ports import Claim, JobState, ProviderRequest
+from app.application.ports import Accepted, Claim, JobState, ProviderRequest
 from app.domain.catalogue import GenerationKind
-from app.domain.errors import InsufficientBalance, JobFinished, JobNotFound
-from app.domain.generations import Job, JobStatus, NewJob, Outcome
+from app.domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance, JobFinished, JobNotFound
+from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob, Outcome
 from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.database import reading, transaction, violated_constraint
-from app.infrastructure.postgres.tables import BALANCE_NOT_NEGATIVE, jobs, ledger_entries
+from app.infrastructure.postgres.tables import BALANCE_NOT_NEGATIVE, idempotency_keys, jobs, ledger_entries
+
+IDEMPOTENCY_KEYS_KEPT = timedelta(hours=24)
 
 
 class Enqueue(Protocol):
@@ -39,6 +59,7 @@ _JOB = (
     jobs.c.result,
     jobs.c.error_code,
     jobs.c.error_message,
+    jobs.c.status_reason,
     jobs.c.cancel_requested_at,
     jobs.c.created_at,
     jobs.c.updated_at,
@@ -48,6 +69,10 @@ _JOB = (
 def _job(row: Any) -> Job:
     job_id, kind, model_id, status, *rest = row
     return Job(job_id, GenerationKind(kind), model_id, JobStatus(status), *rest)
+
+
+def _float_or_none(number: Any) -> float | None:
+    return None if number is None else float(number)
 
 
 def _seconds_since(moment: Any) -> Any:
@@ -63,10 +88,13 @@ _STATE = select(
     jobs.c.fal_response_url,
     jobs.c.fal_cancel_url,
     jobs.c.cancel_requested_at.is_not(None).label("cancel_requested"),
+    jobs.c.cost_tokens,
+    jobs.c.outputs_requested,
     func.coalesce(_seconds_since(jobs.c.claimed_at), 0).label("seconds_since_claim"),
     _seconds_since(jobs.c.cancel_sent_at).label("seconds_since_cancel_sent"),
     jobs.c.submit_unknown_at.is_not(None).label("is_submit_unknown"),
-    func.coalesce(_seconds_since(jobs.c.deadline_at), -1).label("seconds_overdue"),
+    func.coalesce(jobs.c.deadline_at < func.clock_timestamp(), False).label("is_overdue"),
+    _seconds_since(jobs.c.overdue_noticed_at).label("seconds_since_overdue_noticed"),
 )
 
 _queue = named_table("pgqueuer", column("dedupe_key"), column("status"))
@@ -92,9 +120,13 @@ class PostgresJobs:
     engine: AsyncEngine
     enqueue: Enqueue
 
-    async def accept(self, job: NewJob) -> Job:
+    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
         try:
             async with transaction(self.engine) as connection:
+                if idempotency is not None:
+                    first = await _first_with(connection, job, idempotency)
+                    if first is not None:
+                        return Accepted(first, is_replay=True)
                 stored = await connection.execute(
                     insert(jobs)
                     .values(
@@ -104,6 +136,7 @@ class PostgresJobs:
                         model_id=job.model_id,
                         parameters=job.parameters,
                         cost_tokens=job.cost_tokens,
+                        outputs_requested=job.outputs_requested,
                         time_limit_seconds=job.time_limit_seconds,
                     )
                     .returning(*_JOB)
@@ -115,7 +148,7 @@ class PostgresJobs:
                     )
                 )
                 await self.enqueue(connection, Step.SUBMIT, [job.id])
-                return accepted
+                return Accepted(accepted, is_replay=False)
         except IntegrityError as error:
             if violated_constraint(error) == BALANCE_NOT_NEGATIVE:
                 raise InsufficientBalance from error
@@ -159,10 +192,19 @@ class PostgresJobs:
         async with transaction(self.engine) as connection:
             claimed = await connection.execute(
                 update(jobs)
-                .where(jobs.c.id == job_id, jobs.c.status == JobStatus.QUEUED.value)
+                .where(
+                    jobs.c.id == job_id,
+                    (jobs.c.status == JobStatus.QUEUED.value)
+                    # The same claim again: the answer to the first one was lost.
+                    | (
+                        (jobs.c.status == JobStatus.SUBMITTING.value)
+                        & (jobs.c.attempt_token == attempt_token)
+                        & jobs.c.submit_unknown_at.is_(None)
+                    ),
+                )
                 .values(
                     status=JobStatus.SUBMITTING.value,
-                    attempts=jobs.c.attempts + 1,
+                    attempts=jobs.c.attempts + case((jobs.c.status == JobStatus.QUEUED.value, 1), else_=0),
                     attempt_token=attempt_token,
                     claimed_at=func.clock_timestamp(),
                     deadline_at=func.clock_timestamp()
@@ -236,12 +278,13 @@ class PostgresJobs:
             attempt_token=row.attempt_token,
             request=request,
             cancel_requested=row.cancel_requested,
+            cost_tokens=row.cost_tokens,
+            outputs_requested=row.outputs_requested,
             seconds_since_claim=float(row.seconds_since_claim),
-            seconds_since_cancel_sent=(
-                None if row.seconds_since_cancel_sent is None else float(row.seconds_since_cancel_sent)
-            ),
+            seconds_since_cancel_sent=_float_or_none(row.seconds_since_cancel_sent),
             is_submit_unknown=row.is_submit_unknown,
-            seconds_overdue=float(row.seconds_overdue),
+            is_overdue=row.is_overdue,
+            seconds_since_overdue_noticed=_float_or_none(row.seconds_since_overdue_noticed),
         )
 
     async def record_progress(self, job_id: UUID, status: JobStatus) -> bool:
@@ -254,11 +297,17 @@ class PostgresJobs:
             return bool(recorded.rowcount)
 
     async def record_cancel_sent(self, job_id: UUID) -> None:
+        await self._record_moment(job_id, jobs.c.cancel_sent_at)
+
+    async def record_overdue(self, job_id: UUID) -> None:
+        await self._record_moment(job_id, jobs.c.overdue_noticed_at)
+
+    async def _record_moment(self, job_id: UUID, moment: Column[Any]) -> None:
         async with transaction(self.engine) as connection:
             await connection.execute(
                 update(jobs)
-                .where(jobs.c.id == job_id, ~jobs.c.is_final, jobs.c.cancel_sent_at.is_(None))
-                .values(cancel_sent_at=func.clock_timestamp())
+                .where(jobs.c.id == job_id, ~jobs.c.is_final, moment.is_(None))
+                .values({moment: func.clock_timestamp()})
             )
 
     async def settle(self, job_id: UUID, outcome: Outcome) -> bool:
@@ -280,6 +329,17 @@ class PostgresJobs:
             raise JobNotFound
         return dict(row)
 
+    async def forget_idempotency_keys(self) -> int:
+        async with transaction(self.engine) as connection:
+            forgotten = await connection.execute(
+                delete(idempotency_keys).where(
+                    idempotency_keys.c.created_at < func.now() - IDEMPOTENCY_KEYS_KEPT,
+                    idempotency_keys.c.job_id == jobs.c.id,
+                    jobs.c.is_final,
+                )
+            )
+            return forgotten.rowcount
+
     async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
         requeued: list[UUID] = []
         async with transaction(self.engine) as connection:
@@ -290,6 +350,33 @@ class PostgresJobs:
                     await self.enqueue(connection, step, lost)
                 requeued += lost
         return requeued
+
+
+async def _first_with(connection: AsyncConnection, job: NewJob, idempotency: IdempotencyKey) -> Job | None:
+    """The job that the key led to before; None: the key is new, and ours as soon as this commits.
+
+    Raises IdempotencyKeyReused, IdempotencyKeyInUse. Takes an advisory lock on account and key.
+    """
+    name = f"{job.account_id}/{idempotency.key}"
+    # Without the lock the insert would wait for the other request, however long that takes.
+    if not await connection.scalar(select(func.pg_try_advisory_xact_lock(func.hashtextextended(name, 0)))):
+        raise IdempotencyKeyInUse
+    recorded = await connection.execute(
+        upsert(idempotency_keys)
+        .values(account_id=job.account_id, key=idempotency.key, fingerprint=idempotency.fingerprint, job_id=job.id)
+        .on_conflict_do_nothing()
+    )
+    if recorded.rowcount:
+        return None
+    known = await connection.execute(
+        select(idempotency_keys.c.fingerprint, idempotency_keys.c.job_id).where(
+            idempotency_keys.c.account_id == job.account_id, idempotency_keys.c.key == idempotency.key
+        )
+    )
+    fingerprint, job_id = known.one()
+    if fingerprint != idempotency.fingerprint:
+        raise IdempotencyKeyReused
+    return await _get(connection, job.account_id, job_id)
 
 
 def _own_attempt(job_id: UUID, attempt_token: UUID) -> Update:
@@ -311,7 +398,7 @@ async def _get(connection: AsyncConnection, account_id: UUID, job_id: UUID) -> J
 
 async def _settle(connection: AsyncConnection, job_id: UUID, outcome: Outcome) -> bool:
     """Compare-and-set into a final status; the refund is the same statement's second half."""
-    refunded = 0 if outcome.status is JobStatus.COMPLETED else jobs.c.cost_tokens
+    refunded = outcome.refunded_tokens if outcome.status is JobStatus.COMPLETED else jobs.c.cost_tokens
     settled = (
         update(jobs)
         .where(jobs.c.id == job_id, ~jobs.c.is_final)

@@ -27,9 +27,12 @@ class PostgresTokens:
                 raise BalanceLimitExceeded from error
             raise
 
-    async def entries(self, external_user_id: UUID, *, limit: int) -> Sequence[LedgerEntry]:
+    async def entries(
+        self, external_user_id: UUID, *, limit: int, before_seq: int | None = None
+    ) -> Sequence[LedgerEntry]:
         query = (
             select(
+                ledger_entries.c.seq,
                 ledger_entries.c.kind,
                 ledger_entries.c.amount,
                 ledger_entries.c.balance_after,
@@ -42,8 +45,11 @@ class PostgresTokens:
             .order_by(ledger_entries.c.seq.desc())
             .limit(limit)
         )
+        if before_seq is not None:
+            query = query.where(ledger_entries.c.seq < before_seq)
         async with reading(self.engine) as connection:
-            return [LedgerEntry(EntryKind(kind), *rest) for kind, *rest in await connection.execute(query)]
+            found = await connection.execute(query)
+            return [LedgerEntry(seq, EntryKind(kind), *rest) for seq, kind, *rest in found]
 
     async def violations(self) -> Sequence[Violation]:
         async with transaction(self.engine) as connection:

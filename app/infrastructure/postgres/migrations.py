@@ -1,5 +1,6 @@
 """One migration tool, one way in: under an advisory lock, so that any number of processes may start at once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -10,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.infrastructure.postgres.database import reading
+from app.infrastructure.postgres.database import naming_outages, reading
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,11 @@ async def migrate(engine: AsyncEngine) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
+    with naming_outages():
+        await _migrate(engine, upgrade)
+
+
+async def _migrate(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -> None:
     async with engine.connect() as connection:
         # The lock lives as long as the session: the waiting, and the migration, may take longer than a request.
         await connection.execute(text("SET statement_timeout = 0"))

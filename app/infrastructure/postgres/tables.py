@@ -89,6 +89,7 @@ jobs = Table(
     Column("parameters", JSONB, nullable=False),
     Column("cost_tokens", BigInteger, nullable=False),
     Column("refunded_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("outputs_requested", Integer, nullable=False),
     Column("time_limit_seconds", Integer, nullable=False),
     Column("status", Text, nullable=False, server_default="QUEUED"),
     Column(
@@ -106,6 +107,7 @@ jobs = Table(
     Column("fal_cancel_url", Text),
     Column("cancel_requested_at", _time),
     Column("cancel_sent_at", _time),
+    Column("overdue_noticed_at", _time),
     Column("result", JSONB(none_as_null=True)),
     Column("late_result", JSONB(none_as_null=True)),
     Column("error_code", Text),
@@ -119,6 +121,26 @@ jobs = Table(
     UniqueConstraint("id", "account_id", "refunded_tokens", name="jobs_refund_key"),
     Index("jobs_newest_first", "account_id", desc("created_at"), desc("id")),
     Index("jobs_unfinished", "created_at", postgresql_where=text("NOT is_final")),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("account_id", Uuid, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("job_id", Uuid, nullable=False),
+    _created_at(),
+    _account_key("idempotency_keys"),
+    ForeignKeyConstraint(
+        ["job_id"],
+        ["jobs.id"],
+        name="idempotency_keys_job_id_fkey",
+        ondelete="RESTRICT",
+        deferrable=True,
+        initially="DEFERRED",
+    ),
+    Index("idempotency_keys_created_at", "created_at"),
 )
 
 ledger_entries = Table(

@@ -1,15 +1,36 @@
+import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 
 from app.domain.errors import DatabaseUnavailable, InvalidApiKey, KeyAlreadyIssued, ProofRequired
 from app.presentation.dependencies import ApiKey, AuthSecret, CurrentAccount, use_cases_of
 from app.presentation.documentation import BODY_ERRORS, answer, problems, request_body
+from app.presentation.errors import InvalidRequest
+from app.presentation.field_errors import field_error
 from app.presentation.json_bodies import JsonBody
-from app.presentation.schemas.accounts import Balance, IssuedKey, IssueKeyRequest
+from app.presentation.schemas.accounts import Balance, IssuedKey, IssueKeyRequest, LedgerEntryView, LedgerPage
+from app.presentation.schemas.fields import PlainInteger
 
 router = APIRouter(tags=["Accounts"])
 
+_CURSOR = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+_CREDIT = {
+    "kind": "CREDIT",
+    "amount": 100,
+    "balance_after": 100,
+    "job_id": None,
+    "payment_event_id": "pay_4711",
+    "created_at": "2026-11-23T10:14:02.000000Z",
+}
+_DEBIT = {
+    "kind": "DEBIT",
+    "amount": 5,
+    "balance_after": 95,
+    "job_id": "019d2f6a-7c40-7d1e-8a55-3f0c9b2e4d61",
+    "payment_event_id": None,
+    "created_at": "2026-11-23T10:15:30.123456Z",
+}
 _USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
 
 
@@ -34,9 +55,9 @@ _USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
 )
 async def issue_key(
     request: Request,
-    body: Annotated[IssueKeyRequest, Depends(JsonBody(IssueKeyRequest))],
-    current_key: ApiKey,
     auth_secret: AuthSecret,
+    current_key: ApiKey,
+    body: Annotated[IssueKeyRequest, Depends(JsonBody(IssueKeyRequest))],
 ) -> IssuedKey:
     """Issue the first key of a user, or replace it with `"rotate": true`; the old key stops working at once.
 
@@ -62,3 +83,36 @@ async def issue_key(
 async def get_balance(account: CurrentAccount) -> Balance:
     """The tokens that are left. The cost of unfinished jobs is already taken off."""
     return Balance(external_user_id=account.external_user_id, balance_tokens=account.balance_tokens)
+
+
+@router.get(
+    "/ledger",
+    operation_id="list_ledger_entries",
+    summary="List what moved the balance",
+    response_description="The newest entries first",
+    responses={
+        200: answer({"items": [_DEBIT, _CREDIT], "next_cursor": None}),
+        **problems(InvalidApiKey, InvalidRequest, DatabaseUnavailable),
+    },
+)
+async def list_ledger_entries(
+    request: Request,
+    account: CurrentAccount,
+    limit: Annotated[PlainInteger, Query(ge=1, le=100, description="How many entries.")] = 20,
+    cursor: Annotated[
+        str | None, Query(description="`next_cursor` of the page before; left out, the newest entries.")
+    ] = None,
+) -> LedgerPage:
+    """Every credit, debit and refund of your account, with the balance after it. Entries never change."""
+    entries = await use_cases_of(request).list_ledger_entries(
+        account.external_user_id, limit=limit + 1, before_seq=None if cursor is None else _seq_of(cursor)
+    )
+    page = entries[:limit]
+    next_cursor = str(page[-1].seq) if len(entries) > limit else None
+    return LedgerPage(items=[LedgerEntryView.of(entry) for entry in page], next_cursor=next_cursor)
+
+
+def _seq_of(cursor: str) -> int:
+    if not _CURSOR.fullmatch(cursor):
+        raise InvalidRequest([field_error("invalid_cursor", "cursor")])
+    return int(cursor)

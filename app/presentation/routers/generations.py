@@ -2,11 +2,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from app.domain.catalogue import GenerationKind
-from app.domain.errors import DatabaseUnavailable, InsufficientBalance, InvalidApiKey, JobFinished, JobNotFound
-from app.presentation.dependencies import CurrentAccount, JobId, job_id_of, use_cases_of
+from app.domain.errors import (
+    DatabaseUnavailable,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    InsufficientBalance,
+    InvalidApiKey,
+    JobFinished,
+    JobNotFound,
+)
+from app.presentation.dependencies import CurrentAccount, JobId, job_id_of, refuse_repeated, use_cases_of
 from app.presentation.documentation import BODY_ERRORS, answer, problems, request_body
 from app.presentation.errors import InvalidRequest
 from app.presentation.json_bodies import LARGE_BODY_BYTES_MAX, JsonBody
@@ -36,6 +44,13 @@ _COMPLETED: Mapping[str, Any] = {
     "result": {"images": [{"url": "https://v3b.fal.media/files/b/0a1b2c3d/fox.png", "width": 1024, "height": 1024}]},
     "error_code": None,
     "error_message": None,
+    "status_reason": None,
+    "billing": {
+        "charged_tokens": 5,
+        "refunded_tokens": 0,
+        "outcome": "charged",
+        "reason": "Everything was delivered.",
+    },
     "created_at": "2026-11-23T10:15:30.123456Z",
     "updated_at": "2026-11-23T10:15:41.654321Z",
 }
@@ -46,8 +61,31 @@ _CANCELED = {
     "result": None,
     "error_code": "canceled",
     "error_message": "The job was canceled. Nothing was charged.",
+    "billing": {
+        "charged_tokens": 0,
+        "refunded_tokens": 5,
+        "outcome": "not_charged",
+        "reason": "There is no result.",
+    },
 }
-_LOCATION = {"Location": {"description": "Where to ask for the job.", "schema": {"type": "string"}}}
+_HEADERS = {
+    "Location": {"description": "Where to ask for the job.", "schema": {"type": "string"}},
+    "Idempotent-Replayed": {
+        "description": "`true` where the key came before: this is the first request's job, and nothing was debited.",
+        "schema": {"type": "string"},
+    },
+}
+IdempotencyKeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern="^[ -~]*$",
+        description="Your own name for this request, a UUID for example. The same key with the same body gives the "
+        "same job and debits once, however often you send it; keys are kept for at least 24 hours.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +171,16 @@ def _handler(kind: GenerationKind, model: type[GenerationRequest]) -> Callable[.
         response: Response,
         account: CurrentAccount,
         body: Annotated[GenerationRequest, Depends(JsonBody(model, LARGE_BODY_BYTES_MAX))],
+        idempotency_key: IdempotencyKeyHeader = None,
     ) -> AcceptedJob:
-        job = await use_cases_of(request).start_generation(account.id, kind, body.parameters())
-        response.headers["Location"] = f"/generations/{job.id}"
-        return AcceptedJob.of(job)
+        refuse_repeated(request, "Idempotency-Key")
+        accepted = await use_cases_of(request).start_generation(
+            account.id, kind, body.parameters(), idempotency_key=idempotency_key
+        )
+        response.headers["Location"] = f"/generations/{accepted.job.id}"
+        if accepted.is_replay:
+            response.headers["Idempotent-Replayed"] = "true"
+        return AcceptedJob.of(accepted.job)
 
     return start
 
@@ -153,8 +197,15 @@ for _start in _STARTS:
         status_code=202,
         response_description="The job is paid and queued",
         responses={
-            202: answer(_ACCEPTED, headers=_LOCATION),
-            **problems(InvalidApiKey, InsufficientBalance, DatabaseUnavailable, *BODY_ERRORS),
+            202: answer(_ACCEPTED, headers=_HEADERS),
+            **problems(
+                InvalidApiKey,
+                InsufficientBalance,
+                IdempotencyKeyInUse,
+                IdempotencyKeyReused,
+                DatabaseUnavailable,
+                *BODY_ERRORS,
+            ),
         },
         openapi_extra=request_body(_start.model, **_start.examples),
     )

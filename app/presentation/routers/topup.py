@@ -9,10 +9,8 @@ from app.domain.errors import (
     PaymentEventConflict,
     PaymentEventIdRequired,
 )
-from app.presentation.dependencies import authenticate_payment_provider, use_cases_of
+from app.presentation.dependencies import authenticate_payment_provider, refuse_repeated, use_cases_of
 from app.presentation.documentation import BODY_ERRORS, answer, problems, request_body
-from app.presentation.errors import InvalidRequest
-from app.presentation.field_errors import field_error
 from app.presentation.json_bodies import JsonBody
 from app.presentation.schemas.topup import TopUpAccepted, TopUpRequest
 
@@ -60,8 +58,6 @@ async def top_up(
 
     Send `X-Event-Id`: without it a repeated delivery is a second payment, or refused where the operator wants so.
     """
-    # Two different ids would name two payments; picking one of them is not ours to do.
-    if len(request.headers.getlist("x-event-id")) > 1:
-        raise InvalidRequest([field_error("repeated_header", "X-Event-Id")])
+    refuse_repeated(request, "X-Event-Id")
     await use_cases_of(request).top_up(body.external_user_id, body.amount, event_id=event_id)
     return TopUpAccepted()

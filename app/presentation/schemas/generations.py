@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from app.domain.catalogue import GenerationKind
-from app.domain.generations import Job, PublicStatus
+from app.domain.generations import Billing, BillingOutcome, Job, PublicStatus
 from app.presentation.schemas.fields import NOT_BLANK, STORABLE, RequestModel
 from app.presentation.schemas.media_urls import AudioUrl, ImageUrl
 
@@ -116,6 +116,22 @@ class AcceptedJob(BaseModel):
         return cls(job_id=job.id, status=job.public_status, cost_tokens=job.cost_tokens, created_at=job.created_at)
 
 
+class BillingView(BaseModel):
+    charged_tokens: int
+    refunded_tokens: int
+    outcome: BillingOutcome
+    reason: str = Field(description="One sentence.")
+
+    @classmethod
+    def of(cls, billing: Billing) -> "BillingView":
+        return cls(
+            charged_tokens=billing.charged_tokens,
+            refunded_tokens=billing.refunded_tokens,
+            outcome=billing.outcome,
+            reason=billing.reason,
+        )
+
+
 class JobView(BaseModel):
     job_id: UUID
     type: GenerationKind
@@ -128,11 +144,14 @@ class JobView(BaseModel):
     )
     error_code: str | None = Field(description="Why there is no result, for a program.")
     error_message: str | None = Field(description="Why there is no result, for a person.")
+    status_reason: str | None = Field(description="Why an unfinished job waits, where there is something to say.")
+    billing: BillingView | None = Field(description="What the job cost in the end; null until it is final.")
     created_at: datetime
     updated_at: datetime
 
     @classmethod
     def of(cls, job: Job) -> "JobView":
+        billing = job.billing
         return cls(
             job_id=job.id,
             type=job.kind,
@@ -143,6 +162,8 @@ class JobView(BaseModel):
             result=None if job.result is None else dict(job.result),
             error_code=job.error_code,
             error_message=job.error_message,
+            status_reason=job.status_reason,
+            billing=None if billing is None else BillingView.of(billing),
             created_at=job.created_at,
             updated_at=job.updated_at,
         )
