@@ -29,6 +29,13 @@ def main(
     run_seconds_image: Annotated[float, typer.Option(help="Time of an image.")] = DEFAULTS.run_seconds_image,
     run_seconds_video: Annotated[float, typer.Option(help="Time of a video.")] = DEFAULTS.run_seconds_video,
     speed: Annotated[float, typer.Option(help="Divides every duration.")] = DEFAULTS.speed,
+    user_id: Annotated[str, typer.Option(help="User that webhooks name.")] = DEFAULTS.user_id,
+    webhook_retry_seconds: Annotated[
+        float, typer.Option(help="Time before the second attempt of a webhook; then it doubles.")
+    ] = DEFAULTS.webhook_retry_seconds,
+    webhook_attempts_max: Annotated[
+        int, typer.Option(help="Attempts before a webhook is given up.")
+    ] = DEFAULTS.webhook_attempts_max,
     unknown_key_id: Annotated[
         list[str] | None, typer.Option(help="Key id to refuse with 401; may be repeated. Default: unknown.")
     ] = None,
@@ -48,6 +55,9 @@ def main(
             run_seconds_image=run_seconds_image,
             run_seconds_video=run_seconds_video,
             speed=speed,
+            user_id=user_id,
+            webhook_retry_seconds=webhook_retry_seconds,
+            webhook_attempts_max=webhook_attempts_max,
             unknown_key_ids=frozenset(unknown_key_id) if unknown_key_id else DEFAULTS.unknown_key_ids,
         )
         serve(host, port, config, parent_pid, state_dir)

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TypedDict
 
 import httpx
+from httpx_aiohttp import AiohttpTransport
 from starlette.applications import Starlette
 
-from simulator import introspection, page, queue_routes, storage_routes
+from simulator import introspection, page, queue_routes, storage_routes, webhook_routes
 from simulator.answers import Refused
 from simulator.config import SimulatorConfig
 from simulator.http import refused
@@ -30,28 +31,40 @@ def create_app(
     """The simulator as an ASGI application; it holds its state between start and end of its lifespan.
 
     With `state_dir`, requests and their input pictures are found again by the next start.
-    A server that says when it is stopping does not have to break off open status streams.
+    A server that says when it is stopping does not have to break off open status streams. `DroppableProtocol` is
+    what a server must use for prompts that ask for a dropped connection.
     """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
         with tempfile.TemporaryDirectory(prefix="fal-simulator-", ignore_cleanup_errors=True) as temporary:
-            async with httpx.AsyncClient(
-                follow_redirects=True, mounts={f"all://{host}": None for host in DIRECT_HOSTS}
-            ) as client:
+            async with (
+                httpx.AsyncClient(
+                    follow_redirects=True, mounts={f"all://{host}": None for host in DIRECT_HOSTS}
+                ) as client,
+                # Thousands of webhooks can be due together: aiohttp takes a fifth of the processor time.
+                httpx.AsyncClient(transport=AiohttpTransport()) as webhook_client,
+            ):
                 simulation = Simulation(
                     config or SimulatorConfig(),
                     state_dir or Path(temporary),
                     client,
+                    webhook_client,
                     is_stopping=is_stopping,
                     is_kept=state_dir is not None,
                 )
                 yield {"simulation": simulation}
-                simulation.close()
+                await simulation.close()
 
     return Starlette(
         # The queue comes last: its paths, the ids of endpoints, match everything.
-        routes=[*page.routes, *introspection.routes, *storage_routes.routes, *queue_routes.routes],
+        routes=[
+            *page.routes,
+            *introspection.routes,
+            *webhook_routes.routes,
+            *storage_routes.routes,
+            *queue_routes.routes,
+        ],
         exception_handlers={Refused: refused},
         lifespan=lifespan,
     )

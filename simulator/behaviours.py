@@ -1,5 +1,6 @@
 """Words in square brackets that a prompt can hold to ask for a behaviour; `WORDS` is their one table."""
 
+import contextlib
 import re
 import textwrap
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from simulator.answers import (
 )
 
 HELP_COLUMNS = 78
+WEBHOOK_COPIES_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,18 @@ class Behaviour:
     flagged_numbers: frozenset[int] = frozenset()
     hides_error: bool = False
     flaky_polls: int = 0
+    drops_submit: bool = False
+    submit_hang_seconds: float = 0
+    webhook_copies: int = 1
+    webhook_delay_seconds: float = 0
+    webhook_is_early: bool = False
+    webhook_is_never_sent: bool = False
+    webhook_has_null_payload: bool = False
+    webhook_is_forged: bool = False
+    webhook_is_stale: bool = False
+    webhook_names_foreign_user: bool = False
+    webhook_names_wrong_request: bool = False
+    webhook_has_unknown_key: bool = False
     words: tuple[str, ...] = ()
 
     def flags(self, number: int) -> bool:
@@ -48,7 +62,7 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One row of the table.
+    """One row of the table; rows can share a name when their arguments differ.
 
     `read` turns the text after the colon (None without one) into fields of Behaviour; it raises ValueError
     for an argument that makes no sense, and the word is then ordinary text.
@@ -113,6 +127,25 @@ def _flag(field_name: str) -> Callable[[str | None], dict[str, Any]]:
     return read
 
 
+def _option(option: str, read: Callable[[str | None], dict[str, Any]]) -> Callable[[str | None], dict[str, Any]]:
+    """For a name of several rows: the argument begins with what tells this one from the others."""
+
+    def read_option(argument: str | None) -> dict[str, Any]:
+        chosen, colon, rest = (argument or "").partition(":")
+        if chosen != option:
+            raise ValueError(argument)
+        return read(rest if colon else None)
+
+    return read_option
+
+
+def _copies(argument: str | None) -> dict[str, Any]:
+    copies = 2 if argument is None else _number(argument)
+    if not 2 <= copies <= WEBHOOK_COPIES_MAX:
+        raise ValueError(argument)
+    return {"webhook_copies": copies}
+
+
 def _no_error_field(argument: str | None) -> dict[str, Any]:
     return {"failure": _failure(argument), "hides_error": True}
 
@@ -164,9 +197,75 @@ WORDS = (
         "[submit:429x2]: only the first two POSTs of the same prompt",
         lambda argument: {"submit_refusal": _submit_refusal(argument)},
     ),
+    Word(
+        "submit",
+        "[submit:drop]",
+        "the submit is accepted and queued, then its connection ends without an answer",
+        _option("drop", _flag("drops_submit")),
+    ),
+    Word(
+        "submit",
+        "[submit:hang:30]",
+        "the submit is accepted and queued, its answer comes after 30 seconds",
+        _option("hang", lambda argument: {"submit_hang_seconds": _seconds(argument)}),
+    ),
+    Word(
+        "webhook",
+        "[webhook:duplicate]",
+        "the webhook is delivered twice at once; [webhook:duplicate:10]: ten times",
+        _option("duplicate", _copies),
+    ),
+    Word(
+        "webhook",
+        "[webhook:delay:3]",
+        "the webhook comes 3 seconds after the end of the run",
+        _option("delay", lambda argument: {"webhook_delay_seconds": _seconds(argument)}),
+    ),
+    Word(
+        "webhook",
+        "[webhook:early]",
+        "the run is over at once, and the webhook comes before the answer to the submit",
+        _option("early", _flag("webhook_is_early")),
+    ),
+    Word("webhook", "[webhook:never]", "the webhook is never sent", _option("never", _flag("webhook_is_never_sent"))),
+    Word(
+        "webhook",
+        "[webhook:null]",
+        "the payload of the webhook is null, with a payload_error; the result itself is there",
+        _option("null", _flag("webhook_has_null_payload")),
+    ),
+    Word(
+        "webhook",
+        "[webhook:forged]",
+        "the signature of the webhook is that of another body",
+        _option("forged", _flag("webhook_is_forged")),
+    ),
+    Word(
+        "webhook",
+        "[webhook:stale]",
+        "the timestamp of the webhook is 10 minutes old; the signature is good",
+        _option("stale", _flag("webhook_is_stale")),
+    ),
+    Word(
+        "webhook",
+        "[webhook:foreign-user]",
+        "the webhook names another user; the signature is good",
+        _option("foreign-user", _flag("webhook_names_foreign_user")),
+    ),
+    Word(
+        "webhook",
+        "[webhook:wrong-request]",
+        "the webhook names a request that does not exist, in body and header; the signature is good",
+        _option("wrong-request", _flag("webhook_names_wrong_request")),
+    ),
+    Word(
+        "webhook",
+        "[webhook:unknown-key]",
+        "the webhook is signed with a key that is not in the key set",
+        _option("unknown-key", _flag("webhook_has_unknown_key")),
+    ),
 )
 
-_READERS = {word.name: word.read for word in WORDS}
 _PATTERN = re.compile(r"\[([a-z-]+)(?::([^\]\s]+))?\]")
 ORDINARY = Behaviour()
 
@@ -183,14 +282,18 @@ def _read(prompt: str) -> Behaviour:
     behaviour = ORDINARY
     for match in _PATTERN.finditer(prompt):
         name, argument = match.groups()
-        if name not in _READERS:
-            continue
-        try:
-            fields = _READERS[name](argument)
-        except ValueError:
-            continue
-        behaviour = replace(behaviour, **fields, words=(*behaviour.words, match.group()))
+        fields = _fields(name, argument)
+        if fields is not None:
+            behaviour = replace(behaviour, **fields, words=(*behaviour.words, match.group()))
     return behaviour
+
+
+def _fields(name: str, argument: str | None) -> dict[str, Any] | None:
+    for word in WORDS:
+        if word.name == name:
+            with contextlib.suppress(ValueError):
+                return word.read(argument)
+    return None
 
 
 def help_text() -> str:

@@ -19,6 +19,18 @@ class SimulatorConfig(BaseModel):
     speed: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Divides every duration, also those that a prompt asks for."""
 
+    user_id: Annotated[str, Field(pattern=r"^[!-~]+$")] = "simulator-user"
+    """Whom webhooks name as the sender's user."""
+
+    webhook_retry_seconds: Seconds = 1.0
+    """Before the second attempt of a webhook; each further time it doubles."""
+
+    webhook_attempts_max: Annotated[int, Field(ge=1)] = 10
+    webhook_seconds_max: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 15.0
+    """How long a receiver may take to answer one attempt."""
+
+    webhooks_at_once: Annotated[int, Field(ge=1)] = 20
+
     unknown_key_ids: frozenset[str] = frozenset({"unknown"})
     locked_key_ids: frozenset[str] = frozenset({"locked"})
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections import defaultdict
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +50,13 @@ def _moment(timestamp: float | None) -> str | None:
     if timestamp is None or math.isinf(timestamp):
         return None
     return datetime.fromtimestamp(timestamp, UTC).isoformat()
+
+
+async def list_webhooks(request: Request) -> Response:
+    """The last POSTs of webhooks, newest first; `?limit=` bounds their number."""
+    limit = request.query_params.get("limit", "")
+    newest = simulation_of(request).webhooks.newest(int(limit) if limit.isdecimal() else None)
+    return JSONResponse({"webhooks": [asdict(post) | {"sent_at": _moment(post.sent_at)} for post in newest]})
 
 
 async def show_stats(request: Request) -> Response:
@@ -104,6 +112,7 @@ routes = [
         "/_sim",
         routes=[
             Route("/requests", list_requests),
+            Route("/webhooks", list_webhooks),
             Route("/stats", show_stats),
             Route("/calls", show_calls),
             Route("/config", show_config, methods=["GET"]),

@@ -1,4 +1,7 @@
-"""What was accepted and canceled, as lines of JSON: enough to go on after a restart, since all else follows from it."""
+"""What was accepted, canceled and delivered, as lines of JSON: enough to go on after a restart.
+
+All else follows from it.
+"""
 
 import json
 import math
@@ -27,6 +30,9 @@ class Journal:
     def record_cancel(self, request: QueueRequest) -> None:
         self._write({"canceled": request.request_id, "at": request.cancel_requested_at, "ended_at": request.ended_at})
 
+    def record_settled_webhook(self, request: QueueRequest) -> None:
+        self._write({"webhook_settled": request.request_id})
+
     def record_input(self, key: str, path: Path) -> None:
         self._write({"input": key, "file": path.name})
 
@@ -51,6 +57,8 @@ def read(path: Path) -> tuple[list[QueueRequest], dict[str, str]]:
             requests[request.request_id] = request
         elif "canceled" in line and line["canceled"] in requests:
             _cancel(requests[line["canceled"]], line["at"], line["ended_at"])
+        elif "webhook_settled" in line and line["webhook_settled"] in requests:
+            requests[line["webhook_settled"]].is_webhook_settled = True
         elif "input" in line:
             inputs[line["input"]] = line["file"]
     return list(requests.values())[-REQUESTS_KEPT:], inputs
@@ -67,6 +75,8 @@ def rewrite(path: Path, requests: Iterable[QueueRequest], inputs: dict[str, Path
         journal.record_request(request)
         if request.cancel_requested_at is not None:
             journal.record_cancel(request)
+        if request.is_webhook_settled:
+            journal.record_settled_webhook(request)
     shorter.rename(path)
     return journal
 

@@ -34,9 +34,10 @@ of its own request, nothing leaves this machine for fal.ai, nothing costs money,
 when the program stops.</p>
 <h2>Words for a prompt</h2>
 <table>{words}</table>
-<p>For tests: <code>GET</code> <a href="/_sim/requests">/_sim/requests</a>, <a href="/_sim/stats">/_sim/stats</a>,
-<a href="/_sim/calls">/_sim/calls</a>, <a href="/_sim/config">/_sim/config</a>,
-<a href="/_sim/help">/_sim/help</a>; <code>POST</code> /_sim/config, /_sim/reset.</p>
+<p>For tests: <code>GET</code> <a href="/_sim/requests">/_sim/requests</a>,
+<a href="/_sim/webhooks">/_sim/webhooks</a>, <a href="/_sim/stats">/_sim/stats</a>,
+<a href="/_sim/calls">/_sim/calls</a>, <a href="/_sim/config">/_sim/config</a>, <a href="/_sim/help">/_sim/help</a>;
+<code>POST</code> /_sim/config, /_sim/reset.</p>
 <h2>The last requests</h2>
 <table>{requests}</table>
 </html>

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from simulator import answers
 from simulator.answers import Answer, Refused
+from simulator.dropping import NoAnswer
 from simulator.http import REQUEST_ID_HEADER, authorized_key_id, base_url_of, respond, simulation_of
 from simulator.models import APP_IDS, app_id_of
 from simulator.requests import Attempt, Phase, QueueRequest
@@ -20,6 +21,7 @@ from simulator.simulation import Simulation
 
 STREAM_LOOK_SECONDS = 0.1
 STREAM_PING_SECONDS = 15.0
+STOP_LOOK_SECONDS = 0.25
 PROGRESS_LOGS = 4
 
 OPERATIONS = {
@@ -52,14 +54,29 @@ class RequestAddress:
 async def submit(request: Request) -> Response:
     simulation = simulation_of(request)
     try:
-        response = await _submit(simulation, request)
+        submitted = await _accept(simulation, request)
     except Refused as refused:
-        response = respond(refused.answer)
-    simulation.posts[str(response.status_code)] += 1
-    return response
+        simulation.posts[str(refused.answer.status_code)] += 1
+        return respond(refused.answer)
+    # Counted whether or not the client gets to know of it.
+    simulation.posts["200"] += 1
+    position = simulation.requests.position(submitted, simulation.now())
+    answer = Answer(200, _status_fields(submitted, Phase.IN_QUEUE) | {"queue_position": position})
+    behaviour = submitted.behaviour
+    await _hang(simulation, behaviour.submit_hang_seconds / simulation.config.speed)
+    if behaviour.drops_submit or (behaviour.submit_hang_seconds and simulation.is_stopping()):
+        return NoAnswer()
+    return respond(answer, submitted.request_id)
 
 
-async def _submit(simulation: Simulation, request: Request) -> Response:
+async def _hang(simulation: Simulation, seconds: float) -> None:
+    while seconds > 0 and not simulation.is_stopping():
+        step_seconds = min(seconds, STOP_LOOK_SECONDS)
+        await asyncio.sleep(step_seconds)
+        seconds -= step_seconds
+
+
+async def _accept(simulation: Simulation, request: Request) -> QueueRequest:
     endpoint_id = request.path_params["path"].strip("/")
     app_id = app_id_of(endpoint_id)
     key_id = authorized_key_id(request, "submit", app_id or endpoint_id)
@@ -70,7 +87,7 @@ async def _submit(simulation: Simulation, request: Request) -> Response:
     length_max = request.query_params.get("fal_max_queue_length", "")
     if length_max.isdecimal() and simulation.requests.waiting_count(simulation.now()) > int(length_max):
         raise Refused(answers.TOO_MANY_REQUESTS)
-    submitted = await simulation.submit(
+    return await simulation.submit(
         endpoint_id=endpoint_id,
         app_id=app_id,
         arguments=await _arguments(request),
@@ -78,9 +95,6 @@ async def _submit(simulation: Simulation, request: Request) -> Response:
         attempt=_attempt(request),
         key_id=key_id,
     )
-    position = simulation.requests.position(submitted, simulation.now())
-    body = _status_fields(submitted, Phase.IN_QUEUE) | {"queue_position": position}
-    return respond(Answer(200, body), submitted.request_id)
 
 
 async def _arguments(request: Request) -> object:

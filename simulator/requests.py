@@ -69,6 +69,12 @@ class QueueRequest:
     """Order of arrival; a stuck request keeps 0 and so has nobody ahead."""
     cancel_requested_at: float | None = None
     outcome: Outcome | None = None
+    is_webhook_settled: bool = False
+    """Its webhook was received, or will not be sent again."""
+
+    @property
+    def webhook_url(self) -> str | None:
+        return (self.attempt.webhook_url or None) if self.attempt else None
 
     def phase(self, now: float) -> Phase:
         if self.outcome is not None or now >= self.ended_at:

@@ -13,6 +13,7 @@ import uvicorn
 
 from simulator.app import create_app
 from simulator.config import SimulatorConfig
+from simulator.dropping import DroppableProtocol
 
 GRACE_SECONDS = 1
 # As long as nginx: a client that reuses a connection must not find it closed all the time.
@@ -69,6 +70,7 @@ def serve(host: str, port: int, config: SimulatorConfig, parent_pid: int | None,
     with _listen(host, port, state_dir) as listening:
         settings = uvicorn.Config(
             create_app(config, is_stopping=lambda: server.should_exit, state_dir=state_dir),
+            http=DroppableProtocol,
             ws="none",
             lifespan="on",
             access_log=False,

@@ -21,12 +21,17 @@ from simulator.media import render
 from simulator.models import ENDPOINTS
 from simulator.requests import Attempt, Outcome, Phase, QueueRequest, RequestStore
 from simulator.runs import finish
+from simulator.signing import SigningKey
 from simulator.storage import FileStore, Storage, StoredFile
+from simulator.webhook_message import WebhookSigner
+from simulator.webhooks import Webhooks
 
 RENDERS_AT_ONCE = 2
 # How long a poll waits for a run that is over but still has to load its inputs.
 FINISH_WAIT_SECONDS = 1.0
 COUNTED_PROMPTS_MAX = 10_000
+# As long as fal keeps a result, and so tries to deliver it.
+WEBHOOK_LIFETIME_SECONDS = 3600
 
 _MEDIA_NAME = re.compile(r"(?P<request_id>[0-9a-f-]{36})-(?P<number>\d)\.(?:png|mp4)")
 
@@ -37,6 +42,7 @@ class Simulation:
         config: SimulatorConfig,
         directory: Path,
         client: httpx.AsyncClient,
+        webhook_client: httpx.AsyncClient,
         *,
         clock: Callable[[], float] = time.time,
         is_stopping: Callable[[], bool] = lambda: False,
@@ -52,6 +58,14 @@ class Simulation:
         self._rendering = asyncio.Semaphore(RENDERS_AT_ONCE)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._start_empty()
+        self.webhooks = Webhooks(
+            webhook_client,
+            WebhookSigner(SigningKey.kept_in(directory / "webhook-key.pem") if is_kept else SigningKey()),
+            config=lambda: self.config,
+            now=self.now,
+            outcome_of=self.outcome_of,
+            on_settled=self._settle_webhook,
+        )
         self._journal = self._go_on(directory / "journal.jsonl") if is_kept else None
         self.pictures = InputPictures(self._input_files, client, self._journal)
 
@@ -64,9 +78,12 @@ class Simulation:
         self._renders.restore({}, PICTURE_TYPE)
         for request in requests:
             self.requests.add(request, self.now())
+            if not request.is_webhook_settled and request.ended_at > self.now() - WEBHOOK_LIFETIME_SECONDS:
+                self.webhooks.schedule(request)
         return journal.rewrite(path, requests, self._input_files.paths())
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        await self.webhooks.close()
         if self._journal is not None:
             self._journal.close()
 
@@ -81,6 +98,7 @@ class Simulation:
         self.config = self._config_at_start
         for store in (self.storage, self._renders, self._input_files):
             store.clear()
+        self.webhooks.clear()
         self._start_empty()
         if self._journal is not None:
             self._journal.clear()
@@ -121,6 +139,10 @@ class Simulation:
         self.requests.add(request, now)
         if self._journal is not None:
             self._journal.record_request(request)
+        if behaviour.webhook_is_early:
+            await self.webhooks.deliver_now(request)
+        else:
+            self.webhooks.schedule(request)
         return request
 
     async def outcome_of(self, request: QueueRequest) -> Outcome | None:
@@ -142,6 +164,7 @@ class Simulation:
                 request.started_at = math.inf
             request.ended_at = min(now, request.ended_at)
             request.outcome = Outcome(answers.infrastructure_error("client_cancelled"))
+            self.webhooks.schedule(request)
         if self._journal is not None:
             self._journal.record_cancel(request)
         return answers.CANCELLATION_REQUESTED
@@ -179,6 +202,8 @@ class Simulation:
         raise Refused(refusal.answer)
 
     def _schedule(self, endpoint_id: str, behaviour: Behaviour, now: float) -> tuple[float, float]:
+        if behaviour.webhook_is_early:
+            return now, now
         if behaviour.is_stuck:
             return math.inf, math.inf
         config = self.config
@@ -195,6 +220,11 @@ class Simulation:
         # A cancel may have come while the inputs were loading.
         if request.outcome is None:
             request.outcome = outcome
+
+    def _settle_webhook(self, request: QueueRequest) -> None:
+        request.is_webhook_settled = True
+        if self._journal is not None:
+            self._journal.record_settled_webhook(request)
 
     async def _render(self, name: str, outcome: Outcome, number: int) -> None:
         media = outcome.media[number - 1]

@@ -11,6 +11,7 @@ import uvicorn
 
 from simulator.app import create_app
 from simulator.config import SimulatorConfig
+from simulator.dropping import DroppableProtocol
 from simulator.server import GRACE_SECONDS, KEEP_ALIVE_SECONDS
 
 START_SECONDS_MAX = 10
@@ -20,13 +21,15 @@ START_SECONDS_MAX = 10
 def running_simulator(**config: Any) -> Iterator[str]:
     """Serve from a thread and give the base URL; the arguments are the fields of SimulatorConfig.
 
-    Without any, every run completes at once.
+    Without any, every run completes at once and a webhook is soon tried again.
     """
-    settings = SimulatorConfig(**{"queue_seconds": 0, "run_seconds_image": 0, "run_seconds_video": 0} | config)
+    defaults = {"queue_seconds": 0, "run_seconds_image": 0, "run_seconds_video": 0, "webhook_retry_seconds": 0.05}
+    settings = SimulatorConfig(**defaults | config)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings, is_stopping=lambda: server.should_exit),
+            http=DroppableProtocol,
             ws="none",
             lifespan="on",
             log_config=None,

@@ -21,6 +21,13 @@ def test_reads_every_word_of_the_table(usage: str) -> None:
         "[fail:200]",
         "[submit:200]",
         "[submit]",
+        "[submit:drop:1]",
+        "[submit:hang]",
+        "[webhook]",
+        "[webhook:sometimes]",
+        "[webhook:delay]",
+        "[webhook:duplicate:1]",
+        "[webhook:duplicate:101]",
         "[nsfw:x]",
         None,
         7,
@@ -37,3 +44,10 @@ def test_combines_words() -> None:
     assert [behaviour.flags(number) for number in (1, 2, 3)] == [True, False, True]
     assert behaviour.submit_refusal is not None
     assert (behaviour.submit_refusal.answer.status_code, behaviour.submit_refusal.times) == (429, 2)
+
+
+def test_combines_words_that_share_a_name() -> None:
+    behaviour = behaviour_of("[submit:hang:2] [submit:drop] [webhook:delay:1.5] [webhook:duplicate:10] [webhook:stale]")
+
+    assert (behaviour.submit_hang_seconds, behaviour.drops_submit, behaviour.submit_refusal) == (2, True, None)
+    assert (behaviour.webhook_delay_seconds, behaviour.webhook_copies, behaviour.webhook_is_stale) == (1.5, 10, True)
