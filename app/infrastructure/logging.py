@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 import structlog
-from structlog.typing import WrappedLogger
+from structlog.typing import EventDict, WrappedLogger
 
 EXACT_LENGTH_MIN = 8
 _SECRET_FORMS = (r"tgk_[0-9A-Za-z]{49}", r"Key [!-9;-~]+:[!-~]+", r"(?<=://)[^\s/@:]*:[^\s@]+(?=@)")
@@ -15,15 +15,30 @@ _QUIET_LOGGERS = ("pgqueuer", "httpx", "httpcore", "alembic", "asyncio", "uvicor
 
 
 class _Redaction:
-    """The last step, on the whole line: wherever a secret hides in it, it does not get out."""
+    """Just before the line is written, and before its form escapes, wraps or cuts anything: however deep a secret
+    sits in the event, it does not get out.
+    """
 
     def __init__(self, secrets: Collection[str]) -> None:
         # Below this length a secret would be found in innocent words.
         exact = [re.escape(secret) for secret in secrets if len(secret) >= EXACT_LENGTH_MIN]
         self._pattern = re.compile("|".join([*_SECRET_FORMS, *exact]), re.ASCII)
 
-    def __call__(self, _: WrappedLogger, __: str, line: Any) -> str:
-        return self._pattern.sub("[secret]", line)
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {name: self._clean(value) for name, value in event.items()}
+
+    def _clean(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self._pattern.sub("[secret]", value)
+            case bool() | int() | float() | None:
+                return value
+            case dict():
+                return {self._clean(name): self._clean(item) for name, item in value.items()}
+            case list() | tuple() | set() | frozenset():
+                return [self._clean(item) for item in value]
+            case _:
+                return self._pattern.sub("[secret]", repr(value))
 
 
 def configure_logging(level: str, *, as_json: bool, secrets: Collection[str] = ()) -> None:
@@ -33,10 +48,13 @@ def configure_logging(level: str, *, as_json: bool, secrets: Collection[str] = (
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    rendering: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    # Plain traces: rich ones show local variables, and secrets among them in pieces.
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     structlog.configure(
         processors=[
@@ -52,7 +70,12 @@ def configure_logging(level: str, *, as_json: bool, secrets: Collection[str] = (
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering, _Redaction(secrets)],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _Redaction(secrets),
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()

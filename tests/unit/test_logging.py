@@ -1,0 +1,197 @@
+"""No secret leaves in a log line, however deep it hides, and a line stays what its reader expects."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+import structlog
+
+from app.application.accounts import new_key
+from app.infrastructure.logging import configure_logging
+
+PASSWORD = "pa55word-of-the-database"
+DSN = f"postgresql://tollgate:{PASSWORD}@db.example:5432/tollgate"
+FAL_ID = "764cabcf-b745-4b3e-ae38-1200304cf45b"
+FAL_SECRET = "0123456789abcdef0123456789abcdef"
+FAL_KEY = f"{FAL_ID}:{FAL_SECRET}"
+WEBHOOK_SECRET = "the-webhook-secret-of-the-operator"
+API_KEY = new_key()
+# What hides in a line, and the part of it that must not be seen.
+SECRETS = {
+    "dsn": (f"cannot connect to {DSN}", PASSWORD),
+    "dsn-of-the-driver": (f"postgresql+asyncpg://tollgate:{PASSWORD}@/tollgate?host=/socket", PASSWORD),
+    "dsn-without-a-user": (f"redis://:{PASSWORD}@cache", PASSWORD),
+    "fal-key-in-a-header": (f"Key {FAL_KEY}", FAL_SECRET),
+    "foreign-fal-key": ("Key another:fedcba9876543210", "fedcba9876543210"),
+    "configured-fal-key": (FAL_KEY, FAL_SECRET),
+    "configured-secret": (f"secret={WEBHOOK_SECRET};", WEBHOOK_SECRET),
+    "api-key": (f"key {API_KEY}.", API_KEY),
+}
+NESTINGS: dict[str, Callable[[str], Any]] = {
+    "text": lambda secret: secret,
+    "dict": lambda secret: {"headers": {"authorization": secret}},
+    "name-in-a-dict": lambda secret: {secret: 1},
+    "list": lambda secret: [[secret], (secret,), {secret}],
+    "bytes": lambda secret: secret.encode(),
+    "object": ValueError,
+    "objects": lambda secret: {"errors": [OSError(5, secret)]},
+}
+every_secret = pytest.mark.parametrize(("text", "hidden"), SECRETS.values(), ids=SECRETS.keys())
+both_forms = pytest.mark.parametrize("as_json", [True, False], ids=["json", "console"])
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("COLUMNS", "80")
+    root, configuration = logging.getLogger(), structlog.get_config()
+    loggers = [root, *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
+    handlers, levels = root.handlers, [(logger, logger.level) for logger in loggers]
+    yield
+    root.handlers = handlers
+    for logger, level in levels:
+        logger.setLevel(level)
+    structlog.configure(**configuration)
+
+
+def lines(*, as_json: bool, secrets: list[str] | None = None) -> StringIO:
+    """Where the lines go from now on."""
+    configure_logging("INFO", as_json=as_json, secrets=[DSN, WEBHOOK_SECRET, FAL_KEY] if secrets is None else secrets)
+    written = StringIO()
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(written)
+    return written
+
+
+@both_forms
+@every_secret
+@pytest.mark.parametrize("nest", NESTINGS.values(), ids=NESTINGS.keys())
+def test_a_secret_is_not_seen_in_a_field(text: str, hidden: str, nest: Callable[[str], Any], *, as_json: bool) -> None:
+    written = lines(as_json=as_json)
+
+    structlog.get_logger("test").info("something_happened", field=nest(text), other=1)
+
+    assert hidden not in written.getvalue()
+    assert "something_happened" in written.getvalue()
+    assert "[secret]" in written.getvalue()
+
+
+@both_forms
+@every_secret
+def test_a_secret_is_not_seen_in_an_event(text: str, hidden: str, *, as_json: bool) -> None:
+    written = lines(as_json=as_json)
+
+    structlog.get_logger("test").warning(f"something happened: {text}")
+
+    assert hidden not in written.getvalue()
+    assert "[secret]" in written.getvalue()
+
+
+def fail_and_log(text: str) -> None:
+    """In a frame of its own, whose variables a trace may show."""
+    try:
+        try:
+            raise ConnectionRefusedError(5, text)
+        except OSError as error:
+            raise RuntimeError(text) from error
+    except RuntimeError:
+        structlog.get_logger("test").exception("something_failed")
+
+
+@both_forms
+@every_secret
+def test_a_secret_is_not_seen_in_the_words_of_an_exception(text: str, hidden: str, *, as_json: bool) -> None:
+    written = lines(as_json=as_json)
+
+    fail_and_log(text)
+
+    # A form for people may break a long text over several lines.
+    assert hidden not in "".join(written.getvalue().split())
+    assert "RuntimeError" in written.getvalue()
+
+
+@both_forms
+@pytest.mark.parametrize("filling", [0, 60])
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        (f"postgresql://tollgate:{PASSWORD}{'-and-on' * 12}@db.example/tollgate", PASSWORD),
+        (f"Key {FAL_KEY}", FAL_SECRET[:16]),
+        ("a-very-long-operators-secret" * 4, "operators-secret"),
+    ],
+    ids=["dsn", "fal-key", "configured-secret"],
+)
+def test_no_piece_of_a_long_secret_is_seen_in_an_exception(
+    text: str, piece: str, *, filling: int, as_json: bool
+) -> None:
+    written = lines(as_json=as_json, secrets=[text.removeprefix("Key ")])
+
+    fail_and_log("x" * filling + " " + text)
+
+    assert piece not in written.getvalue()
+
+
+@both_forms
+@every_secret
+def test_a_secret_is_not_seen_in_the_words_of_a_library(text: str, hidden: str, *, as_json: bool) -> None:
+    written = lines(as_json=as_json)
+
+    logging.getLogger("some.library").error("failed with %s", {"reason": text})
+
+    assert hidden not in written.getvalue()
+    assert "[secret]" in written.getvalue()
+
+
+@every_secret
+def test_a_line_is_json_also_where_a_secret_was_taken_out(text: str, hidden: str) -> None:
+    written = lines(as_json=True)
+
+    structlog.get_logger("test").info("something_happened", authorization=text, items=[text], other=1)
+
+    line = json.loads(written.getvalue())
+    assert (line["event"], line["level"], line["other"]) == ("something_happened", "info", 1)
+    assert hidden not in str(line)
+
+
+@both_forms
+@pytest.mark.parametrize("secret", ['quo"ted-secret-0123', "back\\slash-secret-0123", "geheimnis-ähnlich-0123"])
+@pytest.mark.parametrize("nest", [str, lambda secret: [secret]], ids=["text", "list"])
+def test_a_configured_secret_is_not_seen_where_the_form_of_the_line_spells_it_otherwise(
+    secret: str, nest: Callable[[str], Any], *, as_json: bool
+) -> None:
+    written = lines(as_json=as_json, secrets=[secret])
+
+    structlog.get_logger("test").info("something_happened", field=nest(secret))
+
+    assert "secret-0123" not in written.getvalue()
+    assert "hnlich-0123" not in written.getvalue()
+
+
+@both_forms
+def test_innocent_words_stay(*, as_json: bool) -> None:
+    written = lines(as_json=as_json, secrets=["short", ""])
+
+    structlog.get_logger("test").info("short_story", url="http://127.0.0.1:8000/docs", key="tgk_abc", at="a@b.example")
+
+    for word in ("short_story", "http://127.0.0.1:8000/docs", "tgk_abc", "a@b.example"):
+        assert word in written.getvalue()
+
+
+def test_a_line_in_production_is_one_json_object() -> None:
+    written = lines(as_json=True)
+
+    structlog.get_logger("test").info("something_happened", text="two\nlines", number=5)
+    logging.getLogger("some.library").warning("and %s", "this")
+
+    first, second = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert (first["event"], first["text"], first["number"], first["level"]) == (
+        "something_happened",
+        "two\nlines",
+        5,
+        "info",
+    )
+    assert (second["event"], second["level"]) == ("and this", "warning")
+    assert first.keys() >= {"timestamp"}
