@@ -4,8 +4,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import structlog
+
 from app.application.accounts import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
-from app.application.execution import FollowGeneration, Step, SubmitGeneration, SweepGenerations
+from app.application.breaker import Breaker
+from app.application.execution import FollowGeneration, ReceiveProviderEvent, Step, SubmitGeneration, SweepGenerations
 from app.application.generations import (
     CancelGeneration,
     GetGeneration,
@@ -20,12 +23,15 @@ from app.application.use_cases import UseCases
 from app.infrastructure.background.queue import enqueue
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.fal.client import FalClient
+from app.infrastructure.fal.webhooks import FalWebhooks
 from app.infrastructure.postgres.accounts import PostgresAccounts
 from app.infrastructure.postgres.database import open_engine, plain_dsn
 from app.infrastructure.postgres.health import backlog_check, database_check, migrations_check
 from app.infrastructure.postgres.jobs import PostgresJobs
 from app.infrastructure.postgres.ledger import PostgresTokens
 from app.infrastructure.settings import RunnerHome, Settings
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +55,32 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
     `provider` replaces the fal client in tests.
     """
     assert settings.database_url is not None, "the command line sees to a database before it builds"
+    if settings.public_url is not None and settings.fal_user_id is None and settings.is_production:
+        # Every customer of fal can have a webhook signed; only the token in its URL then tells ours.
+        log.warning("fal_user_id_not_set")
     dsn = settings.database_url.get_secret_value()
     async with (
         open_engine(dsn) as engine,
         FalClient.open(queue_url=settings.fal_queue_url, key=_fal_key(settings)) as fal,
+        FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id) as events,
     ):
         accounts = PostgresAccounts(engine)
         tokens = PostgresTokens(engine)
         jobs = PostgresJobs(engine, enqueue)
-        follow = FollowGeneration(jobs, provider or fal)
+        follow = FollowGeneration(jobs, provider or fal, has_webhooks=settings.public_url is not None)
+        breaker = Breaker()
+        submit = SubmitGeneration(jobs, provider or fal, breaker, settings.webhooks_url)
         sweep = SweepGenerations(jobs)
         runner = Runner(
             plain_dsn(dsn),
-            {Step.SUBMIT: SubmitGeneration(jobs, provider or fal), Step.FOLLOW: follow},
+            {Step.SUBMIT: submit, Step.FOLLOW: follow},
             sweep,
         )
         checks = [database_check(engine), migrations_check(engine)]
-        checks.append(runner.check if settings.runner is RunnerHome.EMBEDDED else backlog_check(engine))
+        if settings.runner is RunnerHome.EMBEDDED:
+            checks += [runner.check, breaker.check]
+        else:
+            checks.append(backlog_check(engine))
         issue_first_key = IssueFirstKey(accounts)
         rotate_key = RotateKey(accounts)
         use_cases = UseCases(
@@ -84,6 +99,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             get_generation=GetGeneration(jobs),
             list_generations=ListGenerations(jobs),
             cancel_generation=CancelGeneration(jobs, follow),
+            receive_provider_event=ReceiveProviderEvent(jobs, provider or fal, events),
             inspect_jobs=InspectJobs(jobs),
             inspect_job=InspectJob(jobs),
             requeue_job=RequeueJob(jobs),

@@ -107,7 +107,14 @@ async def _with_provider(settings: Settings) -> AsyncIterator[Settings]:
         yield settings
         return
     async with fal_simulator(settings.data_dir) as url:
-        yield settings.model_copy(update={"fal_key": SecretStr(SIMULATOR_KEY), "fal_queue_url": url})
+        update = {
+            "fal_key": SecretStr(SIMULATOR_KEY),
+            "fal_queue_url": url,
+            "fal_rest_url": url,
+            # The simulator reaches this machine, as fal could not.
+            "public_url": settings.public_url or settings.base_url,
+        }
+        yield settings.model_copy(update=update)
 
 
 async def _migrate(settings: Settings) -> None:

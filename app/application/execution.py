@@ -5,7 +5,7 @@ A step raises RetryLater where the job needs another look; returning means that 
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from app.application.breaker import PAUSE_SECONDS_MIN, Breaker
 from app.application.ports import (
     InProgress,
     InQueue,
@@ -21,6 +22,7 @@ from app.application.ports import (
     NotSubmitted,
     Observation,
     Provider,
+    ProviderEvents,
     ProviderRequest,
     ProviderUnavailable,
     Rejected,
@@ -29,7 +31,7 @@ from app.application.ports import (
     SubmitRefused,
     Succeeded,
 )
-from app.domain.errors import DatabaseUnavailable
+from app.domain.errors import DatabaseUnavailable, InvalidProviderEvent
 from app.domain.generations import JobStatus, Outcome, outcome_of_result
 
 log = structlog.get_logger(__name__)
@@ -39,10 +41,14 @@ SUBMIT_LEASE_SECONDS = 30
 PERSIST_TRIES_MAX = 1200
 PERSIST_PAUSE_SECONDS = 0.5
 CANCEL_GRACE_SECONDS = 120
+UNANSWERED_GRACE_SECONDS = 600
 UNKNOWN_LOOK_SECONDS = 10
 BACKOFF_SECONDS_MAX = 60.0
 POLL_SECONDS_MIN = 0.5
 POLL_SECONDS_MAX = 10.0
+# With webhooks on, a look is the backstop for an event that does not come.
+BACKSTOP_SECONDS_MIN = 5.0
+BACKSTOP_SECONDS_MAX = 60.0
 
 
 Result = TypeVar("Result")
@@ -67,9 +73,12 @@ def backoff_seconds(attempt: int) -> float:
     return ceiling * random.uniform(0.5, 1.0)
 
 
-def poll_seconds(age_seconds: float) -> float:
+def poll_seconds(age_seconds: float, *, has_webhooks: bool = False) -> float:
     """A tenth of what the job has taken so far: quick for quick jobs, cheap for long ones."""
-    return min(max(age_seconds / 10, POLL_SECONDS_MIN), POLL_SECONDS_MAX) * random.uniform(0.9, 1.1)
+    shortest, longest = (
+        (BACKSTOP_SECONDS_MIN, BACKSTOP_SECONDS_MAX) if has_webhooks else (POLL_SECONDS_MIN, POLL_SECONDS_MAX)
+    )
+    return min(max(age_seconds / 10, shortest), longest) * random.uniform(0.9, 1.1)
 
 
 async def _persist(operation: Callable[[], Awaitable[Result]]) -> Result:
@@ -95,27 +104,44 @@ class SubmitGeneration:
 
     jobs: Jobs
     provider: Provider
+    breaker: Breaker
+    webhooks_url: str | None = None
 
     async def __call__(self, job_id: UUID) -> None:
+        wait_seconds = self.breaker.wait_seconds()
+        if wait_seconds:
+            await self.jobs.record_waiting(job_id, self.breaker.reason or "")
+            # Spread out, so that the backlog does not come at once when fal is back.
+            raise RetryLater(wait_seconds + random.uniform(0, PAUSE_SECONDS_MIN))
         attempt_token = uuid4()
         claim = await _persist(lambda: self.jobs.claim(job_id, attempt_token))
         if claim is None:
             await self._look_after_lost_claim(job_id)
             return
         try:
-            request = await self.provider.submit(claim.model_id, claim.kind, claim.parameters)
+            request = await self.provider.submit(
+                claim.model_id, claim.kind, claim.parameters, webhook_url=self._webhook_url(attempt_token)
+            )
         except NotSubmitted as error:
+            self.breaker.record_failure(str(error), at_once=error.is_operators_matter)
             await self._release(job_id, attempt_token, claim.attempt, error)
         except SubmitRefused as error:
+            self.breaker.record_success()
             log.warning("generation_refused", job_id=str(job_id), code=error.code)
             outcome = Outcome.failed(error.code, error.reason)
             await _persist(lambda: self.jobs.settle(job_id, outcome))
         except SubmitOutcomeUnknown as error:
             reason = str(error)
+            self.breaker.record_failure(reason)
             log.warning("generation_submit_unknown", job_id=str(job_id), reason=reason)
             await _persist(lambda: self.jobs.record_submit_unknown(job_id, attempt_token, reason))
         else:
+            self.breaker.record_success()
             await self._record(job_id, attempt_token, request)
+
+    def _webhook_url(self, attempt_token: UUID) -> str | None:
+        """The token makes the event findable before fal's request id is known, and unguessable."""
+        return None if self.webhooks_url is None else f"{self.webhooks_url}/{attempt_token}"
 
     async def _release(self, job_id: UUID, attempt_token: UUID, attempt: int, error: NotSubmitted) -> None:
         delay = max(backoff_seconds(attempt), error.retry_after_seconds or 0)
@@ -150,6 +176,7 @@ class FollowGeneration:
 
     jobs: Jobs
     provider: Provider
+    has_webhooks: bool = False
 
     async def __call__(self, job_id: UUID) -> None:
         state = await self.jobs.load(job_id)
@@ -184,7 +211,7 @@ class FollowGeneration:
             observation = await self.provider.observe(request, state.kind)
         except ProviderUnavailable as error:
             log.info("generation_look_failed", job_id=str(state.id), reason=str(error))
-            await self._wait_or_give_up(state, state.status)
+            await self._wait_or_give_up(state, state.status, grace_seconds=UNANSWERED_GRACE_SECONDS)
             return
         outcome = _outcome_of(observation, state)
         if outcome is not None:
@@ -194,34 +221,81 @@ class FollowGeneration:
         if status is not state.status:
             await self.jobs.record_progress(state.id, status)
             log.info("generation_progressed", job_id=str(state.id), status=status.value)
-        await self._wait_or_give_up(state, status)
+        await self._wait_or_give_up(state, status, grace_seconds=CANCEL_GRACE_SECONDS)
 
-    async def _wait_or_give_up(self, state: JobState, status: JobStatus) -> None:
+    async def _wait_or_give_up(self, state: JobState, status: JobStatus, *, grace_seconds: float) -> None:
         """fal has a grace period to stop: after the time limit, or after a cancel that found the request queued.
 
-        Both are counted from a look that we made, so that one failed look after a long pause ends nothing.
+        Both are counted from a look that we made, and are longer where fal does not answer: a failed look, also the
+        first one after a pause, is no verdict.
         """
         seconds_used = state.seconds_since_overdue_noticed or 0
         if state.cancel_requested and status is JobStatus.IN_QUEUE:
             seconds_used = max(seconds_used, state.seconds_since_cancel_sent or 0)
-        if seconds_used >= CANCEL_GRACE_SECONDS:
+        if seconds_used >= grace_seconds:
             await self._settle(state, self._given_up(state, "timed_out", "fal did not finish within the time limit."))
             return
-        raise RetryLater(poll_seconds(state.seconds_since_claim))
+        is_waiting_for_an_event = self.has_webhooks and not state.cancel_requested and not state.is_overdue
+        raise RetryLater(poll_seconds(state.seconds_since_claim, has_webhooks=is_waiting_for_an_event))
 
     @staticmethod
     def _given_up(state: JobState, code: str, reason: str) -> Outcome:
         return Outcome.canceled() if state.cancel_requested else Outcome.failed(code, reason)
 
     async def _settle(self, state: JobState, outcome: Outcome) -> None:
-        if await self.jobs.settle(state.id, outcome):
-            log.info(
-                "generation_settled",
-                job_id=str(state.id),
-                status=outcome.status.value,
-                code=outcome.error_code,
-                seconds=round(state.seconds_since_claim, 1),
-            )
+        await _settle(self.jobs, state, outcome)
+
+
+async def _settle(jobs: Jobs, state: JobState, outcome: Outcome) -> None:
+    if await jobs.settle(state.id, outcome):
+        log.info(
+            "generation_settled",
+            job_id=str(state.id),
+            status=outcome.status.value,
+            code=outcome.error_code,
+            seconds=round(state.seconds_since_claim, 1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveProviderEvent:
+    """fal says that a request is over. Whoever comes first settles, this or a look: the other one changes nothing.
+
+    An event may come before the answer to its own submission, or instead of it: its token finds the job, which
+    thereby learns its request id. Raises InvalidProviderEvent, ProviderKeysUnavailable.
+    """
+
+    jobs: Jobs
+    provider: Provider
+    events: ProviderEvents
+
+    async def __call__(self, attempt_token: UUID, headers: Mapping[str, str], body: bytes) -> None:
+        event = await self.events.verify(headers, body)
+        state = await self.jobs.load_attempt(attempt_token)
+        if state is None:
+            raise InvalidProviderEvent
+        if state.request is None and not state.status.is_final:
+            request = self.provider.request_of(state.model_id, event.request_id)
+            if await self.jobs.record_submission(state.id, attempt_token, request):
+                log.info("generation_adopted", job_id=str(state.id), fal_request_id=event.request_id)
+            state = await self.jobs.load_attempt(attempt_token) or state
+        # A job that was given up before its request id was known has only the token to go by.
+        if state.request is not None and state.request.id != event.request_id:
+            log.warning("provider_event_mismatched", job_id=str(state.id))
+            raise InvalidProviderEvent
+        await self._apply(state, self.events.observation(event, state.kind))
+
+    async def _apply(self, state: JobState, observation: Observation | None) -> None:
+        if state.status.is_final:
+            if isinstance(observation, Succeeded) and state.status is not JobStatus.COMPLETED:
+                log.error("generation_result_late", job_id=str(state.id), status=state.status.value)
+                await self.jobs.record_late_result(state.id, observation.result)
+            return
+        outcome = None if observation is None else _outcome_of(observation, state)
+        if outcome is None:
+            await self.jobs.look_now(state.id)
+        else:
+            await _settle(self.jobs, state, outcome)
 
 
 def _outcome_of(observation: Observation, state: JobState) -> Outcome | None:

@@ -81,6 +81,7 @@ class JobState:
 
     id: UUID
     kind: GenerationKind
+    model_id: str
     status: JobStatus
     attempt_token: UUID | None
     request: ProviderRequest | None
@@ -131,6 +132,10 @@ class Jobs(Protocol):
         """
         ...
 
+    async def record_waiting(self, job_id: UUID, reason: str) -> None:
+        """Say in a QUEUED job why it is not submitted yet."""
+        ...
+
     async def release(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
         """SUBMITTING → QUEUED, for an attempt that provably never reached fal."""
         ...
@@ -144,6 +149,18 @@ class Jobs(Protocol):
         ...
 
     async def load(self, job_id: UUID) -> JobState | None: ...
+
+    async def load_attempt(self, attempt_token: UUID) -> JobState | None:
+        """The job whose current attempt has this token."""
+        ...
+
+    async def look_now(self, job_id: UUID) -> None:
+        """Bring the next look at the job forward, where one waits."""
+        ...
+
+    async def record_late_result(self, job_id: UUID, result: Mapping[str, Any]) -> None:
+        """Keep for the operator what fal made of a job that was given up. Never charged, never shown."""
+        ...
 
     async def record_progress(self, job_id: UUID, status: JobStatus) -> bool: ...
 
@@ -219,9 +236,13 @@ class ProviderUnavailable(ProviderError):
 class NotSubmitted(ProviderError):
     """The attempt provably never entered fal's queue: another one is safe."""
 
-    def __init__(self, reason: str, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, reason: str, retry_after_seconds: float | None = None, *, is_operators_matter: bool = False
+    ) -> None:
+        """`is_operators_matter`: the key or the account is refused; no other submission will fare better."""
         super().__init__(reason)
         self.retry_after_seconds = retry_after_seconds
+        self.is_operators_matter = is_operators_matter
 
 
 class SubmitRefused(ProviderError):
@@ -238,8 +259,14 @@ class SubmitOutcomeUnknown(ProviderError):
 
 
 class Provider(Protocol):
-    async def submit(self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any]) -> ProviderRequest:
+    async def submit(
+        self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+    ) -> ProviderRequest:
         """Exactly one POST. Raises NotSubmitted, SubmitRefused, SubmitOutcomeUnknown."""
+        ...
+
+    def request_of(self, model_id: str, request_id: str) -> ProviderRequest:
+        """The request of which only the id is known."""
         ...
 
     async def observe(self, request: ProviderRequest, kind: GenerationKind) -> Observation:
@@ -249,6 +276,22 @@ class Provider(Protocol):
     async def cancel(self, request: ProviderRequest) -> None:
         """Ask fal to stop; the end is seen by `observe`. Raises ProviderUnavailable."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderEvent:
+    """An incoming webhook that fal signed. `payload` is the result; None where only the queue can tell the end."""
+
+    request_id: str
+    payload: Mapping[str, Any] | None
+
+
+class ProviderEvents(Protocol):
+    async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
+        """Header names are lower case. Raises InvalidProviderEvent, ProviderKeysUnavailable."""
+        ...
+
+    def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None: ...
 
 
 @dataclass(frozen=True, slots=True)

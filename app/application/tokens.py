@@ -12,6 +12,7 @@ from app.domain.ledger import LedgerEntry, PaymentEvent
 log = structlog.get_logger(__name__)
 
 WEBHOOK_SOURCE = "webhook"
+IDEMPOTENCY_KEY_SOURCE = "idempotency-key"
 UNIDENTIFIED_SOURCE = "unidentified"
 
 
@@ -30,7 +31,8 @@ class AuthenticatePaymentProvider:
 class TopUp:
     """Credit a payment once, however often its event is delivered.
 
-    Without an event id there is nothing to recognise a repeat by: each delivery credits, where that is allowed.
+    Where there is no event id an idempotency key serves as one, among its own kind. Without either there is nothing
+    to recognise a repeat by: each delivery credits, where that is allowed.
     Raises PaymentEventConflict, PaymentEventIdRequired, BalanceLimitExceeded.
     """
 
@@ -38,9 +40,17 @@ class TopUp:
     is_event_id_required: bool
 
     async def __call__(
-        self, external_user_id: UUID, amount: int, *, event_id: str | None, source: str = WEBHOOK_SOURCE
+        self,
+        external_user_id: UUID,
+        amount: int,
+        *,
+        event_id: str | None,
+        idempotency_key: str | None = None,
+        source: str = WEBHOOK_SOURCE,
     ) -> None:
-        if event_id is None:
+        if event_id is None and idempotency_key is not None:
+            event_id, source = idempotency_key, IDEMPOTENCY_KEY_SOURCE
+        elif event_id is None:
             if self.is_event_id_required:
                 raise PaymentEventIdRequired
             event_id, source = str(uuid4()), UNIDENTIFIED_SOURCE

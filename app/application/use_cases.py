@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.application.accounts import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
+from app.application.execution import ReceiveProviderEvent
 from app.application.generations import CancelGeneration, GetGeneration, ListGenerations, StartGeneration
 from app.application.ports import HealthChecks
 from app.application.reconciliation import InspectJob, InspectJobs, RequeueJob, VerifyLedger
@@ -22,6 +23,7 @@ class UseCases:
     get_generation: GetGeneration
     list_generations: ListGenerations
     cancel_generation: CancelGeneration
+    receive_provider_event: ReceiveProviderEvent
     inspect_jobs: InspectJobs
     inspect_job: InspectJob
     requeue_job: RequeueJob

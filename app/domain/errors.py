@@ -4,7 +4,8 @@ DomainError
 ├─ Unauthenticated
 │  ├─ InvalidApiKey            no key, a mistyped one, an unknown one, a revoked one
 │  ├─ ProofRequired            POST /auth without what proves the right to the account
-│  └─ InvalidWebhookSecret     a top-up that does not come from the payment provider
+│  ├─ InvalidWebhookSecret     a top-up that does not come from the payment provider
+│  └─ InvalidProviderEvent     a webhook that does not come from fal, or is about nothing of ours
 ├─ InsufficientBalance
 ├─ NotFound
 │  ├─ JobNotFound              also for a job of another account
@@ -19,7 +20,8 @@ DomainError
 ├─ IdempotencyKeyReused        a known key with another request
 ├─ InvalidPrices               the price list that the operator gave cannot be used
 └─ Unavailable
-   └─ DatabaseUnavailable
+   ├─ DatabaseUnavailable
+   └─ ProviderKeysUnavailable  fal's webhooks cannot be checked right now
 """
 
 from typing import ClassVar
@@ -55,6 +57,11 @@ class ProofRequired(Unauthenticated):
 class InvalidWebhookSecret(Unauthenticated):
     code = "invalid_webhook_secret"
     default_detail = "Send the payment provider's secret in the X-Webhook-Secret header."
+
+
+class InvalidProviderEvent(Unauthenticated):
+    code = "invalid_provider_event"
+    default_detail = "This is no event of fal about a job of this service."
 
 
 class InsufficientBalance(DomainError):
@@ -131,3 +138,8 @@ class Unavailable(DomainError):
 class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
     default_detail = "The database does not answer right now. Try again in a few seconds."
+
+
+class ProviderKeysUnavailable(Unavailable):
+    code = "provider_keys_unavailable"
+    default_detail = "The keys that sign fal's webhooks cannot be fetched right now. Deliver it again later."

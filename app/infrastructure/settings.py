@@ -16,6 +16,7 @@ from app.infrastructure.fal.urls import QueueUrls, checked_key
 
 SECRET_LENGTH_MIN = 32
 FAL_QUEUE_URL = "https://queue.fal.run"
+FAL_WEBHOOKS_PATH = "/webhooks/fal"
 FAL_REST_URL = "https://rest.fal.ai"
 # For a laptop only; production refuses it.
 DEVELOPMENT_WEBHOOK_SECRET = "development-webhook-secret"  # noqa: S105
@@ -188,6 +189,11 @@ class Settings(BaseSettings):
     @property
     def is_event_id_required(self) -> bool:
         return self.is_production if self.topup_require_event_id is None else self.topup_require_event_id
+
+    @property
+    def webhooks_url(self) -> str | None:
+        """Where fal's webhooks go, without the attempt's token at the end."""
+        return None if self.public_url is None else f"{self.public_url}{FAL_WEBHOOKS_PATH}"
 
     @property
     def jwks_url(self) -> str:

@@ -9,7 +9,7 @@ from starlette.types import Lifespan
 from app.presentation import documentation
 from app.presentation.errors import EXCEPTION_HANDLERS
 from app.presentation.middleware import HeaderSizeLimit, RequestContext
-from app.presentation.routers import accounts, generations, system, topup
+from app.presentation.routers import accounts, generations, provider_events, system, topup
 from app.presentation.schemas.accounts import IssueKeyRequest
 from app.presentation.schemas.generations import (
     ImageToImageRequest,
@@ -56,7 +56,7 @@ def create_api(
     )
     context: ValidationContext = {"allow_private_media_urls": allow_private_media_urls}
     api.state.validation_context = context
-    for router in (accounts.router, topup.router, generations.router, system.router):
+    for router in (accounts.router, topup.router, generations.router, provider_events.router, system.router):
         # include_router would match every request twice more, a quarter of the time that a request takes.
         # What it would add (prefixes, dependencies) these routers bring along themselves.
         api.router.routes.extend(router.routes)

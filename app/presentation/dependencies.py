@@ -5,7 +5,7 @@ their work, so a route has two at most, and the rest are plain functions of the 
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Path, Request, Security
+from fastapi import Header, Path, Request, Security
 from fastapi.security import APIKeyHeader
 from fastapi.security.base import SecurityBase
 
@@ -46,6 +46,17 @@ class _Service(SecurityBase):
         return given
 
 
+IdempotencyKeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern="^[ -~]*$",
+        description="Your own name for this request, a UUID for example. Repeated with the same body it changes "
+        "nothing more, however often you send it; keys are kept for at least 24 hours.",
+    ),
+]
 ApiKey = Annotated[str | None, Security(_api_key_header)]
 AuthSecret = Annotated[str | None, Security(_Service())]
 

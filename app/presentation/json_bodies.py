@@ -44,7 +44,7 @@ class JsonBody(Generic[Body]):
 
     async def __call__(self, request: Request) -> Body:
         _check_media_type(request)
-        document = parse_json(await _read(request, self.size_bytes_max))
+        document = parse_json(await read_body(request, self.size_bytes_max))
         try:
             return self.model.model_validate(document, context=request.app.state.validation_context)
         except ValidationError as error:
@@ -72,7 +72,7 @@ def _check_media_type(request: Request) -> None:
         raise UnsupportedContentEncoding
 
 
-async def _read(request: Request, size_bytes_max: int) -> bytes:
+async def read_body(request: Request, size_bytes_max: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and float(declared) > size_bytes_max:
         _refuse_size(size_bytes_max)

@@ -1,6 +1,7 @@
 """Keys: who gets one, who replaces it, and what is left of it in the database."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
@@ -12,7 +13,17 @@ from app.application.accounts import new_key
 from app.domain.accounts import KEY_HINT_LENGTH, Account, digest_of, stored_form
 from app.infrastructure.postgres.accounts import PostgresAccounts
 from app.infrastructure.postgres.ledger import PostgresTokens
-from tests.builders import Connection, connect, contents, dump, open_account, open_crowd, payment
+from tests.builders import (
+    Connection,
+    accept_job,
+    connect,
+    contents,
+    dump,
+    open_account,
+    open_crowd,
+    payment,
+    until,
+)
 
 
 @pytest.fixture
@@ -241,3 +252,33 @@ async def test_a_key_is_nowhere_in_the_database(engine: AsyncEngine, sql: Connec
     assert key[:KEY_HINT_LENGTH] in exported
     assert key[: KEY_HINT_LENGTH + 1] not in exported
     assert key.hex().encode() not in exported
+
+
+async def test_a_key_is_replaced_and_revoked_within_a_second_while_its_user_starts_jobs_without_pause(
+    crowd: AsyncEngine,
+) -> None:
+    customer, accounts, key = await open_account(crowd, 10**6), PostgresAccounts(crowd), new_key()
+    is_over, accepted, seconds = asyncio.Event(), [0] * 6, []
+
+    async def start_jobs(number: int) -> None:
+        while not is_over.is_set():
+            await accept_job(crowd, customer)
+            accepted[number] += 1
+
+    async def all_have_begun() -> bool:
+        return all(accepted)
+
+    starting = [asyncio.create_task(start_jobs(number)) for number in range(6)]
+    await until(all_have_begun)
+    before = sum(accepted)
+    for _ in range(5):
+        began_seconds = time.monotonic()
+        await accounts.replace_key(customer.external_user_id, stored_form(key := new_key()), None)
+        await accounts.revoke_key(customer.external_user_id)
+        seconds.append(time.monotonic() - began_seconds)
+    is_over.set()
+    await asyncio.gather(*starting)
+
+    assert max(seconds) < 1
+    assert sum(accepted) > before
+    assert await live_keys(crowd, customer.api_key, key) == []

@@ -1,13 +1,21 @@
 """The runner around steps that are only functions: what it runs, repeats, waits for and survives."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
+from pgqueuer.errors import FailingListenerError
+from pgqueuer.qm import QueueManager
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution import RetryLater, Step, SweepGenerations
@@ -28,6 +36,8 @@ from tests.builders import (
 )
 
 StepFunction = Callable[[UUID], Awaitable[None]]
+# What the service itself runs with; the fixture below sets its own.
+DEQUEUE_TIMEOUT_SECONDS = runner_module.DEQUEUE_TIMEOUT_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -88,8 +98,9 @@ async def running(
     calls: Calls,
     submit: StepFunction | None = None,
     sweep: Callable[[], Awaitable[None]] = sweep_nothing,
+    follow: StepFunction | None = None,
 ) -> AsyncIterator[Runner]:
-    steps = {Step.SUBMIT: calls.step(Step.SUBMIT, submit), Step.FOLLOW: calls.step(Step.FOLLOW)}
+    steps = {Step.SUBMIT: calls.step(Step.SUBMIT, submit), Step.FOLLOW: calls.step(Step.FOLLOW, follow)}
     runner = Runner(dsn, steps, sweep)
     runner.start()
     try:
@@ -328,3 +339,298 @@ async def test_giving_up_the_wait_leaves_the_runner_alone(engine: AsyncEngine, d
 
         job_id = await accept_job(engine, await open_account(engine, 100))
         await calls.wait_for(Step.SUBMIT, job_id)
+
+
+RUNNERS = "FROM pg_stat_activity WHERE application_name = 'tollgate-runner' AND datname = $1"
+
+
+async def submitted_job(engine: AsyncEngine, sql: Connection) -> UUID:
+    """Nothing but its look is in the queue."""
+    job_id, attempt_token = await claimed_job(engine, await open_account(engine, 100))
+    assert await jobs_of(engine).record_submission(job_id, attempt_token, provider_request())
+    await sql.execute("DELETE FROM pgqueuer WHERE entrypoint = $1 AND payload = $2", Step.SUBMIT.value, job_id.bytes)
+    return job_id
+
+
+async def test_comes_back_after_a_failed_check_of_its_listener(
+    engine: AsyncEngine, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, checks, is_healthy = Calls(), 0, QueueManager.listener_healthy
+
+    async def fail_at_first(manager: QueueManager, timeout: timedelta = timedelta(seconds=10)) -> object:
+        nonlocal checks
+        checks += 1
+        if checks == 1:
+            raise FailingListenerError
+        return await is_healthy(manager, timeout)
+
+    async def has_begun_again() -> bool:
+        return checks > 1
+
+    monkeypatch.setattr(QueueManager, "listener_healthy", fail_at_first)
+    async with running(database, calls) as runner:
+        await until(has_begun_again)
+        job_id = await accept_job(engine, await open_account(engine, 100))
+        await calls.wait_for(Step.SUBMIT, job_id)
+        await wait_until_working(runner)
+
+
+async def test_keeps_its_steps_while_the_housekeeping_fails(
+    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "HOUSEKEEPING_SECONDS", 0.05)
+    calls, sweeps = Calls(), 0
+
+    async def fail_after_the_first() -> None:
+        nonlocal sweeps
+        sweeps += 1
+        if sweeps > 1:
+            raise ConnectionResetError
+
+    async def has_failed_thrice() -> bool:
+        return sweeps > 3
+
+    async with running(database, calls, sweep=fail_after_the_first):
+        await until(has_failed_thrice)
+        job_id = await accept_job(engine, await open_account(engine, 100))
+        await calls.wait_for(Step.SUBMIT, job_id)
+        await wait_until_empty(sql)
+
+
+async def test_sweeps_and_clears_its_log_from_time_to_time(
+    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "HOUSEKEEPING_SECONDS", 0.05)
+    calls = Calls()
+
+    async def log_is_clear() -> bool:
+        return not await sql.fetchval("SELECT count(*) FROM pgqueuer_log WHERE created < now() - interval '1 hour'")
+
+    async with running(database, calls, sweep=SweepGenerations(jobs_of(engine))) as runner:
+        await wait_until_working(runner)
+        first = await accept_job(engine, await open_account(engine, 100))
+        await calls.wait_for(Step.SUBMIT, first)
+        await wait_until_empty(sql)
+        await sql.execute("UPDATE pgqueuer_log SET created = now() - interval '2 hours'")
+        await calls.wait_for(Step.SUBMIT, *[first] * len(calls.seen[Step.SUBMIT]))
+        await until(log_is_clear)
+
+        async def was_run_again() -> bool:
+            return len(calls.seen[Step.SUBMIT]) > 1
+
+        await until(was_run_again)
+
+
+async def test_works_again_after_the_database_was_away_over_its_housekeeping(
+    engine: AsyncEngine, database: str, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "HOUSEKEEPING_SECONDS", 0.2)
+    monkeypatch.setattr(runner_module, "RESTART_SECONDS_MAX", 0.5)
+    calls, name = Calls(), urlsplit(database).path[1:]
+    customer = await open_account(engine, 100)
+
+    async with connect(postgres_dsn) as outside, running(database, calls) as runner:
+        await wait_until_working(runner)
+        await outside.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await outside.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        await asyncio.sleep(1)
+        was_working = (await runner.check()).ok
+        await outside.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await engine.dispose()
+        await wait_until_working(runner)
+        job_id = await accept_job(engine, customer)
+        await calls.wait_for(Step.SUBMIT, job_id)
+
+    assert not was_working
+
+
+async def test_a_step_outlives_the_loss_of_its_connections_and_stopping_waits_for_it(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    calls, may_end, ends = Calls(), asyncio.Event(), list[str]()
+    job_id = await accept_job(engine, await open_account(engine, 100))
+
+    async def take_long(_: UUID) -> None:
+        try:
+            await may_end.wait()
+            ends.append("finished")
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    async with running(database, calls, submit=take_long) as runner:
+        await calls.wait_for(Step.SUBMIT, job_id)
+        await sql.execute(f"SELECT pg_terminate_backend(pid) {RUNNERS}", urlsplit(database).path[1:])
+        await asyncio.sleep(1)
+        stop = asyncio.create_task(runner.stop())
+        await asyncio.sleep(0.7)
+        was_waiting = not stop.done()
+        may_end.set()
+        await stop
+
+    assert was_waiting
+    assert ends == ["finished"]
+
+
+async def test_what_takes_longer_than_a_stop_may_is_cut_off(
+    engine: AsyncEngine, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "STOP_SECONDS_MAX", 0.3)
+    calls, was_cut_off = Calls(), asyncio.Event()
+    job_id = await accept_job(engine, await open_account(engine, 100))
+
+    async def never_end(_: UUID) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            was_cut_off.set()
+
+    async with running(database, calls, submit=never_end) as runner:
+        await calls.wait_for(Step.SUBMIT, job_id)
+        async with asyncio.timeout(5):
+            await runner.stop()
+
+    assert was_cut_off.is_set()
+
+
+async def test_connections_that_do_not_close_hold_up_nothing(
+    database: str, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "POOL_CLOSE_SECONDS_MAX", 0.2)
+    is_asked = asyncio.Event()
+
+    async def hang(_: "asyncpg.Pool[Any]") -> None:
+        is_asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncpg.pool.Pool, "close", hang)
+    async with connect(postgres_dsn) as outside, running(database, Calls()) as runner:
+        await wait_until_working(runner)
+        began_seconds = time.monotonic()
+
+        await runner.stop()
+
+        async def are_closed() -> bool:
+            return not await outside.fetchval(f"SELECT count(*) {RUNNERS}", urlsplit(database).path[1:])
+
+        await until(are_closed)
+
+    assert is_asked.is_set()
+    assert time.monotonic() - began_seconds < 5
+
+
+async def test_submits_a_few_at_once_while_looks_go_on(
+    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.SUBMIT, 2)
+    calls, may_end, at_once, most = Calls(), asyncio.Event(), 0, 0
+    looked_at = [await submitted_job(engine, sql) for _ in range(3)]
+    customer = await open_account(engine, 100)
+    job_ids = [await accept_job(engine, customer) for _ in range(6)]
+
+    async def take_long(_: UUID) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await may_end.wait()
+        at_once -= 1
+
+    async def some_have_begun() -> bool:
+        return bool(calls.seen[Step.SUBMIT])
+
+    async with running(database, calls, submit=take_long):
+        await calls.wait_for(Step.FOLLOW, *looked_at)
+        await until(some_have_begun)
+        await asyncio.sleep(0.3)
+        while_waiting = len(calls.seen[Step.SUBMIT])
+        may_end.set()
+        await calls.wait_for(Step.SUBMIT, *job_ids)
+        await wait_until_empty(sql)
+
+    assert while_waiting == 2
+    assert most == 2
+
+
+async def test_looks_go_on_while_more_submits_wait_than_may_run(
+    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.SUBMIT, 2)
+    calls, may_end = Calls(), asyncio.Event()
+    looked_at = await submitted_job(engine, sql)
+    customer = await open_account(engine, 100)
+    for _ in range(6):
+        await accept_job(engine, customer)
+
+    async def take_long(_: UUID) -> None:
+        await may_end.wait()
+
+    async with running(database, calls, submit=take_long):
+        try:
+            async with asyncio.timeout(3):
+                await calls.wait_for(Step.FOLLOW, looked_at)
+        finally:
+            may_end.set()
+
+
+async def test_stopping_begins_no_submit_that_still_waits_for_its_turn(
+    engine: AsyncEngine, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.SUBMIT, 2)
+    calls, may_end = Calls(), asyncio.Event()
+    customer = await open_account(engine, 100)
+    for _ in range(5):
+        await accept_job(engine, customer)
+
+    async def take_long(_: UUID) -> None:
+        await may_end.wait()
+
+    async def all_are_taken() -> bool:
+        return len(runner._running) == 2
+
+    async with running(database, calls, submit=take_long) as runner:
+        await until(all_are_taken)
+        stop = asyncio.create_task(runner.stop())
+        await asyncio.sleep(0.1)
+        may_end.set()
+        await stop
+
+    assert len(calls.seen[Step.SUBMIT]) == 2
+
+
+async def test_a_new_job_is_submitted_while_more_looks_wait_than_steps_may_run(
+    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.FOLLOW, 2)
+    calls, may_end = Calls(), asyncio.Event()
+    for _ in range(5):
+        await submitted_job(engine, sql)
+    job_id = await accept_job(engine, await open_account(engine, 100))
+
+    async def take_long(_: UUID) -> None:
+        await may_end.wait()
+
+    async with running(database, calls, follow=take_long):
+        try:
+            async with asyncio.timeout(3):
+                await calls.wait_for(Step.SUBMIT, job_id)
+        finally:
+            may_end.set()
+
+
+async def test_a_look_that_is_asked_for_soon_comes_soon_on_an_idle_service(
+    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "DEQUEUE_TIMEOUT_SECONDS", DEQUEUE_TIMEOUT_SECONDS)
+    calls, moments = Calls(), list[float]()
+    job_id = await submitted_job(engine, sql)
+
+    async def ask_for_another(_: UUID) -> None:
+        moments.append(time.monotonic())
+        if len(moments) < 5:
+            raise RetryLater(0.2)
+
+    async with running(database, calls, follow=ask_for_another):
+        await calls.wait_for(Step.FOLLOW, *[job_id] * 5)
+
+    pauses = [later - earlier for earlier, later in pairwise(moments)]
+    assert all(0.2 <= pause < 1.5 for pause in pauses)

@@ -24,6 +24,8 @@ from app.domain.accounts import Account, StoredKey
 from app.domain.catalogue import GenerationKind, PriceList
 from app.domain.errors import (
     BalanceLimitExceeded,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
     InsufficientBalance,
     JobFinished,
     JobNotFound,
@@ -101,13 +103,26 @@ class JobsInMemory:
     owners: dict[UUID, UUID] = field(default_factory=dict)
     accepted: list[NewJob] = field(default_factory=list)
     looked_up: list[UUID] = field(default_factory=list)
+    # Whose key it is, and what it says: the fingerprint and the job.
+    keys: dict[tuple[UUID, str], tuple[bytes, UUID]] = field(default_factory=dict)
+    keys_in_use: set[str] = field(default_factory=set)
 
     async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
+        if idempotency is not None:
+            if idempotency.key in self.keys_in_use:
+                raise IdempotencyKeyInUse
+            fingerprint, job_id = self.keys.get((job.account_id, idempotency.key), (idempotency.fingerprint, job.id))
+            if fingerprint != idempotency.fingerprint:
+                raise IdempotencyKeyReused
+            if job_id != job.id:
+                return Accepted(self.jobs[job_id], is_replay=True)
         account = next(account for account in self.accounts.accounts.values() if account.id == job.account_id)
         if account.balance_tokens < job.cost_tokens:
             raise InsufficientBalance
         self.accounts.add_tokens(account.id, -job.cost_tokens)
         self.accepted.append(job)
+        if idempotency is not None:
+            self.keys[job.account_id, idempotency.key] = (idempotency.fingerprint, job.id)
         stored = self.add(account.id, id=job.id, kind=job.kind, model_id=job.model_id, cost_tokens=job.cost_tokens)
         return Accepted(stored, is_replay=False)
 

@@ -385,3 +385,97 @@ async def test_answers_400_when_a_finished_job_is_to_be_canceled() -> None:
     assert response.status_code == 400
     assert problem_of(response)["code"] == "cannot_cancel_finished_job"
     assert problem_of(response)["detail"] == "cannot cancel finished job"
+
+
+async def start_twice(
+    world: World, first: dict[str, Any], second: dict[str, Any], path: str = TEXT_TO_IMAGE
+) -> tuple[httpx.Response, httpx.Response]:
+    """With the same key, the first one as text to image."""
+    _, key = await world.a_user(tokens=1000)
+    client, headers = world.client(), key | {"Idempotency-Key": "order 4711"}
+    return (
+        await client.post(TEXT_TO_IMAGE, json=first, headers=headers),
+        await client.post(path, json=second, headers=headers),
+    )
+
+
+async def test_answers_a_repeated_key_with_the_first_requests_job() -> None:
+    world = World()
+
+    first, second = await start_twice(world, {"prompt": "a fox", "seed": 5}, {"seed": 5, "prompt": "a fox"})
+
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert second.json() == first.json()
+    assert second.headers["location"] == first.headers["location"]
+    assert "idempotent-replayed" not in first.headers
+    assert second.headers["idempotent-replayed"] == "true"
+    assert len(world.jobs.accepted) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(TEXT_TO_IMAGE, {"prompt": "an owl"}), (TEXT_TO_VIDEO, {"prompt": "a fox"})]
+)
+async def test_refuses_a_key_that_names_another_request(path: str, body: dict[str, Any]) -> None:
+    world = World()
+
+    _, second = await start_twice(world, {"prompt": "a fox"}, body, path)
+
+    assert second.status_code == 422
+    assert problem_of(second)["code"] == "idempotency_key_reused"
+    assert [(error["pointer"], error["code"]) for error in problem_of(second)["errors"]] == [
+        ("/Idempotency-Key", "idempotency_key_reused")
+    ]
+    assert "retry-after" not in second.headers
+    assert len(world.jobs.accepted) == 1
+
+
+async def test_asks_to_come_back_for_a_key_that_is_in_use() -> None:
+    world = World()
+    world.jobs.keys_in_use.add("order 4711")
+
+    response, _ = await start_twice(world, {"prompt": "a fox"}, {"prompt": "a fox"})
+
+    assert response.status_code == 409
+    assert problem_of(response)["code"] == "idempotency_key_in_use"
+    assert response.headers["retry-after"] == "1"
+    assert world.jobs.accepted == []
+
+
+@pytest.mark.parametrize("path", SMALLEST)
+@pytest.mark.parametrize("value", ["k", "~ !k", "x" * 255])
+async def test_takes_a_key_within_the_limits(path: str, value: str) -> None:
+    world = World()
+    account, key = await world.a_user(tokens=1000)
+
+    response = await world.client().post(path, json=SMALLEST[path][1], headers=key | {"Idempotency-Key": value})
+
+    assert response.status_code == 202
+    assert list(world.jobs.keys) == [(account.id, value)]
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ([b""], "too_short"),
+        ([b"x" * 256], "too_long"),
+        (["clé".encode()], "invalid_characters"),
+        (["clé".encode("latin-1")], "invalid_characters"),
+        ([b"a\tb"], "invalid_characters"),
+        ([b"\x7f"], "invalid_characters"),
+        ([b"one", b"two"], "repeated_header"),
+        ([b"one", b"one"], "repeated_header"),
+    ],
+)
+async def test_refuses_a_key_that_is_none(values: list[bytes], code: str) -> None:
+    world = World()
+    _, key = await world.a_user(tokens=1000)
+    sent = [(b"Idempotency-Key", value) for value in values]
+    headers = [(b"X-API-Key", key["X-API-Key"].encode()), *sent]
+
+    response = await world.client().post(TEXT_TO_IMAGE, json={"prompt": "a fox"}, headers=headers)
+
+    assert response.status_code == 422
+    assert [(error["pointer"], error["code"]) for error in problem_of(response)["errors"]] == [
+        ("/Idempotency-Key", code)
+    ]
+    assert world.jobs.accepted == []

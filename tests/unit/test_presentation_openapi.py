@@ -35,6 +35,7 @@ def test_documents_every_route_and_its_answers() -> None:
         "start_image_to_image": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
         "start_text_to_video": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
         "start_image_to_video": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
+        "receive_provider_event": ["200", "401", "413", "503"],
         "list_generations": ["200", "401", "422", "503"],
         "get_generation": ["200", "401", "404", "503"],
         "cancel_generation": ["200", "400", "401", "404", "503"],
@@ -64,7 +65,7 @@ def test_says_how_to_authenticate() -> None:
 
     assert needed.pop("issue_key") == [{"AuthSecret": []}, *key, {}]
     assert needed.pop("top_up") == [{"WebhookSecret": []}]
-    assert needed.pop("get_health") == needed.pop("get_readiness") == []
+    assert needed.pop("get_health") == needed.pop("get_readiness") == needed.pop("receive_provider_event") == []
     assert all(security == key for security in needed.values())
     schemes = DOCUMENT["components"]["securitySchemes"]
     assert {name: (scheme["type"], scheme["in"], scheme["name"]) for name, scheme in schemes.items()} == {

@@ -134,3 +134,15 @@ async def test_refuses_an_unknown_field() -> None:
     assert problem_of(response)["errors"] == [
         {"pointer": "/currency", "detail": "This field is not known here.", "code": "unknown_field"}
     ]
+
+
+async def test_an_idempotency_key_serves_where_there_is_no_event_id() -> None:
+    world = World()
+    account, _ = await world.a_user()
+    body = {"external_user_id": str(account.external_user_id), "amount": 7}
+    headers = {"X-Webhook-Secret": WEBHOOK_SECRET, "Idempotency-Key": "payment-1"}
+
+    answers = [await world.client().post("/webhook/topup", json=body, headers=headers) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert world.accounts.accounts[account.external_user_id].balance_tokens == 7

@@ -35,12 +35,10 @@ async def enqueue(
 ) -> None:
     """One item per job and step: an item that waits or runs already stays as it is."""
     count = len(job_ids)
-    # Looks at old jobs come back again and again: a new job must not wait behind them.
-    priority = 1 if step is Step.SUBMIT else 0
     await Queries(cast(Driver, _TransactionDriver(connection))).enqueue(
         [step.value] * count,
         [job_id.bytes for job_id in job_ids],
-        [priority] * count,
+        [0] * count,
         execute_after=[timedelta(seconds=delay_seconds)] * count,
         dedupe_key=[dedupe_key(step, job_id) for job_id in job_ids],
         on_conflict="skip",

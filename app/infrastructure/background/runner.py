@@ -27,11 +27,11 @@ HEARTBEAT_TIMEOUT_SECONDS = 10
 # How long the manager sleeps when it knows of nothing to do. It does not hear of an item that comes back while it
 # decides to sleep, so this is also how late the next look at a job may be.
 DEQUEUE_TIMEOUT_SECONDS = 0.5
-BATCH_SIZE = 32
-CONCURRENT_STEPS_MAX = 128
-# A submission holds its input in memory, two pictures of 5 MiB at the most and their copies on the way.
-CONCURRENT_SUBMITS_MAX = 16
-POOL_SIZE = 4
+BATCH_SIZE_MAX = 32
+# A manager for each step, so that neither waits behind the other. A submission holds its input in memory: two pictures
+# of 5 MiB at the most, and their copies on the way.
+CONCURRENT_STEPS_MAX = {Step.SUBMIT: 16, Step.FOLLOW: 112}
+POOL_SIZE = 6
 POOL_CLOSE_SECONDS_MAX = 5
 RESTART_SECONDS_MIN = 0.5
 RESTART_SECONDS_MAX = 5.0
@@ -49,10 +49,9 @@ class Runner:
         self._steps = steps
         self._sweep = sweep
         self._stopping = asyncio.Event()
-        self._manager: QueueManager | None = None
+        self._managers: list[QueueManager] = []
         self._task: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self._submits = asyncio.Semaphore(CONCURRENT_SUBMITS_MAX)
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="runner")
@@ -65,8 +64,8 @@ class Runner:
     async def stop(self) -> None:
         """Take nothing new, let the steps that run finish. Whatever is cut off is picked up by the next process."""
         self._stopping.set()
-        if self._manager is not None:
-            self._manager.shutdown.set()
+        for manager in self._managers:
+            manager.shutdown.set()
         if self._task is None:
             return
         _, unfinished = await asyncio.wait({self._task, *self._running}, timeout=STOP_SECONDS_MAX)
@@ -77,7 +76,7 @@ class Runner:
             await asyncio.wait(unfinished)
 
     async def check(self) -> Check:
-        if self._manager is not None:
+        if self._managers:
             return Check("runner", True, "working")
         return Check("runner", False, "not connected to the queue")
 
@@ -99,30 +98,22 @@ class Runner:
     async def _work(self) -> None:
         async with _open_pool(self._dsn) as pool:
             driver = AsyncpgPoolDriver(pool)
-            manager = QueueManager(Queries(driver))
-            for step, handler in self._steps.items():
-                manager.entrypoint(step.value)(self._translated(step, handler))
-            # The manager checks its listener by a NOTIFY that it may send before it listens itself, and a check
-            # that fails ends it.
-            await driver.add_listener(manager.channel, lambda _: None)
+            managers = {step: QueueManager(Queries(driver)) for step in self._steps}
+            for step, manager in managers.items():
+                manager.entrypoint(step.value)(self._translated(step, self._steps[step]))
+                # A manager checks its listener by a NOTIFY that it may send before it listens itself, and a check
+                # that fails ends it.
+                await driver.add_listener(manager.channel, lambda _: None)
             await self._sweep()
             if self._stopping.is_set():
                 return
-            self._manager = manager
+            self._managers = list(managers.values())
             housekeeping = asyncio.create_task(self._keep_house(pool))
             log.info("runner_started")
             try:
-                await manager.run(
-                    dequeue_timeout=timedelta(seconds=DEQUEUE_TIMEOUT_SECONDS),
-                    batch_size=BATCH_SIZE,
-                    max_concurrent_tasks=CONCURRENT_STEPS_MAX,
-                    heartbeat_timeout=timedelta(seconds=HEARTBEAT_TIMEOUT_SECONDS),
-                    shutdown_on_listener_failure=True,
-                    # Statistics of the queue's log are read by nobody; its rows are dropped.
-                    log_aggregation_interval=timedelta(0),
-                )
+                await _all_until_one_ends(managers)
             finally:
-                self._manager = None
+                self._managers = []
                 housekeeping.cancel()
                 await asyncio.wait({housekeeping})
                 log.info("runner_stopped")
@@ -146,7 +137,7 @@ class Runner:
             assert item.payload is not None
             job_id = UUID(bytes=item.payload)
             try:
-                await self._uncancelled(step, handler, job_id)
+                await self._uncancelled(handler, job_id)
             except RetryLater as decision:
                 raise RetryRequested(timedelta(seconds=decision.delay_seconds)) from decision
             except Exception as error:
@@ -156,15 +147,11 @@ class Runner:
 
         return handle
 
-    async def _uncancelled(self, step: Step, handler: StepHandler, job_id: UUID) -> None:
-        """The library cancels its handlers when it fails; a step that has just posted to fal must write that down."""
+    async def _uncancelled(self, handler: StepHandler, job_id: UUID) -> None:
+        """Whatever happens to the library's task, a step that has just posted to fal must write that down."""
 
         async def run() -> None:
-            if step is not Step.SUBMIT:
-                await handler(job_id)
-                return
-            async with self._submits:
-                await handler(job_id)
+            await handler(job_id)
 
         task = asyncio.create_task(run())
         self._running.add(task)
@@ -176,6 +163,36 @@ class Runner:
         if not task.cancelled():
             # Retrieved here for the step whose handler was cancelled; asyncio would complain otherwise.
             task.exception()
+
+
+async def _all_until_one_ends(managers: Mapping[Step, QueueManager]) -> None:
+    """Where one fails, the other one is asked to stop, and the failure is raised when both have."""
+    tasks = [asyncio.create_task(_run_manager(step, manager)) for step, manager in managers.items()]
+    if not tasks:
+        return
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for manager in managers.values():
+            manager.shutdown.set()
+        await asyncio.wait(tasks)
+    failures = [failure for task in tasks if (failure := task.exception()) is not None]
+    if failures:
+        raise failures[0]
+
+
+async def _run_manager(step: Step, manager: QueueManager) -> None:
+    limit = CONCURRENT_STEPS_MAX[step]
+    await manager.run(
+        dequeue_timeout=timedelta(seconds=DEQUEUE_TIMEOUT_SECONDS),
+        # The library wants at least two batches to fit.
+        batch_size=min(BATCH_SIZE_MAX, limit // 2),
+        max_concurrent_tasks=limit,
+        heartbeat_timeout=timedelta(seconds=HEARTBEAT_TIMEOUT_SECONDS),
+        shutdown_on_listener_failure=True,
+        # Statistics of the queue's log are read by nobody; its rows are dropped.
+        log_aggregation_interval=timedelta(0),
+    )
 
 
 @asynccontextmanager

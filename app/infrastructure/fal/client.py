@@ -65,10 +65,12 @@ class FalClient:
         ) as exchange:
             yield cls(exchange, urls)
 
-    async def submit(self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any]) -> ProviderRequest:
+    async def submit(
+        self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+    ) -> ProviderRequest:
         body = wire.arguments(parameters)
         try:
-            answer = await self._exchange.post(self._urls.submit(model_id), body)
+            answer = await self._exchange.post(self._urls.submit(model_id, webhook_url), body)
         except Unanswered as error:
             if error.never_left:
                 raise NotSubmitted(str(error)) from error
@@ -76,6 +78,9 @@ class FalClient:
         if 200 <= answer.status < 300:
             return self._accepted(answer, model_id)
         raise self._not_accepted(answer)
+
+    def request_of(self, model_id: str, request_id: str) -> ProviderRequest:
+        return self._urls.rebuild(model_id, request_id)
 
     async def observe(self, request: ProviderRequest, kind: GenerationKind) -> Observation:
         answer = await self._ask("GET", request.status_url)
@@ -154,7 +159,8 @@ class FalClient:
         status = answer.status
         if status in OPERATOR_STATUSES:
             log.error("fal_key_refused", status_code=status)
-            return NotSubmitted(_OPERATOR_REASONS.get(status, f"fal answered {status}"), OPERATOR_RETRY_SECONDS)
+            reason = _OPERATOR_REASONS.get(status, f"fal answered {status}")
+            return NotSubmitted(reason, OPERATOR_RETRY_SECONDS, is_operators_matter=True)
         if status == 429:
             return NotSubmitted("fal asks to slow down", wire.retry_after_seconds(answer.headers))
         if status == 425:

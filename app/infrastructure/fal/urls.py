@@ -1,7 +1,7 @@
 """Where the key may go: fal's queue as configured, and nowhere else."""
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 
@@ -35,8 +35,9 @@ class QueueUrls:
         self._base = origin + url.path.rstrip("/")
         self._allowed = {origin, FAL_BACKUP_ORIGIN} if origin == FAL_QUEUE_ORIGIN else {origin}
 
-    def submit(self, model_id: str) -> str:
-        return f"{self._base}/{model_id}"
+    def submit(self, model_id: str, webhook_url: str | None = None) -> str:
+        query = "" if webhook_url is None else "?" + urlencode({"fal_webhook": webhook_url})
+        return f"{self._base}/{model_id}{query}"
 
     def is_allowed(self, url: object) -> bool:
         """Compares text, not parsed parts: an allowed origin, then a path of harmless characters."""

@@ -78,6 +78,10 @@ def result_in(body: bytes | None, kind: GenerationKind) -> Succeeded | Rejected:
         document = json_values.parse(body)
     except json_values.TooDeep:
         return Rejected("result_invalid", "The result that fal returned is nested too deeply.")
+    return result_of(document, kind)
+
+
+def result_of(document: object, kind: GenerationKind) -> Succeeded | Rejected:
     if not isinstance(document, dict) or not _has_media(document, kind):
         return Rejected("result_invalid", "The result that fal returned does not have the expected form.")
     return Succeeded(json_values.storable(document))

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Select,
     Text,
     Update,
@@ -80,7 +81,9 @@ def _seconds_since(moment: Any) -> Any:
 
 
 _STATE = select(
+    jobs.c.id,
     jobs.c.kind,
+    jobs.c.model_id,
     jobs.c.status,
     jobs.c.attempt_token,
     jobs.c.fal_request_id,
@@ -97,7 +100,7 @@ _STATE = select(
     _seconds_since(jobs.c.overdue_noticed_at).label("seconds_since_overdue_noticed"),
 )
 
-_queue = named_table("pgqueuer", column("dedupe_key"), column("status"))
+_queue = named_table("pgqueuer", column("dedupe_key"), column("status"), column("execute_after"))
 
 
 def _lost(step: Step) -> Select[Any]:
@@ -216,6 +219,18 @@ class PostgresJobs:
             row = claimed.one_or_none()
         return Claim(GenerationKind(row.kind), row.model_id, row.parameters, row.attempts) if row else None
 
+    async def record_waiting(self, job_id: UUID, reason: str) -> None:
+        async with transaction(self.engine) as connection:
+            await connection.execute(
+                update(jobs)
+                .where(
+                    jobs.c.id == job_id,
+                    jobs.c.status == JobStatus.QUEUED.value,
+                    jobs.c.status_reason.is_distinct_from(reason),
+                )
+                .values(status_reason=reason)
+            )
+
     async def release(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
         """A user who asked to cancel meanwhile gets it here: nothing is at fal."""
         async with transaction(self.engine) as connection:
@@ -261,8 +276,14 @@ class PostgresJobs:
             return bool(recorded.rowcount)
 
     async def load(self, job_id: UUID) -> JobState | None:
+        return await self._load(jobs.c.id == job_id)
+
+    async def load_attempt(self, attempt_token: UUID) -> JobState | None:
+        return await self._load(jobs.c.attempt_token == attempt_token)
+
+    async def _load(self, condition: ColumnElement[bool]) -> JobState | None:
         async with reading(self.engine) as connection:
-            found = await connection.execute(_STATE.where(jobs.c.id == job_id))
+            found = await connection.execute(_STATE.where(condition))
             row = found.one_or_none()
         if row is None:
             return None
@@ -272,8 +293,9 @@ class PostgresJobs:
             else None
         )
         return JobState(
-            id=job_id,
+            id=row.id,
             kind=GenerationKind(row.kind),
+            model_id=row.model_id,
             status=JobStatus(row.status),
             attempt_token=row.attempt_token,
             request=request,
@@ -286,6 +308,23 @@ class PostgresJobs:
             is_overdue=row.is_overdue,
             seconds_since_overdue_noticed=_float_or_none(row.seconds_since_overdue_noticed),
         )
+
+    async def look_now(self, job_id: UUID) -> None:
+        async with transaction(self.engine) as connection:
+            await connection.execute(
+                update(_queue)
+                .where(
+                    _queue.c.dedupe_key == f"{Step.FOLLOW.value}:{job_id}",
+                    cast(_queue.c.status, Text) == "queued",
+                )
+                .values(execute_after=func.now())
+            )
+
+    async def record_late_result(self, job_id: UUID, result: Mapping[str, Any]) -> None:
+        async with transaction(self.engine) as connection:
+            await connection.execute(
+                update(jobs).where(jobs.c.id == job_id, jobs.c.late_result.is_(None)).values(late_result=result)
+            )
 
     async def record_progress(self, job_id: UUID, status: JobStatus) -> bool:
         async with transaction(self.engine) as connection:

@@ -2,7 +2,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import (
@@ -14,7 +14,14 @@ from app.domain.errors import (
     JobFinished,
     JobNotFound,
 )
-from app.presentation.dependencies import CurrentAccount, JobId, job_id_of, refuse_repeated, use_cases_of
+from app.presentation.dependencies import (
+    CurrentAccount,
+    IdempotencyKeyHeader,
+    JobId,
+    job_id_of,
+    refuse_repeated,
+    use_cases_of,
+)
 from app.presentation.documentation import BODY_ERRORS, answer, problems, request_body
 from app.presentation.errors import InvalidRequest
 from app.presentation.json_bodies import LARGE_BODY_BYTES_MAX, JsonBody
@@ -75,17 +82,6 @@ _HEADERS = {
         "schema": {"type": "string"},
     },
 }
-IdempotencyKeyHeader = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        pattern="^[ -~]*$",
-        description="Your own name for this request, a UUID for example. The same key with the same body gives the "
-        "same job and debits once, however often you send it; keys are kept for at least 24 hours.",
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,16 @@ from app.domain.errors import (
     PaymentEventConflict,
     PaymentEventIdRequired,
 )
-from app.presentation.dependencies import authenticate_payment_provider, refuse_repeated, use_cases_of
+from app.presentation.dependencies import (
+    IdempotencyKeyHeader,
+    authenticate_payment_provider,
+    refuse_repeated,
+    use_cases_of,
+)
 from app.presentation.documentation import BODY_ERRORS, answer, problems, request_body
 from app.presentation.json_bodies import JsonBody
-from app.presentation.schemas.topup import TopUpAccepted, TopUpRequest
+from app.presentation.schemas.acknowledged import Acknowledged
+from app.presentation.schemas.topup import TopUpRequest
 
 router = APIRouter(tags=["Top-up"])
 
@@ -53,11 +59,16 @@ async def top_up(
     request: Request,
     body: Annotated[TopUpRequest, Depends(JsonBody(TopUpRequest))],
     event_id: EventId = None,
-) -> TopUpAccepted:
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> Acknowledged:
     """Credit tokens to a user. An event id that was credited before answers 200 and credits nothing.
 
-    Send `X-Event-Id`: without it a repeated delivery is a second payment, or refused where the operator wants so.
+    Send `X-Event-Id`, or an `Idempotency-Key` where your provider has no event ids. Without either, a repeated
+    delivery is a second payment, or refused where the operator wants so.
     """
     refuse_repeated(request, "X-Event-Id")
-    await use_cases_of(request).top_up(body.external_user_id, body.amount, event_id=event_id)
-    return TopUpAccepted()
+    refuse_repeated(request, "Idempotency-Key")
+    await use_cases_of(request).top_up(
+        body.external_user_id, body.amount, event_id=event_id, idempotency_key=idempotency_key
+    )
+    return Acknowledged()

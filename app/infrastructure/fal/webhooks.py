@@ -1,0 +1,172 @@
+"""fal's webhooks: who signed, when, and what it says. fal-protocol: four lines under one Ed25519 signature."""
+
+import asyncio
+import base64
+import hashlib
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+import structlog
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from app.application.ports import Observation, ProviderEvent
+from app.domain.catalogue import GenerationKind
+from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
+from app.infrastructure.fal import json_values, wire
+
+log = structlog.get_logger(__name__)
+
+# https://docs.fal.ai/model-apis/model-endpoints/webhooks: both figures are fal's.
+TIMESTAMP_SECONDS_MAX = 300
+KEYS_SECONDS_MAX = 24 * 3600
+# A forger must not make us ask fal for its keys at every try.
+REFRESH_SECONDS_MIN = 60
+FETCH_SECONDS_MAX = 10
+DOCUMENT_BYTES_MAX = 64 * 1024
+KEYS_MAX = 20
+
+_TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
+_SIGNATURE = re.compile(r"[0-9a-fA-F]{128}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    request_id: str
+    user_id: str
+    timestamp: str
+    signature: bytes
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Self:
+        """Raises InvalidProviderEvent. Header names are lower case."""
+        signature = headers.get("x-fal-webhook-signature", "")
+        timestamp = headers.get("x-fal-webhook-timestamp", "")
+        if not _SIGNATURE.fullmatch(signature) or not _TIMESTAMP.fullmatch(timestamp):
+            raise InvalidProviderEvent
+        return cls(
+            request_id=headers.get("x-fal-webhook-request-id", ""),
+            user_id=headers.get("x-fal-webhook-user-id", ""),
+            timestamp=timestamp,
+            signature=bytes.fromhex(signature),
+        )
+
+    def message(self, body: bytes) -> bytes:
+        digest = hashlib.sha256(body).hexdigest()
+        return "\n".join((self.request_id, self.user_id, self.timestamp, digest)).encode()
+
+
+class FalWebhooks:
+    """Make one with `FalWebhooks.open`."""
+
+    def __init__(
+        self, http: httpx.AsyncClient, jwks_url: str, user_id: str | None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._http = http
+        self._jwks_url = jwks_url
+        self._user_id = user_id
+        self._clock = clock
+        self._keys: list[Ed25519PublicKey] = []
+        self._fetched_at = -float("inf")
+        self._asked_at = -float("inf")
+        self._fetching = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, *, jwks_url: str, user_id: str | None) -> AsyncIterator[Self]:
+        """A client of its own: fal's keys are public, and ours is not for that host."""
+        async with httpx.AsyncClient(timeout=FETCH_SECONDS_MAX, follow_redirects=False, trust_env=False) as http:
+            yield cls(http, jwks_url, user_id)
+
+    async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
+        """Raises InvalidProviderEvent, and ProviderKeysUnavailable where fal's keys cannot be had."""
+        signed = _Signed.of(headers)
+        if abs(self._clock() - int(signed.timestamp)) > TIMESTAMP_SECONDS_MAX:
+            raise InvalidProviderEvent
+        if self._user_id is not None and signed.user_id != self._user_id:
+            raise InvalidProviderEvent
+        if not await self._is_signed_by_fal(signed.message(body), signed.signature):
+            raise InvalidProviderEvent
+        document = _document(body)
+        # Signed by fal, but every customer of fal can have something signed: the id must be the one that was signed.
+        if wire.request_id_in(document) is None or document["request_id"] != signed.request_id:
+            raise InvalidProviderEvent
+        payload = document.get("payload")
+        is_success = document.get("status") == "OK" and isinstance(payload, dict)
+        return ProviderEvent(signed.request_id, payload if is_success else None)
+
+    def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None:
+        """What a successful event says. None: the event only says that it is over, ask the queue."""
+        return None if event.payload is None else wire.result_of(event.payload, kind)
+
+    async def _is_signed_by_fal(self, message: bytes, signature: bytes) -> bool:
+        if self._clock() - self._fetched_at > KEYS_SECONDS_MAX:
+            await self._fetch_keys()
+        if not self._keys:
+            raise ProviderKeysUnavailable
+        if _verifies(self._keys, message, signature):
+            return True
+        # fal may have new keys.
+        return await self._fetch_keys() and _verifies(self._keys, message, signature)
+
+    async def _fetch_keys(self) -> bool:
+        """True: there are fresh keys. Keeps the ones it has where fal does not answer."""
+        async with self._fetching:
+            if self._clock() - self._asked_at < REFRESH_SECONDS_MIN:
+                return False
+            self._asked_at = self._clock()
+            try:
+                answer = await self._http.get(self._jwks_url)
+                keys = _keys_in(answer.content) if answer.status_code == httpx.codes.OK else []
+            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+                log.warning("fal_webhook_keys_unavailable", error=type(error).__name__)
+                return False
+            if not keys:
+                log.warning("fal_webhook_keys_unusable", status_code=answer.status_code)
+                return False
+            self._keys, self._fetched_at = keys, self._clock()
+            return True
+
+
+def _verifies(keys: list[Ed25519PublicKey], message: bytes, signature: bytes) -> bool:
+    for key in keys:
+        try:
+            key.verify(signature, message)
+        except InvalidSignature:
+            continue
+        return True
+    return False
+
+
+def _document(body: bytes) -> Mapping[str, Any]:
+    try:
+        document = json_values.parse(body)
+    except ValueError as error:
+        raise InvalidProviderEvent from error
+    if not isinstance(document, dict):
+        raise InvalidProviderEvent
+    return document
+
+
+def _keys_in(content: bytes) -> list[Ed25519PublicKey]:
+    """RFC 8037: `x` is the key in base64url without padding. Keys of other kinds are left out."""
+    try:
+        document = json_values.parse(content[:DOCUMENT_BYTES_MAX])
+    except ValueError:
+        return []
+    given = document.get("keys") if isinstance(document, dict) else None
+    items = given[:KEYS_MAX] if isinstance(given, list) else []
+    return [key for item in items if (key := _key(item)) is not None]
+
+
+def _key(item: object) -> Ed25519PublicKey | None:
+    x = item.get("x") if isinstance(item, dict) else None
+    try:
+        return Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(f"{x}==")) if isinstance(x, str) else None
+    except ValueError:
+        return None

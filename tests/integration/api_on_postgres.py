@@ -1,0 +1,68 @@
+"""The web layer on a real database without fal and without a runner, and what its users send."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.application.accounts import Authenticate
+from app.application.generations import GetGeneration, StartGeneration, TimeLimits
+from app.application.tokens import ListLedgerEntries
+from app.application.use_cases import UseCases
+from app.domain.catalogue import PriceList
+from app.infrastructure.background.queue import enqueue
+from app.infrastructure.postgres.accounts import PostgresAccounts
+from app.infrastructure.postgres.jobs import Enqueue, PostgresJobs
+from app.infrastructure.postgres.ledger import PostgresTokens
+from app.presentation.api import create_api
+from tests.builders import Customer
+
+TEXT_TO_IMAGE = "/generations/images/text-to-image"
+TEXT_TO_VIDEO = "/generations/videos/text-to-video"
+
+
+@dataclass(frozen=True)
+class Api:
+    http: httpx.AsyncClient
+
+    async def start(
+        self, customer: Customer, key: str | None, body: dict[str, Any] | None = None, *, path: str = TEXT_TO_IMAGE
+    ) -> httpx.Response:
+        headers = {"X-API-Key": customer.api_key} | ({} if key is None else {"Idempotency-Key": key})
+        return await self.http.post(path, json=body or {"prompt": "a lighthouse"}, headers=headers)
+
+    async def ledger(self, customer: Customer, **query: object) -> dict[str, Any]:
+        """A page."""
+        answer = await self.get(customer, "/ledger", **query)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def get(self, customer: Customer, path: str, **query: object) -> httpx.Response:
+        params = {name: str(value) for name, value in query.items()}
+        return await self.http.get(path, params=params, headers={"X-API-Key": customer.api_key})
+
+
+@asynccontextmanager
+async def open_api(engine: AsyncEngine, *, enqueue_with: Enqueue = enqueue) -> AsyncIterator[Api]:
+    jobs = PostgresJobs(engine, enqueue_with)
+    reachable: dict[str, Any] = {
+        "authenticate": Authenticate(PostgresAccounts(engine)),
+        "start_generation": StartGeneration(jobs, PriceList(), TimeLimits()),
+        "get_generation": GetGeneration(jobs),
+        "list_ledger_entries": ListLedgerEntries(PostgresTokens(engine)),
+    }
+    api = create_api(version="1.2.3")
+    api.state.use_cases = UseCases(
+        **(dict.fromkeys((field.name for field in fields(UseCases)), cast(Any, None)) | reachable)
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate") as http:
+        yield Api(http)
+
+
+def job_id_of(answer: httpx.Response) -> UUID:
+    assert answer.status_code == 202, answer.text
+    return UUID(answer.json()["job_id"])
