@@ -111,6 +111,8 @@ async def _with_provider(settings: Settings) -> AsyncIterator[Settings]:
             "fal_key": SecretStr(SIMULATOR_KEY),
             "fal_queue_url": url,
             "fal_rest_url": url,
+            "fal_jwks_url": None,
+            "fal_user_id": None,
             # The simulator reaches this machine, as fal could not.
             "public_url": settings.public_url or settings.base_url,
         }
@@ -129,6 +131,7 @@ def serve() -> None:
 
     async def work(settings: Settings) -> None:
         listener = _listen(settings)
+        settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         async with (
             _with_database(settings, start=True) as with_database,
             _with_provider(with_database) as complete,
@@ -155,7 +158,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 async def _serve(settings: Settings, listener: socket.socket, *, is_simulated: bool) -> None:
-    url = settings.model_copy(update={"port": listener.getsockname()[1]}).base_url
+    url = settings.base_url
 
     async def announce(runtime: Runtime) -> None:
         if not settings.is_production:

@@ -27,6 +27,7 @@ class Breaker:
         self._reason: str | None = None
         self._pause_seconds = PAUSE_SECONDS_MIN
         self._next_try_at = 0.0
+        self._is_trying = False
 
     @property
     def reason(self) -> str | None:
@@ -41,6 +42,7 @@ class Breaker:
         if remaining > 0:
             return remaining
         self._next_try_at = self._clock() + self._pause_seconds
+        self._is_trying = True
         return 0.0
 
     def record_success(self) -> None:
@@ -52,6 +54,10 @@ class Breaker:
     def record_failure(self, reason: str, *, at_once: bool = False) -> None:
         self._failures += 1
         if self._reason is not None:
+            if not self._is_trying:
+                # It was under way when the breaker opened, and says nothing new.
+                return
+            self._is_trying = False
             self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_MAX)
         elif not at_once and self._failures < FAILURES_MAX:
             return

@@ -110,6 +110,7 @@ class SubmitGeneration:
     async def __call__(self, job_id: UUID) -> None:
         wait_seconds = self.breaker.wait_seconds()
         if wait_seconds:
+            await self._look_after_lost_claim(job_id)
             await self.jobs.record_waiting(job_id, self.breaker.reason or "")
             # Spread out, so that the backlog does not come at once when fal is back.
             raise RetryLater(wait_seconds + random.uniform(0, PAUSE_SECONDS_MIN))
@@ -192,7 +193,8 @@ class FollowGeneration:
         await self._observe(state, state.request)
 
     async def _wait_for_evidence(self, state: JobState) -> None:
-        if not state.is_overdue:
+        # Without the mark its POST may still be under way in another process.
+        if not (state.is_overdue and state.is_submit_unknown):
             raise RetryLater(UNKNOWN_LOOK_SECONDS)
         log.error("generation_submit_given_up", job_id=str(state.id))
         await self._settle(state, self._given_up(state, "submit_unknown", "It is not known whether fal got the job."))
@@ -226,8 +228,7 @@ class FollowGeneration:
     async def _wait_or_give_up(self, state: JobState, status: JobStatus, *, grace_seconds: float) -> None:
         """fal has a grace period to stop: after the time limit, or after a cancel that found the request queued.
 
-        Both are counted from a look that we made, and are longer where fal does not answer: a failed look, also the
-        first one after a pause, is no verdict.
+        Both are counted from a look that we made, and are longer where fal does not answer.
         """
         seconds_used = state.seconds_since_overdue_noticed or 0
         if state.cancel_requested and status is JobStatus.IN_QUEUE:
@@ -255,6 +256,9 @@ async def _settle(jobs: Jobs, state: JobState, outcome: Outcome) -> None:
             code=outcome.error_code,
             seconds=round(state.seconds_since_claim, 1),
         )
+    elif outcome.result is not None:
+        # Somebody else was faster, and may have given the job up.
+        await jobs.record_late_result(state.id, outcome.result)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,8 @@ class Runner:
         _, unfinished = await asyncio.wait({self._task, *self._running}, timeout=STOP_SECONDS_MAX)
         if unfinished:
             log.warning("runner_stop_cut_short", seconds=STOP_SECONDS_MAX, steps=len(self._running))
+            # Also steps that began meanwhile, from a batch that was fetched before.
+            unfinished |= self._running
             for task in unfinished:
                 task.cancel()
             await asyncio.wait(unfinished)
@@ -86,8 +88,10 @@ class Runner:
             try:
                 await self._work()
                 delay = RESTART_SECONDS_MIN
+                await self._pause(delay)
             except Exception as error:
-                log.warning("runner_interrupted", error=type(error).__name__, retry_seconds=delay)
+                cause = error.__cause__ or error
+                log.warning("runner_interrupted", error=type(cause).__name__, retry_seconds=delay)
                 await self._pause(delay)
                 delay = min(delay * 2, RESTART_SECONDS_MAX)
 
@@ -176,9 +180,10 @@ async def _all_until_one_ends(managers: Mapping[Step, QueueManager]) -> None:
         for manager in managers.values():
             manager.shutdown.set()
         await asyncio.wait(tasks)
-    failures = [failure for task in tasks if (failure := task.exception()) is not None]
-    if failures:
-        raise failures[0]
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise RuntimeError("a queue manager ended") from outcome
 
 
 async def _run_manager(step: Step, manager: QueueManager) -> None:

@@ -121,7 +121,8 @@ class FalWebhooks:
                 return False
             self._asked_at = self._clock()
             try:
-                answer = await self._http.get(self._jwks_url)
+                async with asyncio.timeout(FETCH_SECONDS_MAX):
+                    answer = await self._http.get(self._jwks_url)
                 keys = _keys_in(answer.content) if answer.status_code == httpx.codes.OK else []
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
                 log.warning("fal_webhook_keys_unavailable", error=type(error).__name__)

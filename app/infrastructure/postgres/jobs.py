@@ -323,7 +323,13 @@ class PostgresJobs:
     async def record_late_result(self, job_id: UUID, result: Mapping[str, Any]) -> None:
         async with transaction(self.engine) as connection:
             await connection.execute(
-                update(jobs).where(jobs.c.id == job_id, jobs.c.late_result.is_(None)).values(late_result=result)
+                update(jobs)
+                .where(
+                    jobs.c.id == job_id,
+                    jobs.c.status.in_((JobStatus.FAILED.value, JobStatus.CANCELED.value)),
+                    jobs.c.late_result.is_(None),
+                )
+                .values(late_result=result)
             )
 
     async def record_progress(self, job_id: UUID, status: JobStatus) -> bool:
