@@ -45,7 +45,7 @@ class PostgresAccounts:
         return Account(*row) if row else None
 
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "add_first_key") as connection:
             await ensure_account(connection, external_user_id)
             account_id = await _lock_account(connection, external_user_id)
             if await connection.scalar(select(exists().where(api_keys.c.account_id == account_id))):
@@ -54,7 +54,7 @@ class PostgresAccounts:
             return True
 
     async def replace_key(self, external_user_id: UUID, key: StoredKey, current: bytes | None) -> bool:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "replace_key") as connection:
             account_id = await _lock_account(connection, external_user_id)
             if account_id is None:
                 return False
@@ -68,7 +68,7 @@ class PostgresAccounts:
             return True
 
     async def revoke_key(self, external_user_id: UUID) -> bool:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "revoke_key") as connection:
             account_id = await _lock_account(connection, external_user_id)
             revoked = await connection.execute(
                 update(api_keys)

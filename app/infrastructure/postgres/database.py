@@ -7,6 +7,7 @@ import asyncpg
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from app.application.fault_points import reach
 from app.domain.errors import DatabaseUnavailable
 
 POOL_SIZE = 10
@@ -63,15 +64,29 @@ async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE) -> AsyncIterator[
         await engine.dispose()
 
 
-@asynccontextmanager
-async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Commits on leaving, rolls back on any error. Raises DatabaseUnavailable where nothing can be said.
+class CommitUnknown(DatabaseUnavailable):
+    """The COMMIT was sent and its answer was lost. Whether it happened, only a look by id can tell."""
 
-    The commit itself may be what failed: the caller then does not know, and must ask by id.
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine, operation: str) -> AsyncIterator[AsyncConnection]:
+    """Commits on leaving, rolls back on any error.
+
+    `operation` names its two fault points, before and after the commit.
+    Raises DatabaseUnavailable where nothing was written, CommitUnknown where that cannot be said.
     """
     with naming_outages():
-        async with engine.begin() as connection:
+        async with engine.connect() as connection:
+            await connection.begin()
             yield connection
+            reach(f"{operation}.before_commit")
+            try:
+                await connection.commit()
+            except Exception as error:
+                if is_unavailable(error):
+                    raise CommitUnknown from error
+                raise
+            reach(f"{operation}.after_commit")
 
 
 @asynccontextmanager

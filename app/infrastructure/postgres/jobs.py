@@ -125,7 +125,7 @@ class PostgresJobs:
 
     async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
         try:
-            async with transaction(self.engine) as connection:
+            async with transaction(self.engine, "accept") as connection:
                 if idempotency is not None:
                     first = await _first_with(connection, job, idempotency)
                     if first is not None:
@@ -173,7 +173,7 @@ class PostgresJobs:
             return [_job(row) for row in found]
 
     async def request_cancel(self, account_id: UUID, job_id: UUID) -> Job:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "request_cancel") as connection:
             status = await connection.scalar(
                 select(jobs.c.status).where(jobs.c.id == job_id, jobs.c.account_id == account_id).with_for_update()
             )
@@ -192,7 +192,7 @@ class PostgresJobs:
             return await _get(connection, account_id, job_id)
 
     async def claim(self, job_id: UUID, attempt_token: UUID) -> Claim | None:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "claim") as connection:
             claimed = await connection.execute(
                 update(jobs)
                 .where(
@@ -220,7 +220,7 @@ class PostgresJobs:
         return Claim(GenerationKind(row.kind), row.model_id, row.parameters, row.attempts) if row else None
 
     async def record_waiting(self, job_id: UUID, reason: str) -> None:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "record_waiting") as connection:
             await connection.execute(
                 update(jobs)
                 .where(
@@ -233,7 +233,7 @@ class PostgresJobs:
 
     async def release(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
         """A user who asked to cancel meanwhile gets it here: nothing is at fal."""
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "release") as connection:
             released = await connection.execute(
                 _own_attempt(job_id, attempt_token)
                 .where(jobs.c.submit_unknown_at.is_(None))
@@ -247,7 +247,7 @@ class PostgresJobs:
         return row is not None
 
     async def record_submission(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> bool:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "record_submission") as connection:
             recorded = await connection.execute(
                 _own_attempt(job_id, attempt_token).values(
                     status=JobStatus.SUBMITTED.value,
@@ -264,7 +264,7 @@ class PostgresJobs:
             return bool(recorded.rowcount)
 
     async def record_submit_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "record_submit_unknown") as connection:
             recorded = await connection.execute(
                 _own_attempt(job_id, attempt_token).values(
                     submit_unknown_at=func.coalesce(jobs.c.submit_unknown_at, func.clock_timestamp()),
@@ -310,7 +310,7 @@ class PostgresJobs:
         )
 
     async def look_now(self, job_id: UUID) -> None:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "look_now") as connection:
             await connection.execute(
                 update(_queue)
                 .where(
@@ -321,7 +321,7 @@ class PostgresJobs:
             )
 
     async def record_late_result(self, job_id: UUID, result: Mapping[str, Any]) -> None:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "record_late_result") as connection:
             await connection.execute(
                 update(jobs)
                 .where(
@@ -333,7 +333,7 @@ class PostgresJobs:
             )
 
     async def record_progress(self, job_id: UUID, status: JobStatus) -> bool:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "record_progress") as connection:
             recorded = await connection.execute(
                 update(jobs)
                 .where(jobs.c.id == job_id, ~jobs.c.is_final, jobs.c.fal_request_id.is_not(None))
@@ -348,7 +348,7 @@ class PostgresJobs:
         await self._record_moment(job_id, jobs.c.overdue_noticed_at)
 
     async def _record_moment(self, job_id: UUID, moment: Column[Any]) -> None:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "record_moment") as connection:
             await connection.execute(
                 update(jobs)
                 .where(jobs.c.id == job_id, ~jobs.c.is_final, moment.is_(None))
@@ -356,7 +356,7 @@ class PostgresJobs:
             )
 
     async def settle(self, job_id: UUID, outcome: Outcome) -> bool:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "settle") as connection:
             return await _settle(connection, job_id, outcome)
 
     async def newest(self, *, unfinished_only: bool, limit: int) -> Sequence[Job]:
@@ -375,7 +375,7 @@ class PostgresJobs:
         return dict(row)
 
     async def forget_idempotency_keys(self) -> int:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "forget_idempotency_keys") as connection:
             forgotten = await connection.execute(
                 delete(idempotency_keys).where(
                     idempotency_keys.c.created_at < func.now() - IDEMPOTENCY_KEYS_KEPT,
@@ -387,7 +387,7 @@ class PostgresJobs:
 
     async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
         requeued: list[UUID] = []
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "requeue_lost") as connection:
             for step in Step:
                 query = _lost(step) if job_id is None else _lost(step).where(jobs.c.id == job_id)
                 lost = list((await connection.scalars(query)).all())

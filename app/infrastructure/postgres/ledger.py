@@ -20,7 +20,7 @@ class PostgresTokens:
 
     async def credit(self, event: PaymentEvent) -> bool:
         try:
-            async with transaction(self.engine) as connection:
+            async with transaction(self.engine, "credit") as connection:
                 return await _credit(connection, event)
         except IntegrityError as error:
             if violated_constraint(error) == BALANCE_LIMIT:
@@ -52,7 +52,7 @@ class PostgresTokens:
             return [LedgerEntry(seq, EntryKind(kind), *rest) for seq, kind, *rest in found]
 
     async def violations(self) -> Sequence[Violation]:
-        async with transaction(self.engine) as connection:
+        async with transaction(self.engine, "violations") as connection:
             # Reads everything there is; the limit is for requests.
             await connection.execute(text("SET LOCAL statement_timeout = 0"))
             found = await connection.execute(text("SELECT invariant, subject FROM ledger_violations"))
