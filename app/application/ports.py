@@ -141,7 +141,10 @@ class Jobs(Protocol):
         ...
 
     async def record_submission(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> bool:
-        """SUBMITTING → SUBMITTED, and queue the first look at it. False: the attempt is not ours any more."""
+        """SUBMITTING → SUBMITTED, and queue the first look at it. False: the attempt is not ours any more.
+
+        Also QUEUED → SUBMITTED, where the attempt was given back and is at fal all the same.
+        """
         ...
 
     async def record_submit_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:

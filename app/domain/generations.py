@@ -4,6 +4,8 @@
       ▲            │
       └────────────┘ only where the attempt provably never reached fal
 
+QUEUED becomes SUBMITTED where fal ran an attempt that it had answered with a refusal, and says so in a signed event.
+
 The last three are final: nothing leaves them. The database enforces the same table.
 """
 
@@ -36,7 +38,7 @@ _ENDS = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED})
 _AT_FAL = frozenset({JobStatus.IN_QUEUE, JobStatus.IN_PROGRESS})
 
 TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
-    JobStatus.QUEUED: frozenset({JobStatus.SUBMITTING, JobStatus.FAILED, JobStatus.CANCELED}),
+    JobStatus.QUEUED: frozenset({JobStatus.SUBMITTING, JobStatus.SUBMITTED, JobStatus.FAILED, JobStatus.CANCELED}),
     JobStatus.SUBMITTING: frozenset({JobStatus.QUEUED, JobStatus.SUBMITTED}) | _AT_FAL | _ENDS,
     JobStatus.SUBMITTED: _AT_FAL | _ENDS,
     JobStatus.IN_QUEUE: frozenset({JobStatus.IN_PROGRESS}) | _ENDS,

@@ -329,6 +329,36 @@ async def test_gives_up_recording_at_last_and_never_posts_again(stage: Stage, mo
     assert await stage.status(job_id) == "SUBMITTING"
 
 
+async def test_a_run_of_an_attempt_that_fal_had_refused_is_adopted_and_not_posted_again(stage: Stage) -> None:
+    job_id, request = await accept_job(stage.engine, stage.customer), provider_request()
+    stage.provider.submits = [NotSubmitted("fal asks to slow down")]
+    with pytest.raises(RetryLater):
+        await stage.submit(job_id)
+    attempt_token = await stage.column(job_id, "attempt_token")
+
+    assert await jobs_of(stage.engine).record_submission(job_id, attempt_token, request)
+    await stage.submit(job_id)
+    stage.provider.looks = [Succeeded(RESULT)]
+    await stage.follow(job_id)
+
+    assert (await stage.job(job_id)).status is JobStatus.COMPLETED
+    assert stage.provider.calls == {"submit": 1, "observe": 1}
+    assert await stage.balance() == PAID
+    await stage.assert_books_agree()
+
+
+async def test_an_attempt_that_a_later_one_replaced_is_not_adopted(stage: Stage) -> None:
+    job_id, later = await accept_job(stage.engine, stage.customer), provider_request()
+    stage.provider.submits = [NotSubmitted("fal asks to slow down"), later]
+    with pytest.raises(RetryLater):
+        await stage.submit(job_id)
+    first_token = await stage.column(job_id, "attempt_token")
+    await stage.submit(job_id)
+
+    assert not await jobs_of(stage.engine).record_submission(job_id, first_token, provider_request())
+    assert await stage.column(job_id, "fal_request_id") == later.id
+
+
 @pytest.mark.parametrize(("wished", "expected"), [(None, 1), (30, 30)])
 async def test_waits_before_the_next_attempt_as_long_as_fal_asks(
     stage: Stage, wished: float | None, expected: float

@@ -249,7 +249,8 @@ class PostgresJobs:
     async def record_submission(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> bool:
         async with transaction(self.engine, "record_submission") as connection:
             recorded = await connection.execute(
-                _own_attempt(job_id, attempt_token).values(
+                # Also an attempt that fal's answer made us give back.
+                _own_attempt(job_id, attempt_token, JobStatus.SUBMITTING, JobStatus.QUEUED).values(
                     status=JobStatus.SUBMITTED.value,
                     fal_request_id=request.id,
                     fal_status_url=request.status_url,
@@ -424,11 +425,11 @@ async def _first_with(connection: AsyncConnection, job: NewJob, idempotency: Ide
     return await _get(connection, job.account_id, job_id)
 
 
-def _own_attempt(job_id: UUID, attempt_token: UUID) -> Update:
+def _own_attempt(job_id: UUID, attempt_token: UUID, *statuses: JobStatus) -> Update:
     """The attempt token fences: a worker that was thought dead changes nothing any more."""
     return update(jobs).where(
         jobs.c.id == job_id,
-        jobs.c.status == JobStatus.SUBMITTING.value,
+        jobs.c.status.in_([status.value for status in statuses or (JobStatus.SUBMITTING,)]),
         jobs.c.attempt_token == attempt_token,
     )
 
