@@ -78,16 +78,27 @@ INFRASTRUCTURE_ERRORS = {
     "request_timeout": (504, "Request timed out"),
     "startup_timeout": (504, "Runner did not start in time"),
     "runner_scheduling_failure": (503, "No runner could be scheduled for the request"),
+    "runner_connection_timeout": (503, "Connection to the runner timed out"),
+    "runner_connection_refused": (503, "The runner refused the connection"),
+    "runner_connection_error": (503, "Connection to the runner failed"),
+    "runner_disconnected": (503, "The runner disconnected"),
     "runner_incomplete_response": (502, "Runner returned an incomplete response"),
     "runner_server_error": (500, "Runner failed to process the request"),
     "internal_error": (500, "Internal Server Error"),
     "client_cancelled": (499, "Request cancelled by the client."),
+    "client_disconnected": (499, "The client disconnected."),
+    "bad_request": (400, "The request is not valid"),
 }
 
 
-def infrastructure_error(error_type: str) -> Answer:
+# A 504 that the caller's own limit for the start has caused.
+MISSED_START_HEADERS = {"x-fal-request-timeout-type": "user"}
+
+
+def infrastructure_error(error_type: str, headers: Mapping[str, str] | None = None) -> Answer:
     status_code, detail = INFRASTRUCTURE_ERRORS[error_type]
-    return Answer(status_code, {"detail": detail, "error_type": error_type}, {"x-fal-error-type": error_type})
+    body = {"detail": detail, "error_type": error_type}
+    return Answer(status_code, body, {"x-fal-error-type": error_type, **(headers or {})})
 
 
 # Failures of the model: a list of details.
@@ -131,15 +142,39 @@ def model_errors(details: list[dict[str, Any]], status_code: int = 422) -> Answe
     return Answer(status_code, {"detail": details}, headers)
 
 
-def submit_refusal(status_code: int) -> Answer:
-    """What a prompt with `[submit:CODE]` gets instead of being queued."""
-    if status_code in (502, 503, 504):
+# The codes that the ingress before fal answers with a page of its own, where nothing else is asked for.
+_INGRESS_CODES = frozenset({502, 503, 504})
+_ERROR_TYPES_BY_CODE = {
+    400: "bad_request",
+    499: "client_cancelled",
+    500: "internal_error",
+    502: "runner_incomplete_response",
+    503: "runner_scheduling_failure",
+    504: "request_timeout",
+}
+
+
+def refusal(operation: str, status_code: int, form: str = "") -> Answer:
+    """What `[OPERATION:CODE]` asks for; `form` is `page-` for the ingress, `fal-` for fal's own JSON."""
+    if form == "page-" or (not form and status_code in _INGRESS_CODES):
         return ingress_page(status_code)
-    known = {
-        401: UNKNOWN_KEY,
-        403: LOCKED,
-        422: model_error("content_policy_violation"),
-        429: TOO_MANY_REQUESTS,
-        500: infrastructure_error("internal_error"),
+    if form == "fal-":
+        return _marked(status_code)
+    usual: dict[tuple[str, int], Answer] = {
+        ("submit", 422): model_error("content_policy_violation"),
+        ("result", 422): model_error("content_policy_violation"),
+        ("result", 400): STILL_IN_PROGRESS,
+        ("status", 404): UNKNOWN_REQUEST,
+        ("result", 404): UNKNOWN_REQUEST,
+        ("cancel", 404): UNKNOWN_REQUEST,
+        ("cancel", 400): ALREADY_COMPLETED,
     }
-    return known.get(status_code, Answer(status_code, {"detail": "Refused on request of the prompt"}))
+    known = {401: UNKNOWN_KEY, 403: LOCKED, 429: TOO_MANY_REQUESTS}
+    return usual.get((operation, status_code)) or known.get(status_code) or _marked(status_code)
+
+
+def _marked(status_code: int) -> Answer:
+    error_type = _ERROR_TYPES_BY_CODE.get(status_code)
+    if error_type is not None:
+        return infrastructure_error(error_type)
+    return Answer(status_code, {"detail": "Refused on request of the prompt"})

@@ -1,6 +1,8 @@
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from simulator.behaviours import behaviour_of
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -34,6 +36,16 @@ class SimulatorConfig(BaseModel):
     unknown_key_ids: frozenset[str] = frozenset({"unknown"})
     locked_key_ids: frozenset[str] = frozenset({"locked"})
 
+    faults: str = ""
+    """Words such as `[status:503]` that are in force for every call, whatever its prompt says."""
+
+    foreign_url: Annotated[str, Field(pattern=r"^https?://\S+[^/\s]$")] = "https://elsewhere.example"
+    """Where redirects and foreign URLs lead."""
+
+    result_seconds_kept: Seconds = 3600
+    large_result_seconds_kept: Seconds = 360
+    """After the end of the run the result is gone, from 10 KB on earlier; the status is still there."""
+
     requests_kept: Annotated[int, Field(ge=1)] = 100_000
     """Beyond this number the oldest finished requests are forgotten."""
 
@@ -41,3 +53,11 @@ class SimulatorConfig(BaseModel):
     """Bound of each kind of file: uploads, input pictures, rendered results."""
 
     file_bytes_kept: Annotated[int, Field(ge=1)] = 2 * 1024**3
+
+    @field_validator("faults")
+    @classmethod
+    def _are_words(cls, text: str) -> str:
+        words = behaviour_of(text).words
+        if "".join(text.split()) != "".join(words).replace(" ", ""):
+            raise ValueError("must be words in square brackets from /_sim/help, and nothing else")
+        return text

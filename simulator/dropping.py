@@ -7,13 +7,15 @@ with httptools and with h11 alike.
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 _DROP = "drop_connection"
+FLUSH_SECONDS = 0.01
 
 
 class LendsItsConnection(asyncio.Protocol):
@@ -38,3 +40,34 @@ class NoAnswer(Response):
         # uvicorn takes silence for a mistake until it knows that the connection is gone.
         while (await receive())["type"] != "http.disconnect":
             pass
+
+
+class CutAnswer(Response):
+    """Half of the body that its length announces, then the connection ends."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        half = bytes(self.body)[: len(self.body) // 2]
+        await send({"type": "http.response.body", "body": half, "more_body": True})
+        # What is in the transport's buffer would be thrown away.
+        await asyncio.sleep(FLUSH_SECONDS)
+        await NoAnswer()(scope, receive, send)
+
+
+class SlowAnswer(StreamingResponse):
+    def __init__(
+        self,
+        content: bytes,
+        status_code: int,
+        headers: Mapping[str, str],
+        bytes_per_second: int,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for start in range(0, len(content), bytes_per_second):
+                if is_stopping():
+                    return
+                yield content[start : start + bytes_per_second]
+                await asyncio.sleep(1)
+
+        super().__init__(pieces(), status_code, {**headers, "content-length": str(len(content))})

@@ -1,16 +1,21 @@
 """What all routes share: the simulation behind them, fal's authorization, and answers as HTTP."""
 
+import asyncio
 import re
+from collections.abc import Callable
 
 import uuid_utils
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import Response
 
 from simulator import answers
 from simulator.answers import Answer, Refused
+from simulator.dropping import CutAnswer, NoAnswer, SlowAnswer
+from simulator.faults import FaultyCall, content_of
 from simulator.simulation import Simulation
 
 REQUEST_ID_HEADER = "x-fal-request-id"
+STOP_LOOK_SECONDS = 0.25
 
 _KEY = re.compile(r"Key +(?P<key_id>[^\s:]+):[^\s:]+")
 
@@ -43,10 +48,45 @@ def authorized_key_id(request: Request, operation: str, app_id: str = "storage")
 
 
 def respond(answer: Answer, request_id: str | None = None) -> Response:
+    return Response(content_of(answer), answer.status_code, _headers(answer, request_id))
+
+
+def _headers(answer: Answer, request_id: str | None) -> dict[str, str]:
+    """An answer in text is not from fal itself, and so has no id of a request."""
     if isinstance(answer.body, str):
-        return HTMLResponse(answer.body, answer.status_code, answer.headers)
-    headers = {REQUEST_ID_HEADER: request_id or str(uuid_utils.uuid7()), **answer.headers}
-    return JSONResponse(answer.body, answer.status_code, headers)
+        return {"content-type": "text/html; charset=utf-8", **answer.headers}
+    return {
+        "content-type": "application/json",
+        REQUEST_ID_HEADER: request_id or str(uuid_utils.uuid7()),
+        **answer.headers,
+    }
+
+
+async def respond_with_faults(request: Request, call: FaultyCall, answer: Answer, request_id: str) -> Response:
+    """The answer to a call that was carried out, as spoilt as its faults want it."""
+    answer = call.edited(answer)
+    is_stopping = simulation_of(request).is_stopping
+    speed = simulation_of(request).config.speed
+    is_over = await _wait(request, call.hang_seconds / speed, is_stopping)
+    if call.is_dropped or not is_over:
+        return NoAnswer()
+    content, headers = call.truncated(content_of(answer)), _headers(answer, request_id)
+    if call.is_cut:
+        return CutAnswer(content, answer.status_code, headers)
+    if call.bytes_per_second:
+        return SlowAnswer(content, answer.status_code, headers, call.bytes_per_second, is_stopping)
+    return Response(content, answer.status_code, headers)
+
+
+async def _wait(request: Request, seconds: float, is_stopping: Callable[[], bool]) -> bool:
+    """False: the client went away, or the simulator stops."""
+    while seconds > 0:
+        if is_stopping() or await request.is_disconnected():
+            return False
+        step_seconds = min(seconds, STOP_LOOK_SECONDS)
+        await asyncio.sleep(step_seconds)
+        seconds -= step_seconds
+    return True
 
 
 async def refused(_: Request, error: Exception) -> Response:

@@ -5,9 +5,9 @@ import math
 from collections import defaultdict
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -16,6 +16,13 @@ from simulator.behaviours import help_text
 from simulator.config import SimulatorConfig
 from simulator.http import simulation_of
 from simulator.requests import QueueRequest
+
+
+class ClockChange(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    advance_seconds: Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)] = 0
+    is_held: bool | None = None
 
 
 async def list_requests(request: Request) -> Response:
@@ -57,6 +64,29 @@ async def list_webhooks(request: Request) -> Response:
     limit = request.query_params.get("limit", "")
     newest = simulation_of(request).webhooks.newest(int(limit) if limit.isdecimal() else None)
     return JSONResponse({"webhooks": [asdict(post) | {"sent_at": _moment(post.sent_at)} for post in newest]})
+
+
+async def list_posts(request: Request) -> Response:
+    """The last POSTs of submits, also those that were refused, newest first; `?limit=` bounds their number."""
+    limit = request.query_params.get("limit", "")
+    newest = simulation_of(request).newest_posts(int(limit) if limit.isdecimal() else None)
+    return JSONResponse({"posts": [asdict(post) | {"seen_at": _moment(post.seen_at)} for post in newest]})
+
+
+async def change_clock(request: Request) -> Response:
+    """Move the time forward, hold it still, let it go on."""
+    simulation = simulation_of(request)
+    try:
+        change = ClockChange.model_validate_json(await request.body())
+    except ValidationError as error:
+        return JSONResponse({"detail": error.errors(include_context=False, include_url=False)}, 422)
+    simulation.move_clock(change.advance_seconds, is_held=change.is_held)
+    return await show_clock(request)
+
+
+async def show_clock(request: Request) -> Response:
+    simulation = simulation_of(request)
+    return JSONResponse({"now": _moment(simulation.now()), "is_held": simulation.clock.is_held})
 
 
 async def show_stats(request: Request) -> Response:
@@ -113,6 +143,9 @@ routes = [
         routes=[
             Route("/requests", list_requests),
             Route("/webhooks", list_webhooks),
+            Route("/posts", list_posts),
+            Route("/clock", show_clock, methods=["GET"]),
+            Route("/clock", change_clock, methods=["POST"]),
             Route("/stats", show_stats),
             Route("/calls", show_calls),
             Route("/config", show_config, methods=["GET"]),

@@ -101,6 +101,7 @@ def _fields(request: QueueRequest) -> dict[str, Any]:
         "attempt": asdict(request.attempt) if request.attempt else None,
         "key_id": request.key_id,
         "submitted_at": request.submitted_at,
+        "misses_start": request.misses_start,
         # JSON has no infinity.
         "started_at": None if math.isinf(request.started_at) else request.started_at,
         "ended_at": None if math.isinf(request.ended_at) else request.ended_at,
@@ -118,7 +119,6 @@ def _request(fields: dict[str, Any]) -> QueueRequest:
         behaviour=behaviour,
         started_at=math.inf if started_at is None else started_at,
         ended_at=math.inf if ended_at is None else ended_at,
-        flaky_polls_left=behaviour.flaky_polls,
     )
 
 

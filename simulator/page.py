@@ -36,8 +36,9 @@ when the program stops.</p>
 <table>{words}</table>
 <p>For tests: <code>GET</code> <a href="/_sim/requests">/_sim/requests</a>,
 <a href="/_sim/webhooks">/_sim/webhooks</a>, <a href="/_sim/stats">/_sim/stats</a>,
-<a href="/_sim/calls">/_sim/calls</a>, <a href="/_sim/config">/_sim/config</a>, <a href="/_sim/help">/_sim/help</a>;
-<code>POST</code> /_sim/config, /_sim/reset.</p>
+<a href="/_sim/posts">/_sim/posts</a>, <a href="/_sim/calls">/_sim/calls</a>,
+<a href="/_sim/config">/_sim/config</a>, <a href="/_sim/help">/_sim/help</a>;
+<code>POST</code> /_sim/config, /_sim/clock, /_sim/reset.</p>
 <h2>The last requests</h2>
 <table>{requests}</table>
 </html>

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,15 +14,23 @@ from starlette.routing import Route
 
 from simulator import answers
 from simulator.answers import Answer, Refused
-from simulator.dropping import NoAnswer
-from simulator.http import REQUEST_ID_HEADER, authorized_key_id, base_url_of, respond, simulation_of
+from simulator.faults import FaultyCall
+from simulator.http import (
+    REQUEST_ID_HEADER,
+    authorized_key_id,
+    base_url_of,
+    respond,
+    respond_with_faults,
+    simulation_of,
+)
 from simulator.models import APP_IDS, app_id_of
 from simulator.requests import Attempt, Phase, QueueRequest
-from simulator.simulation import Simulation
+from simulator.simulation import Simulation, SubmitPost, prompt_of
 
 STREAM_LOOK_SECONDS = 0.1
 STREAM_PING_SECONDS = 15.0
-STOP_LOOK_SECONDS = 0.25
+START_LIMIT_HEADERS = ("x-fal-request-timeout", "x-fal-request-start-timeout")
+START_SECONDS_MIN = 0.1
 PROGRESS_LOGS = 4
 
 OPERATIONS = {
@@ -53,31 +62,29 @@ class RequestAddress:
 
 async def submit(request: Request) -> Response:
     simulation = simulation_of(request)
+    endpoint_id = request.path_params["path"].strip("/")
+    arguments = await _arguments(request)
+    call = FaultyCall(())
+    key_id, seen_at = "", simulation.now()
     try:
-        submitted = await _accept(simulation, request)
+        key_id = _check_gateway(request, endpoint_id)
+        call = simulation.faulty_call("submit", prompt_of(arguments))
+        if call.refusal is not None:
+            raise Refused(call.refusal)
+        submitted = await _accept(request, endpoint_id, arguments, key_id)
     except Refused as refused:
-        simulation.posts[str(refused.answer.status_code)] += 1
+        simulation.record_post(SubmitPost(seen_at, prompt_of(arguments), key_id, refused.answer.status_code))
         return respond(refused.answer)
     # Counted whether or not the client gets to know of it.
-    simulation.posts["200"] += 1
+    simulation.record_post(SubmitPost(seen_at, prompt_of(arguments), key_id, 200, submitted.request_id))
     position = simulation.requests.position(submitted, simulation.now())
     answer = Answer(200, _status_fields(submitted, Phase.IN_QUEUE) | {"queue_position": position})
-    behaviour = submitted.behaviour
-    await _hang(simulation, behaviour.submit_hang_seconds / simulation.config.speed)
-    if behaviour.drops_submit or (behaviour.submit_hang_seconds and simulation.is_stopping()):
-        return NoAnswer()
-    return respond(answer, submitted.request_id)
+    return await _answered(request, call, answer, submitted)
 
 
-async def _hang(simulation: Simulation, seconds: float) -> None:
-    while seconds > 0 and not simulation.is_stopping():
-        step_seconds = min(seconds, STOP_LOOK_SECONDS)
-        await asyncio.sleep(step_seconds)
-        seconds -= step_seconds
-
-
-async def _accept(simulation: Simulation, request: Request) -> QueueRequest:
-    endpoint_id = request.path_params["path"].strip("/")
+def _check_gateway(request: Request, endpoint_id: str) -> str:
+    """The key id. Raises Refused for what never gets to the queue."""
+    simulation = simulation_of(request)
     app_id = app_id_of(endpoint_id)
     key_id = authorized_key_id(request, "submit", app_id or endpoint_id)
     if key_id in simulation.config.locked_key_ids:
@@ -87,14 +94,44 @@ async def _accept(simulation: Simulation, request: Request) -> QueueRequest:
     length_max = request.query_params.get("fal_max_queue_length", "")
     if length_max.isdecimal() and simulation.requests.waiting_count(simulation.now()) > int(length_max):
         raise Refused(answers.TOO_MANY_REQUESTS)
-    return await simulation.submit(
+    return key_id
+
+
+async def _accept(request: Request, endpoint_id: str, arguments: object, key_id: str) -> QueueRequest:
+    app_id = app_id_of(endpoint_id)
+    assert app_id is not None
+    return await simulation_of(request).submit(
         endpoint_id=endpoint_id,
         app_id=app_id,
-        arguments=await _arguments(request),
+        arguments=arguments,
         base_url=base_url_of(request),
         attempt=_attempt(request),
         key_id=key_id,
+        start_seconds_max=_start_seconds_max(request),
     )
+
+
+def _start_seconds_max(request: Request) -> float:
+    """How long the client lets it wait. Raises Refused."""
+    text = next((request.headers[name] for name in START_LIMIT_HEADERS if name in request.headers), None)
+    if text is None:
+        return math.inf
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not START_SECONDS_MIN < seconds < math.inf:
+        raise Refused(answers.infrastructure_error("bad_request"))
+    return seconds
+
+
+async def _answered(request: Request, call: FaultyCall, answer: Answer, found: QueueRequest) -> Response:
+    simulation = simulation_of(request)
+    if not call.faults:
+        return respond(answer, found.request_id)
+    others = (other.request_id for other in simulation.requests.before(found))
+    circumstances = replace(call.circumstances, request_id=found.request_id, other_request_id=next(iter(others), None))
+    return await respond_with_faults(request, replace(call, circumstances=circumstances), answer, found.request_id)
 
 
 async def _arguments(request: Request) -> object:
@@ -117,19 +154,40 @@ def _attempt(request: Request) -> Attempt | None:
 async def look(request: Request) -> Response:
     """Status, status stream and result."""
     address, found = _found(request, "GET")
-    if address.operation == "status":
-        return await _status(request, found)
     if address.operation == "stream":
         stream = _stream(simulation_of(request), found, with_logs=_wants_logs(request))
         headers = {REQUEST_ID_HEADER: found.request_id, "cache-control": "no-store"}
         return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
-    outcome = await simulation_of(request).outcome_of(found)
-    return respond(outcome.answer if outcome else answers.STILL_IN_PROGRESS, found.request_id)
+    return await _carry_out(request, address.operation, found, _status if address.operation == "status" else _result)
 
 
 async def change(request: Request) -> Response:
     _, found = _found(request, "PUT")
-    return respond(await simulation_of(request).cancel(found), found.request_id)
+    return await _carry_out(request, "cancel", found, _cancel)
+
+
+async def _carry_out(
+    request: Request,
+    operation: str,
+    found: QueueRequest,
+    handle: Callable[[Request, QueueRequest], Awaitable[Answer]],
+) -> Response:
+    call = simulation_of(request).faulty_call(operation, prompt_of(found.input), found)
+    if call.refusal is not None:
+        return respond(call.refusal, found.request_id)
+    return await _answered(request, call, await handle(request, found), found)
+
+
+async def _cancel(request: Request, found: QueueRequest) -> Answer:
+    return await simulation_of(request).cancel(found)
+
+
+async def _result(request: Request, found: QueueRequest) -> Answer:
+    simulation = simulation_of(request)
+    outcome = await simulation.outcome_of(found)
+    if outcome is None:
+        return answers.STILL_IN_PROGRESS
+    return outcome.answer if simulation.is_result_kept(found, outcome) else answers.UNKNOWN_REQUEST
 
 
 def _found(request: Request, method: str) -> tuple[RequestAddress, QueueRequest]:
@@ -147,12 +205,9 @@ def _found(request: Request, method: str) -> tuple[RequestAddress, QueueRequest]
     return address, found
 
 
-async def _status(request: Request, found: QueueRequest) -> Response:
-    if found.flaky_polls_left:
-        found.flaky_polls_left -= 1
-        return respond(answers.ingress_page(503))
+async def _status(request: Request, found: QueueRequest) -> Answer:
     body = await _status_body(simulation_of(request), found, with_logs=_wants_logs(request))
-    return respond(Answer(200 if body["status"] == Phase.COMPLETED else 202, body), found.request_id)
+    return Answer(200 if body["status"] == Phase.COMPLETED else 202, body)
 
 
 async def _status_body(simulation: Simulation, request: QueueRequest, *, with_logs: bool) -> dict[str, Any]:

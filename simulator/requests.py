@@ -64,7 +64,8 @@ class QueueRequest:
     started_at: float
     """Infinite, like `ended_at`, for a request that never leaves the queue."""
     ended_at: float
-    flaky_polls_left: int = 0
+    misses_start: bool = False
+    """It ends because it did not start within the limit that its client set."""
     place: int = 0
     """Order of arrival; a stuck request keeps 0 and so has nobody ahead."""
     cancel_requested_at: float | None = None
@@ -123,6 +124,12 @@ class RequestStore:
 
     def newest(self, count: int | None = None) -> Iterable[QueueRequest]:
         return itertools.islice(reversed(self._requests.values()), count)
+
+    def before(self, request: QueueRequest) -> Iterable[QueueRequest]:
+        """Those that came earlier, the latest of them first."""
+        return itertools.islice(
+            itertools.dropwhile(lambda other: other is not request, reversed(self._requests.values())), 1, None
+        )
 
     def count_by_phase(self, now: float) -> dict[str, int]:
         counts = Counter(request.phase(now) for request in self._requests.values())

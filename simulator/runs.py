@@ -34,6 +34,8 @@ SEED_MAX = 2**31 - 1
 
 
 async def finish(request: QueueRequest, pictures: InputPictures) -> Outcome:
+    if request.misses_start:
+        return Outcome(answers.infrastructure_error("request_timeout", answers.MISSED_START_HEADERS))
     endpoint = ENDPOINTS.get(request.endpoint_id)
     if endpoint is None:
         return Outcome(answers.unknown_path(request.endpoint_id.removeprefix(request.app_id).lstrip("/")))

@@ -1,11 +1,13 @@
 """Everything that one running simulator holds. With a journal, requests and their inputs outlive it."""
 
 import asyncio
+import itertools
 import math
 import re
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -14,7 +16,9 @@ import uuid_utils
 from simulator import answers, journal
 from simulator.answers import Answer, Refused
 from simulator.behaviours import Behaviour, behaviour_of
+from simulator.clock import Clock
 from simulator.config import SimulatorConfig
+from simulator.faults import Circumstances, FaultyCall, content_of
 from simulator.inputs import PICTURE_TYPE, InputPictures
 from simulator.journal import Journal
 from simulator.media import render
@@ -29,11 +33,24 @@ from simulator.webhooks import Webhooks
 RENDERS_AT_ONCE = 2
 # How long a poll waits for a run that is over but still has to load its inputs.
 FINISH_WAIT_SECONDS = 1.0
-COUNTED_PROMPTS_MAX = 10_000
+COUNTED_CALLS_MAX = 20_000
+POSTS_LISTED_MAX = 10_000
+LARGE_RESULT_BYTES = 10_000
 # As long as fal keeps a result, and so tries to deliver it.
 WEBHOOK_LIFETIME_SECONDS = 3600
 
 _MEDIA_NAME = re.compile(r"(?P<request_id>[0-9a-f-]{36})-(?P<number>\d)\.(?:png|mp4)")
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitPost:
+    """One POST of a submit, as `/_sim/posts` lists it. 200: it was queued, whatever was answered."""
+
+    seen_at: float
+    prompt: object
+    key_id: str
+    status_code: int
+    request_id: str | None = None
 
 
 class Simulation:
@@ -49,7 +66,7 @@ class Simulation:
         is_kept: bool = False,
     ) -> None:
         self._config_at_start = config
-        self._clock = clock
+        self.clock = Clock(clock)
         self.is_stopping = is_stopping
         self.config = config
         self.storage = Storage(self._file_store(directory / "uploads"))
@@ -63,6 +80,8 @@ class Simulation:
             WebhookSigner(SigningKey.kept_in(directory / "webhook-key.pem") if is_kept else SigningKey()),
             config=lambda: self.config,
             now=self.now,
+            # A receiver compares it with its own clock, which nobody moves.
+            signed_at=clock,
             outcome_of=self.outcome_of,
             on_settled=self._settle_webhook,
         )
@@ -91,11 +110,13 @@ class Simulation:
         self.requests = RequestStore(self.config.requests_kept)
         self.posts: Counter[str] = Counter()
         self.calls: Counter[tuple[str, str]] = Counter()
-        self._refusals_given: OrderedDict[str, int] = OrderedDict()
+        self._submit_posts: deque[SubmitPost] = deque(maxlen=POSTS_LISTED_MAX)
+        self._counted_calls: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
 
     def reset(self) -> None:
         """Forget requests, files and counts, and go back to the settings of the start."""
         self.config = self._config_at_start
+        self.clock.reset()
         for store in (self.storage, self._renders, self._input_files):
             store.clear()
         self.webhooks.clear()
@@ -104,7 +125,45 @@ class Simulation:
             self._journal.clear()
 
     def now(self) -> float:
-        return self._clock()
+        return self.clock.now()
+
+    def move_clock(self, advance_seconds: float, *, is_held: bool | None = None) -> None:
+        if is_held is not None:
+            (self.clock.hold if is_held else self.clock.release)()
+        self.clock.advance(advance_seconds)
+        self.webhooks.look()
+
+    def record_post(self, post: SubmitPost) -> None:
+        self.posts[str(post.status_code)] += 1
+        self._submit_posts.append(post)
+
+    def newest_posts(self, count: int | None = None) -> Iterable[SubmitPost]:
+        return itertools.islice(reversed(self._submit_posts), count)
+
+    def faulty_call(self, operation: str, prompt: object, request: QueueRequest | None = None) -> FaultyCall:
+        """The faults of this call, which counts: submits per prompt, everything else per request."""
+        faults = behaviour_of(prompt).faults + behaviour_of(self.config.faults).faults
+        faults = tuple(fault for fault in faults if fault.operation == operation)
+        if not faults:
+            return FaultyCall(())
+        now = self.now()
+        key = (operation, request.request_id if request else str(prompt))
+        count, first_at = self._counted_calls.pop(key, (0, request.submitted_at if request else now))
+        self._counted_calls[key] = (count + 1, first_at)
+        if len(self._counted_calls) > COUNTED_CALLS_MAX:
+            self._counted_calls.popitem(last=False)
+        return FaultyCall(
+            tuple(fault for fault in faults if fault.is_in_force(count + 1, now - first_at)),
+            Circumstances(call_number=count + 1, foreign_url=self.config.foreign_url),
+        )
+
+    def is_result_kept(self, request: QueueRequest, outcome: Outcome) -> bool:
+        age_seconds = self.now() - request.ended_at
+        if age_seconds <= min(self.config.result_seconds_kept, self.config.large_result_seconds_kept):
+            return True
+        is_large = len(content_of(outcome.answer)) >= LARGE_RESULT_BYTES
+        config = self.config
+        return age_seconds <= (config.large_result_seconds_kept if is_large else config.result_seconds_kept)
 
     async def submit(
         self,
@@ -115,13 +174,15 @@ class Simulation:
         base_url: str,
         attempt: Attempt | None,
         key_id: str,
+        start_seconds_max: float = math.inf,
     ) -> QueueRequest:
-        prompt = arguments.get("prompt") if isinstance(arguments, dict) else None
-        behaviour = behaviour_of(prompt)
-        self._refuse_if_asked(behaviour, str(prompt))
+        behaviour = behaviour_of(prompt_of(arguments))
         arguments = await self.pictures.remember_data_uris(arguments)
         now = self.now()
         started_at, ended_at = self._schedule(endpoint_id, behaviour, now)
+        misses_start = started_at - now > start_seconds_max
+        if misses_start:
+            started_at, ended_at = math.inf, now + start_seconds_max
         request = QueueRequest(
             request_id=str(uuid_utils.uuid7()),
             endpoint_id=endpoint_id,
@@ -134,7 +195,7 @@ class Simulation:
             submitted_at=now,
             started_at=started_at,
             ended_at=ended_at,
-            flaky_polls_left=behaviour.flaky_polls,
+            misses_start=misses_start,
         )
         self.requests.add(request, now)
         if self._journal is not None:
@@ -188,19 +249,6 @@ class Simulation:
             raise Refused(answers.FILE_NOT_FOUND)
         return file
 
-    def _refuse_if_asked(self, behaviour: Behaviour, prompt: str) -> None:
-        refusal = behaviour.submit_refusal
-        if refusal is None:
-            return
-        if refusal.times is not None:
-            given = self._refusals_given.pop(prompt, 0)
-            self._refusals_given[prompt] = given + 1
-            if len(self._refusals_given) > COUNTED_PROMPTS_MAX:
-                self._refusals_given.popitem(last=False)
-            if given >= refusal.times:
-                return
-        raise Refused(refusal.answer)
-
     def _schedule(self, endpoint_id: str, behaviour: Behaviour, now: float) -> tuple[float, float]:
         if behaviour.webhook_is_early:
             return now, now
@@ -245,3 +293,7 @@ class Simulation:
             task = self._tasks[key] = asyncio.create_task(start())
             task.add_done_callback(lambda _: self._tasks.pop(key, None))
         return task
+
+
+def prompt_of(arguments: object) -> object:
+    return arguments.get("prompt") if isinstance(arguments, dict) else None

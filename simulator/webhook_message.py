@@ -1,11 +1,12 @@
 """What one webhook says: fal's payload, headers and signature, and the flaws that a prompt can ask for."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import uuid_utils
 
+from simulator.answers import Answer
+from simulator.faults import WEBHOOK, FaultyCall, content_of
 from simulator.requests import Outcome, QueueRequest
 from simulator.signing import SigningKey
 
@@ -40,7 +41,7 @@ class WebhookSigner:
         if behaviour.webhook_names_foreign_user:
             user_id = FOREIGN_USER_ID
         timestamp = str(int(now) - (STALE_SECONDS if behaviour.webhook_is_stale else 0))
-        body = json.dumps(_fields(request_id, request, outcome)).encode()
+        body = _body(request, _fields(request_id, request, outcome))
         key = self._unknown_key if behaviour.webhook_has_unknown_key else self._key
         # A forger has a signature, but of something else.
         signed_body = b"{}" if behaviour.webhook_is_forged else body
@@ -63,3 +64,13 @@ def _fields(request_id: str, request: QueueRequest, outcome: Outcome) -> dict[st
     if request.behaviour.webhook_has_null_payload:
         return fields | {"payload": None, "payload_error": PAYLOAD_ERROR}
     return fields | {"payload": outcome.answer.body}
+
+
+def _body(request: QueueRequest, fields: dict[str, Any]) -> bytes:
+    """Faults of the result are faults of the payload; what breaks the JSON breaks all of it."""
+    faults = FaultyCall(tuple(fault for fault in request.behaviour.faults if fault.operation == WEBHOOK))
+    answer = Answer(200, fields)
+    if isinstance(fields["payload"], dict):
+        payload = faults.edited(Answer(200, fields["payload"])).body
+        answer = Answer(200, payload if isinstance(payload, str) else fields | {"payload": payload})
+    return faults.truncated(content_of(answer))

@@ -22,6 +22,7 @@ POSTS_LISTED_MAX = 1_000
 BACK_OFF_SECONDS_MAX = 300
 # How soon to look again after a run that is over but still loads its inputs.
 OUTCOME_LOOK_SECONDS = 0.2
+TIMER_SECONDS_MIN = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Webhooks:
         *,
         config: Callable[[], SimulatorConfig],
         now: Callable[[], float],
+        signed_at: Callable[[], float],
         outcome_of: Callable[[QueueRequest], Awaitable[Outcome | None]],
         on_settled: Callable[[QueueRequest], None],
     ) -> None:
@@ -60,6 +62,7 @@ class Webhooks:
         self._signer = signer
         self._config = config
         self._now = now
+        self._signed_at = signed_at
         self._outcome_of = outcome_of
         self._on_settled = on_settled
         self._deliveries: dict[str, Delivery] = {}
@@ -88,6 +91,10 @@ class Webhooks:
         delivery = self._delivery(request)
         if delivery is not None:
             await asyncio.wait({self._start(delivery)})
+
+    def look(self) -> None:
+        """To be called when the clock was moved: deliver what is due now."""
+        self._start_due()
 
     def clear(self) -> None:
         if self._timer is not None:
@@ -123,7 +130,8 @@ class Webhooks:
             self._timer = None
         # Without a free place the end of a delivery goes on instead.
         if self._heap and self._has_place():
-            seconds = max(0.0, self._heap[0][0] - self._now())
+            # Not at once: a clock that is held never gets to the end of the last moment.
+            seconds = max(TIMER_SECONDS_MIN, self._heap[0][0] - self._now())
             self._timer = asyncio.get_running_loop().call_later(seconds, self._start_due)
 
     def _start_due(self) -> None:
@@ -156,7 +164,7 @@ class Webhooks:
         status_codes: list[int | None] = []
         if outcome is not None:
             # Made anew for each attempt: a timestamp of the first would be refused as too old.
-            message = self._signer.message(request, outcome, self._config().user_id, self._now())
+            message = self._signer.message(request, outcome, self._config().user_id, self._signed_at())
             posts = (self._post(delivery, message) for _ in range(request.behaviour.webhook_copies))
             status_codes = await asyncio.gather(*posts)
         delivery.is_running = False

@@ -1,6 +1,7 @@
 import pytest
 
 from simulator.behaviours import ORDINARY, WORDS, behaviour_of, help_text
+from simulator.faults import FaultyCall
 
 
 @pytest.mark.parametrize("usage", [word.usage for word in WORDS])
@@ -22,7 +23,16 @@ def test_reads_every_word_of_the_table(usage: str) -> None:
         "[submit:200]",
         "[submit]",
         "[submit:drop:1]",
-        "[submit:hang]",
+        "[submit:hang:soon]",
+        "[submit:without]",
+        "[submit:99]",
+        "[submit:429y2]",
+        "[submit:sometimes]",
+        "[status:302]",
+        "[result:200]",
+        "[cancel:large:x]",
+        "[webhook:drop]",
+        "[webhook:429]",
         "[webhook]",
         "[webhook:sometimes]",
         "[webhook:delay]",
@@ -42,12 +52,14 @@ def test_combines_words() -> None:
 
     assert (behaviour.run_seconds, behaviour.images_max) == (1.5, 2)
     assert [behaviour.flags(number) for number in (1, 2, 3)] == [True, False, True]
-    assert behaviour.submit_refusal is not None
-    assert (behaviour.submit_refusal.answer.status_code, behaviour.submit_refusal.times) == (429, 2)
+    (fault,) = behaviour.faults
+    assert fault.refusal is not None
+    assert (fault.operation, fault.refusal.status_code, fault.calls_max) == ("submit", 429, 2)
 
 
 def test_combines_words_that_share_a_name() -> None:
     behaviour = behaviour_of("[submit:hang:2] [submit:drop] [webhook:delay:1.5] [webhook:duplicate:10] [webhook:stale]")
 
-    assert (behaviour.submit_hang_seconds, behaviour.drops_submit, behaviour.submit_refusal) == (2, True, None)
+    call = FaultyCall(behaviour.faults)
+    assert (call.hang_seconds, call.is_dropped, call.refusal) == (2, True, None)
     assert (behaviour.webhook_delay_seconds, behaviour.webhook_copies, behaviour.webhook_is_stale) == (1.5, 10, True)

@@ -1,7 +1,10 @@
 """How the simulator delivers webhooks, without a network: due times, attempts, and what outlives a restart."""
 
 import asyncio
+import base64
+import hashlib
 import itertools
+import json
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -10,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from simulator.config import SimulatorConfig
 from simulator.requests import Attempt, QueueRequest
@@ -191,3 +196,66 @@ async def test_forgets_deliveries_on_a_reset(tmp_path: Path) -> None:
         await until(lambda: new.is_webhook_settled)
 
         assert [post.request_id for post in simulation.webhooks.newest()] == [new.request_id]
+
+
+async def test_spoils_the_payload_and_signs_what_it_sends(tmp_path: Path) -> None:
+    receiver = Receiver()
+    bodies: dict[str, bytes] = {}
+    async with simulation_in(tmp_path, receiver) as simulation:
+        for word in ("[webhook:nul]", "[webhook:nan]", "[webhook:shape]", "[webhook:truncated]", "[webhook:not-json]"):
+            request = await submit(simulation, word)
+            await until(lambda request=request: request.is_webhook_settled)  # type: ignore[misc]
+            received = receiver.received[-1]
+            bodies[word] = received.content
+            public_key = Ed25519PublicKey.from_public_bytes(
+                base64.urlsafe_b64decode(simulation.webhooks.key_set["keys"][0]["x"] + "==")
+            )
+            parts = [
+                received.headers[f"x-fal-webhook-{name}"]
+                for name in ("request-id", "user-id", "timestamp", "signature")
+            ]
+            digest = hashlib.sha256(received.content).hexdigest()
+            public_key.verify(bytes.fromhex(parts[3]), "\n".join((*parts[:3], digest)).encode())
+
+    assert json.loads(bodies["[webhook:nul]"])["payload"]["a\0b"] == "c\0d"
+    assert b"NaN" in bodies["[webhook:nan]"]
+    assert json.loads(bodies["[webhook:shape]"])["payload"].keys() == {"output"}
+    with pytest.raises(ValueError, match=r"delimiter|Unterminated|Expecting"):
+        json.loads(bodies["[webhook:truncated]"])
+    assert bodies["[webhook:not-json]"].startswith(b"<html>")
+
+
+async def test_delivers_at_once_what_a_moved_clock_has_made_due(tmp_path: Path) -> None:
+    receiver = Receiver()
+    async with simulation_in(tmp_path, receiver) as simulation:
+        request = await submit(simulation, "[slow:600]")
+        simulation.move_clock(599)
+        await asyncio.sleep(0.05)
+        before = len(receiver.received)
+        simulation.move_clock(1.1)
+        await until(lambda: request.is_webhook_settled)
+
+    assert (before, len(receiver.received)) == (0, 1)
+    # Its receiver has not moved its clock.
+    assert abs(int(receiver.received[0].headers["x-fal-webhook-timestamp"]) - time.time()) < 30
+
+
+async def test_remembers_over_a_restart_who_did_not_start_in_time(tmp_path: Path) -> None:
+    async with simulation_in(tmp_path, Receiver(), queue_seconds=60) as simulation:
+        late = await simulation.submit(
+            endpoint_id="fal-ai/wan-25-preview/text-to-image",
+            app_id="fal-ai/wan-25-preview",
+            arguments={"prompt": "a boat"},
+            base_url="http://127.0.0.1:9000",
+            attempt=None,
+            key_id="id",
+            start_seconds_max=0.1,
+        )
+    await asyncio.sleep(0.2)
+    async with simulation_in(tmp_path, Receiver()) as simulation:
+        found = simulation.requests.find(late.request_id)
+        assert found is not None
+        outcome = await simulation.outcome_of(found)
+
+    assert outcome is not None
+    assert outcome.answer.status_code == 504
