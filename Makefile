@@ -37,8 +37,8 @@ check: $(READY) ## Format, lint, types, import contracts, container files
 	$(BIN)/shellcheck entrypoint.sh .ci/run
 	$(BIN)/yamllint --strict docker-compose.yml .pre-commit-config.yaml
 
-bench: $(READY) ## Measure the service against its floor
-	@exec $(BIN)/python -m benchmarks
+bench: $(READY) ## Measure the service against its floors; ARGS="accept status --quick" for some rows
+	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 format: $(READY) ## Rewrite the code in the house format
 	$(BIN)/ruff check --fix .
