@@ -39,6 +39,9 @@ def main(
     unknown_key_id: Annotated[
         list[str] | None, typer.Option(help="Key id to refuse with 401; may be repeated. Default: unknown.")
     ] = None,
+    admin_key_id: Annotated[
+        list[str] | None, typer.Option(help="Key id of scope ADMIN; may be repeated. Default: admin.")
+    ] = None,
     state_dir: Annotated[
         Path | None, typer.Option(help="Keep requests and input pictures here, and go on after a restart.")
     ] = None,
@@ -59,6 +62,7 @@ def main(
             webhook_retry_seconds=webhook_retry_seconds,
             webhook_attempts_max=webhook_attempts_max,
             unknown_key_ids=frozenset(unknown_key_id) if unknown_key_id else DEFAULTS.unknown_key_ids,
+            admin_key_ids=frozenset(admin_key_id) if admin_key_id else DEFAULTS.admin_key_ids,
         )
         serve(host, port, config, parent_pid, state_dir)
     except ValidationError as error:

@@ -8,7 +8,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from starlette.applications import Starlette
 
-from simulator import introspection, page, queue_routes, storage_routes, webhook_routes
+from simulator import introspection, page, platform_routes, queue_routes, storage_routes, webhook_routes
 from simulator.answers import Refused
 from simulator.config import SimulatorConfig
 from simulator.http import refused
@@ -62,6 +62,7 @@ def create_app(
             *page.routes,
             *introspection.routes,
             *webhook_routes.routes,
+            *platform_routes.routes,
             *storage_routes.routes,
             *queue_routes.routes,
         ],

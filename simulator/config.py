@@ -35,6 +35,8 @@ class SimulatorConfig(BaseModel):
 
     unknown_key_ids: frozenset[str] = frozenset({"unknown"})
     locked_key_ids: frozenset[str] = frozenset({"locked"})
+    admin_key_ids: frozenset[str] = frozenset({"admin"})
+    """Key ids of scope ADMIN: what the request history and the billing want."""
 
     faults: str = ""
     """Words such as `[status:503]` that are in force for every call, whatever its prompt says."""
