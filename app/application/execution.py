@@ -283,8 +283,10 @@ class ReceiveProviderEvent:
             if await self.jobs.record_submission(state.id, attempt_token, request):
                 log.info("generation_adopted", job_id=str(state.id), fal_request_id=event.request_id)
             state = await self.jobs.load_attempt(attempt_token) or state
-        # A job that was given up before its request id was known has only the token to go by.
-        if state.request is not None and state.request.id != event.request_id:
+        # A job that was given up before its request id was known has only the token to go by. One that goes on
+        # without a request was not given this one, because another job has it.
+        is_ours = state.status.is_final if state.request is None else state.request.id == event.request_id
+        if not is_ours:
             log.warning("provider_event_mismatched", job_id=str(state.id))
             raise InvalidProviderEvent
         await self._apply(state, self.events.observation(event, state.kind))

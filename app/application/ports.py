@@ -141,8 +141,9 @@ class Jobs(Protocol):
         ...
 
     async def record_submission(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> bool:
-        """SUBMITTING → SUBMITTED, and queue the first look at it. False: the attempt is not ours any more.
+        """SUBMITTING → SUBMITTED, and queue the first look at it.
 
+        False: the attempt is not ours any more, or another job has this request; nothing is written.
         Also QUEUED → SUBMITTED, where the attempt was given back and is at fal all the same.
         """
         ...

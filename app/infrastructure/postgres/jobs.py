@@ -36,7 +36,13 @@ from app.domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused, Insuffi
 from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob, Outcome
 from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.database import reading, transaction, violated_constraint
-from app.infrastructure.postgres.tables import BALANCE_NOT_NEGATIVE, idempotency_keys, jobs, ledger_entries
+from app.infrastructure.postgres.tables import (
+    BALANCE_NOT_NEGATIVE,
+    REQUEST_OF_ONE_JOB,
+    idempotency_keys,
+    jobs,
+    ledger_entries,
+)
 
 IDEMPOTENCY_KEYS_KEPT = timedelta(hours=24)
 
@@ -247,22 +253,28 @@ class PostgresJobs:
         return row is not None
 
     async def record_submission(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> bool:
-        async with transaction(self.engine, "record_submission") as connection:
-            recorded = await connection.execute(
-                # Also an attempt that fal's answer made us give back.
-                _own_attempt(job_id, attempt_token, JobStatus.SUBMITTING, JobStatus.QUEUED).values(
-                    status=JobStatus.SUBMITTED.value,
-                    fal_request_id=request.id,
-                    fal_status_url=request.status_url,
-                    fal_response_url=request.response_url,
-                    fal_cancel_url=request.cancel_url,
-                    submit_unknown_at=None,
-                    status_reason=None,
+        try:
+            async with transaction(self.engine, "record_submission") as connection:
+                recorded = await connection.execute(
+                    # Also an attempt that fal's answer made us give back.
+                    _own_attempt(job_id, attempt_token, JobStatus.SUBMITTING, JobStatus.QUEUED).values(
+                        status=JobStatus.SUBMITTED.value,
+                        fal_request_id=request.id,
+                        fal_status_url=request.status_url,
+                        fal_response_url=request.response_url,
+                        fal_cancel_url=request.cancel_url,
+                        submit_unknown_at=None,
+                        status_reason=None,
+                    )
                 )
-            )
-            if recorded.rowcount:
-                await self.enqueue(connection, Step.FOLLOW, [job_id])
-            return bool(recorded.rowcount)
+                if recorded.rowcount:
+                    await self.enqueue(connection, Step.FOLLOW, [job_id])
+                return bool(recorded.rowcount)
+        except IntegrityError as error:
+            # Whoever named it is wrong, and would be again.
+            if violated_constraint(error) == REQUEST_OF_ONE_JOB:
+                return False
+            raise
 
     async def record_submit_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
         async with transaction(self.engine, "record_submit_unknown") as connection:

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+REQUEST_OF_ONE_JOB = "jobs_fal_request_id_key"
 BALANCE_NOT_NEGATIVE = "accounts_balance_not_negative"
 BALANCE_LIMIT = "accounts_balance_limit"
 
@@ -116,7 +117,7 @@ jobs = Table(
     _created_at("updated_at"),
     _account_key("jobs"),
     UniqueConstraint("attempt_token", name="jobs_attempt_token_key"),
-    UniqueConstraint("fal_request_id", name="jobs_fal_request_id_key"),
+    UniqueConstraint("fal_request_id", name=REQUEST_OF_ONE_JOB),
     UniqueConstraint("id", "account_id", "cost_tokens", name="jobs_cost_key"),
     UniqueConstraint("id", "account_id", "refunded_tokens", name="jobs_refund_key"),
     Index("jobs_newest_first", "account_id", desc("created_at"), desc("id")),
