@@ -8,6 +8,7 @@ import structlog
 
 from app.application.accounts import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
 from app.application.breaker import Breaker
+from app.application.evidence import SearchHistory
 from app.application.execution import FollowGeneration, ReceiveProviderEvent, Step, SubmitGeneration, SweepGenerations
 from app.application.generations import (
     CancelGeneration,
@@ -23,12 +24,14 @@ from app.application.use_cases import UseCases
 from app.infrastructure.background.queue import enqueue
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.fal.client import FalClient
+from app.infrastructure.fal.history import FalHistory
 from app.infrastructure.fal.webhooks import FalWebhooks
 from app.infrastructure.postgres.accounts import PostgresAccounts
 from app.infrastructure.postgres.database import open_engine, plain_dsn
 from app.infrastructure.postgres.health import backlog_check, database_check, migrations_check
 from app.infrastructure.postgres.jobs import PostgresJobs
 from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.lost_submissions import PostgresLostSubmissions
 from app.infrastructure.settings import RunnerHome, Settings
 
 log = structlog.get_logger(__name__)
@@ -63,13 +66,17 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         open_engine(dsn) as engine,
         FalClient.open(queue_url=settings.fal_queue_url, key=_fal_key(settings)) as fal,
         FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id) as events,
+        _request_history(settings) as history,
     ):
         accounts = PostgresAccounts(engine)
         tokens = PostgresTokens(engine)
         jobs = PostgresJobs(engine, enqueue)
-        follow = FollowGeneration(jobs, provider or fal, has_webhooks=settings.public_url is not None)
+        search = None if history is None else SearchHistory(PostgresLostSubmissions(engine), history)
+        follow = FollowGeneration(jobs, provider or fal, has_webhooks=settings.public_url is not None, search=search)
         breaker = Breaker()
-        submit = SubmitGeneration(jobs, provider or fal, breaker, settings.webhooks_url)
+        submit = SubmitGeneration(
+            jobs, provider or fal, breaker, settings.webhooks_url, has_history=history is not None
+        )
         sweep = SweepGenerations(jobs)
         runner = Runner(
             plain_dsn(dsn),
@@ -108,6 +115,16 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             health=Health(checks),
         )
         yield Runtime(use_cases, runner)
+
+
+@asynccontextmanager
+async def _request_history(settings: Settings) -> AsyncIterator[FalHistory | None]:
+    if settings.fal_admin_key is None:
+        yield None
+        return
+    key = settings.fal_admin_key.get_secret_value()
+    async with FalHistory.open(api_url=settings.fal_api_url, key=key) as history:
+        yield history
 
 
 def _fal_key(settings: Settings) -> str:

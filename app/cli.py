@@ -23,7 +23,7 @@ from app.demo import DemoError, run_demo
 from app.domain.errors import DomainError
 from app.domain.ledger import EVENT_ID_LENGTH_MAX, TOPUP_TOKENS_MAX, EntryKind, LedgerEntry
 from app.infrastructure.embedded_postgres import EmbeddedPostgresError, embedded_postgres, running_dsn
-from app.infrastructure.fal_simulator import SIMULATOR_KEY, SimulatorError, fal_simulator
+from app.infrastructure.fal_simulator import SIMULATOR_ADMIN_KEY, SIMULATOR_KEY, SimulatorError, fal_simulator
 from app.infrastructure.logging import configure_logging
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate as apply_migrations
@@ -113,6 +113,8 @@ async def _with_provider(settings: Settings) -> AsyncIterator[Settings]:
             "fal_rest_url": url,
             "fal_jwks_url": None,
             "fal_user_id": None,
+            "fal_admin_key": SecretStr(SIMULATOR_ADMIN_KEY),
+            "fal_api_url": f"{url}/v1",
             # The simulator reaches this machine, as fal could not.
             "public_url": settings.public_url or settings.base_url,
         }
@@ -319,12 +321,18 @@ def topup(
 @jobs.command("list")
 def list_jobs(
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Only jobs that are not final.")] = False,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Only jobs of which nobody knows whether fal got them.")
+    ] = False,
+    late: Annotated[bool, typer.Option("--late", help="Only jobs whose result came after their end.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
 ) -> None:
-    """Show the newest jobs of all users."""
+    """Show the newest jobs of all users. Options add up."""
 
     async def work(runtime: Runtime) -> None:
-        found = await runtime.use_cases.inspect_jobs(unfinished_only=unfinished, limit=limit)
+        found = await runtime.use_cases.inspect_jobs(
+            unfinished_only=unfinished, unknown_only=unknown, late_only=late, limit=limit
+        )
         _print_table(
             ("job", "type", "status", "tokens", "refunded", "created", "error"),
             [

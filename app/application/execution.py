@@ -8,12 +8,13 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
 
 from app.application.breaker import PAUSE_SECONDS_MIN, Breaker
+from app.application.evidence import SearchHistory, is_search_due, marked, seconds_to_next_look
 from app.application.ports import (
     InProgress,
     InQueue,
@@ -43,6 +44,8 @@ PERSIST_PAUSE_SECONDS = 0.5
 CANCEL_GRACE_SECONDS = 120
 UNANSWERED_GRACE_SECONDS = 600
 UNKNOWN_LOOK_SECONDS = 10
+# From the end of a job whose submission stayed unknown to the one search for what fal made of it all the same.
+LATE_SEARCH_SECONDS = 600
 BACKOFF_SECONDS_MAX = 60.0
 POLL_SECONDS_MIN = 0.5
 POLL_SECONDS_MAX = 10.0
@@ -106,6 +109,7 @@ class SubmitGeneration:
     provider: Provider
     breaker: Breaker
     webhooks_url: str | None = None
+    has_history: bool = False
 
     async def __call__(self, job_id: UUID) -> None:
         wait_seconds = self.breaker.wait_seconds()
@@ -119,9 +123,11 @@ class SubmitGeneration:
         if claim is None:
             await self._look_after_lost_claim(job_id)
             return
+        # The token is recorded already, and the seed follows from it.
+        parameters = marked(claim.parameters, attempt_token) if self.has_history else claim.parameters
         try:
             request = await self.provider.submit(
-                claim.model_id, claim.kind, claim.parameters, webhook_url=self._webhook_url(attempt_token)
+                claim.model_id, claim.kind, parameters, webhook_url=self._webhook_url(attempt_token)
             )
         except NotSubmitted as error:
             self.breaker.record_failure(str(error), at_once=error.is_operators_matter)
@@ -178,26 +184,69 @@ class FollowGeneration:
     jobs: Jobs
     provider: Provider
     has_webhooks: bool = False
+    search: SearchHistory | None = None
 
     async def __call__(self, job_id: UUID) -> None:
         state = await self.jobs.load(job_id)
-        if state is None or state.status.is_final or state.status is JobStatus.QUEUED:
+        if state is None or state.status is JobStatus.QUEUED:
             return
-        if state.request is None:
+        if self._is_search_due(state):
+            await self._adopt_from_history(state)
+            # The search took a while, and fal's event may have come meanwhile.
+            state = await self.jobs.load(job_id) or state
+        if state.status.is_final:
+            await self._search_for_late_result(state)
+        elif state.request is None:
             await self._wait_for_evidence(state)
-            return
+        else:
+            await self._follow(state, state.request)
+
+    async def _follow(self, state: JobState, request: ProviderRequest) -> None:
         if state.is_overdue and state.seconds_since_overdue_noticed is None:
-            await self.jobs.record_overdue(job_id)
+            await self.jobs.record_overdue(state.id)
         if (state.cancel_requested or state.is_overdue) and state.seconds_since_cancel_sent is None:
-            await self._try_to_cancel(state, state.request)
-        await self._observe(state, state.request)
+            await self._try_to_cancel(state, request)
+        await self._observe(state, request)
+
+    def _is_search_due(self, state: JobState) -> bool:
+        """At its moments, and once more before the job is given up."""
+        if self.search is None or state.status.is_final or state.request is not None:
+            return False
+        return state.is_overdue or is_search_due(state.seconds_since_claim, UNKNOWN_LOOK_SECONDS)
+
+    async def _adopt_from_history(self, state: JobState) -> None:
+        assert self.search is not None
+        assert state.attempt_token is not None
+        request_id = await self.search(state)
+        if request_id is None:
+            return
+        request = self.provider.request_of(state.model_id, request_id)
+        if await self.jobs.record_submission(state.id, state.attempt_token, request):
+            log.info("generation_adopted", job_id=str(state.id), fal_request_id=request_id, how="history")
+
+    async def _search_for_late_result(self, state: JobState) -> None:
+        request_id = None if self.search is None else await self.search(state)
+        if request_id is None:
+            return
+        try:
+            request = self.provider.request_of(state.model_id, request_id)
+            observation = await self.provider.observe(request, state.kind)
+        except ProviderUnavailable as error:
+            log.info("generation_look_failed", job_id=str(state.id), reason=str(error))
+            return
+        if isinstance(observation, Succeeded):
+            await _record_late_result(self.jobs, state, request_id, observation.result)
 
     async def _wait_for_evidence(self, state: JobState) -> None:
         # Without the mark its POST may still be under way in another process.
         if not (state.is_overdue and state.is_submit_unknown):
-            raise RetryLater(UNKNOWN_LOOK_SECONDS)
+            if self.search is None:
+                raise RetryLater(UNKNOWN_LOOK_SECONDS)
+            raise RetryLater(seconds_to_next_look(state.seconds_since_claim, UNKNOWN_LOOK_SECONDS))
         log.error("generation_submit_given_up", job_id=str(state.id))
         await self._settle(state, self._given_up(state, "submit_unknown", "It is not known whether fal got the job."))
+        if self.search is not None:
+            raise RetryLater(LATE_SEARCH_SECONDS)
 
     async def _try_to_cancel(self, state: JobState, request: ProviderRequest) -> None:
         try:
@@ -261,6 +310,11 @@ async def _settle(jobs: Jobs, state: JobState, outcome: Outcome) -> None:
         await jobs.record_late_result(state.id, outcome.result)
 
 
+async def _record_late_result(jobs: Jobs, state: JobState, request_id: str, result: Mapping[str, Any]) -> None:
+    log.error("generation_result_late", job_id=str(state.id), status=state.status.value, fal_request_id=request_id)
+    await jobs.record_late_result(state.id, result)
+
+
 @dataclass(frozen=True, slots=True)
 class ReceiveProviderEvent:
     """fal says that a request is over. Whoever comes first settles, this or a look: the other one changes nothing.
@@ -281,7 +335,7 @@ class ReceiveProviderEvent:
         if state.request is None and not state.status.is_final:
             request = self.provider.request_of(state.model_id, event.request_id)
             if await self.jobs.record_submission(state.id, attempt_token, request):
-                log.info("generation_adopted", job_id=str(state.id), fal_request_id=event.request_id)
+                log.info("generation_adopted", job_id=str(state.id), fal_request_id=event.request_id, how="event")
             state = await self.jobs.load_attempt(attempt_token) or state
         # A job that was given up before its request id was known has only the token to go by. One that goes on
         # without a request was not given this one, because another job has it.
@@ -289,13 +343,12 @@ class ReceiveProviderEvent:
         if not is_ours:
             log.warning("provider_event_mismatched", job_id=str(state.id))
             raise InvalidProviderEvent
-        await self._apply(state, self.events.observation(event, state.kind))
+        await self._apply(state, event.request_id, self.events.observation(event, state.kind))
 
-    async def _apply(self, state: JobState, observation: Observation | None) -> None:
+    async def _apply(self, state: JobState, request_id: str, observation: Observation | None) -> None:
         if state.status.is_final:
             if isinstance(observation, Succeeded) and state.status is not JobStatus.COMPLETED:
-                log.error("generation_result_late", job_id=str(state.id), status=state.status.value)
-                await self.jobs.record_late_result(state.id, observation.result)
+                await _record_late_result(self.jobs, state, request_id, observation.result)
             return
         outcome = None if observation is None else _outcome_of(observation, state)
         if outcome is None:

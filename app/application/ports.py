@@ -5,6 +5,7 @@ Every operation that talks to the database may raise DatabaseUnavailable; nothin
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -181,8 +182,13 @@ class Jobs(Protocol):
         """
         ...
 
-    async def newest(self, *, unfinished_only: bool, limit: int) -> Sequence[Job]:
-        """Of all accounts, for the operator."""
+    async def newest(
+        self, *, unfinished_only: bool = False, unknown_only: bool = False, late_only: bool = False, limit: int
+    ) -> Sequence[Job]:
+        """Of all accounts, for the operator.
+
+        `unknown_only`: it is, or never became, known whether fal got them. `late_only`: fal delivered after the end.
+        """
         ...
 
     async def inspect(self, job_id: UUID) -> Mapping[str, Any]:
@@ -296,6 +302,44 @@ class ProviderEvents(Protocol):
         ...
 
     def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LostSubmission:
+    """A job whose POST left, or may have left, and what is known of it."""
+
+    job_id: UUID
+    model_id: str
+    parameters: Mapping[str, Any]
+    attempt_token: UUID
+    claimed_at: datetime
+
+
+class LostSubmissions(Protocol):
+    async def load(self, job_id: UUID) -> LostSubmission | None:
+        """None: fal's request is known, or nothing was lost."""
+        ...
+
+    async def known(self, request_ids: Sequence[str]) -> set[str]:
+        """Those that belong to a job already."""
+        ...
+
+    async def has_rival(self, job_id: UUID, within: timedelta) -> bool:
+        """Whether another job without a request has the same input, and was claimed at about the same time."""
+        ...
+
+
+class RequestHistory(Protocol):
+    """What fal says of the requests of our account, whoever sent them."""
+
+    async def find(
+        self, model_id: str, parameters: Mapping[str, Any], *, sent_from: datetime, sent_until: datetime
+    ) -> Sequence[str]:
+        """The ids of all requests of the model with this input, sent within the window. fal may have added defaults.
+
+        Raises ProviderUnavailable where fal does not answer, or not to the end.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,12 @@ class InspectJobs:
 
     jobs: Jobs
 
-    async def __call__(self, *, unfinished_only: bool, limit: int) -> Sequence[Job]:
-        return await self.jobs.newest(unfinished_only=unfinished_only, limit=limit)
+    async def __call__(
+        self, *, unfinished_only: bool = False, unknown_only: bool = False, late_only: bool = False, limit: int
+    ) -> Sequence[Job]:
+        return await self.jobs.newest(
+            unfinished_only=unfinished_only, unknown_only=unknown_only, late_only=late_only, limit=limit
+        )
 
 
 @dataclass(frozen=True, slots=True)

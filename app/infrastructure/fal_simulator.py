@@ -14,6 +14,7 @@ log = structlog.get_logger(__name__)
 START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 5
 SIMULATOR_KEY = "simulator:simulator"
+SIMULATOR_ADMIN_KEY = "admin:simulator"
 _LISTENING = "simulator listening on "
 
 

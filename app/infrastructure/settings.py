@@ -12,12 +12,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.domain.catalogue import PriceList
 from app.domain.errors import InvalidPrices
-from app.infrastructure.fal.urls import QueueUrls, checked_key
+from app.infrastructure.fal.urls import QueueUrls, checked_base_url, checked_key
 
 SECRET_LENGTH_MIN = 32
 FAL_QUEUE_URL = "https://queue.fal.run"
 FAL_WEBHOOKS_PATH = "/webhooks/fal"
 FAL_REST_URL = "https://rest.fal.ai"
+FAL_API_URL = "https://api.fal.ai/v1"
 # For a laptop only; production refuses it.
 DEVELOPMENT_WEBHOOK_SECRET = "development-webhook-secret"  # noqa: S105
 
@@ -88,6 +89,8 @@ class Settings(BaseSettings):
     fal_rest_url: Url = FAL_REST_URL
     fal_jwks_url: Url | None = None
     fal_user_id: str | None = None
+    fal_admin_key: SecretStr | None = None
+    fal_api_url: Url = FAL_API_URL
     public_url: Url | None = None
 
     image_time_limit_seconds: Annotated[int, Field(ge=1, le=86_400)] = 20 * 60
@@ -132,7 +135,7 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("fal_key")
+    @field_validator("fal_key", "fal_admin_key")
     @classmethod
     def _is_key(cls, value: SecretStr | None) -> SecretStr | None:
         return None if value is None else SecretStr(checked_key(value.get_secret_value()))
@@ -142,6 +145,11 @@ class Settings(BaseSettings):
     def _is_queue(cls, value: str) -> str:
         QueueUrls(value)
         return value
+
+    @field_validator("fal_api_url")
+    @classmethod
+    def _is_api(cls, value: str) -> str:
+        return checked_base_url(value)
 
     @model_validator(mode="after")
     def _safe_in_production(self) -> Self:
@@ -156,6 +164,10 @@ class Settings(BaseSettings):
             problems.append("FAL_KEY must be set to the key of your fal.ai account")
         if _is_this_machine(self.fal_queue_url):
             problems.append("FAL_QUEUE_URL must not be the simulator")
+        if self.fal_admin_key is not None and not _is_strong(self.fal_admin_key):
+            problems.append("FAL_ADMIN_KEY must be an ADMIN key of your fal.ai account, or not set")
+        if _is_this_machine(self.fal_api_url):
+            problems.append("FAL_API_URL must not be the simulator")
         if self.database_url is None:
             problems.append("DATABASE_URL must be set")
         if problems:
@@ -171,7 +183,13 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> list[str]:
         """Whatever must never be logged."""
-        given = (self.database_url, self.auth_secret, self.payment_webhook_secret, self.fal_key)
+        given = (
+            self.database_url,
+            self.auth_secret,
+            self.payment_webhook_secret,
+            self.fal_key,
+            self.fal_admin_key,
+        )
         return [secret.get_secret_value() for secret in given if secret is not None]
 
     @property

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -20,6 +21,7 @@ from app.infrastructure.postgres.accounts import PostgresAccounts
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.health import database_check, migrations_check
 from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.lost_submissions import PostgresLostSubmissions
 from app.infrastructure.postgres.migrations import current_revision
 from tests.builders import (
     TABLES,
@@ -61,6 +63,9 @@ OPERATIONS: dict[str, Callable[[AsyncEngine], Awaitable[object]]] = {
     "settle": lambda engine: jobs_of(engine).settle(JOB_ID, Outcome.canceled()),
     "newest": lambda engine: jobs_of(engine).newest(unfinished_only=True, limit=1),
     "inspect": lambda engine: jobs_of(engine).inspect(JOB_ID),
+    "load_lost_submission": lambda engine: PostgresLostSubmissions(engine).load(JOB_ID),
+    "known": lambda engine: PostgresLostSubmissions(engine).known(["r"]),
+    "has_rival": lambda engine: PostgresLostSubmissions(engine).has_rival(JOB_ID, timedelta(seconds=150)),
     "requeue_lost": lambda engine: jobs_of(engine).requeue_lost(),
 }
 every_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())

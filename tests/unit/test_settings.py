@@ -23,13 +23,15 @@ AUTH_SECRET = "auth-0123456789abcdef0123456789abcdef"
 WEBHOOK_SECRET = "webhook-0123456789abcdef0123456789abcdef"
 FAL_KEY_SECRET = "0123456789abcdef0123456789abcdef"
 FAL_KEY_ID = "7d5f6a0e-key-id"
-SECRETS = (PASSWORD, AUTH_SECRET, WEBHOOK_SECRET, FAL_KEY_SECRET, FAL_KEY_ID)
+ADMIN_KEY_SECRET = "fedcba9876543210fedcba9876543210"
+SECRETS = (PASSWORD, AUTH_SECRET, WEBHOOK_SECRET, FAL_KEY_SECRET, FAL_KEY_ID, ADMIN_KEY_SECRET)
 PRODUCTION = {
     "APP_ENV": "production",
     "DATABASE_URL": f"postgresql://tollgate:{PASSWORD}@db:5432/tollgate",
     "AUTH_SECRET": AUTH_SECRET,
     "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET,
     "FAL_KEY": f"{FAL_KEY_ID}:{FAL_KEY_SECRET}",
+    "FAL_ADMIN_KEY": f"admin:{ADMIN_KEY_SECRET}",
 }
 
 
@@ -133,6 +135,26 @@ def test_production_refuses_a_missing_or_weak_fal_key(monkeypatch: pytest.Monkey
     assert message == "APP_ENV=production: FAL_KEY must be set to the key of your fal.ai account"
 
 
+@pytest.mark.parametrize("value", ["admin:simulator", "id:short", "change-me:change-me-change-me-change-me"])
+def test_production_refuses_a_weak_admin_key(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    message = refusal(monkeypatch, {**PRODUCTION, "FAL_ADMIN_KEY": value})
+
+    assert message == "APP_ENV=production: FAL_ADMIN_KEY must be an ADMIN key of your fal.ai account, or not set"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_production_starts_without_an_admin_key(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    set_all(monkeypatch, production_with("FAL_ADMIN_KEY", value))
+
+    assert load_settings().fal_admin_key is None
+
+
+def test_names_every_secret_that_must_not_be_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, PRODUCTION)
+
+    assert [secret for secret in SECRETS if not any(secret in hidden for hidden in load_settings().secrets)] == []
+
+
 @pytest.mark.parametrize("value", [None, ""])
 def test_production_refuses_to_start_without_a_database(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     assert (
@@ -143,10 +165,11 @@ def test_production_refuses_to_start_without_a_database(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9000", "http://localhost:9000/", "http://LOCALHOST", "https://[::1]:9000"]
 )
-def test_production_refuses_the_simulator(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    message = refusal(monkeypatch, production_with("FAL_QUEUE_URL", url))
+@pytest.mark.parametrize("name", ["FAL_QUEUE_URL", "FAL_API_URL"])
+def test_production_refuses_the_simulator(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
+    message = refusal(monkeypatch, production_with(name, url))
 
-    assert message == "APP_ENV=production: FAL_QUEUE_URL must not be the simulator"
+    assert message == f"APP_ENV=production: {name} must not be the simulator"
 
 
 @pytest.mark.parametrize(
@@ -261,18 +284,29 @@ def test_refuses_another_database_without_repeating_what_was_given(monkeypatch: 
 
 
 @pytest.mark.parametrize("value", ["id:secret", " id:secret", "id:secret\n", "\tid:secret \r\n"])
-def test_strips_the_fal_key(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("FAL_KEY", value)
+@pytest.mark.parametrize("name", ["FAL_KEY", "FAL_ADMIN_KEY"])
+def test_strips_a_fal_key(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
 
-    assert load_settings().fal_key == SecretStr("id:secret")
+    assert getattr(load_settings(), name.lower()) == SecretStr("id:secret")
 
 
 @pytest.mark.parametrize("value", ["topsecret", ":topsecret", "topsecret:", "id: topsecret", "id:top\nsecret", " "])
-def test_refuses_what_is_no_fal_key_without_repeating_it(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    assert refusal(monkeypatch, {"FAL_KEY": value}) == "FAL_KEY: must look like <key id>:<key secret>"
+@pytest.mark.parametrize("name", ["FAL_KEY", "FAL_ADMIN_KEY"])
+def test_refuses_what_is_no_fal_key_without_repeating_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    assert refusal(monkeypatch, {name: value}) == f"{name}: must look like <key id>:<key secret>"
 
 
-@pytest.mark.parametrize("name", ["FAL_QUEUE_URL", "FAL_REST_URL", "FAL_JWKS_URL", "PUBLIC_URL"])
+@pytest.mark.parametrize("url", ["https://user:secret@api.fal.ai/v1", "https://api.fal.ai/v1?x=1"])
+def test_refuses_an_api_url_that_carries_more_than_an_address(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    message = refusal(monkeypatch, {"FAL_API_URL": url})
+
+    assert message == "FAL_API_URL: the API URL must not carry credentials, a query or a fragment"
+
+
+@pytest.mark.parametrize("name", ["FAL_QUEUE_URL", "FAL_REST_URL", "FAL_JWKS_URL", "FAL_API_URL", "PUBLIC_URL"])
 @pytest.mark.parametrize("value", ["queue.fal.run", "ftp://queue.fal.run", "http://", "https:///path", "http://[::1"])
 def test_refuses_what_is_no_url(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     message = refusal(monkeypatch, {name: value})

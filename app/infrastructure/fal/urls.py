@@ -26,11 +26,17 @@ def checked_key(key: str) -> str:
     return stripped
 
 
+def checked_base_url(url: str) -> str:
+    """Without a slash at the end. Raises ValueError."""
+    parsed = _parsed(url, "API")
+    return f"{parsed.scheme}://{parsed.netloc.decode('ascii')}{parsed.path.rstrip('/')}"
+
+
 class QueueUrls:
     """The URLs of one queue. Raises ValueError for a queue URL that cannot be used."""
 
     def __init__(self, queue_url: str) -> None:
-        url = _parsed(queue_url)
+        url = _parsed(queue_url, "queue")
         origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
         self._base = origin + url.path.rstrip("/")
         self._allowed = {origin, FAL_BACKUP_ORIGIN} if origin == FAL_QUEUE_ORIGIN else {origin}
@@ -67,13 +73,13 @@ def host_of(url: object) -> str | None:
     return host[:255] if host else None
 
 
-def _parsed(queue_url: str) -> httpx.URL:
+def _parsed(given: str, what: str) -> httpx.URL:
     try:
-        url = httpx.URL(queue_url.strip())
+        url = httpx.URL(given.strip())
     except httpx.InvalidURL as error:
-        raise ValueError("the queue URL is not a URL") from error
+        raise ValueError(f"the {what} URL is not a URL") from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError("the queue URL must begin with http:// or https:// and name a host")
+        raise ValueError(f"the {what} URL must begin with http:// or https:// and name a host")
     if url.userinfo or url.query or url.fragment:
-        raise ValueError("the queue URL must not carry credentials, a query or a fragment")
+        raise ValueError(f"the {what} URL must not carry credentials, a query or a fragment")
     return url

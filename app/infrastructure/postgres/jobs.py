@@ -372,10 +372,16 @@ class PostgresJobs:
         async with transaction(self.engine, "settle") as connection:
             return await _settle(connection, job_id, outcome)
 
-    async def newest(self, *, unfinished_only: bool, limit: int) -> Sequence[Job]:
+    async def newest(
+        self, *, unfinished_only: bool = False, unknown_only: bool = False, late_only: bool = False, limit: int
+    ) -> Sequence[Job]:
         query = select(*_JOB).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
         if unfinished_only:
             query = query.where(~jobs.c.is_final)
+        if unknown_only:
+            query = query.where(jobs.c.submit_unknown_at.is_not(None))
+        if late_only:
+            query = query.where(jobs.c.late_result.is_not(None))
         async with reading(self.engine) as connection:
             return [_job(row) for row in await connection.execute(query)]
 

@@ -1,0 +1,146 @@
+"""fal's request history, as the port `RequestHistory` wants it: which finished requests had exactly this input.
+
+fal documents neither which of a request's times `start` and `end` are compared with, nor whether waiting requests
+are listed. So there is no `end`, which is fal's own now, and what was sent outside the window is left out here.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from ssl import SSLContext
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import structlog
+
+from app.application.ports import ProviderUnavailable
+from app.infrastructure.fal import json_values, wire
+from app.infrastructure.fal.client import USER_AGENT
+from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange
+from app.infrastructure.fal.urls import checked_base_url, checked_key
+from app.infrastructure.fal.verdicts import OPERATOR_STATUSES
+
+log = structlog.get_logger(__name__)
+
+# The second size is for inputs that carry pictures: a hundred of them are more than we take.
+PAGE_SIZES = (100, 10)
+PAGES_MAX = 50
+SEARCH_SECONDS_MAX = 25.0
+# Each holds a page in memory.
+SEARCHES_AT_ONCE = 2
+# One input may carry two pictures of 5 MiB in base64.
+LIMITS = HttpLimits(exchange_seconds=10.0, body_bytes_max=16 * 1024 * 1024, connections_max=SEARCHES_AT_ONCE)
+CURSOR_LENGTH_MAX = 1024
+
+
+class _TooLarge(Exception):
+    """The page is more than we take."""
+
+
+class FalHistory:
+    """Make one with `FalHistory.open`."""
+
+    def __init__(self, exchange: Exchange, api_url: str) -> None:
+        self._exchange = exchange
+        self._url = f"{api_url}/models/requests/by-endpoint"
+        self._searching = asyncio.Semaphore(SEARCHES_AT_ONCE)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, *, api_url: str, key: str, limits: HttpLimits = LIMITS, ssl_context: SSLContext | None = None
+    ) -> AsyncIterator[Self]:
+        """Connections of its own: the admin key is for this host only. Raises ValueError for an unusable key or URL."""
+        base_url = checked_base_url(api_url)
+        async with open_exchange(
+            key=checked_key(key), limits=limits, ssl_context=ssl_context, user_agent=USER_AGENT
+        ) as exchange:
+            yield cls(exchange, base_url)
+
+    async def find(
+        self, model_id: str, parameters: Mapping[str, Any], *, sent_from: datetime, sent_until: datetime
+    ) -> Sequence[str]:
+        sent = json_values.parse(wire.arguments(parameters))
+        query = {"endpoint_id": model_id, "start": _iso(sent_from), "expand": "payloads"}
+        try:
+            async with asyncio.timeout(SEARCH_SECONDS_MAX), self._searching:
+                items = await self._every_item(query)
+        except TimeoutError as error:
+            raise ProviderUnavailable(f"fal's history took longer than {SEARCH_SECONDS_MAX:g} s") from error
+        return [
+            request_id
+            for request_id, item in items.items()
+            if item.get("endpoint_id") == model_id
+            and _is_within(item.get("sent_at"), sent_from, sent_until)
+            and _has_all_of(sent, item.get("json_input"))
+        ]
+
+    async def _every_item(self, query: Mapping[str, str]) -> Mapping[str, Mapping[str, Any]]:
+        for page_size in PAGE_SIZES:
+            try:
+                return await self._pages({**query, "limit": str(page_size)})
+            except _TooLarge:
+                continue
+        raise ProviderUnavailable("a page of fal's history is too large")
+
+    async def _pages(self, query: Mapping[str, str]) -> Mapping[str, Mapping[str, Any]]:
+        """By request id: a request that ends while we read moves the others, and some come twice."""
+        items: dict[str, Mapping[str, Any]] = {}
+        cursor = None
+        for _ in range(PAGES_MAX):
+            page = await self._page(query if cursor is None else {**query, "cursor": cursor})
+            listed = page.get("items")
+            if not isinstance(listed, list):
+                raise ProviderUnavailable("fal's history has no list of requests")
+            for item in listed:
+                request_id = wire.request_id_in(item) if isinstance(item, dict) else None
+                if request_id is not None:
+                    items[request_id] = item
+            cursor = page.get("next_cursor")
+            if not cursor or page.get("has_more") is False:
+                return items
+            if not isinstance(cursor, str) or len(cursor) > CURSOR_LENGTH_MAX:
+                raise ProviderUnavailable("fal's history goes on, and does not say where")
+        # What was not read might hold a second match.
+        raise ProviderUnavailable(f"fal's history is longer than {PAGES_MAX} pages")
+
+    async def _page(self, query: Mapping[str, str]) -> Mapping[str, Any]:
+        try:
+            answer = await self._exchange.get(f"{self._url}?{urlencode(query)}")
+        except Unanswered as error:
+            raise ProviderUnavailable(str(error)) from error
+        if answer.status in OPERATOR_STATUSES:
+            log.error("fal_admin_key_refused", status_code=answer.status)
+        if answer.status != 200:
+            raise ProviderUnavailable(f"fal's history answered {answer.status}")
+        if answer.body is None:
+            raise _TooLarge
+        # Megabytes of JSON must not hold up everybody else.
+        return await asyncio.to_thread(answer.document)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _is_within(sent_at: object, sent_from: datetime, sent_until: datetime) -> bool:
+    try:
+        moment = datetime.fromisoformat(sent_at) if isinstance(sent_at, str) else None
+    except ValueError:
+        return False
+    if moment is None:
+        return False
+    return sent_from <= (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) <= sent_until
+
+
+def _has_all_of(sent: Mapping[str, Any], seen: object) -> bool:
+    """fal may add the defaults of what was left out."""
+    return isinstance(seen, dict) and all(name in seen and _is_same(value, seen[name]) for name, value in sent.items())
+
+
+def _is_same(sent: object, seen: object) -> bool:
+    # To Python, True is 1.
+    if isinstance(sent, bool) or isinstance(seen, bool):
+        return sent is seen
+    return bool(sent == seen)
