@@ -52,6 +52,7 @@ POLL_SECONDS_MAX = 10.0
 # With webhooks on, a look is the backstop for an event that does not come.
 BACKSTOP_SECONDS_MIN = 5.0
 BACKSTOP_SECONDS_MAX = 60.0
+TIMED_OUT = "fal did not finish within the time limit."
 
 
 Result = TypeVar("Result")
@@ -244,7 +245,7 @@ class FollowGeneration:
                 raise RetryLater(UNKNOWN_LOOK_SECONDS)
             raise RetryLater(seconds_to_next_look(state.seconds_since_claim, UNKNOWN_LOOK_SECONDS))
         log.error("generation_submit_given_up", job_id=str(state.id))
-        await self._settle(state, self._given_up(state, "submit_unknown", "It is not known whether fal got the job."))
+        await self._settle(state, _given_up(state, "submit_unknown", "It is not known whether fal got the job."))
         if self.search is not None:
             raise RetryLater(LATE_SEARCH_SECONDS)
 
@@ -283,17 +284,17 @@ class FollowGeneration:
         if state.cancel_requested and status is JobStatus.IN_QUEUE:
             seconds_used = max(seconds_used, state.seconds_since_cancel_sent or 0)
         if seconds_used >= grace_seconds:
-            await self._settle(state, self._given_up(state, "timed_out", "fal did not finish within the time limit."))
+            await self._settle(state, _given_up(state, "timed_out", TIMED_OUT))
             return
         is_waiting_for_an_event = self.has_webhooks and not state.cancel_requested and not state.is_overdue
         raise RetryLater(poll_seconds(state.seconds_since_claim, has_webhooks=is_waiting_for_an_event))
 
-    @staticmethod
-    def _given_up(state: JobState, code: str, reason: str) -> Outcome:
-        return Outcome.canceled() if state.cancel_requested else Outcome.failed(code, reason)
-
     async def _settle(self, state: JobState, outcome: Outcome) -> None:
         await _settle(self.jobs, state, outcome)
+
+
+def _given_up(state: JobState, code: str, reason: str) -> Outcome:
+    return Outcome.canceled() if state.cancel_requested else Outcome.failed(code, reason)
 
 
 async def _settle(jobs: Jobs, state: JobState, outcome: Outcome) -> None:
@@ -364,7 +365,8 @@ def _outcome_of(observation: Observation, state: JobState) -> Outcome | None:
         case Rejected(code, reason):
             return Outcome.failed(code, reason)
         case Stopped():
-            return Outcome.canceled()
+            # Nobody asked for it but us: it took too long.
+            return _given_up(state, "timed_out", TIMED_OUT) if state.is_overdue else Outcome.canceled()
         case InQueue() | InProgress():
             return None
 

@@ -593,6 +593,21 @@ async def test_a_result_after_the_time_limit_is_delivered_and_charged_within_the
     assert stage.provider.calls["cancel"] == 1
 
 
+@pytest.mark.parametrize(("user_cancels", "expected"), [(False, "timed_out"), (True, "canceled")])
+async def test_fal_stopping_after_the_time_limit_is_a_failure_unless_the_user_asked_for_it(
+    stage: Stage, user_cancels: bool, expected: str
+) -> None:
+    job_id = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
+    await stage.set_back(job_id, "deadline_at", 600)
+    if user_cancels:
+        await jobs_of(stage.engine).request_cancel(stage.customer.account_id, job_id)
+    stage.provider.looks = [Stopped()]
+
+    await stage.follow(job_id)
+
+    assert ((await stage.job(job_id)).error_code, await stage.balance()) == (expected, BALANCE_TOKENS)
+
+
 @pytest.mark.parametrize(
     ("look", "grace_seconds"),
     [
