@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -18,8 +19,8 @@ START_SECONDS_MAX = 10
 
 
 @contextmanager
-def running_simulator(**config: Any) -> Iterator[str]:
-    """Serve from a thread and give the base URL; the arguments are the fields of SimulatorConfig.
+def running_simulator(*, state_dir: Path | None = None, **config: Any) -> Iterator[str]:
+    """Serve from a thread and give the base URL; the other arguments are the fields of SimulatorConfig.
 
     Without any, every run completes at once and a webhook is soon tried again.
     """
@@ -28,7 +29,7 @@ def running_simulator(**config: Any) -> Iterator[str]:
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(settings, is_stopping=lambda: server.should_exit),
+            create_app(settings, is_stopping=lambda: server.should_exit, state_dir=state_dir),
             http=DroppableProtocol,
             ws="none",
             lifespan="on",

@@ -1,0 +1,368 @@
+"""Everything that users, the payment provider, fal, time and a dying process can do, in any order."""
+
+import base64
+from io import BytesIO
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+import httpx
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from PIL import Image
+
+from app.application.execution import Step
+from tests.property.model import FINAL, LATER, PATHS, PRICES, PUBLIC, WISHES, Account, JobModel, Wish
+from tests.property.world import BALANCES, JOBS, VIOLATIONS, World
+
+WEBHOOK_SECRET = "development-webhook-secret"
+ACCOUNTS_MAX = 3
+LAST_ROUNDS_MAX = 12
+PICTURE_FILE = BytesIO()
+Image.new("RGB", (400, 400)).save(PICTURE_FILE, "PNG")
+PICTURE = "data:image/png;base64," + base64.b64encode(PICTURE_FILE.getvalue()).decode()
+
+kinds = st.sampled_from(list(PATHS))
+wishes = st.sampled_from(WISHES)
+
+
+def body_of(kind: str, prompt: str, number: int) -> dict[str, Any]:
+    size: dict[str, Any] = {"duration": 5 if number % 2 else 10} if "VIDEO" in kind else {"num_images": number}
+    sources: dict[str, dict[str, Any]] = {
+        "IMAGE_TO_IMAGE": {"image_urls": [PICTURE]},
+        "IMAGE_TO_VIDEO": {"image_url": PICTURE},
+    }
+    return {"prompt": prompt, **size, **sources.get(kind, {})}
+
+
+class TollgateMachine(RuleBasedStateMachine):
+    world: ClassVar[World]
+    steps_run: ClassVar[int] = 0
+    jobs_run: ClassVar[int] = 0
+
+    accounts = Bundle("accounts")
+    jobs = Bundle("jobs")
+    events = Bundle("events")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world.start_over()
+        self.all_accounts: list[Account] = []
+        self.all_jobs: dict[UUID, JobModel] = {}
+        self.owners: dict[UUID, Account] = {}
+        self.credited: dict[str, tuple[Account, int]] = {}
+        self.prompts: set[str] = set()
+        self.checks_made = 0
+
+    # Accounts
+
+    @initialize(target=accounts)
+    def first_account(self) -> Account:
+        account = self.new_account()
+        self.issue_key(account, 201)
+        self.pay(account, "event-0", 200, 200)
+        return account
+
+    @precondition(lambda self: len(self.all_accounts) < ACCOUNTS_MAX)
+    @rule(target=accounts)
+    def register(self) -> Account:
+        account = self.new_account()
+        self.issue_key(account, 201)
+        return account
+
+    @rule(account=accounts)
+    def register_again(self, account: Account) -> None:
+        self.issue_key(account, 409 if account.api_key else 201)
+
+    @rule(account=accounts, witness=accounts, is_old=st.booleans())
+    def rotate(self, account: Account, witness: Account, is_old: bool) -> None:
+        """With the account's own key, with another account's, or with one that was replaced."""
+        proof = witness.old_keys[-1] if is_old and witness.old_keys else witness.api_key
+        is_proof = proof is not None and proof == account.api_key
+        body = {"external_user_id": str(account.user_id), "rotate": True}
+        answer = self.world.call("POST", "/auth", proof, json=body)
+        if account.api_key is None:
+            assert answer.status_code == 201
+        else:
+            assert answer.status_code == (201 if is_proof else 401), answer.text
+        if answer.status_code == 201:
+            account.old_keys += [account.api_key] if account.api_key else []
+            account.api_key = answer.json()["api_key"]
+        for key in account.old_keys:
+            assert self.world.call("GET", "/balance", key).status_code == 401
+
+    # Payments
+
+    @rule(target=events, account=accounts, amount=st.sampled_from([1, 29, 60, 500]))
+    def top_up(self, account: Account, amount: int) -> str:
+        event_id = f"event-{len(self.credited)}"
+        self.pay(account, event_id, amount, 200)
+        return event_id
+
+    @precondition(lambda self: len(self.all_accounts) < ACCOUNTS_MAX)
+    @rule(target=accounts, amount=st.sampled_from([7, 100]))
+    def top_up_a_stranger(self, amount: int) -> Account:
+        account = self.new_account()
+        self.pay(account, f"event-{len(self.credited)}", amount, 200)
+        return account
+
+    @rule(event_id=events, account=accounts, more=st.integers(0, 1))
+    def deliver_event_again(self, event_id: str, account: Account, more: int) -> None:
+        known = self.credited[event_id]
+        is_same = known == (account, known[1] + more)
+        self.pay(account, event_id, known[1] + more, 200 if is_same else 409)
+
+    # Generations
+
+    @rule(
+        target=jobs,
+        account=accounts,
+        kind=kinds,
+        wish=wishes,
+        number=st.integers(1, 4),
+        key=st.sampled_from([None, "a", "b"]),
+    )
+    def start(self, account: Account, kind: str, wish: Wish, number: int, key: str | None) -> Any:
+        """Keys are few, so that a key is often known: to this account with another body, or to another account."""
+        prompt = f"{len(self.prompts)} {wish.words}"
+        self.prompts.add(prompt)
+        body = body_of(kind, prompt, number)
+        price = PRICES[kind, body.get("duration")]
+        outputs = body.get("num_images", 1)
+        balance = account.balance
+        answer = self.post_generation(account, kind, body, key)
+        if account.api_key is None:
+            assert answer.status_code == 401
+        elif key in account.keys:
+            assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+        elif price * outputs > balance:
+            assert (answer.status_code, answer.json()["code"]) == (402, "insufficient_balance")
+        else:
+            assert answer.status_code == 202, answer.text
+            assert answer.json()["cost_tokens"] == price * outputs
+            delivered = None if wish.delivered is None else wish.delivered[outputs]
+            job_id = UUID(answer.json()["job_id"])
+            assert job_id not in self.all_jobs
+            job = JobModel(job_id, kind, prompt, outputs, price, delivered)
+            account.jobs.append(job)
+            self.all_jobs[job_id], self.owners[job_id] = job, account
+            if key is not None:
+                account.keys[key] = (kind, body, job)
+            return job
+        return multiple()
+
+    @rule(account=accounts, key=st.sampled_from(["a", "b"]))
+    def repeat_start(self, account: Account, key: str) -> None:
+        if key not in account.keys:
+            return
+        kind, body, job = account.keys[key]
+        answer = self.post_generation(account, kind, body, key)
+        assert answer.status_code == 202, answer.text
+        assert answer.headers["Idempotent-Replayed"] == "true"
+        assert UUID(answer.json()["job_id"]) == job.id
+
+    @rule(job=jobs, account=accounts)
+    def look_at_job(self, job: JobModel, account: Account) -> None:
+        answer = self.world.call("GET", f"/generations/{job.id}", account.api_key)
+        if account is not self.owners[job.id]:
+            self.assert_unknown(account, answer)
+            return
+        assert answer.status_code == 200
+        self.assert_shown(job, answer.json())
+
+    @rule(account=accounts)
+    def list_jobs_and_ledger(self, account: Account) -> None:
+        if account.api_key is None:
+            return
+        shown = self.world.call("GET", "/generations?limit=100", account.api_key).json()["items"]
+        assert [UUID(item["job_id"]) for item in shown] == [job.id for job in reversed(account.jobs)]
+        for item in shown:
+            self.assert_shown(self.all_jobs[UUID(item["job_id"])], item)
+        entries = self.world.call("GET", "/ledger?limit=100", account.api_key).json()["items"]
+        assert len(entries) == account.entry_count
+        balance = 0
+        for entry in reversed(entries):
+            balance += -entry["amount"] if entry["kind"] == "DEBIT" else entry["amount"]
+            assert entry["balance_after"] == balance
+        assert balance == account.balance
+
+    @rule(job=jobs, account=accounts)
+    def cancel(self, job: JobModel, account: Account) -> None:
+        before = job.status
+        if account is self.owners[job.id] and not job.is_final:
+            job.is_cancel_wanted = True
+        answer = self.world.call("POST", f"/generations/{job.id}/cancel", account.api_key)
+        if account is not self.owners[job.id]:
+            self.assert_unknown(account, answer)
+        elif job.is_final:
+            assert (answer.status_code, answer.json()["detail"]) == (400, "cannot cancel finished job")
+        else:
+            assert answer.status_code == 200, answer.text
+            now = answer.json()["status"]
+            assert now in {"CANCELING", *job.may_end}
+            assert before != "QUEUED" or now == "CANCELED"
+
+    # The runner, fal and time
+
+    @rule(job=jobs, step=st.sampled_from(Step))
+    def run_step(self, job: JobModel, step: Step) -> None:
+        self.world.run_step(step, job.id)
+
+    @rule()
+    def run_every_queue_item_once(self) -> None:
+        for step, job_id in self.world.queue_items():
+            self.world.run_step(step, job_id)
+
+    @rule(job=jobs, is_posted=st.booleans())
+    def die_while_submitting(self, job: JobModel, is_posted: bool) -> None:
+        if self.world.die_while_submitting(job.id, is_posted=is_posted) and not is_posted:
+            # Nobody can know that it was never sent, so it is never sent again.
+            job.delivered = None
+
+    @rule(seconds=st.sampled_from([11, 21]))
+    def fal_works(self, seconds: int) -> None:
+        self.world.let_fal_work(seconds)
+
+    @rule(seconds=st.sampled_from([31, 121, 601, 3601]))
+    def time_passes(self, seconds: int) -> None:
+        self.world.let_time_pass(seconds)
+        for job in self.all_jobs.values():
+            job.age_seconds += seconds if job.status != "QUEUED" else 0
+
+    @rule(job=jobs, other=jobs, flaw=st.sampled_from(["", "", "twice", "forged", "stale", "other", "unknown"]))
+    def fal_calls(self, job: JobModel, other: JobModel, flaw: str) -> None:
+        row = self.world.rows(f"{JOBS} WHERE id = $1", job.id)[0]
+        requests = {request["input"]["prompt"]: request for request in self.world.fal_requests()}
+        named = requests.get((other if flaw == "other" else job).prompt)
+        event = None if named is None else self.world.event_of(named)
+        if event is None or named is None or row["attempt_token"] is None:
+            return
+        if flaw == "other" and (other is job or row["fal_request_id"] is None):
+            return
+        answer = self.world.deliver(
+            uuid4() if flaw == "unknown" else row["attempt_token"],
+            named["request_id"],
+            event,
+            signed=b"{}" if flaw == "forged" else None,
+            age_seconds=600 if flaw == "stale" else 0,
+        )
+        if flaw in ("", "twice"):
+            assert answer.status_code == 200, answer.text
+            if flaw == "twice":
+                assert self.world.deliver(row["attempt_token"], named["request_id"], event).status_code == 200
+        else:
+            assert answer.status_code == 401, answer.text
+            assert self.world.rows(f"{JOBS} WHERE id = $1", job.id)[0] == row
+
+    # What holds after every step
+
+    @invariant()
+    def everything_holds(self) -> None:
+        type(self).steps_run += 1
+        self.jobs_moved_as_they_may()
+        self.books_close()
+        self.fal_ran_each_job_once_at_most()
+
+    def jobs_moved_as_they_may(self) -> None:
+        rows = {row["id"]: row for row in self.world.rows(JOBS)}
+        assert rows.keys() == self.all_jobs.keys()
+        for job in self.all_jobs.values():
+            row = rows[job.id]
+            if row["status"] != job.status:
+                assert row["status"] in LATER[job.status], f"{job}: {job.status} -> {row['status']}"
+                assert row["status"] not in FINAL or row["status"] in job.may_end, (
+                    f"{job}: ended {row['status']}, may end {set(job.may_end)}"
+                )
+            assert job.identity in ("", row["identity"]), f"{job}: what it is has changed"
+            assert job.request_id in (None, row["fal_request_id"]), f"{job}: another request id"
+            assert not job.is_final or job.ending == row["ending"], f"{job}: changed after its end"
+            assert row["attempts"] >= job.attempts
+            if row["status"] == "QUEUED" != job.status:
+                job.age_seconds = 0
+            job.status, job.identity, job.ending = row["status"], row["identity"], row["ending"]
+            job.request_id, job.attempts = row["fal_request_id"], row["attempts"]
+            assert row["cost_tokens"] - row["refunded_tokens"] == job.charged, f"{job}: charged otherwise"
+
+    def books_close(self) -> None:
+        assert self.world.rows(VIOLATIONS) == []
+        balances = {row["external_user_id"]: row["balance_tokens"] for row in self.world.rows(BALANCES)}
+        assert balances == {a.user_id: a.balance for a in self.all_accounts if a.user_id in balances or a.credits}
+        # One account's turn at each step: a request costs more than all the rest of this.
+        account = self.all_accounts[self.checks_made % len(self.all_accounts)]
+        self.checks_made += 1
+        if account.api_key is not None:
+            answer = self.world.call("GET", "/balance", account.api_key)
+            assert answer.json() == {"external_user_id": str(account.user_id), "balance_tokens": account.balance}
+
+    def fal_ran_each_job_once_at_most(self) -> None:
+        requests = self.world.fal_requests()
+        prompts = [request["input"]["prompt"] for request in requests]
+        assert len(prompts) == len(set(prompts)), f"a job was posted twice: {prompts}"
+        paid = {job.prompt: job for job in self.all_jobs.values()}
+        for request in requests:
+            job = paid[request["input"]["prompt"]]
+            assert job.request_id in (None, request["request_id"])
+            if job.request_id is not None and job.status in ("FAILED", "CANCELED"):
+                assert request["state"] == "COMPLETED" or request["cancel_requested_at"], (
+                    f"{job}: refunded while fal runs it and was never asked to stop"
+                )
+
+    def teardown(self) -> None:
+        """Whatever happened: time brings every job to its end, and the books close."""
+        type(self).jobs_run += len(self.all_jobs)
+        for _ in range(LAST_ROUNDS_MAX):
+            if all(job.is_final for job in self.all_jobs.values()):
+                break
+            self.fal_works(21)
+            self.run_every_queue_item_once()
+            self.everything_holds()
+            self.time_passes(3601)
+            self.everything_holds()
+        unfinished = [f"{job}: {job.status}" for job in self.all_jobs.values() if not job.is_final]
+        assert not unfinished, f"jobs that never end: {unfinished}"
+        # What is left in the queue changes nothing any more, and each item goes away.
+        for step, job_id in self.world.queue_items():
+            self.world.run_step(step, job_id)
+        assert self.world.queue_items() == []
+        self.everything_holds()
+        for account in self.all_accounts:
+            self.list_jobs_and_ledger(account)
+
+    def new_account(self) -> Account:
+        account = Account(f"account-{len(self.all_accounts)}", uuid4())
+        self.all_accounts.append(account)
+        return account
+
+    def issue_key(self, account: Account, status: int) -> None:
+        answer = self.world.call("POST", "/auth", json={"external_user_id": str(account.user_id)})
+        assert answer.status_code == status, answer.text
+        if status == 201:
+            account.api_key = answer.json()["api_key"]
+
+    def pay(self, account: Account, event_id: str, amount: int, status: int) -> None:
+        body = {"external_user_id": str(account.user_id), "amount": amount}
+        headers = {"X-Webhook-Secret": WEBHOOK_SECRET, "X-Event-Id": event_id}
+        answer = self.world.call("POST", "/webhook/topup", json=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        if status == 200 and event_id not in self.credited:
+            self.credited[event_id] = (account, amount)
+            account.credits.append(amount)
+
+    def post_generation(self, account: Account, kind: str, body: dict[str, Any], key: str | None) -> httpx.Response:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return self.world.call("POST", PATHS[kind], account.api_key, json=body, headers=headers)
+
+    def assert_unknown(self, account: Account, answer: httpx.Response) -> None:
+        """Another tenant's job looks like one that does not exist."""
+        if account.api_key is None:
+            assert answer.status_code == 401
+            return
+        unknown = self.world.call("GET", f"/generations/{uuid4()}", account.api_key)
+        assert answer.status_code == unknown.status_code == 404
+        assert answer.json() | {"request_id": ""} == unknown.json() | {"request_id": ""}
+
+    def assert_shown(self, job: JobModel, shown: dict[str, Any]) -> None:
+        status = PUBLIC.get(job.status, job.status)
+        assert shown["status"] == ("CANCELING" if job.is_cancel_wanted and not job.is_final else status)
+        assert shown["cost_tokens"] == job.cost
+        assert (shown["result"] is not None) == (job.status == "COMPLETED")
+        assert (shown["billing"] or {}).get("charged_tokens") == (job.charged if job.is_final else None)

@@ -1,0 +1,87 @@
+"""The service against a model of it, in random orders of everything that can happen.
+
+`make test` runs a fixed set of orders. For more, set
+- PROPERTY_EXAMPLES: how many orders (5000 for a long run), PROPERTY_STEPS: how many steps each (50);
+- PROPERTY_SECONDS: no new batch of orders begins after this time;
+- PROPERTY_SEED: another set of orders, a whole number; a failure prints its own;
+- TORTURE_REPORT: a file that gets what was run as JSON; where several tests name one, each adds its own field.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.builders import database_copy
+from tests.conftest import scratch_dir
+from tests.property.machine import TollgateMachine
+from tests.property.world import World, open_world
+from tests.torture_report import report
+
+EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "40"))
+STEPS = int(os.environ.get("PROPERTY_STEPS", "30"))
+SECONDS = int(os.environ.get("PROPERTY_SECONDS", "0"))
+SHRINKS = os.environ.get("PROPERTY_SHRINK", "1") == "1"
+SEED = int(os.environ.get("PROPERTY_SEED", "1"))
+# Each batch has its own seed, so that a failure late in a long run is found again in seconds.
+BATCH_EXAMPLES = 60
+
+
+@pytest.fixture
+def world(postgres_dsn: str, template_database: str) -> Iterator[World]:
+    with (
+        tempfile.TemporaryDirectory(dir=scratch_dir()) as directory,
+        database_copy(postgres_dsn, template_database) as database,
+        open_world(database, Path(directory)) as world,
+    ):
+        yield world
+
+
+@pytest.mark.timeout(max(300, SECONDS * 2 + EXAMPLES))
+def test_whatever_happens_the_books_close_and_every_job_ends(world: World) -> None:
+    started = time.monotonic()
+    counts = {"examples": 0, "steps": 0, "jobs": 0, "failures": 0, "seconds": 0.0}
+    try:
+        for batch in range(-(-EXAMPLES // BATCH_EXAMPLES)):
+            if SECONDS and time.monotonic() - started > SECONDS:
+                break
+            size = min(BATCH_EXAMPLES, EXAMPLES - batch * BATCH_EXAMPLES)
+            try:
+                _run(world, size, SEED + batch, counts)
+            except BaseException as error:
+                counts["failures"] += 1
+                error.add_note(f"Run again: PROPERTY_SEED={SEED + batch} PROPERTY_EXAMPLES={size}")
+                raise
+    finally:
+        report("property", counts | {"seconds": round(time.monotonic() - started, 1), "seed": SEED})
+    assert counts["examples"] > 0
+    assert counts["jobs"] > 0
+
+
+def _run(world: World, examples: int, number: int, counts: dict[str, float]) -> None:
+    @seed(number)
+    class Machine(TollgateMachine):
+        pass
+
+    Machine.world, Machine.steps_run, Machine.jobs_run = world, 0, 0
+    try:
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=STEPS,
+                database=None,
+                deadline=None,
+                phases=(Phase.generate, Phase.shrink) if SHRINKS else (Phase.generate,),
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        counts["examples"] += examples
+        counts["steps"] += Machine.steps_run
+        counts["jobs"] += Machine.jobs_run
