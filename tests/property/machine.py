@@ -1,8 +1,9 @@
 """Everything that users, the payment provider, fal, time and a dying process can do, in any order."""
 
 import base64
+from collections import Counter
 from io import BytesIO
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 from uuid import UUID, uuid4
 
 import httpx
@@ -21,8 +22,10 @@ PICTURE_FILE = BytesIO()
 Image.new("RGB", (400, 400)).save(PICTURE_FILE, "PNG")
 PICTURE = "data:image/png;base64," + base64.b64encode(PICTURE_FILE.getvalue()).decode()
 
-kinds = st.sampled_from(list(PATHS))
-wishes = st.sampled_from(WISHES)
+Wanted: TypeAlias = tuple[str, Wish, int]
+wanted_jobs: st.SearchStrategy[Wanted] = st.tuples(
+    st.sampled_from(list(PATHS)), st.sampled_from(WISHES), st.integers(1, 4)
+)
 
 
 def body_of(kind: str, prompt: str, number: int) -> dict[str, Any]:
@@ -36,8 +39,8 @@ def body_of(kind: str, prompt: str, number: int) -> dict[str, Any]:
 
 class TollgateMachine(RuleBasedStateMachine):
     world: ClassVar[World]
-    steps_run: ClassVar[int] = 0
-    jobs_run: ClassVar[int] = 0
+    # How often what happened, to see that a run went everywhere.
+    seen: ClassVar[Counter[str]] = Counter()
 
     accounts = Bundle("accounts")
     jobs = Bundle("jobs")
@@ -59,33 +62,31 @@ class TollgateMachine(RuleBasedStateMachine):
     def first_account(self) -> Account:
         account = self.new_account()
         self.issue_key(account, 201)
-        self.pay(account, "event-0", 200, 200)
+        self.pay(account, "event-0", 1000, 200)
         return account
 
     @precondition(lambda self: len(self.all_accounts) < ACCOUNTS_MAX)
-    @rule(target=accounts)
-    def register(self) -> Account:
+    @rule(target=accounts, tokens=st.sampled_from([0, 7, 300]), is_paid_first=st.booleans())
+    def new_user(self, tokens: int, is_paid_first: bool) -> Account:
         account = self.new_account()
+        if tokens and is_paid_first:
+            self.pay(account, f"event-{len(self.credited)}", tokens, 200)
         self.issue_key(account, 201)
+        self.issue_key(account, 409)
+        if tokens and not is_paid_first:
+            self.pay(account, f"event-{len(self.credited)}", tokens, 200)
         return account
-
-    @rule(account=accounts)
-    def register_again(self, account: Account) -> None:
-        self.issue_key(account, 409 if account.api_key else 201)
 
     @rule(account=accounts, witness=accounts, is_old=st.booleans())
     def rotate(self, account: Account, witness: Account, is_old: bool) -> None:
         """With the account's own key, with another account's, or with one that was replaced."""
         proof = witness.old_keys[-1] if is_old and witness.old_keys else witness.api_key
-        is_proof = proof is not None and proof == account.api_key
+        is_proof = proof == account.api_key
         body = {"external_user_id": str(account.user_id), "rotate": True}
         answer = self.world.call("POST", "/auth", proof, json=body)
-        if account.api_key is None:
-            assert answer.status_code == 201
-        else:
-            assert answer.status_code == (201 if is_proof else 401), answer.text
-        if answer.status_code == 201:
-            account.old_keys += [account.api_key] if account.api_key else []
+        assert answer.status_code == (201 if is_proof else 401), answer.text
+        if is_proof:
+            account.old_keys.append(account.api_key)
             account.api_key = answer.json()["api_key"]
         for key in account.old_keys:
             assert self.world.call("GET", "/balance", key).status_code == 401
@@ -98,13 +99,6 @@ class TollgateMachine(RuleBasedStateMachine):
         self.pay(account, event_id, amount, 200)
         return event_id
 
-    @precondition(lambda self: len(self.all_accounts) < ACCOUNTS_MAX)
-    @rule(target=accounts, amount=st.sampled_from([7, 100]))
-    def top_up_a_stranger(self, amount: int) -> Account:
-        account = self.new_account()
-        self.pay(account, f"event-{len(self.credited)}", amount, 200)
-        return account
-
     @rule(event_id=events, account=accounts, more=st.integers(0, 1))
     def deliver_event_again(self, event_id: str, account: Account, more: int) -> None:
         known = self.credited[event_id]
@@ -113,42 +107,19 @@ class TollgateMachine(RuleBasedStateMachine):
 
     # Generations
 
+    @initialize(target=jobs, account=accounts, wanted=st.lists(wanted_jobs, min_size=2, max_size=2))
+    def first_jobs(self, account: Account, wanted: list[Wanted]) -> Any:
+        return multiple(*(job for want in wanted for job in self.start_one(account, *want, key=None)))
+
     @rule(
         target=jobs,
         account=accounts,
-        kind=kinds,
-        wish=wishes,
-        number=st.integers(1, 4),
+        wanted=st.lists(wanted_jobs, min_size=1, max_size=3),
         key=st.sampled_from([None, "a", "b"]),
     )
-    def start(self, account: Account, kind: str, wish: Wish, number: int, key: str | None) -> Any:
+    def start(self, account: Account, wanted: list[Wanted], key: str | None) -> Any:
         """Keys are few, so that a key is often known: to this account with another body, or to another account."""
-        prompt = f"{len(self.prompts)} {wish.words}"
-        self.prompts.add(prompt)
-        body = body_of(kind, prompt, number)
-        price = PRICES[kind, body.get("duration")]
-        outputs = body.get("num_images", 1)
-        balance = account.balance
-        answer = self.post_generation(account, kind, body, key)
-        if account.api_key is None:
-            assert answer.status_code == 401
-        elif key in account.keys:
-            assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
-        elif price * outputs > balance:
-            assert (answer.status_code, answer.json()["code"]) == (402, "insufficient_balance")
-        else:
-            assert answer.status_code == 202, answer.text
-            assert answer.json()["cost_tokens"] == price * outputs
-            delivered = None if wish.delivered is None else wish.delivered[outputs]
-            job_id = UUID(answer.json()["job_id"])
-            assert job_id not in self.all_jobs
-            job = JobModel(job_id, kind, prompt, outputs, price, delivered)
-            account.jobs.append(job)
-            self.all_jobs[job_id], self.owners[job_id] = job, account
-            if key is not None:
-                account.keys[key] = (kind, body, job)
-            return job
-        return multiple()
+        return multiple(*(job for want in wanted for job in self.start_one(account, *want, key=key)))
 
     @rule(account=accounts, key=st.sampled_from(["a", "b"]))
     def repeat_start(self, account: Account, key: str) -> None:
@@ -160,8 +131,9 @@ class TollgateMachine(RuleBasedStateMachine):
         assert answer.headers["Idempotent-Replayed"] == "true"
         assert UUID(answer.json()["job_id"]) == job.id
 
-    @rule(job=jobs, account=accounts)
-    def look_at_job(self, job: JobModel, account: Account) -> None:
+    @rule(job=jobs, stranger=st.none() | accounts)
+    def look_at_job(self, job: JobModel, stranger: Account | None) -> None:
+        account = stranger or self.owners[job.id]
         answer = self.world.call("GET", f"/generations/{job.id}", account.api_key)
         if account is not self.owners[job.id]:
             self.assert_unknown(account, answer)
@@ -171,8 +143,6 @@ class TollgateMachine(RuleBasedStateMachine):
 
     @rule(account=accounts)
     def list_jobs_and_ledger(self, account: Account) -> None:
-        if account.api_key is None:
-            return
         shown = self.world.call("GET", "/generations?limit=100", account.api_key).json()["items"]
         assert [UUID(item["job_id"]) for item in shown] == [job.id for job in reversed(account.jobs)]
         for item in shown:
@@ -185,9 +155,11 @@ class TollgateMachine(RuleBasedStateMachine):
             assert entry["balance_after"] == balance
         assert balance == account.balance
 
-    @rule(job=jobs, account=accounts)
-    def cancel(self, job: JobModel, account: Account) -> None:
+    @rule(job=jobs, stranger=st.none() | accounts)
+    def cancel(self, job: JobModel, stranger: Account | None) -> None:
+        account = stranger or self.owners[job.id]
         before = job.status
+        self.seen[f"cancel of a job that is {before}"] += account is self.owners[job.id]
         if account is self.owners[job.id] and not job.is_final:
             job.is_cancel_wanted = True
         answer = self.world.call("POST", f"/generations/{job.id}/cancel", account.api_key)
@@ -211,6 +183,14 @@ class TollgateMachine(RuleBasedStateMachine):
     def run_every_queue_item_once(self) -> None:
         for step, job_id in self.world.queue_items():
             self.world.run_step(step, job_id)
+
+    @rule(job=jobs)
+    def run_to_its_end(self, job: JobModel) -> None:
+        """As far as fal lets it come."""
+        self.world.run_step(Step.SUBMIT, job.id)
+        for _ in range(2):
+            self.world.let_fal_work(11)
+            self.world.run_step(Step.FOLLOW, job.id)
 
     @rule(job=jobs, is_posted=st.booleans())
     def die_while_submitting(self, job: JobModel, is_posted: bool) -> None:
@@ -238,6 +218,7 @@ class TollgateMachine(RuleBasedStateMachine):
             return
         if flaw == "other" and (other is job or row["fal_request_id"] is None):
             return
+        self.seen[f"webhook {flaw or 'as it should be'} for a job that is {row['status']}"] += 1
         answer = self.world.deliver(
             uuid4() if flaw == "unknown" else row["attempt_token"],
             named["request_id"],
@@ -257,7 +238,7 @@ class TollgateMachine(RuleBasedStateMachine):
 
     @invariant()
     def everything_holds(self) -> None:
-        type(self).steps_run += 1
+        self.seen["steps"] += 1
         self.jobs_moved_as_they_may()
         self.books_close()
         self.fal_ran_each_job_once_at_most()
@@ -268,6 +249,7 @@ class TollgateMachine(RuleBasedStateMachine):
         for job in self.all_jobs.values():
             row = rows[job.id]
             if row["status"] != job.status:
+                self.seen[f"{job.status} to {row['status']}"] += 1
                 assert row["status"] in LATER[job.status], f"{job}: {job.status} -> {row['status']}"
                 assert row["status"] not in FINAL or row["status"] in job.may_end, (
                     f"{job}: ended {row['status']}, may end {set(job.may_end)}"
@@ -285,13 +267,12 @@ class TollgateMachine(RuleBasedStateMachine):
     def books_close(self) -> None:
         assert self.world.rows(VIOLATIONS) == []
         balances = {row["external_user_id"]: row["balance_tokens"] for row in self.world.rows(BALANCES)}
-        assert balances == {a.user_id: a.balance for a in self.all_accounts if a.user_id in balances or a.credits}
+        assert balances == {account.user_id: account.balance for account in self.all_accounts}
         # One account's turn at each step: a request costs more than all the rest of this.
         account = self.all_accounts[self.checks_made % len(self.all_accounts)]
         self.checks_made += 1
-        if account.api_key is not None:
-            answer = self.world.call("GET", "/balance", account.api_key)
-            assert answer.json() == {"external_user_id": str(account.user_id), "balance_tokens": account.balance}
+        answer = self.world.call("GET", "/balance", account.api_key)
+        assert answer.json() == {"external_user_id": str(account.user_id), "balance_tokens": account.balance}
 
     def fal_ran_each_job_once_at_most(self) -> None:
         requests = self.world.fal_requests()
@@ -308,7 +289,7 @@ class TollgateMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened: time brings every job to its end, and the books close."""
-        type(self).jobs_run += len(self.all_jobs)
+        self.seen["jobs"] += len(self.all_jobs)
         for _ in range(LAST_ROUNDS_MAX):
             if all(job.is_final for job in self.all_jobs.values()):
                 break
@@ -351,11 +332,34 @@ class TollgateMachine(RuleBasedStateMachine):
         headers = {} if key is None else {"Idempotency-Key": key}
         return self.world.call("POST", PATHS[kind], account.api_key, json=body, headers=headers)
 
+    def start_one(self, account: Account, kind: str, wish: Wish, number: int, *, key: str | None) -> list[JobModel]:
+        """The job, where there must be one."""
+        prompt = f"{len(self.prompts)} {wish.words}"
+        self.prompts.add(prompt)
+        body = body_of(kind, prompt, number)
+        price, outputs = PRICES[kind, body.get("duration")], body.get("num_images", 1)
+        balance = account.balance
+        answer = self.post_generation(account, kind, body, key)
+        if key in account.keys:
+            assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+        elif price * outputs > balance:
+            assert (answer.status_code, answer.json()["code"]) == (402, "insufficient_balance")
+        else:
+            assert answer.status_code == 202, answer.text
+            assert answer.json()["cost_tokens"] == price * outputs
+            delivered = None if wish.delivered is None else wish.delivered[outputs]
+            job = JobModel(UUID(answer.json()["job_id"]), kind, prompt, outputs, price, delivered)
+            assert job.id not in self.all_jobs
+            account.jobs.append(job)
+            self.all_jobs[job.id], self.owners[job.id] = job, account
+            if key is not None:
+                account.keys[key] = (kind, body, job)
+            return [job]
+        self.seen[f"start answered {answer.status_code}"] += 1
+        return []
+
     def assert_unknown(self, account: Account, answer: httpx.Response) -> None:
         """Another tenant's job looks like one that does not exist."""
-        if account.api_key is None:
-            assert answer.status_code == 401
-            return
         unknown = self.world.call("GET", f"/generations/{uuid4()}", account.api_key)
         assert answer.status_code == unknown.status_code == 404
         assert answer.json() | {"request_id": ""} == unknown.json() | {"request_id": ""}

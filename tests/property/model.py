@@ -126,7 +126,7 @@ class JobModel:
 class Account:
     name: str
     user_id: UUID
-    api_key: str | None = None
+    api_key: str = ""
     old_keys: list[str] = field(default_factory=list)
     credits: list[int] = field(default_factory=list)
     jobs: list[JobModel] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 `make test` runs a fixed set of orders. For more, set
 - PROPERTY_EXAMPLES: how many orders (5000 for a long run), PROPERTY_STEPS: how many steps each (50);
+- PROPERTY_SHRINK: 0 reports a failure as it was found, at once, not made as small as it can be;
 - PROPERTY_SECONDS: no new batch of orders begins after this time;
 - PROPERTY_SEED: another set of orders, a whole number; a failure prints its own;
 - TORTURE_REPORT: a file that gets what was run as JSON; where several tests name one, each adds its own field.
@@ -10,6 +11,7 @@
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,43 +47,39 @@ def world(postgres_dsn: str, template_database: str) -> Iterator[World]:
 @pytest.mark.timeout(max(300, SECONDS * 2 + EXAMPLES))
 def test_whatever_happens_the_books_close_and_every_job_ends(world: World) -> None:
     started = time.monotonic()
-    counts = {"examples": 0, "steps": 0, "jobs": 0, "failures": 0, "seconds": 0.0}
+    examples = failures = 0
+    TollgateMachine.world, TollgateMachine.seen = world, Counter()
     try:
-        for batch in range(-(-EXAMPLES // BATCH_EXAMPLES)):
-            if SECONDS and time.monotonic() - started > SECONDS:
-                break
-            size = min(BATCH_EXAMPLES, EXAMPLES - batch * BATCH_EXAMPLES)
+        while examples < EXAMPLES and not (SECONDS and time.monotonic() - started > SECONDS):
+            number, size = SEED + examples // BATCH_EXAMPLES, min(BATCH_EXAMPLES, EXAMPLES - examples)
+            examples += size
             try:
-                _run(world, size, SEED + batch, counts)
+                _run(number, size)
             except BaseException as error:
-                counts["failures"] += 1
-                error.add_note(f"Run again: PROPERTY_SEED={SEED + batch} PROPERTY_EXAMPLES={size}")
+                failures += 1
+                error.add_note(f"Run again: PROPERTY_SEED={number} PROPERTY_EXAMPLES={size} PROPERTY_STEPS={STEPS}")
                 raise
     finally:
-        report("property", counts | {"seconds": round(time.monotonic() - started, 1), "seed": SEED})
-    assert counts["examples"] > 0
-    assert counts["jobs"] > 0
+        seconds = round(time.monotonic() - started, 1)
+        seen = dict(sorted(TollgateMachine.seen.items()))
+        report("property", {"examples": examples, "failures": failures, "seconds": seconds, "seed": SEED, "seen": seen})
+    for ending in ("COMPLETED", "FAILED", "CANCELED"):
+        assert seen.get(f"cancel of a job that is {ending}"), f"no run came to a cancel of a {ending} job: {seen}"
 
 
-def _run(world: World, examples: int, number: int, counts: dict[str, float]) -> None:
+def _run(number: int, examples: int) -> None:
     @seed(number)
     class Machine(TollgateMachine):
         pass
 
-    Machine.world, Machine.steps_run, Machine.jobs_run = world, 0, 0
-    try:
-        run_state_machine_as_test(
-            Machine,
-            settings=settings(
-                max_examples=examples,
-                stateful_step_count=STEPS,
-                database=None,
-                deadline=None,
-                phases=(Phase.generate, Phase.shrink) if SHRINKS else (Phase.generate,),
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    finally:
-        counts["examples"] += examples
-        counts["steps"] += Machine.steps_run
-        counts["jobs"] += Machine.jobs_run
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=STEPS,
+            database=None,
+            deadline=None,
+            phases=(Phase.generate, Phase.shrink) if SHRINKS else (Phase.generate,),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
