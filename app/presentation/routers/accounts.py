@@ -10,7 +10,7 @@ from app.presentation.errors import InvalidRequest
 from app.presentation.field_errors import field_error
 from app.presentation.json_bodies import JsonBody
 from app.presentation.schemas.accounts import Balance, IssuedKey, IssueKeyRequest, LedgerEntryView, LedgerPage
-from app.presentation.schemas.fields import PlainInteger
+from app.presentation.schemas.fields import PageSize
 
 router = APIRouter(tags=["Accounts"])
 
@@ -98,9 +98,13 @@ async def get_balance(account: CurrentAccount) -> Balance:
 async def list_ledger_entries(
     request: Request,
     account: CurrentAccount,
-    limit: Annotated[PlainInteger, Query(ge=1, le=100, description="How many entries.")] = 20,
+    limit: Annotated[PageSize, Query(description="How many entries.")] = 20,
     cursor: Annotated[
-        str | None, Query(description="`next_cursor` of the page before; left out, the newest entries.")
+        str | None,
+        Query(
+            description="`next_cursor` of the page before; left out, the newest entries.",
+            json_schema_extra={"pattern": f"^{_CURSOR.pattern}$"},
+        ),
     ] = None,
 ) -> LedgerPage:
     """Every credit, debit and refund of your account, with the balance after it. Entries never change."""

@@ -25,7 +25,7 @@ from app.presentation.dependencies import (
 from app.presentation.documentation import BODY_ERRORS, answer, problems, request_body
 from app.presentation.errors import InvalidRequest
 from app.presentation.json_bodies import LARGE_BODY_BYTES_MAX, JsonBody
-from app.presentation.schemas.fields import PlainInteger
+from app.presentation.schemas.fields import PageOffset, PageSize
 from app.presentation.schemas.generations import (
     AcceptedJob,
     GenerationRequest,
@@ -220,8 +220,8 @@ for _start in _STARTS:
 async def list_generations(
     request: Request,
     account: CurrentAccount,
-    limit: Annotated[PlainInteger, Query(ge=1, le=100, description="How many jobs.")] = 20,
-    offset: Annotated[PlainInteger, Query(ge=0, le=100_000, description="How many newer jobs to leave out.")] = 0,
+    limit: Annotated[PageSize, Query(description="How many jobs.")] = 20,
+    offset: Annotated[PageOffset, Query(description="How many newer jobs to leave out.")] = 0,
 ) -> JobPage:
     """All your jobs, finished or not, one page at a time."""
     jobs = await use_cases_of(request).list_generations(account.id, limit=limit, offset=offset)

@@ -4,7 +4,7 @@ import re
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -48,6 +48,8 @@ def _not_blank(text: str) -> str:
 
 CanonicalUuid = Annotated[UUID, BeforeValidator(_uuid)]
 # Of a query parameter, where pydantic would also take "5.0", "1_000" and " 5 ".
-PlainInteger = Annotated[int, BeforeValidator(_whole_number)]
+# The limits belong inside: the document would not know them around the validator.
+PageSize = Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole_number)]
+PageOffset = Annotated[int, Field(ge=0, le=100_000), BeforeValidator(_whole_number)]
 STORABLE = AfterValidator(_storable)
 NOT_BLANK = AfterValidator(_not_blank)

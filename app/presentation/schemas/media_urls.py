@@ -96,7 +96,7 @@ ImageUrl = Annotated[
     AfterValidator(_media_url(_IMAGES)),
     Field(
         description=f"A public http or https URL. {_LIMITS} (PNG, JPEG or WebP).",
-        json_schema_extra={"format": "uri", **_published_pattern(_IMAGES)},
+        json_schema_extra=_published_pattern(_IMAGES),
     ),
 ]
 AudioUrl = Annotated[
@@ -104,6 +104,6 @@ AudioUrl = Annotated[
     AfterValidator(_media_url(_SOUNDS)),
     Field(
         description=f"A public http or https URL of a WAV or MP3 file of 3 to 30 seconds. {_LIMITS}.",
-        json_schema_extra={"format": "uri", **_published_pattern(_SOUNDS)},
+        json_schema_extra=_published_pattern(_SOUNDS),
     ),
 ]

@@ -1,0 +1,138 @@
+"""Requests made up from the OpenAPI document, good and bad ones, against a running service with real keys.
+
+schemathesis makes the requests and judges every answer by all of its checks: no 5xx, nothing that the document does
+not say, nothing taken that it forbids. `make test` runs few cases of a fixed seed. For more, set
+- OPENAPI_CASES: how many made-up cases for each operation, in the fuzzing and in the stateful phase;
+- OPENAPI_SECONDS: when to stop; 0 or not set: when all cases ran;
+- OPENAPI_SEED: another set of cases;
+- TORTURE_REPORT: a file that gets what was run as JSON; where several tests name one, each adds its own field.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.builders import connect, database_copy
+from tests.service_process import PROJECT_DIR, ServiceProcess
+from tests.simulator_server import running_simulator
+from tests.torture_report import report
+
+CASES = int(os.environ.get("OPENAPI_CASES", "4"))
+SECONDS = int(os.environ.get("OPENAPI_SECONDS", "0"))
+SEED = int(os.environ.get("OPENAPI_SEED", "1"))
+WEBHOOK_SECRET = "webhook-0123456789abcdef0123456789abcdef"
+BALANCE_TOKENS = 10**12
+# Examples and coverage alone make more.
+CASES_MIN = 500
+
+
+@dataclass(frozen=True)
+class Service:
+    url: str
+    api_key: str
+    database: str
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        database_copy(postgres_dsn, template_database) as database,
+        running_simulator() as simulator,
+    ):
+        log = Path(directory) / "service.log"
+        settings = {
+            "DATABASE_URL": database,
+            "DATA_DIR": directory,
+            "FAL_KEY": "test:key",
+            "FAL_QUEUE_URL": simulator,
+            "FAL_REST_URL": simulator,
+            "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET,
+        }
+        with ServiceProcess(log, settings) as process:
+            url = process.wait_until_ready().url
+            with httpx.Client(base_url=url, trust_env=False) as http:
+                user_id = str(uuid4())
+                payment = {"external_user_id": user_id, "amount": BALANCE_TOKENS}
+                headers = {"X-Webhook-Secret": WEBHOOK_SECRET, "X-Event-Id": user_id}
+                http.post("/webhook/topup", json=payment, headers=headers).raise_for_status()
+                api_key = http.post("/auth", json={"external_user_id": user_id}).json()["api_key"]
+            yield Service(url, api_key, database, log)
+
+
+# A finished job is refused with 400: whether a job is finished is nothing that a document can say.
+CONFIGURATION = """
+hooks = "tests.contract.openapi_hooks"
+
+[[operations]]
+include-operation-id = "cancel_generation"
+checks.positive_data_acceptance.expected-statuses = ["200", "400", "401", "404"]
+"""
+
+
+def run_cases(service: Service, directory: Path) -> tuple[dict[str, Any], str]:
+    """The report of schemathesis, and what it printed."""
+    (directory / "schemathesis.toml").write_text(CONFIGURATION)
+    file = directory / "report.json"
+    finished = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"),
+            *("--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--mode", "all"),
+            *("--header", f"X-API-Key: {service.api_key}", "--header", f"X-Webhook-Secret: {WEBHOOK_SECRET}"),
+            *("--seed", str(SEED), "--max-examples", str(CASES), "--continue-on-failure", "--no-color"),
+            *(("--max-time", str(SECONDS)) if SECONDS else ()),
+            *("--report", "json", "--report-json-path", str(file), "--request-timeout", "15"),
+            *("--generation-database", "none", "--warnings", "off"),
+            # Every request carries the keys; ignored_auth sends its own without them.
+            *("--generation-with-security-parameters", "false"),
+        ],
+        cwd=directory,
+        env=os.environ | {"PYTHONPATH": str(PROJECT_DIR)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert file.exists(), finished.stdout + finished.stderr
+    return json.loads(file.read_text()), finished.stdout
+
+
+@pytest.mark.timeout(max(300, SECONDS * 2, CASES * 30))
+async def test_the_service_does_what_its_document_says(service: Service, tmp_path: Path) -> None:
+    document, printed = await asyncio.to_thread(run_cases, service, tmp_path)
+
+    cases = document["test_cases"]
+    report(
+        "openapi",
+        {
+            "cases": cases["generated"],
+            "failures": cases["unique_failures"],
+            "seconds": round(document["running_time"], 1),
+            "seed": SEED,
+            "phases": {name: phase["status"] for name, phase in document["phases"].items()},
+        },
+    )
+    assert not document["failures"], printed[-20_000:]
+    assert not document["errors"], printed
+    assert document["operations"]["tested"] == document["operations"]["total"], printed
+    assert cases["generated"] >= CASES_MIN
+    async with httpx.AsyncClient(base_url=service.url, trust_env=False) as http:
+        balance = await http.get("/balance", headers={"X-API-Key": service.api_key})
+    assert balance.status_code == 200, "the cases lost their own key: most of them only saw 401"
+    async with connect(service.database) as connection:
+        assert await connection.fetch("SELECT * FROM ledger_violations") == []
+        assert await connection.fetchval("SELECT count(*) FROM jobs") > len(document["phases"])
+    log = service.log.read_text()
+    assert "request_failed" not in log
+    assert "step_failed" not in log
