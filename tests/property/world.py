@@ -18,9 +18,9 @@ import asyncpg
 import httpx
 import structlog
 
-from app.application import generations
 from app.application.breaker import Breaker
 from app.application.execution import FollowGeneration, RetryLater, Step, SubmitGeneration
+from app.application.generations import CancelGeneration
 from app.application.ports import Provider, ProviderRequest
 from app.bootstrap import build
 from app.domain.catalogue import GenerationKind
@@ -35,8 +35,6 @@ T = TypeVar("T")
 FAL_USER_ID = "simulator-user"
 AUTHORIZATION = {"Authorization": "Key test:key"}
 QUEUE_SECONDS, RUN_SECONDS = 10, 10
-# A cancel that fal does not confirm looks once, and does not hold up the test for its three seconds.
-CANCEL_WAIT_SECONDS = 0.1
 
 JOBS = """
 SELECT id, status, attempts, attempt_token, fal_request_id, cost_tokens, refunded_tokens,
@@ -201,7 +199,6 @@ def open_world(database: str, directory: Path) -> Iterator[World]:
     with (
         # Thousands of lines a second about what a failing example prints anyhow.
         _quiet_logging(),
-        _short_cancel_wait(),
         asyncio.Runner() as runner,
         running_simulator(
             state_dir=directory,
@@ -231,14 +228,14 @@ def _quiet_logging() -> Iterator[None]:
         structlog.configure(**before)
 
 
-@contextmanager
-def _short_cancel_wait() -> Iterator[None]:
-    usual = generations.CANCEL_WAIT_SECONDS, generations.CANCEL_LOOK_SECONDS
-    generations.CANCEL_WAIT_SECONDS, generations.CANCEL_LOOK_SECONDS = CANCEL_WAIT_SECONDS, 10
-    try:
-        yield
-    finally:
-        generations.CANCEL_WAIT_SECONDS, generations.CANCEL_LOOK_SECONDS = usual
+class OneLook(CancelGeneration):
+    """Asks fal once, and does not wait for what only time would bring."""
+
+    async def _look(self, job_id: UUID) -> None:
+        try:
+            await self.follow(job_id)
+        except RetryLater as error:
+            raise TimeoutError from error
 
 
 @asynccontextmanager
@@ -255,8 +252,9 @@ async def _connected(
     )
     async with build(settings) as runtime:
         api = create_api(version="1.2.3", allow_private_media_urls=True)
-        api.state.use_cases = runtime.use_cases
-        follow = runtime.use_cases.cancel_generation.follow
+        cancel = runtime.use_cases.cancel_generation
+        follow = cancel.follow
+        api.state.use_cases = replace(runtime.use_cases, cancel_generation=OneLook(cancel.jobs, follow))
         connection = await asyncpg.connect(database)
         clock = Clock()
         async with (
