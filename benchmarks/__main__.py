@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import report, rows
-from benchmarks.figures import Bar
+from benchmarks import flight, growth, jobs, plot, report, rows, startup
+from benchmarks.figures import Bar, Row
 from benchmarks.measuring import Options, Run
 from benchmarks.stage import TEMPLATE, Stage, open_stage, server_version
 from tests.builders import connect
+
+BUSY_LOAD_AVERAGE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +26,16 @@ class Group:
     names: Sequence[str]
     measure: Callable[[Stage, Run], Awaitable[None]]
     bars: Sequence[Bar]
+    estimate_seconds: Callable[[Options], float]
 
 
-GROUPS = (Group((*rows.NAMES, "load"), rows.run_routes, rows.BARS),)
+GROUPS = (
+    Group((*rows.NAMES, "callers"), rows.run_routes, rows.BARS, rows.estimate_seconds),
+    Group(jobs.NAMES, jobs.run_jobs, jobs.BARS, jobs.estimate_seconds),
+    Group(flight.NAMES, flight.run_flight, flight.BARS, flight.estimate_seconds),
+    Group(growth.NAMES, growth.run_growth, growth.BARS, growth.estimate_seconds),
+    Group(startup.NAMES, startup.run_startup, (), startup.estimate_seconds),
+)
 
 
 def options_from_command_line() -> Options:
@@ -49,18 +59,28 @@ async def main(options: Options) -> None:
     started = time.monotonic()
     chosen = [group for group in GROUPS if options.wants(*group.names)]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    estimate_seconds = sum(group.estimate_seconds(options) for group in chosen)
+    console.print(f"about {max(1, round(estimate_seconds / 60))} minutes, longer where the machine has other work")
+    if os.getloadavg()[0] > BUSY_LOAD_AVERAGE:
+        console.print("[yellow]The machine is busy: the ratios will be worse than on an idle one.[/yellow]")
     async with open_stage() as stage:
         async with connect(stage.dsn(TEMPLATE)) as connection:
             described = report.machine(await server_version(connection))
         with Progress(*columns, console=console) as progress:
             run = Run(options, progress)
             for group in chosen:
-                await group.measure(stage, run)
+                try:
+                    await group.measure(stage, run)
+                except Exception as error:
+                    console.print_exception()
+                    run.rows[", ".join(group.names)] = Row(error=f"{type(error).__name__}: {error}")
     verdicts = report.judge(run.rows, [bar for group in chosen for bar in group.bars])
     report.print_rows(run.rows, console)
     report.print_bars(verdicts, console)
     result = report.document(run.rows, verdicts, options, described, time.monotonic() - started)
-    console.print(f"written to {report.write(result)}")
+    path = report.write(result)
+    plot.draw(result, path.with_suffix(".svg"))
+    console.print(f"written to {path}, with a picture beside it")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from typing import TypeAlias
 from rich.progress import Progress
 
 from benchmarks.figures import Figures, Row, Rows
-from benchmarks.load import LoadError
 
 Measure: TypeAlias = Callable[[], Awaitable[Figures]]
 
@@ -41,7 +40,8 @@ class Run:
                 if row.error is None:
                     try:
                         row.rounds.append(await measure())
-                    except LoadError as error:
-                        row.error = str(error)
+                    except Exception as error:
+                        # The other rows of a long run are worth having; this one has no figure, and says why.
+                        row.error = f"{type(error).__name__}: {error}"
                 self.progress.advance(task)
         self.progress.update(task, description=title)

@@ -14,13 +14,14 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.figures import Bar, Row, Rows, Verdict, ratio
+from benchmarks.figures import Bar, Rows, Verdict, ratio
 from benchmarks.measuring import Options
 from tests.service_process import PROJECT_DIR
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic", "sqlalchemy", "asyncpg", "pgqueuer")
 NOTHING = "nothing/"
+SHOWN_IN_TABLE = {"per_second", "count", "callers_cpu_share", "p50_ms", "p95_ms", "p99_ms"}
 
 
 def machine(postgres_version: str) -> dict[str, Any]:
@@ -63,8 +64,8 @@ def _shown(value: float | None, digits: int = 0) -> str:
 
 def print_rows(rows: Rows, console: Console) -> None:
     table = Table(title="medians of the rounds")
-    for heading in ("row", "per second", "of nothing", "p50 ms", "p95 ms", "p99 ms", "other"):
-        side: Literal["left", "right"] = "left" if heading in ("row", "other") else "right"
+    for heading in ("row", "per second", "of nothing", "p50 ms", "p95 ms", "p99 ms", "callers' CPU"):
+        side: Literal["left", "right"] = "left" if heading == "row" else "right"
         table.add_column(heading, justify=side, no_wrap=True)
     for name, row in rows.items():
         of_nothing = ratio(rows, name, NOTHING + name)
@@ -73,17 +74,15 @@ def print_rows(rows: Rows, console: Console) -> None:
             "error" if row.error else _shown(row.median("per_second")),
             "" if of_nothing is None else f"{of_nothing.value:.2f}",
             *(_shown(row.median(f"p{percent}_ms"), 2) for percent in (50, 95, 99)),
-            _other(row),
+            _shown(row.median("callers_cpu_share"), 2),
         )
     console.print(table)
     for name, row in rows.items():
+        for figure in row.names:
+            if figure not in SHOWN_IN_TABLE:
+                console.print(f"{name}: {figure} {_shown(row.median(figure), 1)}", highlight=False)
         if row.error is not None:
             console.print(f"{name}: {row.error}", markup=False)
-
-
-def _other(row: Row) -> str:
-    usual = {"per_second", "count", "callers_cpu_share", "p50_ms", "p95_ms", "p99_ms"}
-    return ", ".join(f"{name} {_shown(row.median(name), 2)}" for name in row.names if name not in usual)
 
 
 def print_bars(verdicts: Sequence[Verdict], console: Console) -> None:
@@ -112,6 +111,7 @@ def document(
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "took_seconds": round(seconds),
+        "load_average_at_end": os.getloadavg(),
         "rounds": options.rounds,
         "seconds_per_round": options.seconds,
         "machine": dict(described),
@@ -127,8 +127,8 @@ def document(
     }
 
 
-def write(result: Mapping[str, Any], name: str | None = None) -> Path:
+def write(result: Mapping[str, Any]) -> Path:
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name or f'{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}'}.json"
+    path = RESULTS / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path

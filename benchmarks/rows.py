@@ -12,7 +12,7 @@ import httpx
 
 from benchmarks.figures import Bar, Figures
 from benchmarks.load import Load, LoadError, http_request, measure
-from benchmarks.measuring import Measure, Run
+from benchmarks.measuring import Measure, Options, Run
 from benchmarks.pgbench import pgbench
 from benchmarks.seed import User
 from benchmarks.stage import WEBHOOK_SECRET, Stage
@@ -89,6 +89,13 @@ ONCE = ("topup", "cancel")
 NAMES = (*ROUTES, *ONCE)
 
 
+def estimate_seconds(options: Options) -> float:
+    measured = [name for name, route in ROUTES.items() for _ in route.callers if options.wants(name)]
+    floors = {"accept": 4, "hot": 1}
+    loads = sum(floors.get(name, 2) for name in measured) + sum(2 * options.wants(name) for name in ONCE)
+    return 15 + options.rounds * loads * (options.seconds + 1)
+
+
 async def run_routes(stage: Stage, run: Run) -> None:
     async with stage.database() as dsn:
         with ExitStack() as stack:
@@ -99,7 +106,7 @@ async def run_routes(stage: Stage, run: Run) -> None:
             measures = measures_of(stage, run, dsn, Ports(port, nothing, unbatched))
             await warm_up(stage.users, port, nothing, unbatched)
             await run.in_turn("routes", measures)
-            if run.options.wants("load"):
+            if run.options.wants("callers"):
                 await _measure_the_callers(stage, run)
 
 

@@ -85,18 +85,21 @@ class Stage:
         async with connect(self._server_dsn) as connection:
             await connection.execute(statement, timeout=600)
 
+    def settings(self, dsn: str, simulator_url: str | None = None) -> dict[str, str]:
+        return {
+            "DATABASE_URL": dsn,
+            "FAL_KEY": "bench:mark",
+            # Without a simulator nobody listens there, and nothing is ever sent.
+            "FAL_QUEUE_URL": simulator_url or "http://127.0.0.1:9",
+            "FAL_REST_URL": simulator_url or "http://127.0.0.1:9",
+            "FAL_API_URL": simulator_url or "http://127.0.0.1:9",
+            "DATA_DIR": str(self.directory),
+        }
+
     @contextmanager
     def service(self, dsn: str, simulator_url: str | None = None, **settings: str) -> Iterator[ServiceProcess]:
         """Ready. Its settings are the defaults, but for the runner, which is external unless told otherwise."""
-        complete = {
-            "DATABASE_URL": dsn,
-            "FAL_KEY": "bench:mark",
-            "FAL_QUEUE_URL": simulator_url or "http://127.0.0.1:9",
-            "FAL_REST_URL": simulator_url or "http://127.0.0.1:9",
-            "RUNNER": "external",
-            "DATA_DIR": str(self.directory),
-            **settings,
-        }
+        complete = {**self.settings(dsn, simulator_url), "RUNNER": "external", **settings}
         with ServiceProcess(self.directory / f"service-{uuid4().hex[:8]}.log", complete) as service:
             yield service.wait_until_ready()
 
