@@ -139,10 +139,8 @@ class SubmitGeneration:
             outcome = Outcome.failed(error.code, error.reason)
             await _persist(lambda: self.jobs.settle(job_id, outcome))
         except SubmitOutcomeUnknown as error:
-            reason = str(error)
-            self.breaker.record_failure(reason)
-            log.warning("generation_submit_unknown", job_id=str(job_id), reason=reason)
-            await _persist(lambda: self.jobs.record_submit_unknown(job_id, attempt_token, reason))
+            self.breaker.record_failure(str(error))
+            await self._record_unknown(job_id, attempt_token, str(error))
         else:
             self.breaker.record_success()
             await self._record(job_id, attempt_token, request)
@@ -163,6 +161,12 @@ class SubmitGeneration:
         log.info("generation_submitted", job_id=str(job_id), fal_request_id=request.id)
         if not await _persist(lambda: self.jobs.record_submission(job_id, attempt_token, request)):
             log.warning("generation_submission_unclaimed", job_id=str(job_id), fal_request_id=request.id)
+            # Where the attempt is still ours, fal has named the request of another job. Otherwise this changes nothing.
+            await self._record_unknown(job_id, attempt_token, "fal named the request of another job")
+
+    async def _record_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> None:
+        if await _persist(lambda: self.jobs.record_submit_unknown(job_id, attempt_token, reason)):
+            log.warning("generation_submit_unknown", job_id=str(job_id), reason=reason)
 
     async def _look_after_lost_claim(self, job_id: UUID) -> None:
         state = await self.jobs.load(job_id)
