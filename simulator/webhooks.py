@@ -8,7 +8,7 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import aiohttp
@@ -23,6 +23,8 @@ BACK_OFF_SECONDS_MAX = 300
 # How soon to look again after a run that is over but still loads its inputs.
 OUTCOME_LOOK_SECONDS = 0.2
 TIMER_SECONDS_MIN = 0.001
+# aiohttp complains about a large body in one piece.
+SLICE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,11 @@ class Webhooks:
         try:
             async with asyncio.timeout(self._config().webhook_seconds_max):
                 response = await self._client.post(
-                    delivery.url, content=message.body, headers=message.headers, follow_redirects=False, timeout=None
+                    delivery.url,
+                    content=message.body if len(message.body) <= SLICE_BYTES else _slices(message.body),
+                    headers=message.headers | {"content-length": str(len(message.body))},
+                    follow_redirects=False,
+                    timeout=None,
                 )
             status_code = response.status_code
         # The transport leaves some of aiohttp's errors as they are, such as that of an answer that is no HTTP.
@@ -208,3 +214,8 @@ class Webhooks:
 def _is_final(status_codes: list[int | None]) -> bool:
     """2xx is a receipt, 3xx a failure for good; one copy that arrived is enough."""
     return any(status_code is not None and 200 <= status_code < 400 for status_code in status_codes)
+
+
+async def _slices(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), SLICE_BYTES):
+        yield body[start : start + SLICE_BYTES]

@@ -19,14 +19,14 @@ START_SECONDS_MAX = 10
 
 
 @contextmanager
-def running_simulator(*, state_dir: Path | None = None, **config: Any) -> Iterator[str]:
+def running_simulator(*, port: int = 0, state_dir: Path | None = None, **config: Any) -> Iterator[str]:
     """Serve from a thread and give the base URL; the other arguments are the fields of SimulatorConfig.
 
     Without any, every run completes at once and a webhook is soon tried again.
     """
     defaults = {"queue_seconds": 0, "run_seconds_image": 0, "run_seconds_video": 0, "webhook_retry_seconds": 0.05}
     settings = SimulatorConfig(**defaults | config)
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings, is_stopping=lambda: server.should_exit, state_dir=state_dir),
