@@ -1,0 +1,298 @@
+"""The table of what nobody should send, and of the exact status that each of it gets.
+
+Whatever the service itself refuses is problem+json. Broken HTTP framing never reaches it: uvicorn answers that with a
+plain 400 and closes the connection. Details of single fields are in tests/unit/test_presentation_*.
+"""
+
+from dataclasses import dataclass, replace
+
+CANARY = "zanzibar"
+IMAGES = "/generations/images/text-to-image"
+IMAGE_TO_IMAGE = "/generations/images/image-to-image"
+VIDEOS = "/generations/videos/text-to-video"
+USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Row:
+    """`{key}`, `{secret}`, `{job}`, `{foreign_job}` in path and headers are filled in."""
+
+    name: str
+    status: int
+    code: str = ""
+    method: str = "POST"
+    path: str = IMAGES
+    body: bytes = b'{"prompt":"zanzibar"}'
+    headers: tuple[str, ...] = ("X-API-Key: {key}", "Content-Type: application/json")
+    # The whole request, where its framing is what is wrong.
+    raw: bytes = b""
+    is_without_body: bool = False
+
+    def bytes_with(self, names: dict[str, str]) -> bytes:
+        def filled(text: str) -> bytes:
+            for name, value in names.items():
+                text = text.replace(f"{{{name}}}", value)
+            return text.encode("latin-1")
+
+        if self.raw:
+            return filled(self.raw.decode("latin-1"))
+        lines = [f"{self.method} {self.path} HTTP/1.1", "Host: tollgate", *self.headers, "Connection: close"]
+        head = b"\r\n".join(filled(line) for line in lines)
+        length = b"" if self.method in ("GET", "HEAD") else f"\r\nContent-Length: {len(self.body)}".encode()
+        return head + length + b"\r\n\r\n" + (self.body if length else b"")
+
+
+def body(name: str, status: int, code: str, content: bytes, path: str = IMAGES) -> Row:
+    return Row(name, status, code, path=path, body=content)
+
+
+def field(name: str, text: str, path: str = IMAGES) -> Row:
+    """The field is refused and nothing else is wrong."""
+    return body(name, 422, "invalid_request", text.encode(), path)
+
+
+def get(name: str, status: int, code: str, path: str, *headers: str) -> Row:
+    return Row(name, status, code, "GET", path, b"", headers or ("X-API-Key: {key}",))
+
+
+def pay(name: str, status: int, code: str, amount: str, *headers: str) -> Row:
+    content = f'{{"external_user_id":"{USER_ID}","amount":{amount}}}'.encode()
+    usual = ("X-Webhook-Secret: {secret}", "X-Event-Id: zanzibar")
+    return Row(
+        name, status, code, "POST", "/webhook/topup", content, ("Content-Type: application/json", *(headers or usual))
+    )
+
+
+def raw(name: str, status: int, code: str, head: str, content: bytes = b"") -> Row:
+    return Row(name, status, code, raw=head.replace("\n", "\r\n").encode("latin-1") + content)
+
+
+START = (
+    "POST /generations/images/text-to-image HTTP/1.1\nHost: tollgate\nX-API-Key: {key}\nConnection: close\n"
+    "Content-Type: application/json\n"
+)
+BALANCE = "GET /balance HTTP/1.1\nHost: tollgate\nConnection: close\n"
+# Not plain loopback, which development takes for the simulator.
+URLS = (
+    "http://169.254.169.254/zanzibar",
+    "http://2130706433/",
+    "http://0x7f.1/",
+    "http://0177.0.0.1/",
+    "http://127.1/",
+    "http://0/",
+    "http://[::ffff:127.0.0.1]/",
+    "http://127.0.0.1./",
+    "http://localhost.localdomain/",
+    "http://metadata.google.internal/",
+    "https://zanzibar@example.com/",
+    "https://example.com:22/",
+    "https://example.com/#zanzibar",
+    "https://example.com\\r\\nX-Zanzibar: 1/",
+    "file:///etc/passwd",
+    "gopher://example.com/",
+    "ftp://example.com/",
+    "javascript:zanzibar",
+    "data:text/html;base64,AAAA",
+    "data:image/png;base64,",
+)
+LARGE = ("2147483648", "9007199254740993", "9223372036854775808", "18446744073709551616")
+NUMBERS = ("NaN", "Infinity", "-Infinity", "1e999", "-1", *LARGE, "5.0", "true", '"5"', "[]", "{}")
+
+ROWS = (
+    *(
+        body(f"malformed {content[:12]!r}", 400, "invalid_json", content)
+        for content in (
+            b"",
+            b"{",
+            b"[" * 100_000,
+            b"<zanzibar/>",
+            b'\xef\xbb\xbf{"prompt":"zanzibar"}',
+            b'{"prompt":"zanzibar"}zanzibar',
+            b'{"prompt":"zanzibar\xff"}',
+            b'{"prompt":"zanzibar","prompt":"zanzibar"}',
+            b'{"a":' * 2_000 + b"1" + b"}" * 2_000,
+        )
+    ),
+    *(field(f"seed {text}", f'{{"prompt":"zanzibar","seed":{text}}}') for text in NUMBERS),
+    *(
+        field(f"num_images {text}", f'{{"prompt":"zanzibar","num_images":{text}}}')
+        for text in (*NUMBERS, "0", "-0", "5")
+    ),
+    field("seed of 5,000 digits", f'{{"prompt":"zanzibar","seed":{"9" * 5000}}}'),
+    *(
+        field(f"prompt {text[:20]}", f'{{"prompt":{text}}}')
+        for text in ('""', '" "', '"\\u0000"', '"\\ud800"', '"zanzibar\\u0000"', "null", "1", "[]", f'"{"z" * 2001}"')
+    ),
+    field("prompt of 1 MB", f'{{"prompt":"{"z" * 1_000_000}"}}'),
+    field("prompt of a video, 801 characters", f'{{"prompt":"{"z" * 801}"}}', VIDEOS),
+    field("unknown field", '{"prompt":"fox","zanzibar!":1}'),
+    field("price from the caller", '{"prompt":"zanzibar","cost_tokens":1}'),
+    field("five images", '{"prompt":"zanzibar","num_images":5}'),
+    field("duration as a string", '{"prompt":"zanzibar","duration":"5"}', VIDEOS),
+    field("duration of 6", '{"prompt":"zanzibar","duration":6}', VIDEOS),
+    field("size of -1", '{"prompt":"zanzibar","image_size":{"width":-1,"height":400}}'),
+    field("preset of 100,000 characters", f'{{"prompt":"zanzibar","image_size":"{"z" * 100_000}"}}'),
+    *(
+        field(f"image_urls {text}", f'{{"prompt":"zanzibar","image_urls":{text}}}', IMAGE_TO_IMAGE)
+        for text in ("[]", "[1]", "[null]", "[{}]", '"https://example.com"', '["", "", ""]')
+    ),
+    *(field(f"url {url}", f'{{"prompt":"zanzibar","image_urls":["{url}"]}}', IMAGE_TO_IMAGE) for url in URLS),
+    *(
+        replace(
+            body(f"content type {kind}", 415, "unsupported_media_type", b'{"prompt":"zanzibar"}'),
+            headers=("X-API-Key: {key}", f"Content-Type: {kind}"),
+        )
+        for kind in ("", "text/plain", "application/xml", "multipart/form-data", "application/json; charset=utf-16")
+    ),
+    replace(body("no content type", 415, "unsupported_media_type", b"{}"), headers=("X-API-Key: {key}",)),
+    Row(
+        "compressed body",
+        415,
+        "unsupported_content_encoding",
+        headers=("X-API-Key: {key}", "Content-Type: application/json", "Content-Encoding: gzip"),
+    ),
+    body("17 MiB", 413, "request_body_too_large", b'"' + b"z" * 17 * 1024**2),
+    # Who it is
+    get("no key", 401, "invalid_api_key", "/balance", "Accept: */*"),
+    get("empty key", 401, "invalid_api_key", "/balance", "X-API-Key: "),
+    get("prefix only", 401, "invalid_api_key", "/balance", "X-API-Key: tgk_"),
+    get("unknown key, well formed", 401, "invalid_api_key", "/balance", "X-API-Key: {unknown_key}"),
+    get("bad checksum", 401, "invalid_api_key", "/balance", "X-API-Key: {mistyped_key}"),
+    get("replaced key", 401, "invalid_api_key", "/balance", "X-API-Key: {old_key}"),
+    get("key in the query", 401, "invalid_api_key", "/balance?api_key={key}&X-API-Key={key}", "Accept: */*"),
+    get("key as a bearer token", 401, "invalid_api_key", "/balance", "Authorization: Bearer {key}"),
+    get("key of 10 KB", 401, "invalid_api_key", "/balance", f"X-API-Key: {'z' * 10_000}"),
+    get("key that is no ASCII", 401, "invalid_api_key", "/balance", "X-API-Key: tgk_\xe9\xff"),
+    Row(
+        "take over an account",
+        401,
+        "proof_required",
+        path="/auth",
+        body=b'{"external_user_id":"{owner}","rotate":true}',
+        headers=("Content-Type: application/json",),
+    ),
+    Row(
+        "take over an account with another one's key",
+        401,
+        "proof_required",
+        path="/auth",
+        body=b'{"external_user_id":"{owner}","rotate":true}',
+        headers=("Content-Type: application/json", "X-API-Key: {foreign_key}"),
+    ),
+    Row(
+        "register a user again",
+        409,
+        "key_already_issued",
+        path="/auth",
+        body=b'{"external_user_id":"{owner}"}',
+        headers=("Content-Type: application/json",),
+    ),
+    # Another tenant
+    get("foreign job", 404, "job_not_found", "/generations/{foreign_job}"),
+    Row("cancel of a foreign job", 404, "job_not_found", path="/generations/{foreign_job}/cancel", body=b""),
+    Row(
+        "webhook for a foreign job without a signature",
+        401,
+        "invalid_provider_event",
+        path="/webhooks/fal/{foreign_job}",
+        body=b"{}",
+    ),
+    # Money
+    pay("payment without the secret", 401, "invalid_webhook_secret", "5", "X-Event-Id: zanzibar"),
+    pay("payment with a wrong secret", 401, "invalid_webhook_secret", "5", "X-Webhook-Secret: zanzibar"),
+    pay("payment with a user's key", 401, "invalid_webhook_secret", "5", "X-API-Key: {key}"),
+    *(
+        pay(f"amount {text}", 422, "invalid_request", text)
+        for text in (
+            "0",
+            "-0",
+            "-1",
+            "1.5",
+            "5.0",
+            '"5"',
+            "true",
+            "null",
+            "NaN",
+            "Infinity",
+            "1e999",
+            str(10**12 + 1),
+            str(2**64),
+            "9" * 5000,
+        )
+    ),
+    pay(
+        "known event, another amount",
+        409,
+        "payment_event_conflict",
+        "7",
+        "X-Webhook-Secret: {secret}",
+        "X-Event-Id: known",
+    ),
+    pay("event id of 256", 422, "invalid_request", "5", "X-Webhook-Secret: {secret}", f"X-Event-Id: {'z' * 256}"),
+    pay("empty event id", 422, "invalid_request", "5", "X-Webhook-Secret: {secret}", "X-Event-Id: "),
+    pay("event id that is no ASCII", 422, "invalid_request", "5", "X-Webhook-Secret: {secret}", "X-Event-Id: \xe9"),
+    pay("two event ids", 422, "invalid_request", "5", "X-Webhook-Secret: {secret}", "X-Event-Id: a", "X-Event-Id: b"),
+    body("too expensive", 402, "insufficient_balance", b'{"prompt":"zanzibar","duration":10}', VIDEOS),
+    # Paths and methods
+    *(
+        get(f"path {path[:30]}", 404, "not_found", path)
+        for path in (
+            "/generations/../balance",
+            "/generations/%2e%2e/%2e%2e/balance",
+            "//balance",
+            "/balance/",
+            "/balance%00",
+            "/zanzibar" * 1000,
+            "/.env",
+            "/generations/",
+        )
+    ),
+    *(
+        get(f"job id {text[:20]}", 404, "job_not_found", f"/generations/{text}")
+        for text in (
+            "zanzibar",
+            "%00",
+            "%2e%2e",
+            f"%7B{USER_ID}%7D",
+            f"urn:uuid:{USER_ID}",
+            USER_ID.replace("-", ""),
+            "1",
+            "%27%20OR%201=1--",
+            "z" * 10_000,
+        )
+    ),
+    *(
+        get(f"query {query[:30]}", 422, "invalid_request", f"/generations?{query}")
+        for query in (
+            "limit=0",
+            "limit=101",
+            "limit=zanzibar",
+            "limit=5.0",
+            "offset=-1",
+            f"offset={2**63}",
+            "limit=%00",
+            "offset=" + "9" * 5000,
+        )
+    ),
+    *(
+        Row(f"method {method}", 405, "method_not_allowed", method, "/balance", b"", ("X-API-Key: {key}",))
+        for method in ("TRACE", "PUT", "DELETE", "PATCH", "OPTIONS", "QUERY", "POST")
+    ),
+    Row("method HEAD", 405, "", "HEAD", "/balance", b"", ("X-API-Key: {key}",), is_without_body=True),
+    # Headers and framing
+    get("headers of 64 KB", 431, "request_headers_too_large", "/balance", f"X-Zanzibar: {'z' * 65_536}"),
+    get("200 headers", 401, "invalid_api_key", "/balance", *(f"X-{number}: zanzibar" for number in range(200))),
+    get("request id of 10 KB", 401, "invalid_api_key", "/balance", f"X-Request-Id: {'zanzibar' * 1250}"),
+    raw("request id with a bare CR", 400, PLAIN, BALANCE + "X-Request-Id: a\rX-Zanzibar: 1\n\n"),
+    raw("header with a NUL", 400, PLAIN, BALANCE + "X-Zanzibar: a\0b\n\n"),
+    raw("obs-fold", 400, PLAIN, BALANCE + "X-Zanzibar: a\n b\n\n"),
+    raw("space before the colon", 400, PLAIN, BALANCE + "X-Zanzibar : a\n\n"),
+    raw("no HTTP", 400, PLAIN, "zanzibar\n\n"),
+    raw("HTTP/9.9", 400, PLAIN, "GET /balance HTTP/9.9\nHost: tollgate\n\n"),
+    raw("length and chunks", 400, PLAIN, START + "Content-Length: 21\nTransfer-Encoding: chunked\n\n", b"0\r\n\r\n"),
+    raw("two lengths", 400, PLAIN, START + "Content-Length: 2\nContent-Length: 21\n\n", b'{"prompt":"zanzibar"}'),
+    raw("negative length", 400, PLAIN, START + "Content-Length: -1\n\n"),
+    raw("chunk size that is none", 400, PLAIN, START + "Transfer-Encoding: chunked\n\n", b"zanzibar\r\n"),
+    raw("length below the body", 400, "invalid_json", START + "Content-Length: 5\n\n", b'{"prompt":"zanzibar"}'),
+)

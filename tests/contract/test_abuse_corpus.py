@@ -1,0 +1,150 @@
+"""What nobody should send, byte for byte, at a running service: the exact status of each, and nothing done."""
+
+import json
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from app.application.accounts import new_key
+from tests.builders import connect, contents, database_copy
+from tests.contract.abuse_corpus import CANARY, IMAGES, PLAIN, ROWS, Row
+from tests.service_process import ServiceProcess
+from tests.simulator_server import running_simulator
+
+WEBHOOK_SECRET = "webhook-0123456789abcdef0123456789abcdef"
+ANSWER_BYTES_MAX = 4096
+ANSWER_SECONDS_MAX = 10
+
+
+@dataclass(frozen=True)
+class Service:
+    port: int
+    database: str
+    names: dict[str, str]
+    log: Path
+
+
+def mistyped(key: str) -> str:
+    return key[:-1] + ("0" if key[-1] != "0" else "1")
+
+
+def prepare(http: httpx.Client) -> dict[str, str]:
+    """Two users, one of them with a job each, and a key that was replaced."""
+    names = {"secret": WEBHOOK_SECRET, "owner": str(uuid4())}
+    other = str(uuid4())
+
+    def pay(user: str, event_id: str, amount: int) -> None:
+        headers = {"X-Webhook-Secret": WEBHOOK_SECRET, "X-Event-Id": event_id}
+        http.post(
+            "/webhook/topup", json={"external_user_id": user, "amount": amount}, headers=headers
+        ).raise_for_status()
+
+    def job_of(key: str) -> str:
+        return str(
+            http.post(IMAGES, json={"prompt": "fox"}, headers={"X-API-Key": key}).raise_for_status().json()["job_id"]
+        )
+
+    def key_for(user: str, **proof: str) -> str:
+        content = {"external_user_id": user} | ({"rotate": True} if proof else {})
+        headers = {name.replace("_", "-"): value for name, value in proof.items()}
+        return str(http.post("/auth", json=content, headers=headers).raise_for_status().json()["api_key"])
+
+    pay(names["owner"], "known", 20)
+    pay(other, "other", 20)
+    names["old_key"] = key_for(names["owner"])
+    names["key"] = key_for(names["owner"], X_API_Key=names["old_key"])
+    names["foreign_key"] = key_for(other)
+    names["mistyped_key"] = mistyped(names["key"])
+    names["unknown_key"] = new_key()
+    names["job"], names["foreign_job"] = job_of(names["key"]), job_of(names["foreign_key"])
+    return names
+
+
+@pytest.fixture(scope="module")
+def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        database_copy(postgres_dsn, template_database) as database,
+        running_simulator() as simulator,
+    ):
+        settings = {
+            "DATABASE_URL": database,
+            "DATA_DIR": directory,
+            "FAL_KEY": "test:key",
+            "FAL_QUEUE_URL": simulator,
+            "FAL_REST_URL": simulator,
+            "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            # Nothing moves a job while a row looks whether anything was written.
+            "RUNNER": "external",
+        }
+        log = Path(directory) / "service.log"
+        with ServiceProcess(log, settings) as process:
+            url = process.wait_until_ready().url
+            with httpx.Client(base_url=url, trust_env=False) as http:
+                names = prepare(http)
+            yield Service(process.port, database, names, log)
+
+
+def exchange(port: int, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS_MAX) as connection:
+        answer = bytearray()
+        # It may answer, and close, before it has read everything.
+        with suppress(ConnectionError):
+            connection.sendall(request)
+        with suppress(ConnectionError):
+            while received := connection.recv(65536):
+                answer += received
+        return bytes(answer)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+async def test_abuse_gets_its_status_and_changes_nothing(service: Service, row: Row) -> None:
+    request = replace(row, body=row.body.replace(b"{owner}", service.names["owner"].encode())).bytes_with(service.names)
+    async with connect(service.database) as connection:
+        before = await contents(connection)
+
+        answer = exchange(service.port, request)
+
+        assert await contents(connection) == before
+    head, _, content = answer.partition(b"\r\n\r\n")
+    assert int(head.split(b" ", 2)[1]) == row.status, answer[:500]
+    assert len(answer) <= ANSWER_BYTES_MAX
+    assert answer.count(b"HTTP/1.1 ") == 1, "a part of the request was taken for another one"
+    assert CANARY.encode() not in answer.lower()
+    for name in ("key", "old_key", "foreign_key", "foreign_job", "secret"):
+        assert service.names[name].encode() not in answer, name
+    if row.is_without_body:
+        assert content == b""
+    elif row.code == PLAIN:
+        assert content == b"Invalid HTTP request received."
+    else:
+        problem = json.loads(content)
+        assert b"content-type: application/problem+json" in head
+        assert (problem["code"], problem["status"]) == (row.code, row.status)
+        assert problem["request_id"]
+
+
+def test_every_route_with_an_id_has_a_row_of_another_tenant(service: Service) -> None:
+    document = httpx.get(f"http://127.0.0.1:{service.port}/openapi.json", trust_env=False).json()
+    with_id = {re.sub(r"{.*}", "{foreign_job}", path) for path in document["paths"] if "{" in path}
+
+    assert with_id == {row.path for row in ROWS if "{foreign_job}" in row.path}
+
+
+def test_the_log_tells_no_secret_and_no_failure(service: Service) -> None:
+    exchange(
+        service.port, next(row for row in ROWS if row.name == "payment with a wrong secret").bytes_with(service.names)
+    )
+    log = service.log.read_text()
+    assert "request_failed" not in log
+    for name in ("key", "old_key", "foreign_key", "secret"):
+        assert service.names[name] not in log, name
+    assert CANARY not in log
