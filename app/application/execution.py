@@ -15,6 +15,7 @@ import structlog
 
 from app.application.breaker import PAUSE_SECONDS_MIN, Breaker
 from app.application.evidence import SearchHistory, is_search_due, marked, seconds_to_next_look
+from app.application.fault_points import reach
 from app.application.ports import (
     InProgress,
     InQueue,
@@ -127,9 +128,11 @@ class SubmitGeneration:
         # The token is recorded already, and the seed follows from it.
         parameters = marked(claim.parameters, attempt_token) if self.has_history else claim.parameters
         try:
+            reach("submit.before_post")
             request = await self.provider.submit(
                 claim.model_id, claim.kind, parameters, webhook_url=self._webhook_url(attempt_token)
             )
+            reach("submit.after_post")
         except NotSubmitted as error:
             self.breaker.record_failure(str(error), at_once=error.is_operators_matter)
             await self._release(job_id, attempt_token, claim.attempt, error)
@@ -255,7 +258,9 @@ class FollowGeneration:
 
     async def _try_to_cancel(self, state: JobState, request: ProviderRequest) -> None:
         try:
+            reach("cancel.before_put")
             await self.provider.cancel(request)
+            reach("cancel.after_put")
         except ProviderUnavailable as error:
             log.info("generation_cancel_postponed", job_id=str(state.id), reason=str(error))
             return
@@ -264,6 +269,7 @@ class FollowGeneration:
 
     async def _observe(self, state: JobState, request: ProviderRequest) -> None:
         try:
+            reach("observe.before_status")
             observation = await self.provider.observe(request, state.kind)
         except ProviderUnavailable as error:
             log.info("generation_look_failed", job_id=str(state.id), reason=str(error))

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import structlog
 
+from app.application.fault_points import reach
 from app.application.ports import (
     InProgress,
     NotSubmitted,
@@ -106,6 +107,7 @@ class FalClient:
         raise _unavailable(answer, "cancel request")
 
     async def _end(self, request: ProviderRequest, kind: GenerationKind, status_error_type: str) -> Observation:
+        reach("observe.before_result")
         answer = await self._ask("GET", request.response_url)
         if answer.status == 200:
             try:

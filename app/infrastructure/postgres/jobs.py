@@ -355,18 +355,12 @@ class PostgresJobs:
             return bool(recorded.rowcount)
 
     async def record_cancel_sent(self, job_id: UUID) -> None:
-        await self._record_moment(job_id, jobs.c.cancel_sent_at)
+        async with transaction(self.engine, "record_cancel_sent") as connection:
+            await _record_moment(connection, job_id, jobs.c.cancel_sent_at)
 
     async def record_overdue(self, job_id: UUID) -> None:
-        await self._record_moment(job_id, jobs.c.overdue_noticed_at)
-
-    async def _record_moment(self, job_id: UUID, moment: Column[Any]) -> None:
-        async with transaction(self.engine, "record_moment") as connection:
-            await connection.execute(
-                update(jobs)
-                .where(jobs.c.id == job_id, ~jobs.c.is_final, moment.is_(None))
-                .values({moment: func.clock_timestamp()})
-            )
+        async with transaction(self.engine, "record_overdue") as connection:
+            await _record_moment(connection, job_id, jobs.c.overdue_noticed_at)
 
     async def settle(self, job_id: UUID, outcome: Outcome) -> bool:
         async with transaction(self.engine, "settle") as connection:
@@ -458,6 +452,14 @@ async def _get(connection: AsyncConnection, account_id: UUID, job_id: UUID) -> J
     if row is None:
         raise JobNotFound
     return _job(row)
+
+
+async def _record_moment(connection: AsyncConnection, job_id: UUID, moment: Column[Any]) -> None:
+    await connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, ~jobs.c.is_final, moment.is_(None))
+        .values({moment: func.clock_timestamp()})
+    )
 
 
 async def _settle(connection: AsyncConnection, job_id: UUID, outcome: Outcome) -> bool:

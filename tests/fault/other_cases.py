@@ -1,0 +1,139 @@
+"""The fault points that no job passes: payments, keys, commands, and the sweep at the start of a runner."""
+
+from collections.abc import Callable
+from uuid import uuid4
+
+from tests.fault.job_cases import at_fal, both
+from tests.fault.world import BALANCE_TOKENS, Story, World
+
+
+def credits_once(world: World, armed: str) -> None:
+    """The provider delivers until it hears 200."""
+    story, event_id = Story(world), str(uuid4())
+    world.process.arm(armed)
+    assert story.top_up(event_id) is None
+    world.die()
+    is_credited = world.sql("SELECT 1 FROM payment_events WHERE event_id = $1", event_id) == [1]
+    assert is_credited == armed.startswith("credit.after")
+    world.run()
+    for _ in range(2):
+        answer = story.top_up(event_id)
+        assert answer is not None
+        assert answer.status_code == 200
+        assert story.balance() == 2 * BALANCE_TOKENS
+    story.assert_nothing_is_left()
+
+
+def issues_one_first_key(world: World, armed: str) -> None:
+    user_id = str(uuid4())
+    world.process.arm(armed)
+    assert world.send("POST", "/auth", json={"external_user_id": user_id}) is None
+    world.die()
+    keys = world.sql(
+        "SELECT count(*) FROM api_keys JOIN accounts ON accounts.id = account_id WHERE external_user_id = $1", user_id
+    )
+    is_stored = armed.startswith("add_first_key.after")
+    assert keys == [int(is_stored)]
+    world.run()
+    answer = world.send("POST", "/auth", json={"external_user_id": user_id})
+    assert answer is not None
+    assert answer.status_code == (409 if is_stored else 201)
+    # Whose key is lost asks the operator.
+    assert_opens(world, rotated_key(world, user_id) if is_stored else answer.json()["api_key"])
+
+
+def replaces_a_key(world: World, armed: str) -> None:
+    story = Story(world)
+    world.process.arm(armed)
+    body = {"external_user_id": story.user_id, "rotate": True}
+    assert world.send("POST", "/auth", json=body, headers=story.headers) is None
+    world.die()
+    is_replaced = armed.startswith("replace_key.after")
+    world.run()
+    answer = world.send("POST", "/auth", json=body, headers=story.headers)
+    assert answer is not None
+    assert answer.status_code == (401 if is_replaced else 201)
+    key = rotated_key(world, story.user_id) if is_replaced else answer.json()["api_key"]
+    assert_opens(world, key, BALANCE_TOKENS)
+    live = "SELECT count(*) FROM api_keys JOIN accounts ON accounts.id = account_id"
+    assert world.sql(f"{live} WHERE external_user_id = $1 AND revoked_at IS NULL", story.user_id) == [1]
+
+
+def revokes_a_key(world: World, armed: str) -> None:
+    story = Story(world)
+    die_in_command(world, armed, "keys", "revoke", story.user_id)
+    answer = world.http.get("/balance", headers=story.headers)
+    is_revoked = armed.startswith("revoke_key.after")
+    assert answer.status_code == (401 if is_revoked else 200)
+    assert world.launch("keys", "revoke", story.user_id).finish() == int(is_revoked)
+    assert world.http.get("/balance", headers=story.headers).status_code == 401
+    assert_opens(world, rotated_key(world, story.user_id), BALANCE_TOKENS)
+
+
+def verifies_the_books(world: World, armed: str) -> None:
+    Story(world)
+    die_in_command(world, armed, "ledger", "verify")
+    assert world.launch("ledger", "verify").finish() == 0
+
+
+def finds_a_lost_job(world: World, armed: str) -> None:
+    """Dies in the sweep at its start."""
+    story = Story(world)
+    in_a_row(story, lambda: world.sql("DELETE FROM pgqueuer"))
+    world.use(world.launch("serve", armed=[armed]))
+    world.die()
+    items = world.sql("SELECT entrypoint FROM pgqueuer WHERE status = 'queued'")
+    assert items == (["generation.follow"] if armed.startswith("requeue_lost.after") else [])
+    world.run()
+    story.assert_right("COMPLETED", posts=1)
+
+
+def forgets_old_keys(world: World, armed: str) -> None:
+    story = Story(world)
+    in_a_row(story, lambda: None)
+    world.run()
+    story.assert_right("COMPLETED", posts=1)
+    world.stop()
+    world.sql("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
+    world.use(world.launch("serve", armed=[armed]))
+    world.die()
+    kept = world.sql("SELECT count(*) FROM idempotency_keys")
+    assert (kept == [0]) == armed.startswith("forget_idempotency_keys.after")
+    world.run()
+    world.until(lambda: world.sql("SELECT count(*) FROM idempotency_keys") == [0], "the keys are forgotten")
+
+
+def in_a_row(story: Story, change: Callable[[], object]) -> None:
+    """With a job at fal, and the service gone."""
+    at_fal(story)
+    story.world.stop()
+    change()
+
+
+def die_in_command(world: World, armed: str, *arguments: str) -> None:
+    world.run()
+    world.launch(*arguments, armed=[armed]).die()
+    world.kills += 1
+
+
+def rotated_key(world: World, user_id: str) -> str:
+    before = world.log.stat().st_size
+    assert world.launch("keys", "rotate", user_id).finish() == 0
+    printed = world.log.read_text()[before:]
+    return next(line for line in printed.splitlines() if line.startswith("tgk_"))
+
+
+def assert_opens(world: World, key: str, balance_tokens: int = 0) -> None:
+    answer = world.http.get("/balance", headers={"X-API-Key": key})
+    assert (answer.status_code, answer.json()["balance_tokens"]) == (200, balance_tokens)
+
+
+OTHER_CASES = [
+    *both("credit", credits_once),
+    *both("add_first_key", issues_one_first_key),
+    *both("replace_key", replaces_a_key),
+    *both("revoke_key", revokes_a_key),
+    *both("violations", verifies_the_books),
+    *both("requeue_lost", finds_a_lost_job),
+    *both("forget_idempotency_keys", forgets_old_keys),
+]
