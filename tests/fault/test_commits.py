@@ -1,0 +1,271 @@
+"""A COMMIT that fails is never acknowledged; one whose answer is lost is found out, and nothing is done twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
+
+from app.application import execution
+from app.application.execution import RetryLater
+from app.domain.errors import DatabaseUnavailable
+from app.domain.generations import JobStatus
+from app.infrastructure.postgres.ledger import PostgresTokens
+from tests.builders import (
+    COST_TOKENS,
+    TABLES,
+    Connection,
+    Customer,
+    accept_job,
+    balance_of,
+    connect,
+    contents,
+    job_in,
+    open_account,
+)
+from tests.fault.commit_cutter import CommitCutter, commit_cutter
+from tests.fault.steps import Steps, open_steps
+from tests.simulator_server import running_simulator
+
+TEXT_TO_IMAGE = "/generations/images/text-to-image"
+PICTURE = "https://example.com/picture.png"
+BALANCE_TOKENS = 100
+# Claim, record, look, settle, and what comes between.
+COMMITS_OF_A_JOB = 4
+SECRET = {"X-Webhook-Secret": "development-webhook-secret"}
+
+REFUSE_COMMITS = """
+CREATE FUNCTION refuse_commit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''not today''; END';
+""" + "".join(
+    f"CREATE CONSTRAINT TRIGGER refuse_commit AFTER INSERT OR UPDATE ON {table}"
+    " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_commit();"
+    for table in TABLES
+)
+ALLOW_COMMITS = "DROP FUNCTION refuse_commit() CASCADE"
+
+# The answer is still 503, which is true, and asks the caller to repeat.
+not_asked_yet = pytest.mark.xfail(strict=False, reason="the outcome of a lost COMMIT is not asked for by id yet")
+cut = pytest.mark.parametrize("is_done_first", [True, False], ids=["done", "not done"])
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Logs kept in memory: where nothing configures them, a trace takes seconds."""
+    monkeypatch.setattr(execution, "PERSIST_PAUSE_SECONDS", 0.01)
+    with capture_logs():
+        yield
+
+
+@pytest.fixture
+def simulator() -> Iterator[str]:
+    with running_simulator(run_seconds_image=0) as url:
+        yield url
+
+
+@pytest.fixture
+async def cutter(database: str) -> AsyncIterator[CommitCutter]:
+    async with commit_cutter(database) as cutter:
+        yield cutter
+
+
+@pytest.fixture
+async def steps(cutter: CommitCutter, simulator: str) -> AsyncIterator[Steps]:
+    async with open_steps(cutter.dsn, simulator) as steps:
+        yield steps
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@dataclass(frozen=True)
+class Scene:
+    steps: Steps
+    engine: AsyncEngine
+    customer: Customer
+
+    async def post(self, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.steps.http.post(path, json=body, headers={"X-API-Key": self.customer.api_key} | named)
+
+
+Ask = Callable[[], Awaitable[httpx.Response]]
+
+
+async def first_key(scene: Scene) -> Ask:
+    body = {"external_user_id": str(uuid4())}
+    return lambda: scene.post("/auth", body)
+
+
+async def next_key(scene: Scene) -> Ask:
+    body = {"external_user_id": str(scene.customer.external_user_id), "rotate": True}
+    return lambda: scene.post("/auth", body)
+
+
+async def top_up(scene: Scene) -> Ask:
+    body = {"external_user_id": str(uuid4()), "amount": 7}
+    return lambda: scene.post("/webhook/topup", body, X_Event_Id=str(uuid4()), **SECRET)
+
+
+def start(path: str, **body: object) -> Callable[[Scene], Awaitable[Ask]]:
+    async def prepare(scene: Scene) -> Ask:
+        return lambda: scene.post(
+            f"/generations/{path}", {"prompt": "a lighthouse", **body}, Idempotency_Key=str(uuid4())
+        )
+
+    return prepare
+
+
+async def cancel_of_the_waiting(scene: Scene) -> Ask:
+    job_id = await accept_job(scene.engine, scene.customer)
+    return lambda: scene.post(f"/generations/{job_id}/cancel")
+
+
+async def cancel_of_the_submitted(scene: Scene) -> Ask:
+    job_id = await job_in(scene.engine, scene.customer, JobStatus.SUBMITTING)
+    return lambda: scene.post(f"/generations/{job_id}/cancel")
+
+
+async def event(scene: Scene) -> Ask:
+    await scene.steps.submit(await scene.steps.start(scene.customer, "a lighthouse"))
+    (told,) = (await scene.steps.events(1)).values()
+    return lambda: scene.steps.http.post(told.path, content=told.body, headers=dict(told.headers))
+
+
+WRITES: dict[str, Callable[[Scene], Awaitable[Ask]]] = {
+    "first key": first_key,
+    "next key": next_key,
+    "top-up": top_up,
+    "text to image": start("images/text-to-image"),
+    "image to image": start("images/image-to-image", image_urls=[PICTURE]),
+    "text to video": start("videos/text-to-video"),
+    "image to video": start("videos/image-to-video", image_url=PICTURE),
+    "cancel of a waiting job": cancel_of_the_waiting,
+    "cancel of a submitted job": cancel_of_the_submitted,
+    "event": event,
+}
+
+
+@pytest.mark.parametrize("prepare", WRITES.values(), ids=WRITES.keys())
+async def test_what_fails_at_its_commit_is_not_acknowledged(
+    steps: Steps, engine: AsyncEngine, sql: Connection, prepare: Callable[[Scene], Awaitable[Ask]]
+) -> None:
+    ask = await prepare(Scene(steps, engine, await open_account(engine, BALANCE_TOKENS)))
+    await sql.execute(REFUSE_COMMITS)
+    before = await contents(sql)
+
+    refused = await ask()
+    after = await contents(sql)
+    await sql.execute(ALLOW_COMMITS)
+    allowed = await ask()
+
+    assert refused.status_code >= 500, refused.text
+    assert after == before
+    assert allowed.status_code < 300, allowed.text
+    assert await contents(sql) != before
+
+
+@cut
+@pytest.mark.parametrize("commit", range(1, COMMITS_OF_A_JOB + 1))
+@pytest.mark.parametrize(("words", "end"), [("", "COMPLETED"), ("[fail]", "FAILED")])
+async def test_a_job_comes_to_its_end_whichever_commit_is_cut(
+    steps: Steps,
+    cutter: CommitCutter,
+    engine: AsyncEngine,
+    sql: Connection,
+    *,
+    commit: int,
+    words: str,
+    end: str,
+    is_done_first: bool,
+) -> None:
+    scene = Scene(steps, engine, await open_account(engine, BALANCE_TOKENS))
+    cutter.cut(commit, is_done_first=is_done_first)
+    body, key = {"prompt": f"{uuid4()} {words} [slow:0.3] [webhook:never]"}, str(uuid4())
+
+    answers = [await scene.post(TEXT_TO_IMAGE, body, Idempotency_Key=key) for _ in range(3)]
+    accepted = [answer.json()["job_id"] for answer in answers if answer.status_code == 202]
+    job_id = await sql.fetchval("SELECT id FROM jobs")
+    for step in (steps.submit, steps.follow):
+        await repeated(lambda step=step: step(job_id))  # type: ignore[misc]
+
+    assert cutter.commits >= COMMITS_OF_A_JOB
+    assert set(accepted) == {str(job_id)}
+    assert await sql.fetchval("SELECT status FROM jobs") == end
+    assert await balance_of(engine, scene.customer) == BALANCE_TOKENS - (COST_TOKENS if end == "COMPLETED" else 0)
+    assert await PostgresTokens(engine).violations() == []
+    assert await accepted_posts(steps, body["prompt"]) == 1
+
+
+async def repeated(step: Callable[[], Awaitable[None]]) -> None:
+    """As the runner does."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await step()
+            except (RetryLater, DatabaseUnavailable):
+                await asyncio.sleep(0.05)
+
+
+async def accepted_posts(steps: Steps, prompt: str) -> int:
+    async with httpx.AsyncClient(trust_env=False) as fal:
+        requests = (await fal.get(f"{steps.fal_url}/_sim/requests")).json()["requests"]
+    return sum(request["input"]["prompt"] == prompt for request in requests)
+
+
+@not_asked_yet
+@cut
+@pytest.mark.parametrize("has_key", [True, False])
+async def test_a_job_whose_commit_was_cut_is_answered_once(
+    steps: Steps, cutter: CommitCutter, engine: AsyncEngine, sql: Connection, *, has_key: bool, is_done_first: bool
+) -> None:
+    scene = Scene(steps, engine, await open_account(engine, BALANCE_TOKENS))
+    headers = {"Idempotency_Key": str(uuid4())} if has_key else {}
+    cutter.cut(1, is_done_first=is_done_first)
+
+    answer = await scene.post(TEXT_TO_IMAGE, {"prompt": "a lighthouse"}, **headers)
+
+    assert cutter.commits >= 1
+    assert answer.status_code == 202, answer.text
+    assert [str(row["id"]) for row in await sql.fetch("SELECT id FROM jobs")] == [answer.json()["job_id"]]
+    assert await balance_of(engine, scene.customer) == BALANCE_TOKENS - COST_TOKENS
+    assert await PostgresTokens(engine).violations() == []
+
+
+@not_asked_yet
+@cut
+async def test_a_payment_whose_commit_was_cut_is_credited_once(
+    steps: Steps, cutter: CommitCutter, engine: AsyncEngine, sql: Connection, *, is_done_first: bool
+) -> None:
+    scene = Scene(steps, engine, await open_account(engine))
+    body = {"external_user_id": str(scene.customer.external_user_id), "amount": 7}
+    cutter.cut(1, is_done_first=is_done_first)
+
+    answer = await scene.post("/webhook/topup", body, X_Event_Id=str(uuid4()), **SECRET)
+
+    assert cutter.commits >= 1
+    assert answer.status_code == 200, answer.text
+    assert await balance_of(engine, scene.customer) == 7
+
+
+@not_asked_yet
+@cut
+async def test_a_first_key_whose_commit_was_cut_is_shown_and_opens(
+    steps: Steps, cutter: CommitCutter, engine: AsyncEngine, sql: Connection, *, is_done_first: bool
+) -> None:
+    scene = Scene(steps, engine, await open_account(engine))
+    cutter.cut(1, is_done_first=is_done_first)
+
+    answer = await scene.post("/auth", {"external_user_id": str(uuid4())})
+
+    assert cutter.commits >= 1
+    assert answer.status_code == 201, answer.text
+    balance = await steps.http.get("/balance", headers={"X-API-Key": answer.json()["api_key"]})
+    assert balance.status_code == 200
