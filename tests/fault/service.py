@@ -49,6 +49,11 @@ class FaultyProcess:
         self._process.start()
         theirs.close()
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
     def arm(self, point: str) -> None:
         self._orders.send(point)
         assert self._orders.recv() == point

@@ -1,0 +1,141 @@
+"""Known ways to get the protocol of a job wrong, as changes of the source, and the tests that must see them."""
+
+from dataclasses import dataclass
+
+EXECUTION = "app/application/execution.py"
+DATABASE = "app/infrastructure/postgres/database.py"
+JOBS = "app/infrastructure/postgres/jobs.py"
+TEST_JOBS = "tests/integration/test_jobs.py"
+TEST_STEPS = "tests/integration/test_execution_steps.py"
+TEST_KILLS = "tests/fault/test_kill_points.py::test_what_dies_at_a_point_loses_nothing"
+
+
+@dataclass(frozen=True)
+class Change:
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    changes: tuple[Change, ...]
+    tests: tuple[str, ...]
+    """Arguments of pytest; no `-k`, so that the control can run all of them together."""
+
+
+NO_COMPARE_AND_SET = Change(
+    JOBS,
+    "        .where(jobs.c.id == job_id, ~jobs.c.is_final)\n        .values(\n            status=outcome.status.value,",
+    "        .where(jobs.c.id == job_id)\n        .values(\n            status=outcome.status.value,",
+)
+CANCEL_AT_ONCE = Change(JOBS, "            if status == JobStatus.QUEUED:\n", "            if status:\n")
+
+MUTANTS = (
+    Mutant(
+        "no compare-and-set",
+        (NO_COMPARE_AND_SET,),
+        (f"{TEST_JOBS}::test_one_of_40_racing_finishers_wins", "tests/fault/test_races.py"),
+    ),
+    Mutant(
+        "a look overwrites a final status",
+        (
+            Change(
+                JOBS,
+                ".where(jobs.c.id == job_id, ~jobs.c.is_final, jobs.c.fal_request_id.is_not(None))",
+                ".where(jobs.c.id == job_id, jobs.c.fal_request_id.is_not(None))",
+            ),
+        ),
+        (f"{TEST_JOBS}::test_nothing_changes_a_settled_job",),
+    ),
+    Mutant(
+        "a cancel refunds at once, without compare-and-set",
+        (
+            NO_COMPARE_AND_SET,
+            CANCEL_AT_ONCE,
+            Change(JOBS, "            if JobStatus(status).is_final:\n                raise JobFinished\n", ""),
+        ),
+        (
+            f"{TEST_JOBS}::test_refunds_once_when_8_cancels_meet",
+            f"{TEST_JOBS}::test_does_not_cancel_what_is_finished",
+            f"{TEST_JOBS}::test_a_cancel_of_what_may_run_only_notes_the_wish",
+        ),
+    ),
+    Mutant(
+        "a cancel refunds at once, with compare-and-set",
+        (CANCEL_AT_ONCE,),
+        (
+            f"{TEST_JOBS}::test_a_cancel_of_what_may_run_only_notes_the_wish",
+            f"{TEST_STEPS}::test_a_cancel_while_the_post_runs_is_sent_to_fal_and_refunded_once_fal_confirms",
+        ),
+    ),
+    Mutant(
+        "a failed look refunds, without compare-and-set",
+        (
+            NO_COMPARE_AND_SET,
+            Change(
+                EXECUTION,
+                "await self._wait_or_give_up(state, state.status, grace_seconds=UNANSWERED_GRACE_SECONDS)\n",
+                'await self._settle(state, Outcome.failed("unanswered", "fal did not answer."))\n',
+            ),
+        ),
+        (f"{TEST_STEPS}::test_a_failed_look_changes_nothing",),
+    ),
+    Mutant(
+        "an ambiguous submission is posted again",
+        (
+            Change(
+                EXECUTION,
+                "            await self._record_unknown(job_id, attempt_token, str(error))\n",
+                "            await self._release(job_id, attempt_token, claim.attempt, NotSubmitted(str(error)))\n",
+            ),
+        ),
+        (f"{TEST_STEPS}::test_an_unknown_outcome_is_never_posted_again_and_refunded_after_its_time_limit_only",),
+    ),
+    Mutant(
+        "no sweep",
+        (Change(EXECUTION, "        for job_id in await self.jobs.requeue_lost():\n", "        for job_id in ():\n"),),
+        (f"{TEST_KILLS}[requeue_lost.before_commit]",),
+    ),
+    Mutant(
+        "a lost claim is never noticed",
+        (
+            Change(
+                EXECUTION,
+                "        if state is None or state.status is not JobStatus.SUBMITTING or state.is_submit_unknown:\n",
+                "        if state is None or state.id == job_id:\n",
+            ),
+        ),
+        (f"{TEST_STEPS}::test_a_claim_of_a_process_that_is_gone_becomes_unknown_after_the_lease",),
+    ),
+    Mutant(
+        "the POST comes before the claim is committed",
+        (
+            Change(
+                EXECUTION,
+                '            reach("submit.before_post")\n',
+                '            await self.jobs.release(job_id, attempt_token, "")\n'
+                '            reach("submit.before_post")\n',
+            ),
+            Change(
+                EXECUTION,
+                '            reach("submit.after_post")\n',
+                '            reach("submit.after_post")\n            await self.jobs.claim(job_id, attempt_token)\n',
+            ),
+        ),
+        (
+            f"{TEST_STEPS}::test_two_workers_with_the_same_job_post_it_once",
+            f"{TEST_KILLS}[submit.after_post an event adopts it]",
+            f"{TEST_KILLS}[submit.before_post]",
+        ),
+    ),
+    Mutant(
+        "a commit that failed is taken for a good one",
+        (Change(DATABASE, "                raise\n            reach(", "            reach("),),
+        (
+            "tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[top-up]",
+            "tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[text to image]",
+        ),
+    ),
+)
