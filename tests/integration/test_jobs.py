@@ -284,6 +284,19 @@ async def test_nothing_changes_a_settled_job(engine: AsyncEngine, sql: Connectio
     assert await contents(sql) == before
 
 
+@pytest.mark.parametrize("end", FINAL)
+async def test_a_late_look_changes_nothing(engine: AsyncEngine, sql: Connection, end: JobStatus) -> None:
+    job_id = await job_in(engine, await open_account(engine, 12), end)
+    before = await contents(sql)
+
+    recorded = [
+        await jobs_of(engine).record_progress(job_id, status) for status in (JobStatus.IN_QUEUE, JobStatus.IN_PROGRESS)
+    ]
+
+    assert recorded == [False, False]
+    assert await contents(sql) == before
+
+
 async def test_a_request_id_of_another_job_is_not_recorded(engine: AsyncEngine, sql: Connection) -> None:
     customer = await open_account(engine, 12)
     (first, first_token), (second, second_token) = [await claimed_job(engine, customer) for _ in range(2)]

@@ -47,7 +47,7 @@ MUTANTS = (
                 ".where(jobs.c.id == job_id, jobs.c.fal_request_id.is_not(None))",
             ),
         ),
-        (f"{TEST_JOBS}::test_nothing_changes_a_settled_job",),
+        (f"{TEST_JOBS}::test_a_late_look_changes_nothing",),
     ),
     Mutant(
         "a cancel refunds at once, without compare-and-set",
