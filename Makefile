@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run demo test check bench format openapi requirements clean
+.PHONY: help run demo test torture check bench format openapi requirements clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ demo: $(READY) ## Take the running service through its main job and save the fil
 
 test: $(READY) ## Run the whole test suite on its own PostgreSQL
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+torture: $(READY) ## What is too long for make test, about an hour; ARGS="kills --scale 0.1 --seed 7" for a part of it
+	@$(BIN)/python -m torture $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contracts, container files
 	$(BIN)/ruff format --check .
