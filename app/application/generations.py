@@ -2,7 +2,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -105,6 +105,7 @@ class CancelGeneration:
 
     jobs: Jobs
     follow: FollowGeneration
+    _looks: dict[UUID, asyncio.Task[None]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     async def __call__(self, account_id: UUID, job_id: UUID) -> Job:
         job = await self.jobs.request_cancel(account_id, job_id)
@@ -119,6 +120,14 @@ class CancelGeneration:
         return job
 
     async def _look(self, job_id: UUID) -> None:
+        """However many callers wait for the job, fal and the database are asked once at a time."""
+        look = self._looks.get(job_id)
+        if look is None:
+            look = self._looks[job_id] = asyncio.create_task(self._look_once(job_id))
+            look.add_done_callback(lambda _: self._looks.pop(job_id))
+        await asyncio.shield(look)
+
+    async def _look_once(self, job_id: UUID) -> None:
         try:
             await self.follow(job_id)
         except RetryLater:

@@ -29,7 +29,7 @@ from app.application.ports import (
     Succeeded,
 )
 from app.domain.catalogue import GenerationKind
-from app.domain.errors import DatabaseUnavailable
+from app.domain.errors import DatabaseUnavailable, JobFinished
 from app.domain.generations import Job, JobStatus, PublicStatus
 from app.infrastructure.postgres.jobs import PostgresJobs
 from app.infrastructure.postgres.ledger import PostgresTokens
@@ -713,6 +713,21 @@ async def test_a_waiting_job_is_canceled_without_a_word_to_fal(stage: Stage) -> 
     assert stage.provider.calls == {}
     assert await stage.balance() == BALANCE_TOKENS
     await stage.assert_books_agree()
+
+
+async def test_twenty_cancels_at_once_ask_fal_no_more_often_than_one(stage: Stage) -> None:
+    job_id = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
+    stage.provider.looks = [InProgress(), InProgress(), Stopped()]
+    cancel = CancelGeneration(cast(Jobs, stage.jobs), FollowGeneration(cast(Jobs, stage.jobs), stage.provider))
+
+    answers = await asyncio.gather(
+        *(cancel(stage.customer.account_id, job_id) for _ in range(20)), return_exceptions=True
+    )
+
+    assert {type(answer) for answer in answers} <= {Job, JobFinished}
+    assert {answer.status for answer in answers if isinstance(answer, Job)} == {JobStatus.CANCELED}
+    assert stage.provider.calls == {"cancel": 1, "observe": 3}
+    assert await stage.balance() == BALANCE_TOKENS
 
 
 async def test_a_cancel_answers_with_the_end_when_fal_confirms_in_time(stage: Stage) -> None:
