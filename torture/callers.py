@@ -60,6 +60,7 @@ class Callers:
         self.answers: Counter[str] = Counter()
         self.wrong_answers: list[str] = []
         self.unanswered: list[str] = []
+        self.put_off: list[str] = []
 
     async def ask(
         self, method: str, path: str, allowed: frozenset[int], *, headers: Mapping[str, str], json: Any = None
@@ -74,10 +75,16 @@ class Callers:
             return None
         self.answers[str(response.status)] += 1
         if response.status == 503 and retry_after is not None:
+            self.put_off.append(f"{method} {path}: 503 {body}")
             return None
         if response.status not in allowed:
             self.wrong_answers.append(f"{method} {path}: {response.status} {body}")
         return Answer(response.status, body)
+
+    @property
+    def not_served(self) -> list[str]:
+        """For scenarios in which nothing is taken away, so that every request must be served at once."""
+        return self.wrong_answers + self.unanswered + self.put_off
 
     async def insist(
         self, method: str, path: str, allowed: frozenset[int], *, headers: Mapping[str, str], json: Any = None

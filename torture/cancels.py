@@ -56,9 +56,7 @@ async def cancels(plan: Plan) -> Outcome:
                 len(evidence.rows),
                 [f"{job}: {n} refunds" for job, n in refunds if n > 1],
             ),
-            Check(
-                "no other answer than 200 and 400", callers.answers.total(), callers.wrong_answers + callers.unanswered
-            ),
+            Check("no other answer than 200 and 400", callers.answers.total(), callers.not_served),
         ]
         counts = {
             "jobs": len(evidence.rows),

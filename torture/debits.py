@@ -28,9 +28,7 @@ async def debits(plan: Plan) -> Outcome:
             answers.append(await _storm(callers, book))
             left.append(await callers.balance_tokens(book))
         checks = [
-            Check(
-                "no other answer than 202 and 402", callers.answers.total(), callers.wrong_answers + callers.unanswered
-            ),
+            Check("no other answer than 202 and 402", callers.answers.total(), callers.not_served),
             exactly_what_is_affordable(answers),
             Check("nothing is left", len(left), [f"{tokens} tokens are left" for tokens in left if tokens]),
             Check("the ledger has no violation", len(left), await ledger_violations(fleet.postgres.dsn)),

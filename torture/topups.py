@@ -19,6 +19,9 @@ DELIVERIES_EACH = 50
 AT_ONCE = 50
 EVENTS_EACH_USER = 2
 
+# The service itself gives tokens to a demonstration user at its start.
+CREDITS = "SELECT payment_event_id, amount FROM ledger_entries WHERE kind = 'CREDIT' AND payment_source = 'webhook'"
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -40,13 +43,11 @@ async def topups(plan: Plan) -> Outcome:
         balances = {user_id: await _balance(callers, user_id) for user_id in {event.user_id for event in events}}
         connection = await asyncpg.connect(fleet.postgres.dsn)
         try:
-            credited = [
-                tuple(row) for row in await connection.fetch("SELECT payment_event_id, amount FROM ledger_entries")
-            ]
+            credited = [tuple(row) for row in await connection.fetch(CREDITS)]
         finally:
             await connection.close()
         checks = [
-            Check("every delivery is answered 200", delivered, callers.wrong_answers + callers.unanswered),
+            Check("every delivery is answered 200", delivered, callers.not_served),
             credited_once(events, credited),
             balances_are_right(events, balances),
             Check("the ledger has no violation", len(credited), await ledger_violations(fleet.postgres.dsn)),
@@ -75,9 +76,7 @@ async def _deliver(callers: Callers, deliveries: Sequence[Event]) -> None:
         for event in waiting:
             body = {"external_user_id": event.user_id, "amount": event.amount}
             headers = SECRET | {"X-Event-Id": event.id}
-            answer = await callers.ask("POST", "/webhook/topup", frozenset({200}), headers=headers, json=body)
-            if answer is None:
-                callers.unanswered.append(f"{event.id} got no answer, or was asked to come back")
+            await callers.ask("POST", "/webhook/topup", frozenset({200}), headers=headers, json=body)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(AT_ONCE):
