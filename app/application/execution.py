@@ -357,12 +357,12 @@ class ReceiveProviderEvent:
         await self._apply(state, event.request_id, self.events.observation(event, state.kind))
 
     async def _apply(self, state: JobState, request_id: str, observation: Observation | None) -> None:
-        if state.status.is_final:
-            if isinstance(observation, Succeeded) and state.status is not JobStatus.COMPLETED:
-                await _record_late_result(self.jobs, state, request_id, observation.result)
-            return
         outcome = None if observation is None else _outcome_of(observation, state)
-        if outcome is None:
+        if state.status.is_final:
+            # A result of which nothing would be charged is no loss: the usual event of a job that ended so.
+            if outcome is not None and outcome.result is not None and state.status is not JobStatus.COMPLETED:
+                await _record_late_result(self.jobs, state, request_id, outcome.result)
+        elif outcome is None:
             await self.jobs.look_now(state.id)
         else:
             await _settle(self.jobs, state, outcome)

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -27,7 +27,7 @@ from app.application.ports import (
 )
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import DatabaseUnavailable, InvalidProviderEvent
-from app.domain.generations import Job, JobStatus
+from app.domain.generations import Job, JobStatus, Outcome
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.history import FalHistory
@@ -539,12 +539,34 @@ class Events:
     """Takes every event for fal's."""
 
     request_id: str
+    result: Mapping[str, Any] = field(default_factory=lambda: RESULT)
 
     async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
-        return ProviderEvent(self.request_id, RESULT)
+        return ProviderEvent(self.request_id, self.result)
 
     def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None:
-        return Succeeded(RESULT)
+        return Succeeded(self.result)
+
+
+@pytest.mark.parametrize("blanked", [True, False])
+async def test_an_event_after_the_refund_is_a_late_result_only_where_something_was_made(
+    stage: Stage, blanked: bool
+) -> None:
+    job_id = await stage.accept({"prompt": "a boat"})
+    await stage.submit(job_id)
+    request_id = (await stage.found(job_id)).fal_request_id
+    assert request_id is not None
+    assert await jobs_of(stage.engine).settle(job_id, Outcome.failed("no_output", "Nothing was made."))
+    events = Events(request_id, {**RESULT, "has_nsfw_concepts": [blanked]})
+
+    with capture_logs() as logs:
+        await ReceiveProviderEvent(jobs_of(stage.engine), stage.fal, events)(
+            await stage.column(job_id, "attempt_token"), {}, b""
+        )
+
+    late = [entry for entry in logs if entry["event"] == "generation_result_late"]
+    assert len(late) == (0 if blanked else 1)
+    assert (await stage.column(job_id, "late_result") is None) is blanked
 
 
 async def test_an_event_that_names_the_request_of_another_job_is_refused(stage: Stage) -> None:

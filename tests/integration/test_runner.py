@@ -17,8 +17,10 @@ import pytest
 from pgqueuer.errors import FailingListenerError
 from pgqueuer.qm import QueueManager
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from app.application.execution import RetryLater, Step, SweepGenerations
+from app.domain.errors import DatabaseUnavailable
 from app.infrastructure.background import runner as runner_module
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.postgres.database import open_engine
@@ -145,8 +147,15 @@ async def test_two_runners_share_the_items(engine: AsyncEngine, database: str, s
     assert sorted(calls.seen[Step.SUBMIT]) == job_ids
 
 
-@pytest.mark.parametrize("error", [RetryLater(0.1), ZeroDivisionError()], ids=["retry-later", "unexpected"])
-async def test_runs_an_item_again_after(engine: AsyncEngine, database: str, sql: Connection, error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [(RetryLater(0.1), None), (DatabaseUnavailable(), "step_postponed"), (ZeroDivisionError(), "step_failed")],
+    ids=["retry-later", "outage", "unexpected"],
+)
+async def test_runs_an_item_again_after(
+    engine: AsyncEngine, database: str, sql: Connection, error: Exception, event: str | None
+) -> None:
+    """Only what nobody expected is logged as a bug."""
     calls = Calls()
     job_id = await accept_job(engine, await open_account(engine, 100))
 
@@ -154,9 +163,12 @@ async def test_runs_an_item_again_after(engine: AsyncEngine, database: str, sql:
         if len(calls.seen[Step.SUBMIT]) == 1:
             raise error
 
-    async with running(database, calls, submit=fail_at_first):
-        await calls.wait_for(Step.SUBMIT, job_id, job_id)
-        await wait_until_empty(sql)
+    with capture_logs() as logs:
+        async with running(database, calls, submit=fail_at_first):
+            await calls.wait_for(Step.SUBMIT, job_id, job_id)
+            await wait_until_empty(sql)
+
+    assert [log["event"] for log in logs if log["event"].startswith("step_")] == ([event] if event else [])
 
 
 async def test_waits_as_long_as_the_step_asks_before_it_runs_again(
