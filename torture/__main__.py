@@ -20,6 +20,7 @@ from torture.kills import kills
 from torture.outages import cuts, restarts
 from torture.picture import draw
 from torture.report import Outcome, Plan, Scenario, show, write
+from torture.suites import SUITES, scenario_of
 from torture.topups import topups
 
 RESULTS = Path(__file__).parent / "results"
@@ -30,6 +31,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "cancels": cancels,
     "restarts": restarts,
     "cuts": cuts,
+    **{name: scenario_of(name, suite) for name, suite in SUITES.items()},
 }
 
 

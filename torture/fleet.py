@@ -74,10 +74,10 @@ class Member:
     def has_ended(self) -> bool:
         return self.process.process.poll() is not None
 
-    def events(self, event: str) -> int:
-        """How often it logged the event, over all its lives."""
+    def logged(self, event: str) -> list[str]:
+        """The lines with the event, over all its lives."""
         with self.process.log.open(errors="replace") as log:
-            return sum(event in line for line in log)
+            return [f"{self.name}: {line.strip()}" for line in log if event in line]
 
 
 class Fleet:

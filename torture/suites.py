@@ -46,7 +46,7 @@ async def _run(name: str, suite: Suite, plan: Plan) -> Outcome:
     numbers = {variable: str(plan.count(number)) for variable, number in suite.numbers.items()}
     seed = {} if suite.seed_variable is None else {suite.seed_variable: str(plan.seed)}
     environment = {**os.environ, **numbers, **seed, **suite.settings, "TORTURE_REPORT": str(report)}
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={results}", *suite.paths]
+    command = ["-m", "pytest", "-q", f"--junitxml={results}", "-p", "no:cacheprovider", *suite.paths]
     began = time.monotonic()
     exit_code = await _finish(command, environment, directory / "output.txt", suite.seconds_max)
     figures = json.loads(report.read_text()) if report.exists() else {}
@@ -111,4 +111,21 @@ def _flat(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-SUITES: Mapping[str, Suite] = {}
+SUITES: Mapping[str, Suite] = {
+    "property": Suite(
+        ["tests/property"],
+        {"PROPERTY_EXAMPLES": 5_000},
+        seconds_max=900,
+        # Bounded in time, not in number: a shared machine comes as far as it comes.
+        settings={"PROPERTY_STEPS": "50", "PROPERTY_SECONDS": "480", "PROPERTY_SHRINK": "0"},
+        seed_variable="PROPERTY_SEED",
+        at_least={"examples": 100},
+    ),
+    "openapi": Suite(
+        ["tests/contract/test_openapi_cases.py"],
+        {"OPENAPI_CASES": 60},
+        seconds_max=1_200,
+        seed_variable="OPENAPI_SEED",
+        at_least={"cases": 5_000},
+    ),
+}

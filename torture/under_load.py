@@ -54,7 +54,13 @@ async def suffer(
             await fleet.until_ready()
             settled_seconds = await until_settled(fleet)
         evidence = await evidence_of(fleet, callers, books)
-        checks = [*checks_of(evidence), _ledger_all_along(timeline), *_answers(callers, may_end), *done.checks]
+        checks = [
+            *checks_of(evidence),
+            _ledger_all_along(timeline),
+            *_answers(callers, may_end),
+            _no_bug_is_logged(fleet),
+            *done.checks,
+        ]
         counts = {
             **done.counts,
             "orders": sum(len(book.orders) for book in books),
@@ -107,8 +113,15 @@ def _answers(callers: Callers, may_end: bool) -> list[Check]:
     return checks
 
 
+def _no_bug_is_logged(fleet: Fleet) -> Check:
+    found = [line for member in fleet.members for event in BUGS for line in member.logged(event)]
+    return Check("no process logs what only a bug can cause", sum(member.starts for member in fleet.members), found)
+
+
+# By the runbook, and what asyncio says of an error that nobody looked at.
+BUGS = ("step_failed", "request_failed", "exception was never retrieved", "was destroyed but it is pending")
 EVENTS = (
-    "step_failed",
+    "step_postponed",
     "runner_interrupted",
     "generation_requeued",
     "generation_submit_lost",
@@ -122,5 +135,5 @@ EVENTS = (
 
 
 def _log_events(fleet: Fleet) -> Mapping[str, int]:
-    counts = {event: sum(member.events(event) for member in fleet.members) for event in EVENTS}
+    counts = {event: sum(len(member.logged(event)) for member in fleet.members) for event in EVENTS}
     return {event: count for event, count in counts.items() if count}

@@ -43,8 +43,8 @@ WISHES = (
     Wish("[submit:422]", {"FAILED": 0}),
     Wish("[submit:429x1]", {"COMPLETED": 1}, weight=3),
     Wish("[submit:drop]", {"COMPLETED": 1}, weight=2),
-    # Nobody tells of it: it ends at the time limit, or fal's request history finds it.
-    Wish("[submit:drop] [webhook:never]", {"FAILED": 0, "COMPLETED": 1}),
+    # Nobody tells of it: it ends at the time limit. fal's request history is first searched later than that.
+    Wish("[submit:drop] [webhook:never]", {"FAILED": 0}),
     Wish("[flaky:2] [webhook:never]", {"COMPLETED": 1}, weight=3),
     Wish("[webhook:never]", {"COMPLETED": 1}, weight=3),
     Wish("[webhook:never] [fail]", {"FAILED": 0}),
