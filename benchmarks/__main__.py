@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -84,4 +85,8 @@ async def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(options_from_command_line()))
+    try:
+        asyncio.run(main(options_from_command_line()))
+    except KeyboardInterrupt:
+        # Also what SIGTERM becomes. Everything that was started has been stopped on the way here.
+        sys.exit(130)

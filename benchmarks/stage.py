@@ -86,13 +86,14 @@ class Stage:
             await connection.execute(statement, timeout=600)
 
     def settings(self, dsn: str, simulator_url: str | None = None) -> dict[str, str]:
+        # Without a simulator nobody listens there, and nothing is ever sent.
+        url = simulator_url or "http://127.0.0.1:9"
         return {
             "DATABASE_URL": dsn,
             "FAL_KEY": "bench:mark",
-            # Without a simulator nobody listens there, and nothing is ever sent.
-            "FAL_QUEUE_URL": simulator_url or "http://127.0.0.1:9",
-            "FAL_REST_URL": simulator_url or "http://127.0.0.1:9",
-            "FAL_API_URL": simulator_url or "http://127.0.0.1:9",
+            "FAL_QUEUE_URL": url,
+            "FAL_REST_URL": url,
+            "FAL_API_URL": f"{url}/v1",
             "DATA_DIR": str(self.directory),
         }
 
