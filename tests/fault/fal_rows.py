@@ -263,8 +263,10 @@ def cancel_rows() -> Iterator[Row]:
             CANCELED,
         )
     yield row("ALREADY_COMPLETED, and so it is", "", then(canceled_at("SUBMITTED"), to_the_end), COMPLETED)
-    yield row("ALREADY_COMPLETED, and it still runs", f"{RUNNING} [cancel:400]", goes_on, COMPLETED)
-    yield row("404, and it runs", f"{RUNNING} [cancel:404]", goes_on, COMPLETED)
+    # fal has answered: it is not asked again.
+    told = then(canceled_at("IN_PROGRESS"), told_to_stop, is_not_final, advance(RUN_SECONDS), to_the_end)
+    yield row("ALREADY_COMPLETED, and it still runs", f"{RUNNING} [cancel:400]", told, COMPLETED)
+    yield row("404, and it runs", f"{RUNNING} [cancel:404]", told, COMPLETED)
     for fault in ("401", "403", "429", "500", "503", "fal-503", "redirect"):
         # A redirect comes after the deed.
         first = f"{fault} x2" if fault != "redirect" else fault
