@@ -3,17 +3,20 @@
 import json
 import os
 import platform
+import textwrap
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from torture.timeline import Timeline
 
 VIOLATIONS_SHOWN_MAX = 20
+COUNTS_SHOWN_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +90,14 @@ def _short(value: Any) -> str:
 def show(outcomes: Sequence[Outcome], console: Console) -> None:
     for outcome in outcomes:
         happened = "; ".join(f"{name.replace('_', ' ')}: {_short(value)}" for name, value in outcome.counts.items())
-        console.print(f"[bold]{outcome.scenario}[/bold]: {happened}", soft_wrap=True)
+        console.print(
+            f"[bold]{outcome.scenario}[/bold]: {escape(textwrap.shorten(happened, COUNTS_SHOWN_MAX))}", soft_wrap=True
+        )
     console.print(table_of(outcomes))
     for outcome in outcomes:
         for check in outcome.checks:
             for violation in check.violations[:VIOLATIONS_SHOWN_MAX]:
-                console.print(f"[red]{outcome.scenario}: {check.claim}:[/red] {violation}", markup=True)
+                console.print(f"[red]{outcome.scenario}: {check.claim}:[/red] {escape(violation)}")
             left_out = len(check.violations) - VIOLATIONS_SHOWN_MAX
             if left_out > 0:
                 console.print(f"... and {left_out} more")

@@ -21,7 +21,7 @@ SHOWN_LINES = 15
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    paths: Sequence[str]
+    tests: Sequence[str]
     numbers: Mapping[str, int]
     """Environment variables that a smaller scale makes smaller."""
 
@@ -30,6 +30,12 @@ class Suite:
     seed_variable: str | None = None
     at_least: Mapping[str, int] = field(default_factory=dict)
     """Figures of the report, by their last name, and what they must reach at full scale."""
+
+    is_program: bool = False
+    """A module to run instead of tests for pytest; its exit code says whether all is well."""
+
+    takes_hours: bool = False
+    """Run only where it is named."""
 
 
 def scenario_of(name: str, suite: Suite) -> Scenario:
@@ -46,12 +52,17 @@ async def _run(name: str, suite: Suite, plan: Plan) -> Outcome:
     numbers = {variable: str(plan.count(number)) for variable, number in suite.numbers.items()}
     seed = {} if suite.seed_variable is None else {suite.seed_variable: str(plan.seed)}
     environment = {**os.environ, **numbers, **seed, **suite.settings, "TORTURE_REPORT": str(report)}
-    command = ["-m", "pytest", "-q", f"--junitxml={results}", "-p", "no:cacheprovider", *suite.paths]
+    pytest = ["pytest", "-q", f"--junitxml={results}", "-p", "no:cacheprovider"]
+    command = ["-m", *([] if suite.is_program else pytest), *suite.tests]
     began = time.monotonic()
     exit_code = await _finish(command, environment, directory / "output.txt", suite.seconds_max)
     figures = json.loads(report.read_text()) if report.exists() else {}
-    checks = [_tests_pass(results, exit_code, directory / "output.txt")]
-    checks += [reaches(figures, figure, plan.count(least)) for figure, least in suite.at_least.items()]
+    output = directory / "output.txt"
+    checks = [_program_ends_well(exit_code, output) if suite.is_program else _tests_pass(results, exit_code, output)]
+    checks += [
+        reaches(figures, figure, plan.count(least) if suite.numbers else least)
+        for figure, least in suite.at_least.items()
+    ]
     return Outcome(name, checks, {**numbers, **figures}, seconds=time.monotonic() - began)
 
 
@@ -91,9 +102,17 @@ def _tests_pass(results: Path, exit_code: int | None, output: Path) -> Check:
         if problem.tag in ("failure", "error")
     ]
     if exit_code != 0 and not violations:
-        last = "\n".join(output.read_text(errors="replace").splitlines()[-SHOWN_LINES:])
-        violations.append("not over in time" if exit_code is None else f"exit code {exit_code}: {last}")
+        violations.append(_last_words(exit_code, output))
     return Check("every test passes", len(cases), violations)
+
+
+def _program_ends_well(exit_code: int | None, output: Path) -> Check:
+    return Check("it ends well", 1, [] if exit_code == 0 else [_last_words(exit_code, output)])
+
+
+def _last_words(exit_code: int | None, output: Path) -> str:
+    last = "\n".join(output.read_text(errors="replace").splitlines()[-SHOWN_LINES:])
+    return f"{'not over in time' if exit_code is None else f'exit code {exit_code}'}: {last}"
 
 
 def reaches(figures: Mapping[str, Any], figure: str, least: int) -> Check:
@@ -127,5 +146,20 @@ SUITES: Mapping[str, Suite] = {
         seconds_max=1_200,
         seed_variable="OPENAPI_SEED",
         at_least={"cases": 5_000},
+    ),
+    "fal-matrix": Suite(
+        ["tests/fault/test_fal_matrix.py", "tests/fault/test_fal_outages.py"],
+        {"FAULT_JOBS_PER_ROW": 10},
+        seconds_max=1_800,
+        at_least={"jobs": 2_000},
+    ),
+    "races": Suite(["tests/fault/test_races.py"], {"RACING_JOBS": 1_000}, seconds_max=1_200, at_least={"jobs": 2_000}),
+    "mutants": Suite(["tests.mutants"], {}, seconds_max=3_600, is_program=True, at_least={"mutants": 8}),
+    "kill-points": Suite(
+        ["tests/fault/test_kill_points.py"],
+        {"KILLS_PER_POINT": 50},
+        seconds_max=4 * 3_600,
+        at_least={"kills": 2_000},
+        takes_hours=True,
     ),
 }

@@ -1,14 +1,12 @@
 """Whatever fal does: the exact end of every job, to the token, and never a second POST.
 
-FAULT_JOBS_PER_ROW runs each row with more jobs, FAULT_REPORT names a file for one line of JSON per row.
+FAULT_JOBS_PER_ROW runs each row with more jobs, TORTURE_REPORT names a file that gets each row as JSON.
 """
 
-import json
 import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -19,6 +17,7 @@ from tests.conftest import with_database
 from tests.fault.fal_rows import ROWS
 from tests.fault.fal_world import Row, World, open_world, run_row
 from tests.simulator_server import running_simulator
+from tests.torture_report import report
 
 JOBS_PER_ROW = int(os.environ.get("FAULT_JOBS_PER_ROW", "1"))
 
@@ -61,16 +60,8 @@ async def test_every_job_ends_as_the_row_says(row: Row, worlds: Worlds) -> None:
         await run_row(row, await worlds.of(row), JOBS_PER_ROW)
         result = "passed"
     finally:
-        report(row, result, time.monotonic() - start)
-
-
-def report(row: Row, result: str, seconds: float) -> None:
-    path = os.environ.get("FAULT_REPORT")
-    if path is None:
-        return
-    line = {"row": row.id, "jobs": JOBS_PER_ROW, "result": result, "seconds": round(seconds, 2)}
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        seconds = round(time.monotonic() - start, 2)
+        report(f"row {row.id}", {"jobs": JOBS_PER_ROW, "result": result, "seconds": seconds})
 
 
 def test_no_row_is_there_twice() -> None:

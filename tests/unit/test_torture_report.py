@@ -18,7 +18,7 @@ from torture.timeline import Mark, Sample, Timeline
 from torture.topups import DELIVERIES_EACH, balances_are_right, credited_once, deliveries_of, events_of
 
 RIGHT = Check("it holds", 7)
-WRONG = Check("it breaks", 7, ["job 3 is gone"])
+WRONG = Check("it breaks", 7, ["job 3 [fail] is gone [/]"])
 
 
 def outcome(*checks: Check) -> Outcome:
@@ -39,7 +39,7 @@ def test_shows_what_broke() -> None:
     show([outcome(RIGHT, WRONG)], Console(file=shown, width=120))
 
     assert "BROKEN" in shown.getvalue()
-    assert "job 3 is gone" in shown.getvalue()
+    assert "job 3 [fail] is gone [/]" in shown.getvalue()
 
 
 def test_writes_violations_and_the_seed(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_writes_violations_and_the_seed(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "results.json").read_text())
 
     assert (written["seed"], written["passed"]) == (42, False)
-    assert written["scenarios"][0]["checks"][1]["violations"] == ["job 3 is gone"]
+    assert written["scenarios"][0]["checks"][1]["violations"] == ["job 3 [fail] is gone [/]"]
 
 
 def test_draws_a_picture_of_a_run_and_none_of_nothing(tmp_path: Path) -> None:
