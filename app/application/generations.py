@@ -124,8 +124,14 @@ class CancelGeneration:
         look = self._looks.get(job_id)
         if look is None:
             look = self._looks[job_id] = asyncio.create_task(self._look_once(job_id))
-            look.add_done_callback(lambda _: self._looks.pop(job_id))
+            look.add_done_callback(lambda ended: self._forget(job_id, ended))
         await asyncio.shield(look)
+
+    def _forget(self, job_id: UUID, look: asyncio.Task[None]) -> None:
+        del self._looks[job_id]
+        if not look.cancelled():
+            # Every caller may have stopped waiting; asyncio would complain of an error that nobody saw.
+            look.exception()
 
     async def _look_once(self, job_id: UUID) -> None:
         try:

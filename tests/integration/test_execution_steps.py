@@ -1,6 +1,7 @@
 """The steps of a job on a real database, with a fal that says what a test tells it and answers that get lost."""
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -728,6 +729,31 @@ async def test_twenty_cancels_at_once_ask_fal_no_more_often_than_one(stage: Stag
     assert {answer.status for answer in answers if isinstance(answer, Job)} == {JobStatus.CANCELED}
     assert stage.provider.calls == {"cancel": 1, "observe": 3}
     assert await stage.balance() == BALANCE_TOKENS
+
+
+async def test_a_look_that_fails_after_its_caller_was_answered_is_nobodys_error(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generations, "CANCEL_WAIT_SECONDS", 0.05)
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    job_id = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
+    is_answered, has_failed = asyncio.Event(), asyncio.Event()
+
+    async def fail_late(_: UUID) -> None:
+        await is_answered.wait()
+        has_failed.set()
+        raise DatabaseUnavailable
+
+    cancel = CancelGeneration(jobs_of(stage.engine), cast(FollowGeneration, fail_late))
+    job = await cancel(stage.customer.account_id, job_id)
+    is_answered.set()
+    await has_failed.wait()
+    await asyncio.sleep(0)
+    gc.collect()
+
+    assert job.public_status is PublicStatus.CANCELING
+    assert complaints == []
 
 
 async def test_a_cancel_answers_with_the_end_when_fal_confirms_in_time(stage: Stage) -> None:
