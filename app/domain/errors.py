@@ -21,6 +21,8 @@ DomainError
 ├─ InvalidPrices               the price list that the operator gave cannot be used
 └─ Unavailable
    ├─ DatabaseUnavailable
+   │  └─ CommitUnknown         the answer to a COMMIT was lost: only a look by id tells whether it happened
+   ├─ Overloaded               more requests wait than the database can answer soon
    └─ ProviderKeysUnavailable  fal's webhooks cannot be checked right now
 """
 
@@ -138,6 +140,19 @@ class Unavailable(DomainError):
 class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
     default_detail = "The database does not answer right now. Try again in a few seconds."
+
+
+class CommitUnknown(DatabaseUnavailable):
+    code = "outcome_unknown"
+    default_detail = (
+        "The database went away while this was being written. Ask again with the same Idempotency-Key or event id: "
+        "nothing is done twice."
+    )
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+    default_detail = "More requests wait than can be answered soon. Nothing was done. Try again in a few seconds."
 
 
 class ProviderKeysUnavailable(Unavailable):

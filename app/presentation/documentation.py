@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
-from app.domain.errors import DomainError
+from app.domain.errors import DatabaseUnavailable, DomainError, Overloaded
 from app.presentation.errors import (
     PROBLEM_MEDIA_TYPE,
     InvalidJson,
@@ -66,7 +66,8 @@ Every error is `application/problem+json` (RFC 9457), with a `code` that does no
 and the `request_id` that every answer also carries in `X-Request-Id`. A 422 lists in `errors` what to mend.
 Besides what each route documents: 404 `not_found` for an unknown path, 405 `method_not_allowed`,
 431 `request_headers_too_large` above 32 KiB of headers, and 500 `internal_error`, which is our fault.
-On 503 nothing was done: wait as `Retry-After` says and ask again.
+On 503 nothing was done: wait as `Retry-After` says and ask again. Only where its code is `outcome_unknown` that is not
+known: ask again with the same `Idempotency-Key` or event id, and it is done once.
 
 Bodies are read strictly: an unknown field is refused, and `true` and `"5"` are no numbers.
 """
@@ -78,6 +79,8 @@ TAGS: list[dict[str, Any]] = [
     {"name": "Provider", "description": "Called by fal, not by users."},
     {"name": "System", "description": "For load balancers and monitoring."},
 ]
+
+DATABASE_ERRORS = (DatabaseUnavailable, Overloaded)
 
 BODY_ERRORS = (
     InvalidJson,

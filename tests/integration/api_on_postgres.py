@@ -16,7 +16,8 @@ from app.application.use_cases import UseCases
 from app.domain.catalogue import PriceList
 from app.infrastructure.background.queue import enqueue
 from app.infrastructure.postgres.accounts import PostgresAccounts
-from app.infrastructure.postgres.jobs import Enqueue, PostgresJobs
+from app.infrastructure.postgres.job_rows import Enqueue
+from app.infrastructure.postgres.jobs import PostgresJobs
 from app.infrastructure.postgres.ledger import PostgresTokens
 from app.presentation.api import create_api
 from tests.builders import Customer

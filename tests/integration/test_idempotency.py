@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from random import Random
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -10,7 +11,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution import Step, SweepGenerations
 from app.application.generations import fingerprint_of
@@ -106,10 +107,8 @@ async def test_twenty_requests_at_once_with_one_key_make_one_job_and_one_debit(d
 async def test_a_request_meets_its_twin_at_work_and_is_told_to_come_back(database: str, sql: Connection) -> None:
     is_in_transaction, may_go_on = asyncio.Event(), asyncio.Event()
 
-    async def enqueue_slowly(
-        connection: AsyncConnection, step: Step, job_ids: Sequence[UUID], *, delay_seconds: float = 0
-    ) -> None:
-        await enqueue(connection, step, job_ids, delay_seconds=delay_seconds)
+    async def enqueue_slowly(fetch: Any, step: Step, job_ids: Sequence[UUID], *, delay_seconds: float = 0) -> None:
+        await enqueue(fetch, step, job_ids, delay_seconds=delay_seconds)
         is_in_transaction.set()
         await may_go_on.wait()
 
@@ -228,10 +227,8 @@ async def test_a_replay_shows_a_job_that_has_ended(engine: AsyncEngine, api: Api
 
 
 async def test_a_transaction_that_fails_leaves_no_key(engine: AsyncEngine, sql: Connection) -> None:
-    async def enqueue_and_fail(
-        connection: AsyncConnection, step: Step, job_ids: Sequence[UUID], *, delay_seconds: float = 0
-    ) -> None:
-        await enqueue(connection, step, job_ids, delay_seconds=delay_seconds)
+    async def enqueue_and_fail(fetch: Any, step: Step, job_ids: Sequence[UUID], *, delay_seconds: float = 0) -> None:
+        await enqueue(fetch, step, job_ids, delay_seconds=delay_seconds)
         raise ConnectionResetError
 
     customer = await open_account(engine, 100)

@@ -4,11 +4,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from itertools import permutations
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution import Step
 from app.application.ports import Claim
@@ -76,10 +77,8 @@ async def test_accepting_debits_stores_and_queues(engine: AsyncEngine, sql: Conn
 
 
 async def test_accepting_leaves_nothing_when_the_queue_fails(engine: AsyncEngine, sql: Connection) -> None:
-    async def enqueue_and_fail(
-        connection: AsyncConnection, step: Step, job_ids: Sequence[UUID], *, delay_seconds: float = 0
-    ) -> None:
-        await enqueue(connection, step, job_ids, delay_seconds=delay_seconds)
+    async def enqueue_and_fail(fetch: Any, step: Step, job_ids: Sequence[UUID], *, delay_seconds: float = 0) -> None:
+        await enqueue(fetch, step, job_ids, delay_seconds=delay_seconds)
         raise ZeroDivisionError
 
     customer = await open_account(engine, 12)

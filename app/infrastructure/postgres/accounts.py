@@ -1,4 +1,5 @@
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import exists, func, select, update
@@ -7,12 +8,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.domain.accounts import Account, StoredKey
-from app.infrastructure.postgres.database import reading, transaction
+from app.domain.errors import CommitUnknown
+from app.infrastructure.postgres.batching import Batcher
+from app.infrastructure.postgres.database import batch_reading, transaction
 from app.infrastructure.postgres.tables import accounts, api_keys
 
-_find_by_key_digest = select(accounts.c.id, accounts.c.external_user_id, accounts.c.balance_tokens).join_from(
-    api_keys, accounts, accounts.c.id == api_keys.c.account_id
-)
+_FIND_BY_DIGEST = """
+    SELECT key.digest, account.id, account.external_user_id, account.balance_tokens
+      FROM api_keys AS key JOIN accounts AS account ON account.id = key.account_id
+     WHERE key.digest = ANY($1::bytea[]) AND key.revoked_at IS NULL
+"""
 
 
 async def ensure_account(connection: AsyncConnection, external_user_id: UUID) -> None:
@@ -32,19 +37,37 @@ async def _lock_account(connection: AsyncConnection, external_user_id: UUID) -> 
     return account_id
 
 
-@dataclass(frozen=True, slots=True)
 class PostgresAccounts:
-    engine: AsyncEngine
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self._find: Batcher[bytes, Account | None] = Batcher(self._find_all)
 
     async def find_by_key(self, digest: bytes) -> Account | None:
-        async with reading(self.engine) as connection:
-            found = await connection.execute(
-                _find_by_key_digest.where(api_keys.c.digest == digest, api_keys.c.revoked_at.is_(None))
-            )
-            row = found.one_or_none()
-        return Account(*row) if row else None
+        return await self._find(digest)
+
+    async def _find_all(self, digests: Sequence[bytes]) -> Sequence[Account | None]:
+        async with batch_reading(self.engine) as driver:
+            rows = await driver.fetch(_FIND_BY_DIGEST, digests)
+        found = {row[0]: Account(*row[1:]) for row in rows}
+        return [found.get(digest) for digest in digests]
 
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
+        return await self._written(key, partial(self._add_first_key, external_user_id, key))
+
+    async def replace_key(self, external_user_id: UUID, key: StoredKey, current: bytes | None) -> bool:
+        return await self._written(key, partial(self._replace_key, external_user_id, key, current))
+
+    async def _written(self, key: StoredKey, write: Callable[[], Awaitable[bool]]) -> bool:
+        """A key whose COMMIT got no answer may be live: reported as refused, it would be known to nobody."""
+        try:
+            return await write()
+        except CommitUnknown:
+            return await self._is_live(key) or await write() or await self._is_live(key)
+
+    async def _is_live(self, key: StoredKey) -> bool:
+        return await self.find_by_key(key.digest) is not None
+
+    async def _add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
         async with transaction(self.engine, "add_first_key") as connection:
             await ensure_account(connection, external_user_id)
             account_id = await _lock_account(connection, external_user_id)
@@ -53,7 +76,7 @@ class PostgresAccounts:
             await connection.execute(insert(api_keys).values(digest=key.digest, hint=key.hint, account_id=account_id))
             return True
 
-    async def replace_key(self, external_user_id: UUID, key: StoredKey, current: bytes | None) -> bool:
+    async def _replace_key(self, external_user_id: UUID, key: StoredKey, current: bytes | None) -> bool:
         async with transaction(self.engine, "replace_key") as connection:
             account_id = await _lock_account(connection, external_user_id)
             if account_id is None:

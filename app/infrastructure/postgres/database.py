@@ -1,14 +1,15 @@
 """Connections, transactions, and what their failures mean."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Protocol, TypeAlias
 
 import asyncpg
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.application.fault_points import reach
-from app.domain.errors import DatabaseUnavailable
+from app.domain.errors import CommitUnknown, DatabaseUnavailable
 
 POOL_SIZE = 10
 POOL_WAIT_SECONDS = 5.0
@@ -28,6 +29,13 @@ SESSION_SETTINGS = {
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _UNAVAILABLE_CLASSES = ("08", "28", "53", "57", "58", "XX")
 _UNAVAILABLE_CODES = ("40001", "40P01", "55000", "55P03", "25006", "3D000")
+
+
+DriverConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+class Fetch(Protocol):
+    async def __call__(self, query: str, /, *args: object) -> Sequence[Mapping[str, Any]]: ...
 
 
 def plain_dsn(dsn: str) -> str:
@@ -58,14 +66,11 @@ async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE) -> AsyncIterator[
         pool_timeout=POOL_WAIT_SECONDS,
         hide_parameters=True,
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
     try:
         yield engine
     finally:
         await engine.dispose()
-
-
-class CommitUnknown(DatabaseUnavailable):
-    """The COMMIT was sent and its answer was lost. Whether it happened, only a look by id can tell."""
 
 
 @asynccontextmanager
@@ -95,6 +100,62 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     with naming_outages():
         async with engine.connect() as connection:
             yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@asynccontextmanager
+async def batch_transaction(engine: AsyncEngine, operation: str) -> AsyncIterator[DriverConnection]:
+    """As `transaction`, past SQLAlchemy: a statement that serves a whole batch costs a quarter of the time there."""
+    async with batch_reading(engine) as driver:
+        own = driver.transaction()
+        await own.start()
+        yield driver
+        reach(f"{operation}.before_commit")
+        try:
+            await own.commit()
+        except Exception as error:
+            if is_unavailable(error):
+                raise CommitUnknown from error
+            raise
+        reach(f"{operation}.after_commit")
+
+
+@asynccontextmanager
+async def batch_reading(engine: AsyncEngine) -> AsyncIterator[DriverConnection]:
+    """A pooled connection as the driver has it. Whatever goes wrong, the pool does not get it back."""
+    with naming_outages():
+        async with engine.connect() as connection:
+            driver = _driver_connection(await connection.get_raw_connection())
+            try:
+                yield driver
+            except BaseException:
+                if driver.is_closed():
+                    # By this SQLAlchemy learns of it, and takes no other old connection from the pool either.
+                    with suppress(exc.DBAPIError):
+                        await connection.exec_driver_sql("SELECT 1")
+                await connection.invalidate()
+                raise
+
+
+def fetch_through(connection: AsyncConnection) -> Fetch:
+    """The driver's `fetch` in SQLAlchemy's transaction. On the driver's connection itself it would escape that,
+    whenever it came first: SQLAlchemy begins lazily.
+    """
+
+    async def fetch(query: str, *args: object) -> Sequence[Mapping[str, Any]]:
+        return [dict(row) for row in (await connection.exec_driver_sql(query, args)).mappings()]
+
+    return fetch
+
+
+def _driver_connection(connection: Any) -> DriverConnection:
+    driver: DriverConnection = connection.driver_connection
+    return driver
+
+
+def _refuse_closed(connection: Any, *_: object) -> None:
+    """Take no connection from the pool that the driver knows to be dead: after a restart of the server all are."""
+    if connection.driver_connection.is_closed():
+        raise exc.InvalidatePoolError
 
 
 @contextmanager

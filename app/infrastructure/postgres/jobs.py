@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -25,57 +26,22 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import table as named_table
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.application.execution import Step
 from app.application.ports import Accepted, Claim, JobState, ProviderRequest
 from app.domain.catalogue import GenerationKind
-from app.domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance, JobFinished, JobNotFound
+from app.domain.errors import CommitUnknown, JobFinished, JobNotFound
 from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob, Outcome
 from app.domain.ledger import EntryKind
-from app.infrastructure.postgres.database import reading, transaction, violated_constraint
-from app.infrastructure.postgres.tables import (
-    BALANCE_NOT_NEGATIVE,
-    REQUEST_OF_ONE_JOB,
-    idempotency_keys,
-    jobs,
-    ledger_entries,
-)
+from app.infrastructure.postgres.acceptance import Order, accept_all
+from app.infrastructure.postgres.batching import Batcher
+from app.infrastructure.postgres.database import batch_reading, fetch_through, reading, transaction, violated_constraint
+from app.infrastructure.postgres.job_rows import JOB_COLUMN_NAMES, JOB_COLUMNS, Enqueue, job_of
+from app.infrastructure.postgres.tables import REQUEST_OF_ONE_JOB, idempotency_keys, jobs, ledger_entries
 
 IDEMPOTENCY_KEYS_KEPT = timedelta(hours=24)
-
-
-class Enqueue(Protocol):
-    async def __call__(
-        self, connection: AsyncConnection, step: Step, job_ids: Sequence[UUID], *, delay_seconds: float = 0
-    ) -> None:
-        """Queue the step for the jobs in the connection's transaction; one that waits already stays as it is."""
-        ...
-
-
-_JOB = (
-    jobs.c.id,
-    jobs.c.kind,
-    jobs.c.model_id,
-    jobs.c.status,
-    jobs.c.cost_tokens,
-    jobs.c.refunded_tokens,
-    jobs.c.fal_request_id,
-    jobs.c.result,
-    jobs.c.error_code,
-    jobs.c.error_message,
-    jobs.c.status_reason,
-    jobs.c.cancel_requested_at,
-    jobs.c.created_at,
-    jobs.c.updated_at,
-)
-
-
-def _job(row: Any) -> Job:
-    job_id, kind, model_id, status, *rest = row
-    return Job(job_id, GenerationKind(kind), model_id, JobStatus(status), *rest)
 
 
 def _float_or_none(number: Any) -> float | None:
@@ -106,6 +72,8 @@ _STATE = select(
     _seconds_since(jobs.c.overdue_noticed_at).label("seconds_since_overdue_noticed"),
 )
 
+_FIND_JOBS = f"SELECT account_id, {JOB_COLUMN_NAMES} FROM jobs WHERE id = ANY($1::uuid[])"  # noqa: S608 - our own column names
+
 _queue = named_table("pgqueuer", column("dedupe_key"), column("status"), column("execute_after"))
 
 
@@ -125,60 +93,58 @@ def _lost(step: Step) -> Select[Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Found:
+    account_id: UUID
+    job: Job
+
+
 class PostgresJobs:
-    engine: AsyncEngine
-    enqueue: Enqueue
+    def __init__(self, engine: AsyncEngine, enqueue: Enqueue) -> None:
+        self.engine = engine
+        self.enqueue = enqueue
+        self._accept: Batcher[Order, Accepted] = Batcher(partial(accept_all, engine, enqueue))
+        self._find: Batcher[UUID, _Found | None] = Batcher(self._find_all)
 
     async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
-        try:
-            async with transaction(self.engine, "accept") as connection:
-                if idempotency is not None:
-                    first = await _first_with(connection, job, idempotency)
-                    if first is not None:
-                        return Accepted(first, is_replay=True)
-                stored = await connection.execute(
-                    insert(jobs)
-                    .values(
-                        id=job.id,
-                        account_id=job.account_id,
-                        kind=job.kind.value,
-                        model_id=job.model_id,
-                        parameters=job.parameters,
-                        cost_tokens=job.cost_tokens,
-                        outputs_requested=job.outputs_requested,
-                        time_limit_seconds=job.time_limit_seconds,
-                    )
-                    .returning(*_JOB)
-                )
-                accepted = _job(stored.one())
-                await connection.execute(
-                    insert(ledger_entries).values(
-                        account_id=job.account_id, kind=EntryKind.DEBIT.value, amount=job.cost_tokens, job_id=job.id
-                    )
-                )
-                await self.enqueue(connection, Step.SUBMIT, [job.id])
-                return Accepted(accepted, is_replay=False)
-        except IntegrityError as error:
-            if violated_constraint(error) == BALANCE_NOT_NEGATIVE:
-                raise InsufficientBalance from error
-            raise
+        return await self._accept(Order(job, idempotency))
 
     async def get(self, account_id: UUID, job_id: UUID) -> Job:
-        async with reading(self.engine) as connection:
-            return await _get(connection, account_id, job_id)
+        found = await self._find(job_id)
+        # Another account's job is answered like one that does not exist.
+        if found is None or found.account_id != account_id:
+            raise JobNotFound
+        return found.job
 
     async def list(self, account_id: UUID, *, limit: int, offset: int) -> Sequence[Job]:
         async with reading(self.engine) as connection:
             found = await connection.execute(
-                select(*_JOB)
+                select(*JOB_COLUMNS)
                 .where(jobs.c.account_id == account_id)
                 .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
                 .limit(limit)
                 .offset(offset)
             )
-            return [_job(row) for row in found]
+            return [job_of(row) for row in found]
+
+    async def _find_all(self, job_ids: Sequence[UUID]) -> Sequence[_Found | None]:
+        async with batch_reading(self.engine) as driver:
+            rows = await driver.fetch(_FIND_JOBS, job_ids)
+        found = {row[1]: _Found(row[0], job_of(row[1:])) for row in rows}
+        return [found.get(job_id) for job_id in job_ids]
 
     async def request_cancel(self, account_id: UUID, job_id: UUID) -> Job:
+        try:
+            return await self._request_cancel(account_id, job_id)
+        except CommitUnknown:
+            try:
+                return await self._request_cancel(account_id, job_id)
+            except JobFinished:
+                job = await self.get(account_id, job_id)
+                if job.status is not JobStatus.CANCELED:
+                    raise
+                return job
+
+    async def _request_cancel(self, account_id: UUID, job_id: UUID) -> Job:
         async with transaction(self.engine, "request_cancel") as connection:
             status = await connection.scalar(
                 select(jobs.c.status).where(jobs.c.id == job_id, jobs.c.account_id == account_id).with_for_update()
@@ -268,7 +234,7 @@ class PostgresJobs:
                     )
                 )
                 if recorded.rowcount:
-                    await self.enqueue(connection, Step.FOLLOW, [job_id])
+                    await self.enqueue(fetch_through(connection), Step.FOLLOW, [job_id])
                 return bool(recorded.rowcount)
         except IntegrityError as error:
             # Whoever named it is wrong, and would be again.
@@ -285,7 +251,7 @@ class PostgresJobs:
                 )
             )
             if recorded.rowcount:
-                await self.enqueue(connection, Step.FOLLOW, [job_id])
+                await self.enqueue(fetch_through(connection), Step.FOLLOW, [job_id])
             return bool(recorded.rowcount)
 
     async def load(self, job_id: UUID) -> JobState | None:
@@ -369,7 +335,7 @@ class PostgresJobs:
     async def newest(
         self, *, unfinished_only: bool = False, unknown_only: bool = False, late_only: bool = False, limit: int
     ) -> Sequence[Job]:
-        query = select(*_JOB).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+        query = select(*JOB_COLUMNS).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
         if unfinished_only:
             query = query.where(~jobs.c.is_final)
         if unknown_only:
@@ -377,7 +343,7 @@ class PostgresJobs:
         if late_only:
             query = query.where(jobs.c.late_result.is_not(None))
         async with reading(self.engine) as connection:
-            return [_job(row) for row in await connection.execute(query)]
+            return [job_of(row) for row in await connection.execute(query)]
 
     async def inspect(self, job_id: UUID) -> Mapping[str, Any]:
         async with reading(self.engine) as connection:
@@ -405,36 +371,9 @@ class PostgresJobs:
                 query = _lost(step) if job_id is None else _lost(step).where(jobs.c.id == job_id)
                 lost = list((await connection.scalars(query)).all())
                 if lost:
-                    await self.enqueue(connection, step, lost)
+                    await self.enqueue(fetch_through(connection), step, lost)
                 requeued += lost
         return requeued
-
-
-async def _first_with(connection: AsyncConnection, job: NewJob, idempotency: IdempotencyKey) -> Job | None:
-    """The job that the key led to before; None: the key is new, and ours as soon as this commits.
-
-    Raises IdempotencyKeyReused, IdempotencyKeyInUse. Takes an advisory lock on account and key.
-    """
-    name = f"{job.account_id}/{idempotency.key}"
-    # Without the lock the insert would wait for the other request, however long that takes.
-    if not await connection.scalar(select(func.pg_try_advisory_xact_lock(func.hashtextextended(name, 0)))):
-        raise IdempotencyKeyInUse
-    recorded = await connection.execute(
-        upsert(idempotency_keys)
-        .values(account_id=job.account_id, key=idempotency.key, fingerprint=idempotency.fingerprint, job_id=job.id)
-        .on_conflict_do_nothing()
-    )
-    if recorded.rowcount:
-        return None
-    known = await connection.execute(
-        select(idempotency_keys.c.fingerprint, idempotency_keys.c.job_id).where(
-            idempotency_keys.c.account_id == job.account_id, idempotency_keys.c.key == idempotency.key
-        )
-    )
-    fingerprint, job_id = known.one()
-    if fingerprint != idempotency.fingerprint:
-        raise IdempotencyKeyReused
-    return await _get(connection, job.account_id, job_id)
 
 
 def _own_attempt(job_id: UUID, attempt_token: UUID, *statuses: JobStatus) -> Update:
@@ -447,11 +386,11 @@ def _own_attempt(job_id: UUID, attempt_token: UUID, *statuses: JobStatus) -> Upd
 
 
 async def _get(connection: AsyncConnection, account_id: UUID, job_id: UUID) -> Job:
-    found = await connection.execute(select(*_JOB).where(jobs.c.id == job_id, jobs.c.account_id == account_id))
+    found = await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id, jobs.c.account_id == account_id))
     row = found.one_or_none()
     if row is None:
         raise JobNotFound
-    return _job(row)
+    return job_of(row)
 
 
 async def _record_moment(connection: AsyncConnection, job_id: UUID, moment: Column[Any]) -> None:

@@ -1,31 +1,24 @@
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import insert, select, text
-from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.errors import BalanceLimitExceeded, PaymentEventConflict
 from app.domain.ledger import EntryKind, LedgerEntry, PaymentEvent, Violation
-from app.infrastructure.postgres.accounts import ensure_account
-from app.infrastructure.postgres.database import reading, transaction, violated_constraint
-from app.infrastructure.postgres.tables import BALANCE_LIMIT, accounts, ledger_entries, payment_events
+from app.infrastructure.postgres.batching import Batcher
+from app.infrastructure.postgres.credits import credit_all
+from app.infrastructure.postgres.database import reading, transaction
+from app.infrastructure.postgres.tables import accounts, ledger_entries
 
 
-@dataclass(frozen=True, slots=True)
 class PostgresTokens:
-    engine: AsyncEngine
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self._credit: Batcher[PaymentEvent, bool] = Batcher(partial(credit_all, engine))
 
     async def credit(self, event: PaymentEvent) -> bool:
-        try:
-            async with transaction(self.engine, "credit") as connection:
-                return await _credit(connection, event)
-        except IntegrityError as error:
-            if violated_constraint(error) == BALANCE_LIMIT:
-                raise BalanceLimitExceeded from error
-            raise
+        return await self._credit(event)
 
     async def entries(
         self, external_user_id: UUID, *, limit: int, before_seq: int | None = None
@@ -57,35 +50,3 @@ class PostgresTokens:
             await connection.execute(text("SET LOCAL statement_timeout = 0"))
             found = await connection.execute(text("SELECT invariant, subject FROM ledger_violations"))
             return [Violation(*row) for row in found]
-
-
-async def _credit(connection: AsyncConnection, event: PaymentEvent) -> bool:
-    await ensure_account(connection, event.external_user_id)
-    account_id = await connection.scalar(
-        select(accounts.c.id).where(accounts.c.external_user_id == event.external_user_id)
-    )
-    # A delivery of the same event that runs right now makes this wait for its commit.
-    recorded = await connection.execute(
-        upsert(payment_events)
-        .values(source=event.source, event_id=event.event_id, account_id=account_id, amount=event.amount)
-        .on_conflict_do_nothing(index_elements=["source", "event_id"])
-    )
-    if not recorded.rowcount:
-        known = await connection.execute(
-            select(payment_events.c.account_id, payment_events.c.amount).where(
-                payment_events.c.source == event.source, payment_events.c.event_id == event.event_id
-            )
-        )
-        if tuple(known.one()) != (account_id, event.amount):
-            raise PaymentEventConflict
-        return False
-    await connection.execute(
-        insert(ledger_entries).values(
-            account_id=account_id,
-            kind=EntryKind.CREDIT.value,
-            amount=event.amount,
-            payment_source=event.source,
-            payment_event_id=event.event_id,
-        )
-    )
-    return True

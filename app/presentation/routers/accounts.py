@@ -3,9 +3,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from app.domain.errors import DatabaseUnavailable, InvalidApiKey, KeyAlreadyIssued, ProofRequired
+from app.domain.errors import CommitUnknown, InvalidApiKey, KeyAlreadyIssued, ProofRequired
 from app.presentation.dependencies import ApiKey, AuthSecret, CurrentAccount, use_cases_of
-from app.presentation.documentation import BODY_ERRORS, answer, problems, request_body
+from app.presentation.documentation import BODY_ERRORS, DATABASE_ERRORS, answer, problems, request_body
 from app.presentation.errors import InvalidRequest
 from app.presentation.field_errors import field_error
 from app.presentation.json_bodies import JsonBody
@@ -42,7 +42,7 @@ _USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
     response_description="The new key",
     responses={
         201: answer({"external_user_id": _USER_ID, "api_key": "tgk_" + "7bXq2Lr9" * 6 + "D"}),
-        **problems(ProofRequired, KeyAlreadyIssued, DatabaseUnavailable, *BODY_ERRORS),
+        **problems(ProofRequired, KeyAlreadyIssued, *DATABASE_ERRORS, CommitUnknown, *BODY_ERRORS),
     },
     openapi_extra={
         "security": [{}],
@@ -77,7 +77,7 @@ async def issue_key(
     response_description="The balance",
     responses={
         200: answer({"external_user_id": _USER_ID, "balance_tokens": 120}),
-        **problems(InvalidApiKey, DatabaseUnavailable),
+        **problems(InvalidApiKey, *DATABASE_ERRORS),
     },
 )
 async def get_balance(account: CurrentAccount) -> Balance:
@@ -92,7 +92,7 @@ async def get_balance(account: CurrentAccount) -> Balance:
     response_description="The newest entries first",
     responses={
         200: answer({"items": [_DEBIT, _CREDIT], "next_cursor": None}),
-        **problems(InvalidApiKey, InvalidRequest, DatabaseUnavailable),
+        **problems(InvalidApiKey, InvalidRequest, *DATABASE_ERRORS),
     },
 )
 async def list_ledger_entries(

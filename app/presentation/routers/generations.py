@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import (
-    DatabaseUnavailable,
+    CommitUnknown,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InsufficientBalance,
@@ -22,7 +22,7 @@ from app.presentation.dependencies import (
     refuse_repeated,
     use_cases_of,
 )
-from app.presentation.documentation import BODY_ERRORS, answer, problems, request_body
+from app.presentation.documentation import BODY_ERRORS, DATABASE_ERRORS, answer, problems, request_body
 from app.presentation.errors import InvalidRequest
 from app.presentation.json_bodies import LARGE_BODY_BYTES_MAX, JsonBody
 from app.presentation.schemas.fields import PageOffset, PageSize
@@ -199,7 +199,8 @@ for _start in _STARTS:
                 InsufficientBalance,
                 IdempotencyKeyInUse,
                 IdempotencyKeyReused,
-                DatabaseUnavailable,
+                *DATABASE_ERRORS,
+                CommitUnknown,
                 *BODY_ERRORS,
             ),
         },
@@ -214,7 +215,7 @@ for _start in _STARTS:
     response_description="The newest jobs first",
     responses={
         200: answer({"items": [_COMPLETED], "limit": 20, "offset": 0}),
-        **problems(InvalidApiKey, InvalidRequest, DatabaseUnavailable),
+        **problems(InvalidApiKey, InvalidRequest, *DATABASE_ERRORS),
     },
 )
 async def list_generations(
@@ -233,7 +234,7 @@ async def list_generations(
     operation_id="get_generation",
     summary="Look at a job",
     response_description="The job",
-    responses={200: answer(_COMPLETED), **problems(InvalidApiKey, JobNotFound, DatabaseUnavailable)},
+    responses={200: answer(_COMPLETED), **problems(InvalidApiKey, JobNotFound, *DATABASE_ERRORS)},
 )
 async def get_generation(request: Request, account: CurrentAccount, job_id: JobId) -> JobView:
     """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
@@ -245,7 +246,10 @@ async def get_generation(request: Request, account: CurrentAccount, job_id: JobI
     operation_id="cancel_generation",
     summary="Stop a job",
     response_description="The job, `CANCELED` or `CANCELING`",
-    responses={200: answer(_CANCELED), **problems(InvalidApiKey, JobNotFound, JobFinished, DatabaseUnavailable)},
+    responses={
+        200: answer(_CANCELED),
+        **problems(InvalidApiKey, JobNotFound, JobFinished, *DATABASE_ERRORS, CommitUnknown),
+    },
 )
 async def cancel_generation(request: Request, account: CurrentAccount, job_id: JobId) -> JobView:
     """A job that was not sent to fal yet is canceled and refunded at once.

@@ -1,8 +1,8 @@
 from fastapi import APIRouter, Request
 
-from app.domain.errors import DatabaseUnavailable, InvalidProviderEvent, ProviderKeysUnavailable
+from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
 from app.presentation.dependencies import use_cases_of
-from app.presentation.documentation import answer, problems
+from app.presentation.documentation import DATABASE_ERRORS, answer, problems
 from app.presentation.errors import RequestBodyTooLarge
 from app.presentation.json_bodies import read_body
 from app.presentation.schemas.acknowledged import Acknowledged
@@ -20,7 +20,7 @@ router = APIRouter(tags=["Provider"])
     response_description="The event is known, now or before",
     responses={
         200: answer({"ok": True}),
-        **problems(InvalidProviderEvent, RequestBodyTooLarge, DatabaseUnavailable, ProviderKeysUnavailable),
+        **problems(InvalidProviderEvent, RequestBodyTooLarge, *DATABASE_ERRORS, ProviderKeysUnavailable),
     },
 )
 async def receive_provider_event(request: Request, token: str) -> Acknowledged:

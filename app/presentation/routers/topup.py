@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, Header, Request
 
 from app.domain.errors import (
     BalanceLimitExceeded,
-    DatabaseUnavailable,
+    CommitUnknown,
     InvalidWebhookSecret,
     PaymentEventConflict,
     PaymentEventIdRequired,
@@ -15,7 +15,7 @@ from app.presentation.dependencies import (
     refuse_repeated,
     use_cases_of,
 )
-from app.presentation.documentation import BODY_ERRORS, answer, problems, request_body
+from app.presentation.documentation import BODY_ERRORS, DATABASE_ERRORS, answer, problems, request_body
 from app.presentation.json_bodies import JsonBody
 from app.presentation.schemas.acknowledged import Acknowledged
 from app.presentation.schemas.topup import TopUpRequest
@@ -47,7 +47,8 @@ EventId = Annotated[
             PaymentEventIdRequired,
             PaymentEventConflict,
             BalanceLimitExceeded,
-            DatabaseUnavailable,
+            *DATABASE_ERRORS,
+            CommitUnknown,
             *BODY_ERRORS,
         ),
     },

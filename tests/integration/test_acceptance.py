@@ -1,0 +1,299 @@
+"""Many orders in one transaction: each is decided at its turn, and a lost answer to the COMMIT is cleared up by id."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.application.accounts import new_key
+from app.application.fault_points import reach
+from app.application.ports import Accepted
+from app.domain.accounts import digest_of, stored_form
+from app.domain.errors import (
+    CommitUnknown,
+    DomainError,
+    IdempotencyKeyReused,
+    InsufficientBalance,
+    PaymentEventConflict,
+)
+from app.domain.generations import IdempotencyKey, JobStatus
+from app.domain.ledger import PaymentEvent
+from app.infrastructure.background.queue import enqueue
+from app.infrastructure.postgres.acceptance import Order, accept_all
+from app.infrastructure.postgres.accounts import PostgresAccounts
+from app.infrastructure.postgres.credits import credit_all
+from app.infrastructure.postgres.ledger import PostgresTokens
+from tests.builders import (
+    Connection,
+    Customer,
+    accept_job,
+    balance_of,
+    connect,
+    jobs_of,
+    new_job,
+    open_account,
+    payment,
+    queue_items,
+    until,
+)
+
+REACH = "app.infrastructure.postgres.database.reach"
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+def order(customer: Customer, cost_tokens: int, key: str | None = None, fingerprint: str = "a") -> Order:
+    named = None if key is None else IdempotencyKey(key, fingerprint.encode().ljust(32))
+    return Order(new_job(customer, cost_tokens=cost_tokens), named)
+
+
+async def accepted(engine: AsyncEngine, orders: Sequence[Order]) -> list[Any]:
+    """True, the error's type, or the place of the order whose job is replayed."""
+    decisions = await accept_all(engine, enqueue, orders)
+    places = {order.job.id: place for place, order in enumerate(orders)}
+    return [
+        type(decision)
+        if isinstance(decision, DomainError)
+        else places[decision.job.id]
+        if decision.is_replay
+        else decision.job.id == order.job.id
+        for order, decision in zip(orders, decisions, strict=True)
+    ]
+
+
+async def test_cheap_orders_behind_one_that_does_not_fit_are_accepted(engine: AsyncEngine, sql: Connection) -> None:
+    rich, poor = await open_account(engine, 1000), await open_account(engine, 10)
+    orders = [order(poor, 4), order(poor, 7), order(rich, 900), order(poor, 6), order(rich, 200), order(poor, 1)]
+
+    decisions = await accepted(engine, orders)
+
+    assert decisions == [True, InsufficientBalance, True, True, InsufficientBalance, InsufficientBalance]
+    assert [await balance_of(engine, customer) for customer in (rich, poor)] == [100, 0]
+    assert {job_id for _, job_id in await queue_items(sql)} == {orders[place].job.id for place in (0, 2, 3)}
+    assert await PostgresTokens(engine).violations() == []
+
+
+async def test_a_key_that_comes_twice_in_a_batch_names_one_job(engine: AsyncEngine) -> None:
+    customer = await open_account(engine, 10)
+    other = await open_account(engine, 10)
+    orders = [
+        order(customer, 4, "key"),
+        order(customer, 4, "key"),
+        order(customer, 4, "key", "b"),
+        order(other, 4, "key"),
+        order(customer, 4),
+    ]
+
+    assert await accepted(engine, orders) == [True, 0, IdempotencyKeyReused, True, True]
+    assert [await balance_of(engine, whose) for whose in (customer, other)] == [2, 6]
+    assert await PostgresTokens(engine).violations() == []
+
+
+async def test_a_key_that_is_refused_for_the_balance_stays_free_for_the_next_in_the_batch(engine: AsyncEngine) -> None:
+    customer = await open_account(engine, 10)
+
+    decisions = await accepted(engine, [order(customer, 11, "key"), order(customer, 5, "key", "b")])
+
+    assert decisions == [InsufficientBalance, True]
+    assert await balance_of(engine, customer) == 5
+
+
+async def test_many_requests_at_once_share_transactions(engine: AsyncEngine, sql: Connection) -> None:
+    customers = [await open_account(engine, 10) for _ in range(20)]
+    jobs = jobs_of(engine)
+
+    await asyncio.gather(*(jobs.accept(new_job(customer)) for customer in customers))
+
+    assert await sql.fetchval("SELECT count(*) FROM jobs") == 20
+    assert await sql.fetchval("SELECT count(DISTINCT created_at) FROM jobs") <= 3
+
+
+async def test_what_the_answer_says_is_what_is_stored(engine: AsyncEngine) -> None:
+    customer = await open_account(engine, 10)
+    jobs = jobs_of(engine)
+
+    answer = await jobs.accept(new_job(customer))
+
+    assert answer == Accepted(await jobs.get(customer.account_id, answer.job.id), is_replay=False)
+
+
+def lose_answers(monkeypatch: pytest.MonkeyPatch, operation: str, *, is_committed: bool) -> list[str]:
+    """The connection breaks at the next COMMIT of the operation, before or after the server has done it."""
+    lost: list[str] = []
+
+    def cut(point: str) -> None:
+        moment = "after" if is_committed else "before"
+        if point == f"{operation}.{moment}_commit" and not lost:
+            lost.append(point)
+            raise CommitUnknown
+        reach(point)
+
+    monkeypatch.setattr(REACH, cut)
+    return lost
+
+
+both_ends = pytest.mark.parametrize("is_committed", [True, False])
+
+
+@both_ends
+async def test_an_order_whose_commit_was_not_answered_is_accepted_once(
+    engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch, is_committed: bool
+) -> None:
+    customer = await open_account(engine, 14)
+    lost = lose_answers(monkeypatch, "accept", is_committed=is_committed)
+    orders = [order(customer, 5), order(customer, 5, "key"), order(customer, 5), order(customer, 5, "key")]
+
+    assert await accepted(engine, orders) == [True, True, InsufficientBalance, 1]
+
+    assert lost
+    assert await balance_of(engine, customer) == 4
+    assert await sql.fetchval("SELECT count(*) FROM jobs") == 2
+    assert await PostgresTokens(engine).violations() == []
+
+
+@both_ends
+async def test_a_payment_whose_commit_was_not_answered_is_credited_once(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, is_committed: bool
+) -> None:
+    customer = await open_account(engine)
+    event = payment(customer.external_user_id, 7)
+    lost = lose_answers(monkeypatch, "credit", is_committed=is_committed)
+
+    await PostgresTokens(engine).credit(event)
+
+    assert lost
+    assert await balance_of(engine, customer) == 7
+
+
+@both_ends
+async def test_a_key_whose_commit_was_not_answered_is_not_lost_to_its_user(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, is_committed: bool
+) -> None:
+    user, first, second = uuid4(), new_key(), new_key()
+    accounts = PostgresAccounts(engine)
+    lost = lose_answers(monkeypatch, "add_first_key", is_committed=is_committed)
+    assert await accounts.add_first_key(user, stored_form(first))
+    assert lost
+    assert await accounts.find_by_key(digest_of(first)) is not None
+
+    lost = lose_answers(monkeypatch, "replace_key", is_committed=is_committed)
+    assert await accounts.replace_key(user, stored_form(second), digest_of(first))
+    assert lost
+    assert await accounts.find_by_key(digest_of(first)) is None
+    assert await accounts.find_by_key(digest_of(second)) is not None
+
+
+@both_ends
+async def test_a_cancel_whose_commit_was_not_answered_is_a_cancel(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, is_committed: bool
+) -> None:
+    customer = await open_account(engine, 10)
+    job_id = await accept_job(engine, customer)
+    lost = lose_answers(monkeypatch, "request_cancel", is_committed=is_committed)
+
+    job = await jobs_of(engine).request_cancel(customer.account_id, job_id)
+
+    assert lost
+    assert job.status is JobStatus.CANCELED
+    assert await balance_of(engine, customer) == 10
+
+
+async def test_what_stays_unknown_is_said_to_be_unknown(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    customer = await open_account(engine, 10)
+
+    def cut(point: str) -> None:
+        if point == "accept.after_commit":
+            raise CommitUnknown
+
+    monkeypatch.setattr(REACH, cut)
+    with pytest.raises(CommitUnknown):
+        await jobs_of(engine).accept(new_job(customer))
+
+
+async def test_repeats_and_conflicts_within_a_batch_of_payments(engine: AsyncEngine, sql: Connection) -> None:
+    user, other = uuid4(), uuid4()
+    first = payment(user, 5, event_id="1")
+    events = [first, payment(other, 5, event_id="1"), first, payment(user, 6, event_id="1"), payment(user, 2)]
+
+    decisions = await credit_all(engine, events)
+
+    assert [decision if isinstance(decision, bool) else type(decision) for decision in decisions] == [
+        True,
+        PaymentEventConflict,
+        False,
+        PaymentEventConflict,
+        True,
+    ]
+    assert [row[0] for row in await sql.fetch("SELECT balance_tokens FROM accounts")] == [7]
+    assert await PostgresTokens(engine).violations() == []
+
+
+async def test_an_event_that_another_transaction_recorded_first_is_decided_by_it(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    """The other transaction holds the event while this one decides; this one's other events are credited."""
+    ours, theirs = await open_account(engine), await open_account(engine)
+    insert = "INSERT INTO payment_events (source, event_id, account_id, amount) VALUES ('webhook', 'x', $1, 9)"
+    entry = (
+        "INSERT INTO ledger_entries (account_id, kind, amount, payment_source, payment_event_id)"
+        " VALUES ($1, 'CREDIT', 9, 'webhook', 'x')"
+    )
+    events = [
+        payment(ours.external_user_id, 9, event_id="x"),
+        payment(ours.external_user_id, 3, event_id="y"),
+        PaymentEvent("webhook", "x", ours.external_user_id, 9),
+    ]
+    async with sql.transaction():
+        await sql.execute(insert, theirs.account_id)
+        await sql.execute(entry, theirs.account_id)
+        deciding = asyncio.create_task(credit_all(engine, events))
+        await blocked(sql)
+    decisions = await deciding
+
+    assert [type(decisions[0]), decisions[1], type(decisions[2])] == [PaymentEventConflict, True, PaymentEventConflict]
+    assert [await balance_of(engine, customer) for customer in (ours, theirs)] == [3, 9]
+    assert await PostgresTokens(engine).violations() == []
+
+
+async def blocked(sql: Connection) -> None:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    await until(lambda: sql.fetchval(query))
+
+
+async def test_batches_over_the_same_accounts_never_wait_in_a_circle(engine: AsyncEngine) -> None:
+    customers = [await open_account(engine, 10_000) for _ in range(12)]
+
+    async def accept(turn: int) -> None:
+        chosen = customers if turn % 2 else customers[::-1]
+        await accept_all(engine, enqueue, [order(customer, 1) for customer in chosen])
+
+    async def credit(turn: int) -> None:
+        chosen = customers[::-1] if turn % 2 else customers
+        await credit_all(engine, [payment(customer.external_user_id, 1) for customer in chosen])
+
+    work: list[Callable[[int], Awaitable[None]]] = [accept, credit]
+    await asyncio.gather(*(task(turn) for turn in range(8) for task in work))
+
+    assert [await balance_of(engine, customer) for customer in customers] == [10_000] * 12
+    assert await PostgresTokens(engine).violations() == []
+
+
+async def test_a_connection_that_died_in_the_pool_costs_no_request(engine: AsyncEngine, sql: Connection) -> None:
+    customer = await open_account(engine, 100)
+    await asyncio.gather(*(balance_of(engine, customer) for _ in range(5)))
+    killed = await sql.fetch(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'tollgate' AND datname = current_database()"
+    )
+    assert killed
+    await asyncio.sleep(0.2)
+
+    assert await balance_of(engine, customer) == 100
+    await accept_job(engine, customer)
