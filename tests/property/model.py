@@ -60,6 +60,7 @@ WISHES = (
     Wish("[slow:999999]", None),
     Wish("[slow:999999] [ignore-cancel]", None),
     Wish("[partial:1]", {1: 1, 2: 1, 3: 1, 4: 1}),
+    Wish("[partial:2]", {1: 1, 2: 2, 3: 2, 4: 2}),
     Wish("[partial:3]", {1: 1, 2: 2, 3: 3, 4: 3}),
     Wish("[nsfw:2]", {1: 1, 2: 1, 3: 2, 4: 3}),
     Wish("[partial:2] [nsfw:1]", {1: 0, 2: 1, 3: 1, 4: 1}),
