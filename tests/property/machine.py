@@ -303,6 +303,8 @@ class TollgateMachine(RuleBasedStateMachine):
         assert not unfinished, f"jobs that never end: {unfinished}"
         for job in self.all_jobs.values():
             self.cancel(job, None)
+            for step in Step:
+                self.world.run_step(step, job.id)
         # What is left in the queue changes nothing any more, and each item goes away.
         for step, job_id in self.world.queue_items():
             self.world.run_step(step, job_id)
