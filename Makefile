@@ -28,7 +28,7 @@ demo: $(READY) ## Take the running service through its main job and save the fil
 test: $(READY) ## Run the whole test suite on its own PostgreSQL
 	@$(BIN)/python -m pytest -q $(ARGS)
 
-torture: $(READY) ## What is too long for make test, about an hour; ARGS="kills --scale 0.1 --seed 7" for a part of it
+torture: $(READY) ## What is too long for make test, one to two hours; ARGS="kills --scale 0.1 --seed 7" for a part of it
 	@$(BIN)/python -m torture $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contracts, container files

@@ -13,7 +13,7 @@ from rich.console import Console
 from torture.debits import AFFORDABLE, REQUESTS_EACH, exactly_what_is_affordable
 from torture.picture import draw
 from torture.report import Check, Outcome, Plan, show, write
-from torture.suites import Suite, reaches, scenario_of
+from torture.suites import SUITES, Suite, reaches, scenario_of
 from torture.timeline import Mark, Sample, Timeline
 from torture.topups import DELIVERIES_EACH, balances_are_right, credited_once, deliveries_of, events_of
 
@@ -98,6 +98,19 @@ def test_too_few_cases_are_noticed() -> None:
     assert reaches(figures, "cases", 8).holds
     assert reaches(figures, "cases", 9).violations
     assert reaches({}, "cases", 9).violations
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_names_tests_that_exist_and_numbers_that_they_read(name: str, project_dir: Path) -> None:
+    suite = SUITES[name]
+    paths = [project_dir / (test.replace(".", "/") if suite.is_program else test) for test in suite.tests]
+    assert all(path.exists() for path in paths)
+
+    files = [file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])]
+    source = "".join(file.read_text() for file in files)
+
+    assert all(f'"{variable}"' in source for variable in [*suite.numbers, *suite.settings])
+    assert all(f'"{figure}"' in source for figure in suite.at_least)
 
 
 @pytest.mark.timeout(120)
