@@ -8,7 +8,7 @@ from starlette.types import Lifespan
 
 from app.presentation import documentation
 from app.presentation.errors import EXCEPTION_HANDLERS
-from app.presentation.middleware import HeaderSizeLimit, RequestContext
+from app.presentation.middleware import RequestContext
 from app.presentation.routers import accounts, generations, provider_events, system, topup
 from app.presentation.schemas.accounts import IssueKeyRequest
 from app.presentation.schemas.generations import (
@@ -48,7 +48,7 @@ def create_api(
         description=documentation.DESCRIPTION,
         openapi_tags=documentation.TAGS,
         lifespan=lifespan,
-        middleware=[Middleware(RequestContext), Middleware(HeaderSizeLimit)],
+        middleware=[Middleware(RequestContext)],
         exception_handlers=EXCEPTION_HANDLERS,
         # A redirect would answer a path that does not exist, with a URL made of the caller's Host header.
         redirect_slashes=False,
@@ -56,10 +56,18 @@ def create_api(
     )
     context: ValidationContext = {"allow_private_media_urls": allow_private_media_urls}
     api.state.validation_context = context
-    for router in (accounts.router, topup.router, generations.router, provider_events.router, system.router):
-        # include_router would match every request twice more, a quarter of the time that a request takes.
-        # What it would add (prefixes, dependencies) these routers bring along themselves.
-        api.router.routes.extend(router.routes)
+    # include_router would match every request twice more, a quarter of the time that a request takes.
+    # What it would add (prefixes, dependencies) these routers bring along themselves.
+    # Routes are tried one after the other: the busiest come first, the documentation's own last.
+    routers = (
+        generations.router,
+        accounts.router,
+        topup.router,
+        provider_events.router,
+        system.router,
+        accounts.key_router,
+    )
+    api.router.routes[:0] = [route for router in routers for route in router.routes]
     _complete_document(api)
     return api
 

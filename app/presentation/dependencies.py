@@ -2,10 +2,12 @@
 their work, so a route has two at most, and the rest are plain functions of the request.
 """
 
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Header, Path, Request, Security
+from fastapi import Header, Path, Request, Response, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from fastapi.security.base import SecurityBase
 
@@ -66,15 +68,28 @@ def use_cases_of(request: Request) -> UseCases:
     return use_cases
 
 
-class _AccountOfKey(SecurityBase):
-    """A security scheme for the document, and the account itself for the route."""
+class KeyedRoute(APIRoute):
+    """A route for users: the key is looked up before anything else of the request is judged."""
 
-    def __init__(self) -> None:
-        self.model = _api_key_header.model
-        self.scheme_name = _api_key_header.scheme_name
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        security: dict[str, Any] = {"security": [{_api_key_header.scheme_name: []}]}
+        options["openapi_extra"] = security | (options.get("openapi_extra") or {})
+        super().__init__(path, endpoint, **options)
 
-    async def __call__(self, request: Request) -> Account:
-        return await use_cases_of(request).authenticate(request.headers.get("X-API-Key"))
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def authenticate_and_handle(request: Request) -> Response:
+            request.state.account = await use_cases_of(request).authenticate(request.headers.get("X-API-Key"))
+            return await handle(request)
+
+        return authenticate_and_handle
+
+
+def account_of(request: Request) -> Account:
+    """Whose key the request to a KeyedRoute carries."""
+    account: Account = request.state.account
+    return account
 
 
 class _PaymentProvider(SecurityBase):
@@ -86,7 +101,6 @@ class _PaymentProvider(SecurityBase):
         use_cases_of(request).authenticate_payment_provider(request.headers.get("X-Webhook-Secret"))
 
 
-CurrentAccount = Annotated[Account, Security(_AccountOfKey())]
 authenticate_payment_provider = Security(_PaymentProvider())
 
 

@@ -131,8 +131,17 @@ def complete(document: dict[str, Any], routes: Iterable[BaseRoute], request_mode
     for route in routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
             _restore_examples(document["paths"][route.path_format], route)
+    # Routes stand in the order in which requests are matched, which is not the one to read them in.
+    document["paths"] = dict(sorted(document["paths"].items(), key=_reading_order))
     components["schemas"] = dict(sorted(schemas.items()))
     components["headers"] = {"X-Request-Id": _REQUEST_ID_HEADER}
+
+
+def _reading_order(path: tuple[str, Mapping[str, Any]]) -> tuple[int, bool, str]:
+    """As the tags come; what is done to one job after what leads to it."""
+    name, operations = path
+    (tag,) = next(iter(operations.values()))["tags"]
+    return [known["name"] for known in TAGS].index(tag), "{" in name, name
 
 
 def _status(error: Errors) -> int:

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import structlog
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.presentation.errors import PROBLEM_MEDIA_TYPE, RequestHeadersTooLarge, problem
@@ -13,6 +14,7 @@ from app.presentation.errors import PROBLEM_MEDIA_TYPE, RequestHeadersTooLarge, 
 log = structlog.get_logger(__name__)
 
 HEADERS_BYTES_MAX = 32 * 1024
+_SEPARATORS_BYTES = len(": \r\n")
 # What nginx writes where the client went away before there was an answer; it never goes over the wire.
 STATUS_CLIENT_GONE = 499
 
@@ -53,45 +55,41 @@ class RequestContext:
                 _mark(message, scope)
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
+        names = structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            # httptools reads headers of any size; this bounds what the rest of the service has to look at.
+            if _size_bytes(scope["headers"]) > HEADERS_BYTES_MAX:
+                await _refuse_headers(scope)(scope, receive, send_marked)
+            else:
                 await self.app(scope, receive, send_marked)
-            except ClientDisconnect:
-                status = status or STATUS_CLIENT_GONE
-            except Exception:
-                log.exception("request_failed", method=scope["method"], route=_route(scope))
-                # An answer that has begun cannot be taken back: the server closes the connection.
-                if status is None:
-                    answer = problem(scope, 500, "internal_error", "Something went wrong on our side.")
-                    await answer(scope, receive, send_marked)
-            log.info(
-                "request_served",
-                method=scope["method"],
-                route=_route(scope),
-                status=status,
-                duration_ms=round((perf_counter() - started) * 1000, 1),
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderSizeLimit:
-    """httptools reads headers of any size; this bounds what the rest of the service has to look at."""
-
-    app: ASGIApp
-    size_bytes_max: int = HEADERS_BYTES_MAX
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _size_bytes(scope["headers"]) > self.size_bytes_max:
-            error = RequestHeadersTooLarge
-            detail = f"The headers must have at most {self.size_bytes_max} bytes."
-            await problem(scope, error.status, error.code, detail)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+        except ClientDisconnect:
+            status = status or STATUS_CLIENT_GONE
+        except Exception:
+            log.exception("request_failed", method=scope["method"], route=_route(scope))
+            # An answer that has begun cannot be taken back: the server closes the connection.
+            if status is None:
+                answer = problem(scope, 500, "internal_error", "Something went wrong on our side.")
+                await answer(scope, receive, send_marked)
+        log.info(
+            "request_served",
+            method=scope["method"],
+            route=_route(scope),
+            status=status,
+            duration_ms=round((perf_counter() - started) * 1000, 1),
+        )
+        structlog.contextvars.reset_contextvars(**names)
 
 
 def _size_bytes(headers: Headers) -> int:
-    separators = len(": \r\n")
-    return sum(len(name) + len(value) + separators for name, value in headers)
+    size_bytes = 0
+    for name, value in headers:
+        size_bytes += len(name) + len(value) + _SEPARATORS_BYTES
+    return size_bytes
+
+
+def _refuse_headers(scope: Scope) -> Response:
+    error = RequestHeadersTooLarge
+    return problem(scope, error.status, error.code, f"The headers must have at most {HEADERS_BYTES_MAX} bytes.")
 
 
 def _request_id(headers: Headers) -> str:

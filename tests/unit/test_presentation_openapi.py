@@ -95,7 +95,7 @@ def test_documents_where_an_accepted_job_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "router", [accounts.router, topup.router, generations.router], ids=["accounts", "topup", "generations"]
+    "router", [accounts.key_router, topup.router, generations.router], ids=["accounts", "topup", "generations"]
 )
 def test_gives_examples_of_bodies_that_the_service_takes(router: Any) -> None:
     bodies = {
@@ -114,7 +114,7 @@ def test_gives_examples_of_bodies_that_the_service_takes(router: Any) -> None:
 
 
 def test_gives_examples_of_answers_that_the_service_gives() -> None:
-    for router in (accounts.router, topup.router, generations.router, system.router):
+    for router in (accounts.key_router, accounts.router, topup.router, generations.router, system.router):
         for route in router.routes:
             operation = OPERATIONS[route.operation_id]  # type: ignore[attr-defined]
             content = operation["responses"][str(route.status_code or 200)]["content"]["application/json"]  # type: ignore[attr-defined]

@@ -1,18 +1,20 @@
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.domain.errors import CommitUnknown, InvalidApiKey, KeyAlreadyIssued, ProofRequired
-from app.presentation.dependencies import ApiKey, AuthSecret, CurrentAccount, use_cases_of
+from app.presentation.dependencies import ApiKey, AuthSecret, KeyedRoute, account_of, use_cases_of
 from app.presentation.documentation import BODY_ERRORS, DATABASE_ERRORS, answer, problems, request_body
 from app.presentation.errors import InvalidRequest
 from app.presentation.field_errors import field_error
+from app.presentation.json_answers import json_answer
 from app.presentation.json_bodies import JsonBody
 from app.presentation.schemas.accounts import Balance, IssuedKey, IssueKeyRequest, LedgerEntryView, LedgerPage
 from app.presentation.schemas.fields import PageSize
 
-router = APIRouter(tags=["Accounts"])
+key_router = APIRouter(tags=["Accounts"])
+router = APIRouter(tags=["Accounts"], route_class=KeyedRoute)
 
 _CURSOR = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _CREDIT = {
@@ -34,7 +36,7 @@ _DEBIT = {
 _USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
 
 
-@router.post(
+@key_router.post(
     "/auth",
     operation_id="issue_key",
     summary="Get an API key",
@@ -74,21 +76,24 @@ async def issue_key(
     "/balance",
     operation_id="get_balance",
     summary="Look at the balance",
+    response_model=Balance,
     response_description="The balance",
     responses={
         200: answer({"external_user_id": _USER_ID, "balance_tokens": 120}),
         **problems(InvalidApiKey, *DATABASE_ERRORS),
     },
 )
-async def get_balance(account: CurrentAccount) -> Balance:
+async def get_balance(request: Request) -> Response:
     """The tokens that are left. The cost of unfinished jobs is already taken off."""
-    return Balance(external_user_id=account.external_user_id, balance_tokens=account.balance_tokens)
+    account = account_of(request)
+    return json_answer(Balance(external_user_id=account.external_user_id, balance_tokens=account.balance_tokens))
 
 
 @router.get(
     "/ledger",
     operation_id="list_ledger_entries",
     summary="List what moved the balance",
+    response_model=LedgerPage,
     response_description="The newest entries first",
     responses={
         200: answer({"items": [_DEBIT, _CREDIT], "next_cursor": None}),
@@ -97,7 +102,6 @@ async def get_balance(account: CurrentAccount) -> Balance:
 )
 async def list_ledger_entries(
     request: Request,
-    account: CurrentAccount,
     limit: Annotated[PageSize, Query(description="How many entries.")] = 20,
     cursor: Annotated[
         str | None,
@@ -106,14 +110,15 @@ async def list_ledger_entries(
             json_schema_extra={"pattern": f"^{_CURSOR.pattern}$"},
         ),
     ] = None,
-) -> LedgerPage:
+) -> Response:
     """Every credit, debit and refund of your account, with the balance after it. Entries never change."""
     entries = await use_cases_of(request).list_ledger_entries(
-        account.external_user_id, limit=limit + 1, before_seq=None if cursor is None else _seq_of(cursor)
+        account_of(request).external_user_id, limit=limit + 1, before_seq=None if cursor is None else _seq_of(cursor)
     )
     page = entries[:limit]
     next_cursor = str(page[-1].seq) if len(entries) > limit else None
-    return LedgerPage(items=[LedgerEntryView.of(entry) for entry in page], next_cursor=next_cursor)
+    items = [LedgerEntryView.of(entry) for entry in page]
+    return json_answer(LedgerPage(items=items, next_cursor=next_cursor))
 
 
 def _seq_of(cursor: str) -> int:

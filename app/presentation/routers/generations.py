@@ -15,15 +15,17 @@ from app.domain.errors import (
     JobNotFound,
 )
 from app.presentation.dependencies import (
-    CurrentAccount,
     IdempotencyKeyHeader,
     JobId,
+    KeyedRoute,
+    account_of,
     job_id_of,
     refuse_repeated,
     use_cases_of,
 )
 from app.presentation.documentation import BODY_ERRORS, DATABASE_ERRORS, answer, problems, request_body
 from app.presentation.errors import InvalidRequest
+from app.presentation.json_answers import json_answer
 from app.presentation.json_bodies import LARGE_BODY_BYTES_MAX, JsonBody
 from app.presentation.schemas.fields import PageOffset, PageSize
 from app.presentation.schemas.generations import (
@@ -37,7 +39,7 @@ from app.presentation.schemas.generations import (
     TextToVideoRequest,
 )
 
-router = APIRouter(prefix="/generations", tags=["Generations"])
+router = APIRouter(prefix="/generations", tags=["Generations"], route_class=KeyedRoute)
 
 _JOB_ID = "019d2f6a-7c40-7d1e-8a55-3f0c9b2e4d61"
 _ACCEPTED = {"job_id": _JOB_ID, "status": "QUEUED", "cost_tokens": 5, "created_at": "2026-11-23T10:15:30.123456Z"}
@@ -161,22 +163,34 @@ _STARTS = (
 )
 
 
-def _handler(kind: GenerationKind, model: type[GenerationRequest]) -> Callable[..., Awaitable[AcceptedJob]]:
+@router.get(
+    "/{job_id}",
+    operation_id="get_generation",
+    summary="Look at a job",
+    response_model=JobView,
+    response_description="The job",
+    responses={200: answer(_COMPLETED), **problems(InvalidApiKey, JobNotFound, *DATABASE_ERRORS)},
+)
+async def get_generation(request: Request, job_id: JobId) -> Response:
+    """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
+    job = await use_cases_of(request).get_generation(account_of(request).id, job_id_of(job_id))
+    return json_answer(JobView.of(job))
+
+
+def _handler(kind: GenerationKind, model: type[GenerationRequest]) -> Callable[..., Awaitable[Response]]:
     async def start(
         request: Request,
-        response: Response,
-        account: CurrentAccount,
         body: Annotated[GenerationRequest, Depends(JsonBody(model, LARGE_BODY_BYTES_MAX))],
         idempotency_key: IdempotencyKeyHeader = None,
-    ) -> AcceptedJob:
+    ) -> Response:
         refuse_repeated(request, "Idempotency-Key")
         accepted = await use_cases_of(request).start_generation(
-            account.id, kind, body.parameters(), idempotency_key=idempotency_key
+            account_of(request).id, kind, body.parameters(), idempotency_key=idempotency_key
         )
-        response.headers["Location"] = f"/generations/{accepted.job.id}"
+        headers = {"Location": f"/generations/{accepted.job.id}"}
         if accepted.is_replay:
-            response.headers["Idempotent-Replayed"] = "true"
-        return AcceptedJob.of(accepted.job)
+            headers["Idempotent-Replayed"] = "true"
+        return json_answer(AcceptedJob.of(accepted.job), status=202, headers=headers)
 
     return start
 
@@ -191,6 +205,7 @@ for _start in _STARTS:
         summary=_start.summary,
         description=_start.description,
         status_code=202,
+        response_model=AcceptedJob,
         response_description="The job is paid and queued",
         responses={
             202: answer(_ACCEPTED, headers=_HEADERS),
@@ -212,6 +227,7 @@ for _start in _STARTS:
     "",
     operation_id="list_generations",
     summary="List your jobs",
+    response_model=JobPage,
     response_description="The newest jobs first",
     responses={
         200: answer({"items": [_COMPLETED], "limit": 20, "offset": 0}),
@@ -220,42 +236,31 @@ for _start in _STARTS:
 )
 async def list_generations(
     request: Request,
-    account: CurrentAccount,
     limit: Annotated[PageSize, Query(description="How many jobs.")] = 20,
     offset: Annotated[PageOffset, Query(description="How many newer jobs to leave out.")] = 0,
-) -> JobPage:
+) -> Response:
     """All your jobs, finished or not, one page at a time."""
-    jobs = await use_cases_of(request).list_generations(account.id, limit=limit, offset=offset)
-    return JobPage(items=[JobView.of(job) for job in jobs], limit=limit, offset=offset)
-
-
-@router.get(
-    "/{job_id}",
-    operation_id="get_generation",
-    summary="Look at a job",
-    response_description="The job",
-    responses={200: answer(_COMPLETED), **problems(InvalidApiKey, JobNotFound, *DATABASE_ERRORS)},
-)
-async def get_generation(request: Request, account: CurrentAccount, job_id: JobId) -> JobView:
-    """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
-    return JobView.of(await use_cases_of(request).get_generation(account.id, job_id_of(job_id)))
+    jobs = await use_cases_of(request).list_generations(account_of(request).id, limit=limit, offset=offset)
+    return json_answer(JobPage(items=[JobView.of(job) for job in jobs], limit=limit, offset=offset))
 
 
 @router.post(
     "/{job_id}/cancel",
     operation_id="cancel_generation",
     summary="Stop a job",
+    response_model=JobView,
     response_description="The job, `CANCELED` or `CANCELING`",
     responses={
         200: answer(_CANCELED),
         **problems(InvalidApiKey, JobNotFound, JobFinished, *DATABASE_ERRORS, CommitUnknown),
     },
 )
-async def cancel_generation(request: Request, account: CurrentAccount, job_id: JobId) -> JobView:
+async def cancel_generation(request: Request, job_id: JobId) -> Response:
     """A job that was not sent to fal yet is canceled and refunded at once.
 
     Otherwise fal is asked to stop, and the answer waits up to three seconds for its confirmation. Where that
     takes longer the job is `CANCELING`, and ends `CANCELED` and refunded, or `COMPLETED` and charged
     if fal finished it anyway.
     """
-    return JobView.of(await use_cases_of(request).cancel_generation(account.id, job_id_of(job_id)))
+    job = await use_cases_of(request).cancel_generation(account_of(request).id, job_id_of(job_id))
+    return json_answer(JobView.of(job))
