@@ -2,17 +2,15 @@
 
 import asyncio
 import json
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, NoReturn
 from uuid import UUID, uuid4
 
 import structlog
 import typer
-import uvicorn
 import uvloop
 from pydantic import SecretStr
 from rich.console import Console
@@ -34,6 +32,7 @@ from app.infrastructure.settings import (
     load_settings,
 )
 from app.main import create_app
+from app.serving import BACKLOG, handle_stop_signals, serve_until_stopped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Metered AI image and video generation.")
 keys = typer.Typer(no_args_is_help=True, help="Issue, rotate and revoke API keys.")
@@ -46,8 +45,6 @@ app.add_typer(ledger, name="ledger")
 log = structlog.get_logger(__name__)
 
 DEMO_TOKENS = 1_000
-GRACEFUL_STOP_SECONDS = 20
-BACKLOG = 2048
 
 User = Annotated[UUID, typer.Argument(help="The user's id in your own system (external_user_id).")]
 JobId = Annotated[UUID, typer.Argument(help="The job's id.")]
@@ -81,9 +78,7 @@ def _run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False)
 async def _interruptible(work: Awaitable[None]) -> None:
     """Ctrl-C and SIGTERM cancel the work, at whatever point it is, so that what it started is stopped again."""
     task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+    handle_stop_signals(task.cancel, task.cancel)
     await task
 
 
@@ -167,27 +162,8 @@ async def _serve(settings: Settings, listener: socket.socket, *, is_simulated: b
             _print_welcome(url, await _demo_key(runtime), settings, is_simulated=is_simulated)
         log.info("service_ready", url=url)
 
-    config = uvicorn.Config(
-        create_app(settings, on_ready=announce),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACEFUL_STOP_SECONDS,
-        timeout_keep_alive=30,
-        backlog=BACKLOG,
-    )
-    server = uvicorn.Server(config)
-    # uvicorn handles the signals while it serves and raises them again afterwards, when they have had their effect.
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _already_stopping)
-    await server.serve(sockets=[listener])
-    if not server.started:
+    if not await serve_until_stopped(settings, listener, announce):
         _fail("the service could not start; the log above says why")
-
-
-def _already_stopping() -> None:
-    pass
 
 
 async def _demo_key(runtime: Runtime) -> str:
@@ -235,10 +211,11 @@ def worker() -> None:
         if settings.fal_key is None:
             _fail("set FAL_KEY (and FAL_QUEUE_URL for a simulator): a worker talks to fal")
         async with _with_database(settings) as complete, build(complete) as runtime:
-            runtime.runner.start()
-            with suppress(asyncio.CancelledError):
-                await runtime.runner.wait()
-            await runtime.runner.stop()
+            runner = runtime.runner
+            runner.start()
+            handle_stop_signals(runner.begin_stop, lambda: runner.begin_stop(at_once=True))
+            await runner.wait()
+            await runner.stop()
 
     _run(work)
 

@@ -19,6 +19,10 @@ FAL_QUEUE_URL = "https://queue.fal.run"
 FAL_WEBHOOKS_PATH = "/webhooks/fal"
 FAL_REST_URL = "https://rest.fal.ai"
 FAL_API_URL = "https://api.fal.ai/v1"
+# A proxy that looks at /readyz every second has then looked twice.
+DRAIN_SECONDS_IN_PRODUCTION = 3.0
+# Beyond it, the drain and the requests after it would not fit into the 30 s of a stop.
+DRAIN_SECONDS_MAX = 10
 # For a laptop only; production refuses it.
 DEVELOPMENT_WEBHOOK_SECRET = "development-webhook-secret"  # noqa: S105
 
@@ -76,6 +80,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".data")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     runner: RunnerHome = RunnerHome.EMBEDDED
+    drain_seconds: Annotated[float, Field(ge=0, le=DRAIN_SECONDS_MAX)] | None = None
 
     database_url: SecretStr | None = None
 
@@ -203,6 +208,12 @@ class Settings(BaseSettings):
     @property
     def webhook_secret(self) -> str:
         return _reveal(self.payment_webhook_secret) or DEVELOPMENT_WEBHOOK_SECRET
+
+    @property
+    def seconds_to_drain(self) -> float:
+        if self.drain_seconds is None:
+            return DRAIN_SECONDS_IN_PRODUCTION if self.is_production else 0
+        return self.drain_seconds
 
     @property
     def is_event_id_required(self) -> bool:

@@ -38,7 +38,8 @@ def create_api(
 ) -> FastAPI:
     """The web application around the use cases.
 
-    The lifespan sets `state.use_cases`, once what they need has started.
+    The lifespan sets `state.use_cases`, once what they need has started. Whoever stops the process sets
+    `state.is_stopping` first: it is no longer ready, and asks its callers to connect anew.
     `allow_private_media_urls` lets `*_url` fields name http on loopback, where the simulator keeps its media.
     """
     api = FastAPIOffline(
@@ -56,6 +57,7 @@ def create_api(
     )
     context: ValidationContext = {"allow_private_media_urls": allow_private_media_urls}
     api.state.validation_context = context
+    api.state.is_stopping = False
     # include_router would match every request twice more, a quarter of the time that a request takes.
     # What it would add (prefixes, dependencies) these routers bring along themselves.
     # Routes are tried one after the other: the busiest come first, the documentation's own last.

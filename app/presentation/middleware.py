@@ -106,6 +106,9 @@ def _mark(message: Message, scope: Scope) -> None:
         headers.append((b"cache-control", b"no-store"))
     if scope["path"] in _DOCUMENTATION_PATHS:
         headers.append((b"content-security-policy", _DOCUMENTATION_POLICY))
+    if scope["app"].state.is_stopping:
+        # A connection that a caller keeps for the next request would be cut under that request.
+        headers.append((b"connection", b"close"))
     headers.append((b"x-request-id", scope["state"]["request_id"].encode()))
     headers.append((b"x-content-type-options", b"nosniff"))
 

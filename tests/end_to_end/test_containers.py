@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from app.cli import app as command_line
+from app.serving import STOP_SECONDS_MAX
 from tests.builders import connect
 from tests.service_process import PROJECT_DIR, free_port
 
@@ -279,5 +280,4 @@ def test_a_service_of_the_compose_file_runs_as_production_with_no_more_rights_th
     assert service["environment"]["DATABASE_URL"].startswith("postgresql://")
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
-    # A step that runs has 25 seconds to finish, and the API 20 more for its requests.
-    assert int(service["stop_grace_period"].removesuffix("s")) > 30
+    assert int(service["stop_grace_period"].removesuffix("s")) > STOP_SECONDS_MAX

@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 from pgqueuer.errors import FailingListenerError
 from pgqueuer.qm import QueueManager
+from pgqueuer.queries import Queries
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
@@ -607,6 +608,91 @@ async def test_stopping_begins_no_submit_that_still_waits_for_its_turn(
         await stop
 
     assert len(calls.seen[Step.SUBMIT]) == 2
+
+
+async def given_back(sql: Connection) -> int:
+    """How many items anybody may pick now."""
+    count: int = await sql.fetchval(
+        "SELECT count(*) FROM pgqueuer"
+        " WHERE status = 'queued' AND queue_manager_id IS NULL AND execute_after <= clock_timestamp()"
+    )
+    return count
+
+
+async def test_stopping_gives_back_what_was_picked_and_has_not_begun(
+    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dequeue, picked = Queries.dequeue, list[int]()
+
+    async def dequeue_and_stop(self: Queries, *args: Any, **kwargs: Any) -> list[Any]:
+        items = await dequeue(self, *args, **kwargs)
+        if items:
+            picked.append(len(items))
+            runner.begin_stop()
+        return items
+
+    monkeypatch.setattr(Queries, "dequeue", dequeue_and_stop)
+    calls = Calls()
+    customer = await open_account(engine, 100)
+    for _ in range(5):
+        await accept_job(engine, customer)
+
+    async with running(database, calls) as runner:
+        async with asyncio.timeout(5):
+            await runner.wait()
+        await runner.stop()
+
+    assert picked == [5]
+    assert not calls.seen
+    assert await given_back(sql) == 5
+
+
+async def test_stopping_at_once_cuts_off_what_runs_and_gives_it_back(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    calls = Calls()
+    customer = await open_account(engine, 100)
+    job_ids = [await accept_job(engine, customer) for _ in range(3)]
+
+    async def never_end(_: UUID) -> None:
+        await asyncio.Event().wait()
+
+    async with running(database, calls, submit=never_end) as runner:
+        await calls.wait_for(Step.SUBMIT, *job_ids)
+        runner.begin_stop()
+        await asyncio.sleep(0.1)
+        was_waiting = bool(runner._running)
+        runner.begin_stop(at_once=True)
+        async with asyncio.timeout(5):
+            await runner.stop()
+
+    assert was_waiting
+    assert await given_back(sql) == 3
+
+
+async def test_stopping_ends_also_where_the_queue_takes_nothing_back(
+    engine: AsyncEngine, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "GIVE_BACK_SECONDS_MAX", 0.3)
+    calls, is_asked = Calls(), asyncio.Event()
+    job_id = await accept_job(engine, await open_account(engine, 100))
+
+    async def hang(*_: object) -> None:
+        is_asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Queries, "retry_job", hang)
+
+    async def never_end(_: UUID) -> None:
+        await asyncio.Event().wait()
+
+    async with running(database, calls, submit=never_end) as runner:
+        await calls.wait_for(Step.SUBMIT, job_id)
+        runner.begin_stop(at_once=True)
+        async with asyncio.timeout(5):
+            await runner.stop()
+
+    assert is_asked.is_set()
 
 
 async def test_a_new_job_is_submitted_while_more_looks_wait_than_steps_may_run(

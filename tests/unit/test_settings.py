@@ -102,6 +102,28 @@ def test_production_starts_with_everything_in_place(monkeypatch: pytest.MonkeyPa
 
     assert loaded.is_production
     assert loaded.is_event_id_required
+    assert loaded.seconds_to_drain == 3
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("", 0), ("0", 0), ("7.5", 7.5)])
+def test_development_drains_only_where_asked(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) -> None:
+    set_all(monkeypatch, {"DRAIN_SECONDS": value})
+
+    assert load_settings().seconds_to_drain == seconds
+
+
+def test_production_may_drain_for_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, {**PRODUCTION, "DRAIN_SECONDS": "0"})
+
+    assert load_settings().seconds_to_drain == 0
+
+
+@pytest.mark.parametrize("value", ["-1", "10.1", "nan", "long"])
+def test_refuses_a_drain_that_does_not_fit_into_a_stop(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    set_all(monkeypatch, {"DRAIN_SECONDS": value})
+
+    with pytest.raises(SettingsError, match="DRAIN_SECONDS"):
+        load_settings()
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,14 @@ BATCH_SIZE_MAX = 32
 # of 5 MiB at the most, and their copies on the way.
 CONCURRENT_STEPS_MAX = {Step.SUBMIT: 16, Step.FOLLOW: 112}
 POOL_SIZE = 6
-POOL_CLOSE_SECONDS_MAX = 5
+POOL_CLOSE_SECONDS_MAX = 2
 RESTART_SECONDS_MIN = 0.5
 RESTART_SECONDS_MAX = 5.0
 HOUSEKEEPING_SECONDS = 60
 # Longer than a step takes while the database answers: a POST to fal ends within 20 s.
-STOP_SECONDS_MAX = 25
+STOP_SECONDS_MAX = 22
+# For the items of steps that were cut off to go back to the queue.
+GIVE_BACK_SECONDS_MAX = 3
 QUEUE_LOG_MINUTES = 10
 
 
@@ -62,21 +64,33 @@ class Runner:
         assert self._task is not None
         await asyncio.wait({self._task})
 
-    async def stop(self) -> None:
-        """Take nothing new, let the steps that run finish. Whatever is cut off is picked up by the next process."""
+    def begin_stop(self, *, at_once: bool = False) -> None:
+        """Take nothing new, and cut off what still runs after STOP_SECONDS_MAX, or at once."""
         self._stopping.set()
         for manager in self._managers:
             manager.shutdown.set()
-        if self._task is None:
-            return
-        _, unfinished = await asyncio.wait({self._task, *self._running}, timeout=STOP_SECONDS_MAX)
-        if unfinished:
-            log.warning("runner_stop_cut_short", seconds=STOP_SECONDS_MAX, steps=len(self._running))
-            # Also steps that began meanwhile, from a batch that was fetched before.
-            unfinished |= self._running
-            for task in unfinished:
-                task.cancel()
-            await asyncio.wait(unfinished)
+        loop = asyncio.get_running_loop()
+        seconds = 0 if at_once else STOP_SECONDS_MAX
+        loop.call_later(seconds, self._cut_off)
+        loop.call_later(seconds + GIVE_BACK_SECONDS_MAX, self._abandon)
+
+    async def stop(self) -> None:
+        """Begin to stop, unless that has begun, and let the steps that run finish."""
+        if not self._stopping.is_set():
+            self.begin_stop()
+        if self._task is not None:
+            await asyncio.wait({self._task, *self._running})
+
+    def _cut_off(self) -> None:
+        if self._running:
+            log.warning("runner_stop_cut_short", steps=len(self._running))
+        for task in self._running:
+            task.cancel()
+
+    def _abandon(self) -> None:
+        """The queue does not take back what was cut off."""
+        if self._task is not None:
+            self._task.cancel()
 
     async def check(self) -> Check:
         if self._managers:
@@ -141,6 +155,9 @@ class Runner:
         async def handle(item: QueueItem) -> None:
             assert item.payload is not None
             job_id = UUID(bytes=item.payload)
+            if self._stopping.is_set():
+                # It was picked just before: the next process need not wait until its heartbeat is missed.
+                raise RetryRequested(timedelta(0))
             try:
                 await self._uncancelled(handler, job_id)
             except RetryLater as decision:
@@ -164,7 +181,13 @@ class Runner:
         task = asyncio.create_task(run())
         self._running.add(task)
         task.add_done_callback(self._forget)
-        await asyncio.shield(task)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                # Cut off by the stop. An item that ends as cancelled would be deleted.
+                raise RetryLater(0) from None
+            raise
 
     def _forget(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)

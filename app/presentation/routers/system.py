@@ -34,6 +34,9 @@ async def get_health() -> Alive:
 )
 async def get_readiness(request: Request, response: Response) -> Readiness:
     """One entry per check, such as the database, its migrations, and the runner of the jobs."""
+    if request.app.state.is_stopping:
+        response.status_code = 503
+        return Readiness(status="unavailable", checks=[CheckView(name="process", ok=False, detail="stopping")])
     checks = [
         CheckView(name=check.name, ok=check.ok, detail=check.detail)
         for check in await use_cases_of(request).health.run()

@@ -1,0 +1,121 @@
+"""HTTP until a signal, and what the signals do."""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+
+from app.bootstrap import Runtime
+from app.infrastructure.background.runner import Runner
+from app.infrastructure.settings import Settings
+from app.main import create_app
+
+log = structlog.get_logger(__name__)
+
+BACKLOG = 2048
+STOP_SECONDS_MAX = 30
+STOP_NOW_SECONDS_MAX = 5
+# For the requests that still run when the drain is over.
+REQUEST_SECONDS_MAX = 10
+# `make` passes on a SIGTERM that its whole process group has got, and so do some supervisors.
+SAME_SIGNAL_SECONDS = 1
+
+
+def handle_stop_signals(stop: Callable[[], object], stop_now: Callable[[], object]) -> None:
+    """SIGTERM and Ctrl-C: `stop` at the first, `stop_now` from the second on. Replaces what handled them before.
+
+    Whatever then hangs, the process is gone after STOP_SECONDS_MAX, and after STOP_NOW_SECONDS_MAX.
+    """
+    loop = asyncio.get_running_loop()
+    stopping_since: float | None = None
+
+    def handle() -> None:
+        nonlocal stopping_since
+        if stopping_since is None:
+            stopping_since = loop.time()
+            _exit_after(STOP_SECONDS_MAX)
+            stop()
+        elif loop.time() - stopping_since > SAME_SIGNAL_SECONDS:
+            _exit_after(STOP_NOW_SECONDS_MAX)
+            stop_now()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, handle)
+
+
+def _exit_after(seconds: float) -> None:
+    """From a thread of its own: it must work also where the event loop hangs."""
+
+    def end() -> None:
+        log.error("stop_overdue", seconds=seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The signals are ours: uvicorn would stop accepting at the first one."""
+        yield
+
+
+async def serve_until_stopped(
+    settings: Settings, listener: socket.socket, on_ready: Callable[[Runtime], Awaitable[None]]
+) -> bool:
+    """False: it could not start.
+
+    At the signal the runner stops and /readyz says so. Requests are served on until proxies have seen that.
+    """
+    runner: Runner | None = None
+
+    async def remember_runner(runtime: Runtime) -> None:
+        nonlocal runner
+        runner = runtime.runner
+        if api.state.is_stopping:
+            runner.begin_stop()
+        await on_ready(runtime)
+
+    api = create_app(settings, on_ready=remember_runner)
+    server = _Server(
+        uvicorn.Config(
+            api,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=REQUEST_SECONDS_MAX,
+            timeout_keep_alive=30,
+            backlog=BACKLOG,
+        )
+    )
+
+    def stop() -> None:
+        log.info("stop_begun", drain_seconds=settings.seconds_to_drain)
+        api.state.is_stopping = True
+        if runner is not None:
+            runner.begin_stop()
+        asyncio.get_running_loop().call_later(settings.seconds_to_drain, close)
+
+    def close() -> None:
+        server.should_exit = True
+
+    def stop_now() -> None:
+        log.warning("stop_forced")
+        server.should_exit = server.force_exit = True
+        if runner is not None:
+            runner.begin_stop(at_once=True)
+
+    handle_stop_signals(stop, stop_now)
+    await server.serve(sockets=[listener])
+    if server.force_exit:
+        # uvicorn then leaves out what closes our connections.
+        await server.lifespan.shutdown()
+    return server.started
