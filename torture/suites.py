@@ -162,4 +162,10 @@ SUITES: Mapping[str, Suite] = {
         at_least={"kills": 2_000},
         takes_hours=True,
     ),
+    "rolling-restarts": Suite(
+        ["tests/end_to_end/test_rolling_restart.py"],
+        {"ROLLING_RESTARTS": 20},
+        seconds_max=900,
+        at_least={"rolling_restarts": 20},
+    ),
 }
