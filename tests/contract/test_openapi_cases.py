@@ -2,7 +2,8 @@
 
 schemathesis makes the requests and judges every answer by all of its checks: no 5xx, nothing that the document does
 not say, nothing taken that it forbids. `make test` runs few cases of a fixed seed. For more, set
-- OPENAPI_CASES: how many made-up cases for each operation, in the fuzzing and in the stateful phase;
+- OPENAPI_CASES: how many made-up cases for each operation in the fuzzing phase, and how many chains of them in the
+  stateful one: 200 made 4,216 cases in all, 300 make more than 5,000;
 - OPENAPI_SECONDS: when to stop; 0 or not set: when all cases ran;
 - OPENAPI_SEED: another set of cases;
 - TORTURE_REPORT: a file that gets what was run as JSON; where several tests name one, each adds its own field.

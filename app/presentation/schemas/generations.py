@@ -45,11 +45,16 @@ ImageSize = Annotated[
 _PROMPT: dict[str, Any] = {
     "min_length": 1,
     "description": "What to make.",
-    "json_schema_extra": {"pattern": r"\S"},
+    # Python strips four control characters and U+0085 as blanks, too.
+    "json_schema_extra": {"pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"},
 }
 ImagePrompt = Annotated[str, Field(max_length=IMAGE_PROMPT_LENGTH_MAX, **_PROMPT), STORABLE, NOT_BLANK]
 VideoPrompt = Annotated[str, Field(max_length=VIDEO_PROMPT_LENGTH_MAX, **_PROMPT), STORABLE, NOT_BLANK]
-NegativePrompt = Annotated[str, Field(max_length=500, description="What to avoid."), STORABLE]
+NegativePrompt = Annotated[
+    str,
+    Field(max_length=500, description="What to avoid.", json_schema_extra={"pattern": r"^[^\u0000]*$"}),
+    STORABLE,
+]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description="The same seed and request give a similar result.")]
 PromptExpansion = Annotated[bool, Field(description="Let the model rewrite the prompt. It does, unless told not to.")]
 SafetyChecker = Annotated[bool, Field(description="Let the model filter its results. It does, unless told not to.")]
