@@ -188,9 +188,12 @@ class TollgateMachine(RuleBasedStateMachine):
     def run_to_its_end(self, job: JobModel) -> None:
         """As far as fal lets it come."""
         self.world.run_step(Step.SUBMIT, job.id)
-        for _ in range(2):
-            self.world.let_fal_work(11)
-            self.world.run_step(Step.FOLLOW, job.id)
+        self.world.let_fal_work(11)
+        self.world.run_step(Step.FOLLOW, job.id)
+        self.world.let_fal_work(11)
+        for flaw in ("forged", "stale", "unknown"):
+            self.fal_calls(job, job, flaw)
+        self.world.run_step(Step.FOLLOW, job.id)
 
     @rule(job=jobs, is_posted=st.booleans())
     def die_while_submitting(self, job: JobModel, is_posted: bool) -> None:
