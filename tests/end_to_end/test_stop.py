@@ -132,6 +132,8 @@ def end(process: ServiceProcess, *numbers: signal.Signals) -> float:
     began = time.monotonic()
     for number in numbers or (signal.SIGTERM,):
         process.process.send_signal(number)
+        # Two pending signals of one kind would be one.
+        time.sleep(0.2)
     assert process.process.wait(STOP_SECONDS_MAX) == 0, process.output()
     return time.monotonic() - began
 
@@ -171,7 +173,7 @@ def test_an_answer_keeps_the_connection_as_long_as_nobody_stops_the_process(stag
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
 def test_a_post_that_hangs_is_waited_for_and_its_id_stored(stage: Stage, command: str) -> None:
-    """With two signals at once, which is what `make` makes of one that its process group gets."""
+    """With two signals close together, which is what `make` makes of one that its process group gets."""
     service = stage.start(RUNNER="external" if command == "worker" else "embedded")
     working = service if command == "serve" else stage.start(command)
     stage.user(service).start_jobs(["[submit:hang:8]"])
