@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +15,6 @@ from app.application.ports import Accepted
 from app.domain.accounts import digest_of, stored_form
 from app.domain.errors import (
     CommitUnknown,
-    DomainError,
     IdempotencyKeyReused,
     InsufficientBalance,
     PaymentEventConflict,
@@ -24,7 +24,9 @@ from app.domain.ledger import PaymentEvent
 from app.infrastructure.background.queue import enqueue
 from app.infrastructure.postgres.acceptance import Order, accept_all
 from app.infrastructure.postgres.accounts import PostgresAccounts
+from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.credits import credit_all
+from app.infrastructure.postgres.database import driver_connection
 from app.infrastructure.postgres.ledger import PostgresTokens
 from tests.builders import (
     Connection,
@@ -55,17 +57,24 @@ def order(customer: Customer, cost_tokens: int, key: str | None = None, fingerpr
 
 
 async def accepted(engine: AsyncEngine, orders: Sequence[Order]) -> list[Any]:
-    """True, the error's type, or the place of the order whose job is replayed."""
-    decisions = await accept_all(engine, enqueue, orders)
+    """True, the error's type, or the place of the order whose job is replayed; all of one batch."""
+    batcher: Batcher[Order, Accepted] = Batcher(engine, partial(accept_all, enqueue))
+    decisions = await asyncio.gather(*(batcher(order) for order in orders), return_exceptions=True)
     places = {order.job.id: place for place, order in enumerate(orders)}
     return [
         type(decision)
-        if isinstance(decision, DomainError)
+        if isinstance(decision, BaseException)
         else places[decision.job.id]
         if decision.is_replay
         else decision.job.id == order.job.id
         for order, decision in zip(orders, decisions, strict=True)
     ]
+
+
+async def credited(engine: AsyncEngine, events: Sequence[PaymentEvent]) -> list[Any]:
+    """In one transaction."""
+    async with driver_connection(engine) as driver:
+        return list(await credit_all(driver, events))
 
 
 async def test_cheap_orders_behind_one_that_does_not_fit_are_accepted(engine: AsyncEngine, sql: Connection) -> None:
@@ -222,7 +231,7 @@ async def test_repeats_and_conflicts_within_a_batch_of_payments(engine: AsyncEng
     first = payment(user, 5, event_id="1")
     events = [first, payment(other, 5, event_id="1"), first, payment(user, 6, event_id="1"), payment(user, 2)]
 
-    decisions = await credit_all(engine, events)
+    decisions = await credited(engine, events)
 
     assert [decision if isinstance(decision, bool) else type(decision) for decision in decisions] == [
         True,
@@ -253,7 +262,7 @@ async def test_an_event_that_another_transaction_recorded_first_is_decided_by_it
     async with sql.transaction():
         await sql.execute(insert, theirs.account_id)
         await sql.execute(entry, theirs.account_id)
-        deciding = asyncio.create_task(credit_all(engine, events))
+        deciding = asyncio.create_task(credited(engine, events))
         await blocked(sql)
     decisions = await deciding
 
@@ -272,11 +281,11 @@ async def test_batches_over_the_same_accounts_never_wait_in_a_circle(engine: Asy
 
     async def accept(turn: int) -> None:
         chosen = customers if turn % 2 else customers[::-1]
-        await accept_all(engine, enqueue, [order(customer, 1) for customer in chosen])
+        assert await accepted(engine, [order(customer, 1) for customer in chosen]) == [True] * len(chosen)
 
     async def credit(turn: int) -> None:
         chosen = customers[::-1] if turn % 2 else customers
-        await credit_all(engine, [payment(customer.external_user_id, 1) for customer in chosen])
+        await credited(engine, [payment(customer.external_user_id, 1) for customer in chosen])
 
     work: list[Callable[[int], Awaitable[None]]] = [accept, credit]
     await asyncio.gather(*(task(turn) for turn in range(8) for task in work))

@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from app.application.execution import Step
 from app.application.ports import Accepted
-from app.domain.errors import CommitUnknown, DomainError, IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance
+from app.domain.errors import DomainError, IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance
 from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob
-from app.infrastructure.postgres.database import DriverConnection, batch_transaction
+from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.job_rows import JOB_COLUMN_NAMES, Enqueue, job_of
 
 Decision = Accepted | DomainError
@@ -96,22 +94,15 @@ class _Books:
         return Accepted(accepted, is_replay=False)
 
 
-async def accept_all(engine: AsyncEngine, enqueue: Enqueue, orders: Sequence[Order]) -> Sequence[Decision]:
+async def accept_all(
+    enqueue: Enqueue, driver: DriverConnection, orders: Sequence[Order], *, is_repeated: bool = False
+) -> Sequence[Decision]:
     """Each order in its turn: refused is only what does not fit by then, whatever comes before or after it.
 
-    Locks the accounts, in the order of their ids. Raises DatabaseUnavailable; nothing is written then.
+    Locks the accounts, in the order of their ids. Should an earlier try with the same orders still run, the locks
+    wait for its end: what then is not there never will be.
     """
-    try:
-        return await _accept_all(engine, enqueue, orders)
-    except CommitUnknown:
-        # Should the lost transaction still run, the locks wait for its end: what then is not there never will be.
-        return await _accept_all(engine, enqueue, orders, is_repeated=True)
-
-
-async def _accept_all(
-    engine: AsyncEngine, enqueue: Enqueue, orders: Sequence[Order], *, is_repeated: bool = False
-) -> Sequence[Decision]:
-    async with batch_transaction(engine, "accept") as driver:
+    async with driver_transaction(driver, "accept"):
         books = await _open_books(driver, orders, is_repeated=is_repeated)
         decisions = [books.decide(order) for order in orders]
         if books.fresh:

@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 from app.domain.accounts import Account, StoredKey
 from app.domain.errors import CommitUnknown
 from app.infrastructure.postgres.batching import Batcher
-from app.infrastructure.postgres.database import batch_reading, transaction
+from app.infrastructure.postgres.database import DriverConnection, transaction
 from app.infrastructure.postgres.tables import accounts, api_keys
 
 _FIND_BY_DIGEST = """
@@ -37,19 +37,21 @@ async def _lock_account(connection: AsyncConnection, external_user_id: UUID) -> 
     return account_id
 
 
+async def _find_all(
+    driver: DriverConnection, digests: Sequence[bytes], *, is_repeated: bool = False
+) -> Sequence[Account | None]:
+    rows = await driver.fetch(_FIND_BY_DIGEST, digests)
+    found = {row[0]: Account(*row[1:]) for row in rows}
+    return [found.get(digest) for digest in digests]
+
+
 class PostgresAccounts:
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
-        self._find: Batcher[bytes, Account | None] = Batcher(self._find_all)
+        self._find: Batcher[bytes, Account | None] = Batcher(engine, _find_all, flushes_max=1)
 
     async def find_by_key(self, digest: bytes) -> Account | None:
         return await self._find(digest)
-
-    async def _find_all(self, digests: Sequence[bytes]) -> Sequence[Account | None]:
-        async with batch_reading(self.engine) as driver:
-            rows = await driver.fetch(_FIND_BY_DIGEST, digests)
-        found = {row[0]: Account(*row[1:]) for row in rows}
-        return [found.get(digest) for digest in digests]
 
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
         return await self._written(key, partial(self._add_first_key, external_user_id, key))

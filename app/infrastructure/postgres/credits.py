@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app.domain.errors import BalanceLimitExceeded, CommitUnknown, PaymentEventConflict
+from app.domain.errors import BalanceLimitExceeded, PaymentEventConflict
 from app.domain.ledger import BALANCE_TOKENS_MAX, PaymentEvent
-from app.infrastructure.postgres.database import DriverConnection, batch_transaction
+from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 
 # Whether this delivery credited: False for an event that was credited before.
 Decision = bool | PaymentEventConflict | BalanceLimitExceeded
@@ -72,28 +71,22 @@ class _Books:
         return True
 
 
-async def credit_all(engine: AsyncEngine, events: Sequence[PaymentEvent]) -> Sequence[Decision]:
+async def credit_all(
+    driver: DriverConnection, events: Sequence[PaymentEvent], *, is_repeated: bool = False
+) -> Sequence[Decision]:
     """Creates accounts where needed, and locks them in the order of their ids.
 
-    Raises DatabaseUnavailable; nothing is written then.
+    A repeated try needs no more than the first one: should that still run, this waits for its accounts, or for its
+    events, which are known then.
     """
-    try:
-        return await _credit_all(engine, events)
-    except CommitUnknown:
-        # Should the lost transaction still run, the locks wait for its end. Either its events are known then, or
-        # they are credited here.
-        return await _credit_all(engine, events)
-
-
-async def _credit_all(engine: AsyncEngine, events: Sequence[PaymentEvent]) -> Sequence[Decision]:
-    async with batch_transaction(engine, "credit") as driver:
+    async with driver_transaction(driver, "credit"):
         books = await _open_books(driver, events)
         decisions = [books.decide(event) for event in events]
         overtaken = await _write(driver, books) if books.fresh else set()
     if not overtaken:
         return decisions
     # Another transaction recorded them first. They are known now.
-    again = iter(await credit_all(engine, [event for event in events if _name(event) in overtaken]))
+    again = iter(await credit_all(driver, [event for event in events if _name(event) in overtaken]))
     return [
         next(again) if _name(event) in overtaken else decision
         for event, decision in zip(events, decisions, strict=True)

@@ -37,7 +37,13 @@ from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob, Outco
 from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.acceptance import Order, accept_all
 from app.infrastructure.postgres.batching import Batcher
-from app.infrastructure.postgres.database import batch_reading, fetch_through, reading, transaction, violated_constraint
+from app.infrastructure.postgres.database import (
+    DriverConnection,
+    fetch_through,
+    reading,
+    transaction,
+    violated_constraint,
+)
 from app.infrastructure.postgres.job_rows import JOB_COLUMN_NAMES, JOB_COLUMNS, Enqueue, job_of
 from app.infrastructure.postgres.tables import REQUEST_OF_ONE_JOB, idempotency_keys, jobs, ledger_entries
 
@@ -102,8 +108,8 @@ class PostgresJobs:
     def __init__(self, engine: AsyncEngine, enqueue: Enqueue) -> None:
         self.engine = engine
         self.enqueue = enqueue
-        self._accept: Batcher[Order, Accepted] = Batcher(partial(accept_all, engine, enqueue))
-        self._find: Batcher[UUID, _Found | None] = Batcher(self._find_all)
+        self._accept: Batcher[Order, Accepted] = Batcher(engine, partial(accept_all, enqueue))
+        self._find: Batcher[UUID, _Found | None] = Batcher(engine, _find_all, flushes_max=1)
 
     async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
         return await self._accept(Order(job, idempotency))
@@ -125,12 +131,6 @@ class PostgresJobs:
                 .offset(offset)
             )
             return [job_of(row) for row in found]
-
-    async def _find_all(self, job_ids: Sequence[UUID]) -> Sequence[_Found | None]:
-        async with batch_reading(self.engine) as driver:
-            rows = await driver.fetch(_FIND_JOBS, job_ids)
-        found = {row[1]: _Found(row[0], job_of(row[1:])) for row in rows}
-        return [found.get(job_id) for job_id in job_ids]
 
     async def request_cancel(self, account_id: UUID, job_id: UUID) -> Job:
         try:
@@ -374,6 +374,14 @@ class PostgresJobs:
                     await self.enqueue(fetch_through(connection), step, lost)
                 requeued += lost
         return requeued
+
+
+async def _find_all(
+    driver: DriverConnection, job_ids: Sequence[UUID], *, is_repeated: bool = False
+) -> Sequence[_Found | None]:
+    rows = await driver.fetch(_FIND_JOBS, job_ids)
+    found = {row[1]: _Found(row[0], job_of(row[1:])) for row in rows}
+    return [found.get(job_id) for job_id in job_ids]
 
 
 def _own_attempt(job_id: UUID, attempt_token: UUID, *statuses: JobStatus) -> Update:

@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from functools import partial
 from uuid import UUID
 
 from sqlalchemy import select, text
@@ -15,7 +14,7 @@ from app.infrastructure.postgres.tables import accounts, ledger_entries
 class PostgresTokens:
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
-        self._credit: Batcher[PaymentEvent, bool] = Batcher(partial(credit_all, engine))
+        self._credit: Batcher[PaymentEvent, bool] = Batcher(engine, credit_all)
 
     async def credit(self, event: PaymentEvent) -> bool:
         return await self._credit(event)

@@ -1,0 +1,193 @@
+"""Natural batching: who goes alone, who goes together, and whose failure is whose."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain.errors import CommitUnknown, DatabaseUnavailable, InsufficientBalance, Overloaded
+from app.infrastructure.postgres import batching
+from app.infrastructure.postgres.batching import BATCH_SIZE_MAX, FLUSHES_MAX, Batcher
+from app.infrastructure.postgres.database import DriverConnection
+
+
+class Flush:
+    """Doubles numbers, notes its batches, and waits for the gate. 0 has an answer of its own; -1 is poison."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.at_work = 0
+        self.at_work_max = 0
+
+    async def __call__(
+        self, driver: DriverConnection, items: Sequence[int], *, is_repeated: bool
+    ) -> Sequence[int | Exception]:
+        self.batches.append(list(items))
+        self.at_work += 1
+        self.at_work_max = max(self.at_work, self.at_work_max)
+        await self.gate.wait()
+        self.at_work -= 1
+        if -1 in items:
+            raise ValueError("poison")
+        return [InsufficientBalance() if item == 0 else item * 2 for item in items]
+
+
+@pytest.fixture
+def flush() -> Flush:
+    return Flush()
+
+
+async def gathered(engine: AsyncEngine, flush: Flush, items: Sequence[int]) -> list[int | BaseException]:
+    """All items while the first flushes are held; then the gate opens."""
+    batcher = Batcher(engine, flush)
+    calls = [asyncio.create_task(batcher(item)) for item in items]
+    await asyncio.sleep(0.05)
+    flush.gate.set()
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_a_lone_call_goes_at_once_and_alone(engine: AsyncEngine, flush: Flush) -> None:
+    flush.gate.set()
+    batcher = Batcher(engine, flush)
+
+    assert [await batcher(1), await batcher(2)] == [2, 4]
+    assert flush.batches == [[1], [2]]
+
+
+async def test_calls_gather_while_the_flushes_are_under_way_and_go_together(engine: AsyncEngine, flush: Flush) -> None:
+    batcher = Batcher(engine, flush)
+    first = []
+    for item in range(FLUSHES_MAX):
+        first.append(asyncio.create_task(batcher(item + 1)))
+        await asyncio.sleep(0.05)
+    later = [asyncio.create_task(batcher(item)) for item in range(10, 30)]
+    await asyncio.sleep(0.05)
+    flush.gate.set()
+
+    assert await asyncio.gather(*first, *later) == [(item + 1) * 2 for item in range(FLUSHES_MAX)] + [
+        item * 2 for item in range(10, 30)
+    ]
+    assert flush.batches == [[item + 1] for item in range(FLUSHES_MAX)] + [list(range(10, 30))]
+    assert flush.at_work_max == FLUSHES_MAX
+
+
+async def test_a_batch_is_bounded(engine: AsyncEngine, flush: Flush) -> None:
+    answers = await gathered(engine, flush, range(1, 3 * BATCH_SIZE_MAX))
+
+    assert answers == [item * 2 for item in range(1, 3 * BATCH_SIZE_MAX)]
+    assert max(map(len, flush.batches)) <= BATCH_SIZE_MAX
+    assert sorted(itertools.chain(*flush.batches)) == list(range(1, 3 * BATCH_SIZE_MAX))
+
+
+async def test_no_call_is_forgotten_however_it_meets_the_end_of_a_worker(engine: AsyncEngine, flush: Flush) -> None:
+    flush.gate.set()
+    batcher = Batcher(engine, flush, flushes_max=1)
+
+    async def call(turns_max: int) -> None:
+        for item in range(1, 150):
+            for _ in range(item % turns_max):
+                await asyncio.sleep(0)
+            assert await batcher(item) == item * 2
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(call(turns_max) for turns_max in range(1, 12)))
+
+
+async def test_an_exception_among_the_answers_is_that_of_its_item_alone(engine: AsyncEngine, flush: Flush) -> None:
+    answers = await gathered(engine, flush, [1, 0, 3])
+
+    assert [answers[0], answers[2]] == [2, 6]
+    assert isinstance(answers[1], InsufficientBalance)
+
+
+async def test_a_poisoned_item_fails_alone(engine: AsyncEngine, flush: Flush) -> None:
+    answers = await gathered(engine, flush, [1, -1, 3, 4])
+
+    assert [answers[0], answers[2], answers[3]] == [2, 6, 8]
+    assert isinstance(answers[1], ValueError)
+    assert flush.batches[-4:] == [[1], [-1], [3], [4]]
+
+
+async def test_an_outage_is_the_answer_to_all_and_is_asked_once(engine: AsyncEngine) -> None:
+    batches = []
+
+    async def unavailable(
+        driver: DriverConnection, items: Sequence[int], *, is_repeated: bool
+    ) -> Sequence[int | Exception]:
+        batches.append(list(items))
+        raise DatabaseUnavailable
+
+    batcher: Batcher[int, int] = Batcher(engine, unavailable)
+    answers = await asyncio.gather(*(batcher(item) for item in range(5)), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [DatabaseUnavailable] * 5
+    assert list(itertools.chain(*batches)) == list(range(5))
+
+
+async def test_refuses_what_would_wait_too_long(
+    engine: AsyncEngine, flush: Flush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "WAITING_MAX", 3)
+    batcher = Batcher(engine, flush)
+    under_way = []
+    for item in range(FLUSHES_MAX):
+        under_way.append(asyncio.create_task(batcher(item + 1)))
+        await asyncio.sleep(0.05)
+    waiting = [asyncio.create_task(batcher(item)) for item in (11, 12, 13)]
+    await asyncio.sleep(0.05)
+
+    with pytest.raises(Overloaded):
+        await batcher(14)
+    flush.gate.set()
+    assert await asyncio.gather(*waiting) == [22, 24, 26]
+    await asyncio.gather(*under_way)
+
+
+async def test_a_caller_that_goes_away_changes_nothing_for_the_others(engine: AsyncEngine, flush: Flush) -> None:
+    batcher = Batcher(engine, flush)
+    calls = [asyncio.create_task(batcher(item)) for item in (1, 2, 3)]
+    await asyncio.sleep(0.05)
+    calls[1].cancel()
+    flush.gate.set()
+
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [answers[0], answers[2]] == [2, 6]
+    assert isinstance(answers[1], asyncio.CancelledError)
+    assert await batcher(4) == 8
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_lost_answer_to_the_commit_is_asked_for_once_more(engine: AsyncEngine, times: int) -> None:
+    tries: list[tuple[list[int], bool]] = []
+
+    async def flush(driver: DriverConnection, items: Sequence[int], *, is_repeated: bool) -> Sequence[int | Exception]:
+        tries.append((list(items), is_repeated))
+        if len(tries) <= times:
+            raise CommitUnknown
+        return items
+
+    batcher: Batcher[int, int] = Batcher(engine, flush, flushes_max=1)
+    answers = await asyncio.gather(*(batcher(item) for item in (1, 2)), return_exceptions=True)
+
+    assert tries == [([1, 2], False), ([1, 2], True)]
+    assert answers == [1, 2] if times == 1 else [type(answer) for answer in answers] == [CommitUnknown] * 2
+
+
+async def test_a_failed_flush_gives_its_connection_up_and_the_next_one_works(engine: AsyncEngine) -> None:
+    pids = []
+
+    async def flush(driver: DriverConnection, items: Sequence[int], *, is_repeated: bool) -> Sequence[int | Exception]:
+        pids.append(await driver.fetchval("SELECT pg_backend_pid()"))
+        if items == [-1]:
+            await driver.execute("SELECT 1/0")
+        return items
+
+    batcher: Batcher[int, int] = Batcher(engine, flush)
+    assert await batcher(1) == 1
+    with pytest.raises(Exception, match="division by zero"):
+        await batcher(-1)
+    assert await batcher(2) == 2
+    assert pids[0] == pids[1] != pids[2]
