@@ -74,7 +74,11 @@ class StartGeneration:
 
 
 def fingerprint_of(kind: GenerationKind, parameters: Mapping[str, Any]) -> bytes:
-    return hashlib.sha256(json.dumps([kind.value, parameters], sort_keys=True).encode()).digest()
+    return _fingerprint([kind.value, parameters])
+
+
+def _fingerprint(asked_for: Sequence[Any]) -> bytes:
+    return hashlib.sha256(json.dumps(asked_for, sort_keys=True).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +104,22 @@ class CancelGeneration:
     """Cancel at once what was never sent; otherwise ask fal, and wait a moment for its confirmation.
 
     The refund comes with the confirmation, never before: a run that finishes anyway is delivered and charged.
-    Raises JobNotFound, JobFinished.
+    The same idempotency key for the same job is one wish, also where the first one has ended the job.
+    Raises JobNotFound, JobFinished, IdempotencyKeyReused, IdempotencyKeyInUse.
     """
 
     jobs: Jobs
     follow: FollowGeneration
     _looks: dict[UUID, asyncio.Task[None]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    async def __call__(self, account_id: UUID, job_id: UUID) -> Job:
-        job = await self.jobs.request_cancel(account_id, job_id)
+    async def __call__(self, account_id: UUID, job_id: UUID, *, idempotency_key: str | None = None) -> Accepted:
+        named = (
+            None if idempotency_key is None else IdempotencyKey(idempotency_key, _fingerprint(["CANCEL", str(job_id)]))
+        )
+        first = None if named is None else await self.jobs.find_named(account_id, named)
+        if first is not None:
+            return Accepted(first, is_replay=True)
+        job = await self.jobs.request_cancel(account_id, job_id, named)
         log.info("generation_cancel_requested", job_id=str(job_id), status=job.status.value)
         try:
             async with asyncio.timeout(CANCEL_WAIT_SECONDS):
@@ -117,7 +128,7 @@ class CancelGeneration:
                     job = await self.jobs.get(account_id, job_id)
         except TimeoutError:
             job = await self.jobs.get(account_id, job_id)
-        return job
+        return Accepted(job, is_replay=False)
 
     async def _look(self, job_id: UUID) -> None:
         """However many callers wait for the job, fal and the database are asked once at a time."""

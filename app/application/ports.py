@@ -119,10 +119,14 @@ class Jobs(Protocol):
         """Newest first."""
         ...
 
-    async def request_cancel(self, account_id: UUID, job_id: UUID) -> Job:
-        """Cancel and refund at once what was never sent; note the wish otherwise. Atomic.
+    async def find_named(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
+        """The job that the key led to. Raises IdempotencyKeyReused where it was for another request."""
+        ...
 
-        Raises JobNotFound, JobFinished. Locks the job row, then the account row.
+    async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
+        """Cancel and refund at once what was never sent; note the wish otherwise. Stores the key with it. Atomic.
+
+        Raises JobNotFound, JobFinished, IdempotencyKeyInUse. Locks the job row, then the account row.
         """
         ...
 

@@ -126,7 +126,7 @@ class World:
     async def cancel(self, job_id: UUID) -> Job | None:
         """None: it was final already."""
         try:
-            return await self.runtime.use_cases.cancel_generation(self.customer.account_id, job_id)
+            return (await self.runtime.use_cases.cancel_generation(self.customer.account_id, job_id)).job
         except JobFinished:
             return None
 

@@ -10,7 +10,9 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.accounts import Authenticate
-from app.application.generations import GetGeneration, StartGeneration, TimeLimits
+from app.application.execution import FollowGeneration
+from app.application.generations import CancelGeneration, GetGeneration, StartGeneration, TimeLimits
+from app.application.ports import Provider
 from app.application.tokens import ListLedgerEntries
 from app.application.use_cases import UseCases
 from app.domain.catalogue import PriceList
@@ -36,6 +38,10 @@ class Api:
         headers = {"X-API-Key": customer.api_key} | ({} if key is None else {"Idempotency-Key": key})
         return await self.http.post(path, json=body or {"prompt": "a lighthouse"}, headers=headers)
 
+    async def cancel(self, customer: Customer, job_id: UUID, key: str | None) -> httpx.Response:
+        headers = {"X-API-Key": customer.api_key} | ({} if key is None else {"Idempotency-Key": key})
+        return await self.http.post(f"/generations/{job_id}/cancel", headers=headers)
+
     async def ledger(self, customer: Customer, **query: object) -> dict[str, Any]:
         """A page."""
         answer = await self.get(customer, "/ledger", **query)
@@ -54,6 +60,8 @@ async def open_api(engine: AsyncEngine, *, enqueue_with: Enqueue = enqueue) -> A
         "authenticate": Authenticate(PostgresAccounts(engine)),
         "start_generation": StartGeneration(jobs, PriceList(), TimeLimits()),
         "get_generation": GetGeneration(jobs),
+        # What is QUEUED ends without a word to fal.
+        "cancel_generation": CancelGeneration(jobs, FollowGeneration(jobs, cast(Provider, None))),
         "list_ledger_entries": ListLedgerEntries(PostgresTokens(engine)),
     }
     api = create_api(version="1.2.3")

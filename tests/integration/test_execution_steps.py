@@ -16,6 +16,7 @@ from app.application.breaker import Breaker
 from app.application.execution import FollowGeneration, RetryLater, Step, SubmitGeneration
 from app.application.generations import CancelGeneration
 from app.application.ports import (
+    Accepted,
     InProgress,
     InQueue,
     Jobs,
@@ -152,7 +153,7 @@ class Stage:
 
     async def cancel(self, job_id: UUID) -> Job:
         follow = FollowGeneration(cast(Jobs, self.jobs), self.provider)
-        return await CancelGeneration(cast(Jobs, self.jobs), follow)(self.customer.account_id, job_id)
+        return (await CancelGeneration(cast(Jobs, self.jobs), follow)(self.customer.account_id, job_id)).job
 
     async def ask_to_cancel(self, job_id: UUID) -> None:
         await jobs_of(self.engine).request_cancel(self.customer.account_id, job_id)
@@ -725,8 +726,8 @@ async def test_twenty_cancels_at_once_ask_fal_no_more_often_than_one(stage: Stag
         *(cancel(stage.customer.account_id, job_id) for _ in range(20)), return_exceptions=True
     )
 
-    assert {type(answer) for answer in answers} <= {Job, JobFinished}
-    assert {answer.status for answer in answers if isinstance(answer, Job)} == {JobStatus.CANCELED}
+    assert {type(answer) for answer in answers} <= {Accepted, JobFinished}
+    assert {answer.job.status for answer in answers if isinstance(answer, Accepted)} == {JobStatus.CANCELED}
     assert stage.provider.calls == {"cancel": 1, "observe": 3}
     assert await stage.balance() == BALANCE_TOKENS
 
@@ -746,7 +747,7 @@ async def test_a_look_that_fails_after_its_caller_was_answered_is_nobodys_error(
         raise DatabaseUnavailable
 
     cancel = CancelGeneration(jobs_of(stage.engine), cast(FollowGeneration, fail_late))
-    job = await cancel(stage.customer.account_id, job_id)
+    job = (await cancel(stage.customer.account_id, job_id)).job
     is_answered.set()
     await has_failed.wait()
     await asyncio.sleep(0)

@@ -335,3 +335,59 @@ def test_the_fingerprints_of_two_requests_differ(
     are_the_same = (repr(sorted(one.items())), kind) == (repr(sorted(other.items())), other_kind)
 
     assert (fingerprint_of(kind, one) == fingerprint_of(other_kind, other)) is are_the_same
+
+
+async def test_a_cancel_that_is_repeated_with_its_key_is_answered_again(
+    api: Api, engine: AsyncEngine, sql: Connection
+) -> None:
+    customer = await open_account(engine, 2 * COST_TOKENS)
+    job_id = await job_in(engine, customer, JobStatus.QUEUED)
+    other = await job_in(engine, customer, JobStatus.QUEUED)
+
+    first = await api.cancel(customer, job_id, KEY)
+    before = await everything(sql)
+    again = await api.cancel(customer, job_id, KEY)
+    without = await api.cancel(customer, job_id, None)
+    reused = await api.cancel(customer, other, KEY)
+
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert "Idempotent-Replayed" not in first.headers
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.json() == first.json()
+    assert first.json()["status"] == "CANCELED"
+    assert (without.status_code, without.json()["code"]) == (400, "cannot_cancel_finished_job")
+    assert_is_reuse(reused)
+    assert await everything(sql) == before
+    assert await balance_of(engine, customer) == COST_TOKENS
+
+
+async def test_a_key_that_started_a_job_cancels_none(api: Api, engine: AsyncEngine) -> None:
+    customer = await open_account(engine, COST_TOKENS)
+    job_id = job_id_of(await api.start(customer, KEY))
+
+    assert_is_reuse(await api.cancel(customer, job_id, KEY))
+    assert await balance_of(engine, customer) == 0
+
+
+async def test_a_cancel_that_finds_the_job_finished_leaves_no_key(
+    api: Api, engine: AsyncEngine, sql: Connection
+) -> None:
+    customer = await open_account(engine, COST_TOKENS)
+    job_id = await job_in(engine, customer, JobStatus.COMPLETED)
+
+    answers = [await api.cancel(customer, job_id, KEY) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [400, 400]
+    assert await sql.fetchval("SELECT count(*) FROM idempotency_keys") == 0
+
+
+async def test_twenty_cancels_at_once_with_one_key_refund_once(api: Api, engine: AsyncEngine) -> None:
+    customer = await open_account(engine, COST_TOKENS)
+    job_id = await job_in(engine, customer, JobStatus.QUEUED)
+
+    answers = await asyncio.gather(*(api.cancel(customer, job_id, KEY) for _ in range(20)))
+
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    assert sum(answer.status_code == 200 and "Idempotent-Replayed" not in answer.headers for answer in answers) == 1
+    assert await balance_of(engine, customer) == COST_TOKENS
+    assert await PostgresTokens(engine).violations() == []

@@ -142,7 +142,7 @@ class JobsInMemory:
         mine = [job for job in reversed(self.jobs.values()) if self.owners[job.id] == account_id]
         return mine[offset : offset + limit]
 
-    async def request_cancel(self, account_id: UUID, job_id: UUID) -> Job:
+    async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
         job = await self.get(account_id, job_id)
         if job.status.is_final:
             raise JobFinished

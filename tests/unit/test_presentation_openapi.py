@@ -38,7 +38,7 @@ def test_documents_every_route_and_its_answers() -> None:
         "receive_provider_event": ["200", "401", "413", "503"],
         "list_generations": ["200", "401", "422", "503"],
         "get_generation": ["200", "401", "404", "503"],
-        "cancel_generation": ["200", "400", "401", "404", "503"],
+        "cancel_generation": ["200", "400", "401", "404", "409", "422", "503"],
         "get_health": ["200"],
         "get_readiness": ["200", "503"],
     }

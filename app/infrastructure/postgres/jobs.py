@@ -26,13 +26,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import table as named_table
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.application.execution import Step
 from app.application.ports import Accepted, Claim, JobState, ProviderRequest
 from app.domain.catalogue import GenerationKind
-from app.domain.errors import CommitUnknown, JobFinished, JobNotFound
+from app.domain.errors import CommitUnknown, IdempotencyKeyInUse, IdempotencyKeyReused, JobFinished, JobNotFound
 from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob, Outcome
 from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.acceptance import Order, accept_all
@@ -132,25 +133,41 @@ class PostgresJobs:
             )
             return [job_of(row) for row in found]
 
-    async def request_cancel(self, account_id: UUID, job_id: UUID) -> Job:
+    async def find_named(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
+        query = (
+            select(idempotency_keys.c.fingerprint, *JOB_COLUMNS)
+            .join(jobs, jobs.c.id == idempotency_keys.c.job_id)
+            .where(idempotency_keys.c.account_id == account_id, idempotency_keys.c.key == idempotency.key)
+        )
+        async with reading(self.engine) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            return None
+        if row[0] != idempotency.fingerprint:
+            raise IdempotencyKeyReused
+        return job_of(row[1:])
+
+    async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
         try:
-            return await self._request_cancel(account_id, job_id)
+            return await self._request_cancel(account_id, job_id, idempotency)
         except CommitUnknown:
             try:
-                return await self._request_cancel(account_id, job_id)
-            except JobFinished:
+                return await self._request_cancel(account_id, job_id, idempotency)
+            except (JobFinished, IdempotencyKeyInUse):
                 job = await self.get(account_id, job_id)
-                if job.status is not JobStatus.CANCELED:
+                if job.status is not JobStatus.CANCELED and job.cancel_requested_at is None:
                     raise
                 return job
 
-    async def _request_cancel(self, account_id: UUID, job_id: UUID) -> Job:
+    async def _request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None) -> Job:
         async with transaction(self.engine, "request_cancel") as connection:
             status = await connection.scalar(
                 select(jobs.c.status).where(jobs.c.id == job_id, jobs.c.account_id == account_id).with_for_update()
             )
             if status is None:
                 raise JobNotFound
+            if idempotency is not None:
+                await _name(connection, account_id, job_id, idempotency)
             if JobStatus(status).is_final:
                 raise JobFinished
             if status == JobStatus.QUEUED:
@@ -382,6 +399,17 @@ async def _find_all(
     rows = await driver.fetch(_FIND_JOBS, job_ids)
     found = {row[1]: _Found(row[0], job_of(row[1:])) for row in rows}
     return [found.get(job_id) for job_id in job_ids]
+
+
+async def _name(connection: AsyncConnection, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey) -> None:
+    """Raises IdempotencyKeyInUse where somebody else was given the name since the caller looked."""
+    named = await connection.execute(
+        upsert(idempotency_keys)
+        .values(account_id=account_id, key=idempotency.key, fingerprint=idempotency.fingerprint, job_id=job_id)
+        .on_conflict_do_nothing()
+    )
+    if not named.rowcount:
+        raise IdempotencyKeyInUse
 
 
 def _own_attempt(job_id: UUID, attempt_token: UUID, *statuses: JobStatus) -> Update:

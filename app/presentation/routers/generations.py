@@ -251,16 +251,31 @@ async def list_generations(
     response_model=JobView,
     response_description="The job, `CANCELED` or `CANCELING`",
     responses={
-        200: answer(_CANCELED),
-        **problems(InvalidApiKey, JobNotFound, JobFinished, *DATABASE_ERRORS, CommitUnknown),
+        200: answer(_CANCELED, headers={"Idempotent-Replayed": _HEADERS["Idempotent-Replayed"]}),
+        **problems(
+            InvalidApiKey,
+            JobNotFound,
+            JobFinished,
+            IdempotencyKeyInUse,
+            IdempotencyKeyReused,
+            InvalidRequest,
+            *DATABASE_ERRORS,
+            CommitUnknown,
+        ),
     },
 )
-async def cancel_generation(request: Request, job_id: JobId) -> Response:
+async def cancel_generation(request: Request, job_id: JobId, idempotency_key: IdempotencyKeyHeader = None) -> Response:
     """A job that was not sent to fal yet is canceled and refunded at once.
 
     Otherwise fal is asked to stop, and the answer waits up to three seconds for its confirmation. Where that
     takes longer the job is `CANCELING`, and ends `CANCELED` and refunded, or `COMPLETED` and charged
     if fal finished it anyway.
+
+    Without an `Idempotency-Key` a repeat of a cancel that ended the job is answered like any cancel of a finished job.
     """
-    job = await use_cases_of(request).cancel_generation(account_of(request).id, job_id_of(job_id))
-    return json_answer(JobView.of(job))
+    refuse_repeated(request, "Idempotency-Key")
+    accepted = await use_cases_of(request).cancel_generation(
+        account_of(request).id, job_id_of(job_id), idempotency_key=idempotency_key
+    )
+    headers = {"Idempotent-Replayed": "true"} if accepted.is_replay else None
+    return json_answer(JobView.of(accepted.job), headers=headers)
