@@ -93,10 +93,12 @@ class GetGeneration:
 
 @dataclass(frozen=True, slots=True)
 class ListGenerations:
+    """Newest first. Raises JobNotFound where `after` is no job of the account."""
+
     jobs: Jobs
 
-    async def __call__(self, account_id: UUID, *, limit: int, offset: int) -> Sequence[Job]:
-        return await self.jobs.list(account_id, limit=limit, offset=offset)
+    async def __call__(self, account_id: UUID, *, limit: int, offset: int, after: UUID | None = None) -> Sequence[Job]:
+        return await self.jobs.list(account_id, limit=limit, offset=offset, after=after)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,8 +115,8 @@ class Jobs(Protocol):
         """Raises JobNotFound, also for another account's job."""
         ...
 
-    async def list(self, account_id: UUID, *, limit: int, offset: int) -> Sequence[Job]:
-        """Newest first."""
+    async def list(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:
+        """Newest first; `after` goes on where a page ended. Raises JobNotFound where that is no job of the account."""
         ...
 
     async def find_named(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:

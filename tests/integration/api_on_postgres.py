@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.accounts import Authenticate
 from app.application.execution import FollowGeneration
-from app.application.generations import CancelGeneration, GetGeneration, StartGeneration, TimeLimits
+from app.application.generations import CancelGeneration, GetGeneration, ListGenerations, StartGeneration, TimeLimits
 from app.application.ports import Provider
 from app.application.tokens import ListLedgerEntries
 from app.application.use_cases import UseCases
@@ -60,6 +60,7 @@ async def open_api(engine: AsyncEngine, *, enqueue_with: Enqueue = enqueue) -> A
         "authenticate": Authenticate(PostgresAccounts(engine)),
         "start_generation": StartGeneration(jobs, PriceList(), TimeLimits()),
         "get_generation": GetGeneration(jobs),
+        "list_generations": ListGenerations(jobs),
         # What is QUEUED ends without a word to fal.
         "cancel_generation": CancelGeneration(jobs, FollowGeneration(jobs, cast(Provider, None))),
         "list_ledger_entries": ListLedgerEntries(PostgresTokens(engine)),

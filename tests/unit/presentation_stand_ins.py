@@ -138,8 +138,10 @@ class JobsInMemory:
             raise JobNotFound
         return self.jobs[job_id]
 
-    async def list(self, account_id: UUID, *, limit: int, offset: int) -> Sequence[Job]:
+    async def list(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:
         mine = [job for job in reversed(self.jobs.values()) if self.owners[job.id] == account_id]
+        if after is not None:
+            mine = mine[[job.id for job in mine].index(after) + 1 :]
         return mine[offset : offset + limit]
 
     async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:

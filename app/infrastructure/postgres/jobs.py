@@ -23,6 +23,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy import table as named_table
@@ -122,16 +123,19 @@ class PostgresJobs:
             raise JobNotFound
         return found.job
 
-    async def list(self, account_id: UUID, *, limit: int, offset: int) -> Sequence[Job]:
+    async def list(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:
+        query = (
+            select(*JOB_COLUMNS)
+            .where(jobs.c.account_id == account_id)
+            .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+            .limit(limit)
+            .offset(offset)
+        )
+        if after is not None:
+            last = await self.get(account_id, after)
+            query = query.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(last.created_at, last.id))
         async with reading(self.engine) as connection:
-            found = await connection.execute(
-                select(*JOB_COLUMNS)
-                .where(jobs.c.account_id == account_id)
-                .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-                .limit(limit)
-                .offset(offset)
-            )
-            return [job_of(row) for row in found]
+            return [job_of(row) for row in await connection.execute(query)]
 
     async def find_named(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
         query = (

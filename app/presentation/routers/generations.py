@@ -25,6 +25,7 @@ from app.presentation.dependencies import (
 )
 from app.presentation.documentation import BODY_ERRORS, DATABASE_ERRORS, answer, problems, request_body
 from app.presentation.errors import InvalidRequest
+from app.presentation.field_errors import field_error
 from app.presentation.json_answers import json_answer
 from app.presentation.json_bodies import LARGE_BODY_BYTES_MAX, JsonBody
 from app.presentation.schemas.fields import PageOffset, PageSize
@@ -230,18 +231,39 @@ for _start in _STARTS:
     response_model=JobPage,
     response_description="The newest jobs first",
     responses={
-        200: answer({"items": [_COMPLETED], "limit": 20, "offset": 0}),
+        200: answer({"items": [_COMPLETED], "limit": 20, "offset": 0, "next_cursor": None}),
         **problems(InvalidApiKey, InvalidRequest, *DATABASE_ERRORS),
     },
 )
 async def list_generations(
     request: Request,
     limit: Annotated[PageSize, Query(description="How many jobs.")] = 20,
-    offset: Annotated[PageOffset, Query(description="How many newer jobs to leave out.")] = 0,
+    offset: Annotated[
+        PageOffset, Query(description="How many newer jobs to leave out. A cursor stays quick however far it leads.")
+    ] = 0,
+    cursor: Annotated[
+        str | None,
+        Query(
+            description="`next_cursor` of the page before; left out, the newest jobs.",
+            json_schema_extra={"format": "uuid"},
+        ),
+    ] = None,
 ) -> Response:
     """All your jobs, finished or not, one page at a time."""
-    jobs = await use_cases_of(request).list_generations(account_of(request).id, limit=limit, offset=offset)
-    return json_answer(JobPage(items=[JobView.of(job) for job in jobs], limit=limit, offset=offset))
+    try:
+        # One more than asked for tells whether there is another page.
+        jobs = await use_cases_of(request).list_generations(
+            account_of(request).id,
+            limit=limit + 1,
+            offset=offset,
+            after=None if cursor is None else job_id_of(cursor),
+        )
+    except JobNotFound:
+        raise InvalidRequest([field_error("invalid_cursor", "cursor")]) from None
+    page = jobs[:limit]
+    next_cursor = page[-1].id if len(jobs) > limit else None
+    items = [JobView.of(job) for job in page]
+    return json_answer(JobPage(items=items, limit=limit, offset=offset, next_cursor=next_cursor))
 
 
 @router.post(

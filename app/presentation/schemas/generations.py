@@ -178,3 +178,4 @@ class JobPage(BaseModel):
     items: list[JobView] = Field(description="Newest first.")
     limit: int
     offset: int
+    next_cursor: UUID | None = Field(description="Send it as `cursor` for the page after; null on the last one.")
