@@ -38,7 +38,7 @@ def marked(parameters: Mapping[str, Any], attempt_token: UUID) -> Mapping[str, A
 
 
 def is_search_due(age_seconds: float, every_seconds: float) -> bool:
-    """Once for each moment, for somebody who comes by `every_seconds` after `seconds_until_next` at the latest."""
+    """Once for each moment, for somebody who comes by `every_seconds` after `seconds_to_next_look` at the latest."""
     return any(moment <= age_seconds < moment + every_seconds for moment in SEARCH_SECONDS)
 
 

@@ -87,7 +87,7 @@ def poll_seconds(age_seconds: float, *, has_webhooks: bool = False) -> float:
 
 
 async def _persist(operation: Callable[[], Awaitable[Result]]) -> Result:
-    """Repeat an operation that may be repeated until the database takes it, for ten minutes.
+    """Repeat an operation that may be repeated until the database takes it, for ten minutes at least.
 
     What fal answered is known only here: a database that is away for a moment must not turn it into a mystery.
     """

@@ -1,6 +1,7 @@
 """What the use cases need from outside. Money moves only inside the operations that say so.
 
-Every operation that talks to the database may raise DatabaseUnavailable; nothing is half done then.
+Every operation that talks to the database may raise DatabaseUnavailable; nothing is half done then. Where it is
+CommitUnknown, it is done whole or not at all.
 """
 
 from collections.abc import Mapping, Sequence

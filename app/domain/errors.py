@@ -145,8 +145,8 @@ class DatabaseUnavailable(Unavailable):
 class CommitUnknown(DatabaseUnavailable):
     code = "outcome_unknown"
     default_detail = (
-        "The database went away while this was being written. Ask again with the same Idempotency-Key or event id: "
-        "nothing is done twice."
+        "The database went away while this was being written. Where you sent an Idempotency-Key or an event id, "
+        "ask again with the same one: nothing is done twice. Else look first whether it was done."
     )
 
 

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
@@ -48,8 +49,10 @@ class _Lines:
         self._handler = handler
 
     def msg(self, line: str) -> None:
-        self._handler.stream.write(f"{line}\n")
-        self._handler.flush()
+        # A log that cannot be written must not stop what it tells of.
+        with suppress(OSError, ValueError):
+            self._handler.stream.write(f"{line}\n")
+            self._handler.flush()
 
     debug = info = warning = error = critical = exception = msg
 

@@ -70,14 +70,15 @@ class RequestContext:
             if status is None:
                 answer = problem(scope, 500, "internal_error", "Something went wrong on our side.")
                 await answer(scope, receive, send_marked)
-        log.info(
-            "request_served",
-            method=scope["method"],
-            route=_route(scope),
-            status=status,
-            duration_ms=round((perf_counter() - started) * 1000, 1),
-        )
-        structlog.contextvars.reset_contextvars(**names)
+        finally:
+            log.info(
+                "request_served",
+                method=scope["method"],
+                route=_route(scope),
+                status=status,
+                duration_ms=round((perf_counter() - started) * 1000, 1),
+            )
+            structlog.contextvars.reset_contextvars(**names)
 
 
 def _size_bytes(headers: Headers) -> int:

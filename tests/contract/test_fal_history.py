@@ -348,3 +348,18 @@ async def test_the_whole_search_has_a_limit_of_time(
     with pytest.raises(ProviderUnavailable, match=r"longer than 0\.5 s"):
         await find(searched)
     assert 2 <= len(stub.seen) <= 6
+
+
+async def test_waiting_for_other_searches_is_no_part_of_a_search(
+    stub: FalStub, searched: FalHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies loses all its submissions at once, and all are searched for at the same moments."""
+    monkeypatch.setattr(history, "SEARCH_SECONDS_MAX", 0.35)
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        await asyncio.sleep(0.1)
+        return await page(item())(reader, writer)
+
+    stub.then(*[late] * 12)
+
+    assert await asyncio.gather(*(find(searched) for _ in range(12))) == [["r-1"]] * 12

@@ -22,12 +22,13 @@ from app.domain.errors import (
 from app.domain.generations import IdempotencyKey, JobStatus
 from app.domain.ledger import PaymentEvent
 from app.infrastructure.background.queue import enqueue
+from app.infrastructure.postgres import acceptance, payments
 from app.infrastructure.postgres.acceptance import Order, accept_all
 from app.infrastructure.postgres.accounts import PostgresAccounts
 from app.infrastructure.postgres.batching import Batcher
-from app.infrastructure.postgres.credits import credit_all
-from app.infrastructure.postgres.database import driver_connection
+from app.infrastructure.postgres.database import DriverConnection, driver_connection
 from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.payments import credit_all
 from tests.builders import (
     Connection,
     Customer,
@@ -53,7 +54,7 @@ async def sql(database: str) -> AsyncIterator[Connection]:
 
 def order(customer: Customer, cost_tokens: int, key: str | None = None, fingerprint: str = "a") -> Order:
     named = None if key is None else IdempotencyKey(key, fingerprint.encode().ljust(32))
-    return Order(new_job(customer, cost_tokens=cost_tokens), named)
+    return Order.of(new_job(customer, cost_tokens=cost_tokens), named)
 
 
 async def accepted(engine: AsyncEngine, orders: Sequence[Order]) -> list[Any]:
@@ -306,3 +307,91 @@ async def test_a_connection_that_died_in_the_pool_costs_no_request(engine: Async
 
     assert await balance_of(engine, customer) == 100
     await accept_job(engine, customer)
+
+
+async def test_a_repeat_waits_for_its_own_first_try_and_tells_what_became_of_it(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    """The first COMMIT still runs when its answer is given up, and holds the account and the name."""
+    customer = await open_account(engine, 10)
+    orders = [order(customer, 5, "key")]
+
+    async def repeat() -> Sequence[Accepted | Exception]:
+        async with driver_connection(engine) as driver:
+            return await accept_all(enqueue, driver, orders, is_repeated=True)
+
+    async with driver_connection(engine) as driver:
+        first = driver.transaction()
+        await first.start()
+        books = await acceptance._open_books(driver, orders, is_repeated=False)
+        books.decide(orders[0])
+        await acceptance._write(driver, enqueue, books.fresh)
+        repeating = asyncio.create_task(repeat())
+        await blocked(sql)
+        await first.commit()
+    (answer,) = await repeating
+
+    assert isinstance(answer, Accepted)
+    assert (answer.job.id, answer.is_replay) == (orders[0].job.id, False)
+    assert await balance_of(engine, customer) == 5
+
+
+@pytest.mark.parametrize("has_proof", [True, False])
+async def test_a_rotation_that_is_repeated_while_its_first_try_still_runs_gives_the_same_key(
+    engine: AsyncEngine, sql: Connection, *, has_proof: bool
+) -> None:
+    customer, key = await open_account(engine), new_key()
+    stored = stored_form(key)
+    async with sql.transaction():
+        await sql.execute("SELECT FROM accounts WHERE id = $1 FOR NO KEY UPDATE", customer.account_id)
+        await sql.execute("UPDATE api_keys SET revoked_at = now() WHERE account_id = $1", customer.account_id)
+        await sql.execute(
+            "INSERT INTO api_keys (digest, hint, account_id) VALUES ($1, $2, $3)",
+            stored.digest,
+            stored.hint,
+            customer.account_id,
+        )
+        current = digest_of(customer.api_key) if has_proof else None
+        repeating = asyncio.create_task(
+            PostgresAccounts(engine).replace_key(customer.external_user_id, stored, current)
+        )
+        await blocked(sql)
+
+    assert await repeating
+    assert await PostgresAccounts(engine).find_by_key(digest_of(key)) is not None
+
+
+async def test_what_was_credited_is_not_called_undone_when_the_rest_of_its_batch_fails(
+    engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another transaction recorded one of two events first, and the database goes away before that is decided."""
+    ours, theirs = await open_account(engine), await open_account(engine)
+    events = [payment(ours.external_user_id, 3, event_id="y"), payment(ours.external_user_id, 9, event_id="x")]
+    open_books, opened = payments._open_books, 0
+
+    async def fail_at_the_second(driver: DriverConnection, of: Sequence[PaymentEvent]) -> Any:
+        nonlocal opened
+        opened += 1
+        if opened == 2:
+            raise ConnectionResetError
+        return await open_books(driver, of)
+
+    monkeypatch.setattr(payments, "_open_books", fail_at_the_second)
+    async with sql.transaction():
+        await sql.execute(
+            "INSERT INTO payment_events (source, event_id, account_id, amount) VALUES ('webhook', 'x', $1, 9)",
+            theirs.account_id,
+        )
+        await sql.execute(
+            "INSERT INTO ledger_entries (account_id, kind, amount, payment_source, payment_event_id)"
+            " VALUES ($1, 'CREDIT', 9, 'webhook', 'x')",
+            theirs.account_id,
+        )
+        batcher: Batcher[PaymentEvent, bool] = Batcher(engine, credit_all)
+        crediting = asyncio.gather(*(batcher(event) for event in events), return_exceptions=True)
+        await blocked(sql)
+    answers = await crediting
+
+    # The batcher asks again: the first was credited by the try that failed.
+    assert [answers[0], type(answers[1])] == [False, PaymentEventConflict]
+    assert await balance_of(engine, ours) == 3

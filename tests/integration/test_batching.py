@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import CommitUnknown, DatabaseUnavailable, InsufficientBalance, Overloaded
 from app.infrastructure.postgres import batching
-from app.infrastructure.postgres.batching import BATCH_SIZE_MAX, FLUSHES_MAX, Batcher
+from app.infrastructure.postgres.batching import BATCH_BYTES_MAX, BATCH_SIZE_MAX, FLUSHES_MAX, Batcher
 from app.infrastructure.postgres.database import DriverConnection
+from tests.builders import connect, open_account
 
 
 class Flush:
@@ -108,7 +109,7 @@ async def test_a_poisoned_item_fails_alone(engine: AsyncEngine, flush: Flush) ->
 
     assert [answers[0], answers[2], answers[3]] == [2, 6, 8]
     assert isinstance(answers[1], ValueError)
-    assert flush.batches[-4:] == [[1], [-1], [3], [4]]
+    assert sorted(flush.batches[-4:]) == [[-1], [1], [3], [4]]
 
 
 async def test_an_outage_is_the_answer_to_all_and_is_asked_once(engine: AsyncEngine) -> None:
@@ -191,3 +192,44 @@ async def test_a_failed_flush_gives_its_connection_up_and_the_next_one_works(eng
         await batcher(-1)
     assert await batcher(2) == 2
     assert pids[0] == pids[1] != pids[2]
+
+
+async def test_a_large_item_goes_alone_and_holds_up_nobody_elses_batch(engine: AsyncEngine, flush: Flush) -> None:
+    flush.gate.set()
+    batcher = Batcher(engine, flush, flushes_max=1, size_bytes=lambda item: BATCH_BYTES_MAX if item >= 100 else 1)
+
+    await asyncio.gather(*(batcher(item) for item in (1, 2, 100, 101, 3, 4)))
+
+    assert flush.batches == [[1, 2], [100], [101], [3, 4]]
+
+
+async def test_a_lock_that_one_waits_for_is_nobody_elses_outage(engine: AsyncEngine, database: str) -> None:
+    customers = [await open_account(engine, 100) for _ in range(3)]
+
+    async def flush(driver: DriverConnection, items: Sequence[int], *, is_repeated: bool) -> Sequence[int | Exception]:
+        await driver.execute("SET lock_timeout = '200ms'")
+        for item in items:
+            await driver.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", customers[item].account_id)
+        return items
+
+    batcher: Batcher[int, int] = Batcher(engine, flush, flushes_max=1)
+    async with connect(database) as sql, sql.transaction():
+        await sql.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", customers[1].account_id)
+        answers = await asyncio.gather(*(batcher(item) for item in range(3)), return_exceptions=True)
+
+    assert [answers[0], type(answers[1]), answers[2]] == [0, DatabaseUnavailable, 2]
+
+
+async def test_a_worker_that_is_cancelled_leaves_nobody_waiting_and_a_free_place(
+    engine: AsyncEngine, flush: Flush
+) -> None:
+    batcher = Batcher(engine, flush, flushes_max=1)
+    call = asyncio.create_task(batcher(1))
+    await asyncio.sleep(0.05)
+    for task in batcher._tasks:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    flush.gate.set()
+    assert await batcher(2) == 4

@@ -292,6 +292,19 @@ async def test_the_request_of_another_job_is_not_taken(stage: Stage) -> None:
     assert await stage.balance() == BALANCE_TOKENS - COST_TOKENS
 
 
+async def test_a_run_that_another_lost_job_asked_for_more_exactly_is_not_taken(stage: Stage) -> None:
+    """Both answers were lost, and fal got only the second: all that the first one sent is in it, too."""
+    stranger = await open_account(stage.engine, BALANCE_TOKENS)
+    own = await stage.lost(OWN_SEED, posts=0)
+    theirs = await stage.lost({**OWN_SEED, "negative_prompt": "text"}, customer=stranger)
+
+    await stage.look_again(own)
+    await stage.follow(theirs)
+
+    assert (await stage.found(own)).fal_request_id is None
+    assert (await stage.found(theirs)).status is JobStatus.COMPLETED
+
+
 async def test_each_of_two_jobs_with_the_same_input_gets_its_own_run(stage: Stage) -> None:
     first = await stage.accept(OWN_SEED)
     await stage.submit(first)

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -732,3 +733,18 @@ async def test_a_look_that_is_asked_for_soon_comes_soon_on_an_idle_service(
 
     pauses = [later - earlier for earlier, later in pairwise(moments)]
     assert all(0.2 <= pause < 1.5 for pause in pauses)
+
+
+async def test_what_hangs_is_abandoned_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(step: Step, manager: QueueManager) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(runner_module, "_run_manager", never)
+    managers = {step: cast(QueueManager, SimpleNamespace(shutdown=asyncio.Event())) for step in Step}
+    waiting = asyncio.create_task(runner_module._all_until_one_ends(managers))
+    await asyncio.sleep(0)
+
+    waiting.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({waiting})
+    assert waiting.cancelled()

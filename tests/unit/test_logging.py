@@ -195,3 +195,18 @@ def test_a_line_in_production_is_one_json_object() -> None:
     )
     assert (second["event"], second["level"]) == ("and this", "warning")
     assert first.keys() >= {"timestamp"}
+
+
+@both_forms
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("I/O operation on closed file")])
+def test_a_log_that_cannot_be_written_stops_nothing(error: Exception, *, as_json: bool) -> None:
+    class Broken(StringIO):
+        def write(self, _: str) -> int:
+            raise error
+
+    lines(as_json=as_json)
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(Broken())
+
+    structlog.get_logger("test").info("something_happened")

@@ -27,14 +27,14 @@ def dedupe_key(step: Step, job_id: UUID) -> str:
     return f"{step.value}:{job_id}"
 
 
-async def enqueue(fetch: Fetch, step: Step, job_ids: Sequence[UUID], *, delay_seconds: float = 0) -> None:
+async def enqueue(fetch: Fetch, step: Step, job_ids: Sequence[UUID]) -> None:
     """One item per job and step: an item that waits or runs already stays as it is."""
     count = len(job_ids)
     await Queries(cast(Driver, _TransactionDriver(fetch))).enqueue(
         [step.value] * count,
         [job_id.bytes for job_id in job_ids],
         [0] * count,
-        execute_after=[timedelta(seconds=delay_seconds)] * count,
+        execute_after=[timedelta()] * count,
         dedupe_key=[dedupe_key(step, job_id) for job_id in job_ids],
         on_conflict="skip",
     )

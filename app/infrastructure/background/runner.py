@@ -203,10 +203,13 @@ async def _all_until_one_ends(managers: Mapping[Step, QueueManager]) -> None:
         return
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
         for manager in managers.values():
             manager.shutdown.set()
         await asyncio.wait(tasks)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        raise
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):

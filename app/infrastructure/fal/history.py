@@ -64,7 +64,8 @@ class FalHistory:
         sent = json_values.parse(wire.arguments(parameters))
         query = {"endpoint_id": model_id, "start": _iso(sent_from), "expand": "payloads"}
         try:
-            async with asyncio.timeout(SEARCH_SECONDS_MAX), self._searching:
+            # Waiting for one's turn is not searching: many are lost together, and look at the same moments.
+            async with self._searching, asyncio.timeout(SEARCH_SECONDS_MAX):
                 items = await self._every_item(query)
         except TimeoutError as error:
             raise ProviderUnavailable(f"fal's history took longer than {SEARCH_SECONDS_MAX:g} s") from error

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 from app.application.execution import Step
@@ -52,6 +53,16 @@ _INSERT_DEBITS = """
 class Order:
     job: NewJob
     idempotency: IdempotencyKey | None
+    parameters: str
+    """The job's, as JSON."""
+
+    @classmethod
+    def of(cls, job: NewJob, idempotency: IdempotencyKey | None) -> Self:
+        return cls(job, idempotency, json.dumps(job.parameters))
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.parameters)
 
     @property
     def name(self) -> Name | None:
@@ -111,6 +122,10 @@ async def accept_all(
 
 
 async def _open_books(driver: DriverConnection, orders: Sequence[Order], *, is_repeated: bool) -> _Books:
+    if is_repeated:
+        # First of all, so that whatever the earlier try still does is done.
+        await driver.fetch(_LOCK_ACCOUNTS, [order.job.account_id for order in orders])
+    written = await driver.fetch(_JOBS, [order.job.id for order in orders]) if is_repeated else []
     names = sorted({order.name for order in orders if order.name is not None})
     known: dict[Name, tuple[bytes, Job]] = {}
     in_use: set[Name] = set()
@@ -123,7 +138,6 @@ async def _open_books(driver: DriverConnection, orders: Sequence[Order], *, is_r
     # Neither a refusal nor a replay waits for the account.
     paying = {order.job.account_id for order in orders if order.name not in in_use and order.name not in known}
     rows = await driver.fetch(_LOCK_ACCOUNTS, list(paying)) if paying else []
-    written = await driver.fetch(_JOBS, [order.job.id for order in orders]) if is_repeated else []
     return _Books(
         balances={row[0]: row[1] for row in rows},
         now=rows[0][2] if rows else None,
@@ -152,7 +166,7 @@ async def _write(driver: DriverConnection, enqueue: Enqueue, orders: Sequence[Or
         account_ids,
         [job.kind.value for job in accepted],
         [job.model_id for job in accepted],
-        [json.dumps(job.parameters) for job in accepted],
+        [order.parameters for order in orders],
         costs,
         [job.outputs_requested for job in accepted],
         [job.time_limit_seconds for job in accepted],

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.domain.accounts import Account, StoredKey
-from app.domain.errors import CommitUnknown
+from app.domain.errors import CommitUnknown, Unavailable
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, transaction
 from app.infrastructure.postgres.tables import accounts, api_keys
@@ -45,6 +45,11 @@ async def _find_all(
     return [found.get(digest) for digest in digests]
 
 
+async def _has_key(connection: AsyncConnection, key: StoredKey) -> bool:
+    """Only an earlier try can have written it: nobody else ever makes the same one."""
+    return bool(await connection.scalar(select(exists().where(api_keys.c.digest == key.digest))))
+
+
 class PostgresAccounts:
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
@@ -54,25 +59,30 @@ class PostgresAccounts:
         return await self._find(digest)
 
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
-        return await self._written(key, partial(self._add_first_key, external_user_id, key))
+        return await self._written(partial(self._add_first_key, external_user_id, key))
 
     async def replace_key(self, external_user_id: UUID, key: StoredKey, current: bytes | None) -> bool:
-        return await self._written(key, partial(self._replace_key, external_user_id, key, current))
+        return await self._written(partial(self._replace_key, external_user_id, key, current))
 
-    async def _written(self, key: StoredKey, write: Callable[[], Awaitable[bool]]) -> bool:
-        """A key whose COMMIT got no answer may be live: reported as refused, it would be known to nobody."""
+    async def _written(self, write: Callable[[], Awaitable[bool]]) -> bool:
+        """A key whose COMMIT got no answer may be live: reported as refused, it would be known to nobody.
+
+        The second try waits for the account, so for the end of the first one, and finds its own key there.
+        """
         try:
             return await write()
         except CommitUnknown:
-            return await self._is_live(key) or await write() or await self._is_live(key)
-
-    async def _is_live(self, key: StoredKey) -> bool:
-        return await self.find_by_key(key.digest) is not None
+            try:
+                return await write()
+            except Unavailable as error:
+                raise CommitUnknown from error
 
     async def _add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
         async with transaction(self.engine, "add_first_key") as connection:
             await ensure_account(connection, external_user_id)
             account_id = await _lock_account(connection, external_user_id)
+            if await _has_key(connection, key):
+                return True
             if await connection.scalar(select(exists().where(api_keys.c.account_id == account_id))):
                 return False
             await connection.execute(insert(api_keys).values(digest=key.digest, hint=key.hint, account_id=account_id))
@@ -83,6 +93,8 @@ class PostgresAccounts:
             account_id = await _lock_account(connection, external_user_id)
             if account_id is None:
                 return False
+            if await _has_key(connection, key):
+                return True
             live = update(api_keys).where(api_keys.c.account_id == account_id, api_keys.c.revoked_at.is_(None))
             if current is not None:
                 live = live.where(api_keys.c.digest == current)

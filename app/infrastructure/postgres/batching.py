@@ -5,19 +5,22 @@ busier the service, the more calls share one round trip and one commit.
 """
 
 import asyncio
+import contextvars
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import CommitUnknown, Overloaded, Unavailable
-from app.infrastructure.postgres.database import DriverConnection, driver_connection
+from app.infrastructure.postgres.database import DriverConnection, driver_connection, is_contention
 
 # While one flush waits for the disk, the other one computes. More of them would only make smaller batches.
 FLUSHES_MAX = 2
 BATCH_SIZE_MAX = 128
+BATCH_BYTES_MAX = 1024 * 1024
+ALONE_AT_ONCE_MAX = 4
 WAITING_MAX = 2_000
 
 Item = TypeVar("Item")
@@ -44,10 +47,19 @@ class _Call(Generic[Item, Answer]):
 
 
 class Batcher(Generic[Item, Answer]):
-    def __init__(self, engine: AsyncEngine, flush: Flush[Item, Answer], *, flushes_max: int = FLUSHES_MAX) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        flush: Flush[Item, Answer],
+        *,
+        flushes_max: int = FLUSHES_MAX,
+        size_bytes: Callable[[Item], int] = lambda _: 0,
+    ) -> None:
+        """`size_bytes` of an item, where items can be large."""
         self._engine = engine
         self._flush = flush
         self._flushes_max = flushes_max
+        self._size_bytes = size_bytes
         self._waiting: deque[_Call[Item, Answer]] = deque()
         self._workers = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,44 +72,64 @@ class Batcher(Generic[Item, Answer]):
         self._waiting.append(_Call(item, answer))
         if self._workers < self._flushes_max:
             self._workers += 1
-            task = asyncio.create_task(self._work())
-            # asyncio itself would forget it.
+            # Of no request's context: what it logs is about many. Kept here, because asyncio itself would forget it.
+            task = asyncio.create_task(self._work(), context=contextvars.Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return await answer
 
     async def _work(self) -> None:
         """Until nobody waits. Only then the connection goes back to the pool: taking one costs as much as using it."""
-        while batch := self._next():
-            try:
-                async with driver_connection(self._engine) as driver:
-                    while batch:
-                        _answer(batch, await self._flush(driver, _items(batch), is_repeated=False))
-                        batch = self._next()
-            except Exception as error:
-                _answer(batch, await self._answers_after(error, _items(batch)))
-        # In the same breath as the look that found nobody: whoever comes later starts a worker of their own.
-        self._workers -= 1
+        batch: list[_Call[Item, Answer]] = []
+        try:
+            while batch := self._next():
+                try:
+                    async with driver_connection(self._engine) as driver:
+                        while batch:
+                            _answer(batch, await self._flush(driver, _items(batch), is_repeated=False))
+                            batch = self._next()
+                except Exception as error:
+                    _answer(batch, await self._answers_after(error, _items(batch)))
+        finally:
+            # In the same breath as the look that found nobody: whoever comes later starts a worker of their own.
+            self._workers -= 1
+            for call in batch:
+                call.answer.cancel()
 
     def _next(self) -> list[_Call[Item, Answer]]:
-        return [self._waiting.popleft() for _ in range(min(BATCH_SIZE_MAX, len(self._waiting)))]
+        """As many as one transaction should hold; a large item goes alone, and nobody waits for it in the same one."""
+        batch: list[_Call[Item, Answer]] = []
+        size_bytes = 0
+        while self._waiting and len(batch) < BATCH_SIZE_MAX:
+            size_bytes += self._size_bytes(self._waiting[0].item)
+            if batch and size_bytes > BATCH_BYTES_MAX:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
 
     async def _answers_after(self, error: Exception, items: Sequence[Item]) -> Sequence[Answer | Exception]:
         if isinstance(error, CommitUnknown):
-            return await self._answers_alone(items, is_repeated=True)
-        if isinstance(error, Unavailable) or len(items) == 1:
+            return await self._flushed(items, is_repeated=True)
+        is_everybodys = isinstance(error, Unavailable) and not is_contention(error)
+        if is_everybodys or len(items) == 1:
             return [error] * len(items)
-        # One of them is poisoned: alone, it fails alone.
-        return [(await self._answers_alone([item], is_repeated=False))[0] for item in items]
+        # One of them is poisoned, or waits for a lock: alone, it fails alone.
+        turns = asyncio.Semaphore(ALONE_AT_ONCE_MAX)
 
-    async def _answers_alone(self, items: Sequence[Item], *, is_repeated: bool) -> Sequence[Answer | Exception]:
+        async def alone(item: Item) -> Answer | Exception:
+            async with turns:
+                (answer,) = await self._flushed([item], is_repeated=False)
+                return answer
+
+        return await asyncio.gather(*(alone(item) for item in items))
+
+    async def _flushed(self, items: Sequence[Item], *, is_repeated: bool) -> Sequence[Answer | Exception]:
         try:
             async with driver_connection(self._engine) as driver:
                 return await self._flush(driver, items, is_repeated=is_repeated)
-        except Unavailable as error:
-            return [CommitUnknown() if is_repeated else error] * len(items)
         except Exception as error:
-            return [error] * len(items)
+            is_unknown = is_repeated and isinstance(error, Unavailable)
+            return [CommitUnknown() if is_unknown else error] * len(items)
 
 
 def _items(batch: Sequence[_Call[Item, Answer]]) -> list[Item]:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from app.application.fault_points import reach
-from app.domain.errors import CommitUnknown, DatabaseUnavailable
+from app.domain.errors import CommitUnknown, DatabaseUnavailable, Unavailable
 
 POOL_SIZE = 10
 POOL_WAIT_SECONDS = 5.0
@@ -34,6 +34,9 @@ SESSION_SETTINGS = {
 _UNAVAILABLE_CLASSES = ("08", "28", "53", "57", "58", "XX")
 _UNAVAILABLE_CODES = ("40001", "40P01", "55000", "55P03", "25006", "3D000")
 
+
+# Lock timeout, deadlock, statement timeout.
+_CONTENTION_CODES = ("55P03", "40P01", "57014")
 
 DriverConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -127,12 +130,15 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator[DriverConnecti
             driver = _driver_of(await connection.get_raw_connection())
             try:
                 yield driver
-            except BaseException:
+            except BaseException as error:
                 if driver.is_closed():
                     # By this SQLAlchemy learns of it, and takes no other old connection from the pool either.
                     with suppress(exc.DBAPIError):
                         await connection.exec_driver_sql("SELECT 1")
                 await connection.invalidate()
+                if isinstance(error, TimeoutError):
+                    # The server limits statements to less: it is the network that is silent, and on all of them.
+                    await engine.dispose(close=False)
                 raise
 
 
@@ -195,6 +201,12 @@ def is_unavailable(error: BaseException) -> bool:
         return True
     code = getattr(driver_error, "sqlstate", None) or ""
     return code.startswith(_UNAVAILABLE_CLASSES) or code in _UNAVAILABLE_CODES
+
+
+def is_contention(error: Unavailable) -> bool:
+    """What one row, or one statement that takes too long, does to whoever shares its transaction."""
+    cause = error.__cause__
+    return cause is not None and getattr(_driver_error(cause), "sqlstate", None) in _CONTENTION_CODES
 
 
 def violated_constraint(error: exc.IntegrityError) -> str | None:

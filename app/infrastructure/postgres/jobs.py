@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -110,11 +111,13 @@ class PostgresJobs:
     def __init__(self, engine: AsyncEngine, enqueue: Enqueue) -> None:
         self.engine = engine
         self.enqueue = enqueue
-        self._accept: Batcher[Order, Accepted] = Batcher(engine, partial(accept_all, enqueue))
+        self._accept: Batcher[Order, Accepted] = Batcher(
+            engine, partial(accept_all, enqueue), size_bytes=attrgetter("size_bytes")
+        )
         self._find: Batcher[UUID, _Found | None] = Batcher(engine, _find_all, flushes_max=1)
 
     async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
-        return await self._accept(Order(job, idempotency))
+        return await self._accept(Order.of(job, idempotency))
 
     async def get(self, account_id: UUID, job_id: UUID) -> Job:
         found = await self._find(job_id)

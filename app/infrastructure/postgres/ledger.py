@@ -6,8 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.ledger import EntryKind, LedgerEntry, PaymentEvent, Violation
 from app.infrastructure.postgres.batching import Batcher
-from app.infrastructure.postgres.credits import credit_all
 from app.infrastructure.postgres.database import reading, transaction
+from app.infrastructure.postgres.payments import credit_all
 from app.infrastructure.postgres.tables import accounts, ledger_entries
 
 

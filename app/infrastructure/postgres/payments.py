@@ -6,7 +6,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from app.domain.errors import BalanceLimitExceeded, PaymentEventConflict
+from app.domain.errors import BalanceLimitExceeded, CommitUnknown, PaymentEventConflict
 from app.domain.ledger import BALANCE_TOKENS_MAX, PaymentEvent
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 
@@ -86,7 +86,11 @@ async def credit_all(
     if not overtaken:
         return decisions
     # Another transaction recorded them first. They are known now.
-    again = iter(await credit_all(driver, [event for event in events if _name(event) in overtaken]))
+    try:
+        again = iter(await credit_all(driver, [event for event in events if _name(event) in overtaken]))
+    except Exception as error:
+        # The others are credited, and must not be told that nothing was done.
+        raise CommitUnknown from error
     return [
         next(again) if _name(event) in overtaken else decision
         for event, decision in zip(events, decisions, strict=True)
