@@ -278,7 +278,7 @@ CANCELS = [
         before=in_queue,
         act=pass_the_time_limit,
         disk="IN_QUEUE",
-        end="CANCELED overdue told refunded",
+        end="FAILED overdue told refunded",
     ),
     job(
         "record_overdue.after_commit",
@@ -286,7 +286,7 @@ CANCELS = [
         before=in_queue,
         act=pass_the_time_limit,
         disk="IN_QUEUE overdue",
-        end="CANCELED overdue told refunded",
+        end="FAILED overdue told refunded",
     ),
 ]
 

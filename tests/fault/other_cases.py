@@ -1,6 +1,5 @@
 """The fault points that no job passes: payments, keys, commands, and the sweep at the start of a runner."""
 
-from collections.abc import Callable
 from uuid import uuid4
 
 from tests.fault.job_cases import at_fal, both
@@ -78,8 +77,10 @@ def verifies_the_books(world: World, armed: str) -> None:
 
 def finds_a_lost_job(world: World, armed: str) -> None:
     """Dies in the sweep at its start."""
-    story = Story(world)
-    in_a_row(story, lambda: world.sql("DELETE FROM pgqueuer"))
+    story = Story(world, "[slow:1]")
+    at_fal(story)
+    world.stop()
+    world.sql("DELETE FROM pgqueuer")
     world.use(world.launch("serve", armed=[armed]))
     world.die()
     items = world.sql("SELECT entrypoint FROM pgqueuer WHERE status = 'queued'")
@@ -90,9 +91,7 @@ def finds_a_lost_job(world: World, armed: str) -> None:
 
 def forgets_old_keys(world: World, armed: str) -> None:
     story = Story(world)
-    in_a_row(story, lambda: None)
-    world.run()
-    story.assert_right("COMPLETED", posts=1)
+    story.start_and_reach("COMPLETED")
     world.stop()
     world.sql("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
     world.use(world.launch("serve", armed=[armed]))
@@ -101,13 +100,6 @@ def forgets_old_keys(world: World, armed: str) -> None:
     assert (kept == [0]) == armed.startswith("forget_idempotency_keys.after")
     world.run()
     world.until(lambda: world.sql("SELECT count(*) FROM idempotency_keys") == [0], "the keys are forgotten")
-
-
-def in_a_row(story: Story, change: Callable[[], object]) -> None:
-    """With a job at fal, and the service gone."""
-    at_fal(story)
-    story.world.stop()
-    change()
 
 
 def die_in_command(world: World, armed: str, *arguments: str) -> None:
