@@ -88,7 +88,10 @@ async def test_refuses_a_cursor_that_is_no_job_of_the_account(
     stranger = await open_account(engine, 10)
     theirs = await accept_job(engine, stranger)
 
-    for cursor in (str(theirs), str(uuid4()), "1", "", "0 OR 1=1"):
+    for cursor in (str(theirs), str(uuid4())):
+        answer = await api.get(customer, "/generations", cursor=cursor)
+        assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
+    for cursor in ("1", "", "0 OR 1=1"):
         answer = await api.get(customer, "/generations", cursor=cursor)
         assert answer.status_code == 422, cursor
         (error,) = answer.json()["errors"]

@@ -36,7 +36,7 @@ def test_documents_every_route_and_its_answers() -> None:
         "start_text_to_video": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
         "start_image_to_video": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
         "receive_provider_event": ["200", "401", "413", "503"],
-        "list_generations": ["200", "401", "422", "503"],
+        "list_generations": ["200", "401", "404", "422", "503"],
         "get_generation": ["200", "401", "404", "503"],
         "cancel_generation": ["200", "400", "401", "404", "409", "422", "503"],
         "get_health": ["200"],

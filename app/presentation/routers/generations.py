@@ -28,7 +28,7 @@ from app.presentation.errors import InvalidRequest
 from app.presentation.field_errors import field_error
 from app.presentation.json_answers import json_answer
 from app.presentation.json_bodies import LARGE_BODY_BYTES_MAX, JsonBody
-from app.presentation.schemas.fields import PageOffset, PageSize
+from app.presentation.schemas.fields import PageOffset, PageSize, parse_uuid
 from app.presentation.schemas.generations import (
     AcceptedJob,
     GenerationRequest,
@@ -232,7 +232,7 @@ for _start in _STARTS:
     response_description="The newest jobs first",
     responses={
         200: answer({"items": [_COMPLETED], "limit": 20, "offset": 0, "next_cursor": None}),
-        **problems(InvalidApiKey, InvalidRequest, *DATABASE_ERRORS),
+        **problems(InvalidApiKey, JobNotFound, InvalidRequest, *DATABASE_ERRORS),
     },
 )
 async def list_generations(
@@ -250,16 +250,13 @@ async def list_generations(
     ] = None,
 ) -> Response:
     """All your jobs, finished or not, one page at a time."""
-    try:
-        # One more than asked for tells whether there is another page.
-        jobs = await use_cases_of(request).list_generations(
-            account_of(request).id,
-            limit=limit + 1,
-            offset=offset,
-            after=None if cursor is None else job_id_of(cursor),
-        )
-    except JobNotFound:
-        raise InvalidRequest([field_error("invalid_cursor", "cursor")]) from None
+    after = None if cursor is None else parse_uuid(cursor)
+    if cursor is not None and after is None:
+        raise InvalidRequest([field_error("invalid_cursor", "cursor")])
+    # One more than asked for tells whether there is another page.
+    jobs = await use_cases_of(request).list_generations(
+        account_of(request).id, limit=limit + 1, offset=offset, after=after
+    )
     page = jobs[:limit]
     next_cursor = page[-1].id if len(jobs) > limit else None
     items = [JobView.of(job) for job in page]
