@@ -11,7 +11,7 @@ from torture.report import Check, Outcome, Plan
 from torture.under_load import Trouble, suffer
 
 RESTARTS = 30
-RESTART_JOBS = 5_000
+RESTART_JOBS = 5_400
 PAUSE_SECONDS = (3.0, 12.0)
 DOWN_SECONDS = (0.0, 2.0)
 OUTAGE_SECONDS = 60.0
@@ -20,7 +20,7 @@ HEALTHY_SECONDS_MAX = 5.0
 RECOVERY_SECONDS_MAX = 60.0
 
 CUTS = 2_000
-CUT_JOBS = 5_000
+CUT_JOBS = 5_400
 # A storm, and a calm in which the runners connect again: without it nothing would be cut at work.
 CUTS_EACH_STORM = (5, 40)
 CALM_SECONDS = (0.5, 5.0)
