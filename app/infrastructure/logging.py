@@ -82,7 +82,7 @@ def configure_logging(level: str, *, as_json: bool, secrets: Collection[str] = (
     )
     structlog.configure(
         processors=[*shared, *ending],
-        # Not through the library of the language: a record for each line took four times as long.
+        # Not through the library of the language: a record for each line took more than twice as long.
         logger_factory=lambda *_: _Lines(handler),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
