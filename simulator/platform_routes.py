@@ -76,7 +76,7 @@ async def list_requests(request: Request) -> Response:
         finished
         for finished in await _finished(request)
         if finished.request.endpoint_id == endpoint_id
-        and start <= finished.request.ended_at < end
+        and start <= _instant(finished.request.ended_at) < end
         and request_id in (None, finished.request.request_id)
         and status in (None, _status_word(finished.outcome.answer.status_code))
     ]
@@ -127,7 +127,7 @@ async def list_billing_events(request: Request) -> Response:
     rows = [
         finished
         for finished in await _billed(request)
-        if start <= finished.request.ended_at < end
+        if start <= _instant(finished.request.ended_at) < end
         and all(not wanted or _billed_as(finished.request, name) in wanted for name, wanted in filters.items())
     ]
     rows.sort(key=lambda item: item.request.ended_at, reverse=True)
@@ -205,17 +205,23 @@ def _status_word(status_code: int) -> str:
     return "user_error" if status_code < 500 else "error"
 
 
+def _instant(timestamp: float) -> datetime:
+    """As exact as what is shown, so that who asks with a time that was shown finds what it was shown of."""
+    return datetime.fromtimestamp(timestamp, UTC)
+
+
 def _moment(timestamp: float) -> str:
-    return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
+    return _instant(timestamp).isoformat().replace("+00:00", "Z")
 
 
-def _span(request: Request) -> tuple[float, float]:
+def _span(request: Request) -> tuple[datetime, datetime]:
     """`end` is exclusive; without it, everything that has ended."""
     now = simulation_of(request).now()
-    return _time(request, "start", now - DEFAULT_SPAN_SECONDS), _time(request, "end", math.inf)
+    forever = datetime.max.replace(tzinfo=UTC)
+    return _time(request, "start", _instant(now - DEFAULT_SPAN_SECONDS)), _time(request, "end", forever)
 
 
-def _time(request: Request, name: str, default: float) -> float:
+def _time(request: Request, name: str, default: datetime) -> datetime:
     value = request.query_params.get(name)
     if value is None:
         return default
@@ -223,7 +229,7 @@ def _time(request: Request, name: str, default: float) -> float:
         moment = datetime.fromisoformat(value)
     except ValueError:
         raise _refusal(400, f"{name} is not an ISO 8601 date") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _one_of(request: Request, name: str, words: Sequence[str]) -> str | None:
