@@ -1,21 +1,25 @@
-"""What routes need from a request. FastAPI spends more on resolving a dependency than most of ours spend on
-their work, so a route has two at most, and the rest are plain functions of the request.
+"""What routes need from a request, and how it is documented.
+
+FastAPI spends more on resolving parameters and dependencies than most routes spend on their work: those that are
+called all the time take nothing but the request, and read what they need with plain functions.
 """
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Header, Path, Request, Response, Security
+from fastapi import Request, Response, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from fastapi.security.base import SecurityBase
+from pydantic import Field, TypeAdapter, ValidationError
 
 from app.application.use_cases import UseCases
 from app.domain.accounts import Account
 from app.domain.errors import JobNotFound
 from app.presentation.errors import InvalidRequest
-from app.presentation.field_errors import field_error
+from app.presentation.field_errors import field_error, field_errors
 from app.presentation.schemas.fields import parse_uuid
 
 _api_key_header = APIKeyHeader(
@@ -48,17 +52,6 @@ class _Service(SecurityBase):
         return given
 
 
-IdempotencyKeyHeader = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        pattern="^[ -~]*$",
-        description="Your own name for this request, a UUID for example. Repeated with the same body it changes "
-        "nothing more, however often you send it; keys are kept for at least 24 hours.",
-    ),
-]
 ApiKey = Annotated[str | None, Security(_api_key_header)]
 AuthSecret = Annotated[str | None, Security(_Service())]
 
@@ -69,7 +62,10 @@ def use_cases_of(request: Request) -> UseCases:
 
 
 class KeyedRoute(APIRoute):
-    """A route for users: the key is looked up before anything else of the request is judged."""
+    """A route for users: the key is looked up before anything else of the request is judged.
+
+    An endpoint that takes only the request is called without FastAPI's search for what else it might take.
+    """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         security: dict[str, Any] = {"security": [{_api_key_header.scheme_name: []}]}
@@ -77,13 +73,25 @@ class KeyedRoute(APIRoute):
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        handle = self.endpoint if _takes_only_the_request(self.dependant) else super().get_route_handler()
 
         async def authenticate_and_handle(request: Request) -> Response:
             request.state.account = await use_cases_of(request).authenticate(request.headers.get("X-API-Key"))
-            return await handle(request)
+            response: Response = await handle(request)
+            return response
 
         return authenticate_and_handle
+
+
+def _takes_only_the_request(dependant: Dependant) -> bool:
+    return not (
+        dependant.path_params
+        or dependant.query_params
+        or dependant.header_params
+        or dependant.cookie_params
+        or dependant.body_params
+        or dependant.dependencies
+    )
 
 
 def account_of(request: Request) -> Account:
@@ -104,18 +112,59 @@ class _PaymentProvider(SecurityBase):
 authenticate_payment_provider = Security(_PaymentProvider())
 
 
-def refuse_repeated(request: Request, header: str) -> None:
-    """Two values would name two things; picking one of them is not ours to do. Raises InvalidRequest."""
-    if len(request.headers.getlist(header)) > 1:
+# A name that callers give: an idempotency key, or the id of a payment event.
+_NAME = TypeAdapter(Annotated[str, Field(min_length=1, max_length=255, pattern="^[ -~]*$")])
+
+
+def name_in(request: Request, header: str) -> str | None:
+    """None: the header is not there. Raises InvalidRequest."""
+    values = request.headers.getlist(header)
+    if not values:
+        return None
+    if len(values) > 1:
+        # Two values would name two things; picking one of them is not ours to do.
         raise InvalidRequest([field_error("repeated_header", header)])
+    try:
+        return _NAME.validate_python(values[0])
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise InvalidRequest(field_errors({**one, "loc": (header,)} for one in found)) from None
 
 
-JobId = Annotated[str, Path(description="From the answer that accepted the job.", json_schema_extra={"format": "uuid"})]
+def name_header(header: str, description: str) -> dict[str, Any]:
+    return {
+        "name": header,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": _NAME.json_schema(),
+    }
 
 
-def job_id_of(text: str) -> UUID:
+IDEMPOTENCY_KEY = name_header(
+    "Idempotency-Key",
+    "Your own name for this request, a UUID for example. Repeated with the same body it changes "
+    "nothing more, however often you send it; keys are kept for at least 24 hours.",
+)
+
+
+def idempotency_key_of(request: Request) -> str | None:
+    """Raises InvalidRequest."""
+    return name_in(request, "Idempotency-Key")
+
+
+JOB_ID = {
+    "name": "job_id",
+    "in": "path",
+    "required": True,
+    "description": "From the answer that accepted the job.",
+    "schema": {"type": "string", "format": "uuid"},
+}
+
+
+def job_id_of(request: Request) -> UUID:
     """No other text than the canonical one can name a job: it is unknown, like any other wrong id."""
-    job_id = parse_uuid(text)
+    job_id = parse_uuid(request.path_params["job_id"])
     if job_id is None:
         raise JobNotFound
     return job_id

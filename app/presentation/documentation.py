@@ -110,7 +110,7 @@ def answer(example: object, description: str = "", **more: Any) -> dict[str, Any
 
 
 def request_body(model: type[BaseModel], **examples: object) -> dict[str, Any]:
-    """FastAPI does not see the bodies that our own dependency reads."""
+    """FastAPI does not see the bodies that routes read themselves."""
     content = {
         "schema": {"$ref": SCHEMA_REFERENCE.format(model=model.__name__)},
         "examples": {name: {"summary": name.replace("_", " "), "value": value} for name, value in examples.items()},

@@ -1,16 +1,15 @@
 """JSON bodies, read strictly and only when a route asks for it.
 
-FastAPI reads and parses a declared body before it runs the first dependency. Here the body is itself a
-dependency: a caller without a key gets 401 before a byte of the body is read or judged, the limit gives our own
-answer also for a chunked body (Starlette's middleware answers in plain text), and validation gets a context.
+FastAPI reads and parses a declared body before it runs the first dependency. Here a route reads it itself: a caller
+without a key gets 401 before a byte of the body is read or judged, the limit gives our own answer also for a
+chunked body (Starlette's middleware answers in plain text), and validation gets a context.
 """
 
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -35,21 +34,15 @@ Body = TypeVar("Body", bound=BaseModel)
 _JSON_MEDIA_TYPE = re.compile(r'application/json[ \t]*(;[ \t]*(charset="?utf-8"?[ \t]*)?)?', re.ASCII | re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class JsonBody(Generic[Body]):
-    """A dependency: the body as a model. Use it after the dependencies that authenticate."""
-
-    model: type[Body]
-    size_bytes_max: int = SMALL_BODY_BYTES_MAX
-
-    async def __call__(self, request: Request) -> Body:
-        _check_media_type(request)
-        document = parse_json(await read_body(request, self.size_bytes_max))
-        try:
-            return self.model.model_validate(document, context=request.app.state.validation_context)
-        except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)
-            raise InvalidRequest(field_errors(found)) from None
+async def read_model(request: Request, model: type[Body], size_bytes_max: int = SMALL_BODY_BYTES_MAX) -> Body:
+    """Raises RefusedRequest."""
+    _check_media_type(request)
+    document = parse_json(await read_body(request, size_bytes_max))
+    try:
+        return model.model_validate(document, context=request.app.state.validation_context)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise InvalidRequest(field_errors(found)) from None
 
 
 def parse_json(body: bytes) -> Any:

@@ -1,7 +1,7 @@
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.domain.errors import CommitUnknown, InvalidApiKey, KeyAlreadyIssued, ProofRequired
 from app.presentation.dependencies import ApiKey, AuthSecret, KeyedRoute, account_of, use_cases_of
@@ -9,7 +9,7 @@ from app.presentation.documentation import BODY_ERRORS, DATABASE_ERRORS, answer,
 from app.presentation.errors import InvalidRequest
 from app.presentation.field_errors import field_error
 from app.presentation.json_answers import json_answer
-from app.presentation.json_bodies import JsonBody
+from app.presentation.json_bodies import read_model
 from app.presentation.schemas.accounts import Balance, IssuedKey, IssueKeyRequest, LedgerEntryView, LedgerPage
 from app.presentation.schemas.fields import PageSize
 
@@ -55,17 +55,13 @@ _USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
         ),
     },
 )
-async def issue_key(
-    request: Request,
-    auth_secret: AuthSecret,
-    current_key: ApiKey,
-    body: Annotated[IssueKeyRequest, Depends(JsonBody(IssueKeyRequest))],
-) -> IssuedKey:
+async def issue_key(request: Request, auth_secret: AuthSecret, current_key: ApiKey) -> IssuedKey:
     """Issue the first key of a user, or replace it with `"rotate": true`; the old key stops working at once.
 
     Where the operator set a service secret, every call needs it in `X-Auth-Secret`.
     Elsewhere the first key needs nothing, and replacing it needs the current one in `X-API-Key`.
     """
+    body = await read_model(request, IssueKeyRequest)
     api_key = await use_cases_of(request).issue_key(
         body.external_user_id, rotate=body.rotate, current_key=current_key, auth_secret=auth_secret
     )

@@ -2,7 +2,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import (
@@ -15,19 +15,19 @@ from app.domain.errors import (
     JobNotFound,
 )
 from app.presentation.dependencies import (
-    IdempotencyKeyHeader,
-    JobId,
+    IDEMPOTENCY_KEY,
+    JOB_ID,
     KeyedRoute,
     account_of,
+    idempotency_key_of,
     job_id_of,
-    refuse_repeated,
     use_cases_of,
 )
 from app.presentation.documentation import BODY_ERRORS, DATABASE_ERRORS, answer, problems, request_body
 from app.presentation.errors import InvalidRequest
 from app.presentation.field_errors import field_error
 from app.presentation.json_answers import json_answer
-from app.presentation.json_bodies import LARGE_BODY_BYTES_MAX, JsonBody
+from app.presentation.json_bodies import LARGE_BODY_BYTES_MAX, read_model
 from app.presentation.schemas.fields import PageOffset, PageSize, parse_uuid
 from app.presentation.schemas.generations import (
     AcceptedJob,
@@ -171,22 +171,19 @@ _STARTS = (
     response_model=JobView,
     response_description="The job",
     responses={200: answer(_COMPLETED), **problems(InvalidApiKey, JobNotFound, *DATABASE_ERRORS)},
+    openapi_extra={"parameters": [JOB_ID]},
 )
-async def get_generation(request: Request, job_id: JobId) -> Response:
+async def get_generation(request: Request) -> Response:
     """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
-    job = await use_cases_of(request).get_generation(account_of(request).id, job_id_of(job_id))
+    job = await use_cases_of(request).get_generation(account_of(request).id, job_id_of(request))
     return json_answer(JobView.of(job))
 
 
 def _handler(kind: GenerationKind, model: type[GenerationRequest]) -> Callable[..., Awaitable[Response]]:
-    async def start(
-        request: Request,
-        body: Annotated[GenerationRequest, Depends(JsonBody(model, LARGE_BODY_BYTES_MAX))],
-        idempotency_key: IdempotencyKeyHeader = None,
-    ) -> Response:
-        refuse_repeated(request, "Idempotency-Key")
+    async def start(request: Request) -> Response:
+        body = await read_model(request, model, LARGE_BODY_BYTES_MAX)
         accepted = await use_cases_of(request).start_generation(
-            account_of(request).id, kind, body.parameters(), idempotency_key=idempotency_key
+            account_of(request).id, kind, body.parameters(), idempotency_key=idempotency_key_of(request)
         )
         headers = {"Location": f"/generations/{accepted.job.id}"}
         if accepted.is_replay:
@@ -220,7 +217,7 @@ for _start in _STARTS:
                 *BODY_ERRORS,
             ),
         },
-        openapi_extra=request_body(_start.model, **_start.examples),
+        openapi_extra={"parameters": [IDEMPOTENCY_KEY], **request_body(_start.model, **_start.examples)},
     )
 
 
@@ -282,8 +279,9 @@ async def list_generations(
             CommitUnknown,
         ),
     },
+    openapi_extra={"parameters": [JOB_ID, IDEMPOTENCY_KEY]},
 )
-async def cancel_generation(request: Request, job_id: JobId, idempotency_key: IdempotencyKeyHeader = None) -> Response:
+async def cancel_generation(request: Request) -> Response:
     """A job that was not sent to fal yet is canceled and refunded at once.
 
     Otherwise fal is asked to stop, and the answer waits up to three seconds for its confirmation. Where that
@@ -292,9 +290,8 @@ async def cancel_generation(request: Request, job_id: JobId, idempotency_key: Id
 
     Without an `Idempotency-Key` a repeat of a cancel that ended the job is answered like any cancel of a finished job.
     """
-    refuse_repeated(request, "Idempotency-Key")
     accepted = await use_cases_of(request).cancel_generation(
-        account_of(request).id, job_id_of(job_id), idempotency_key=idempotency_key
+        account_of(request).id, job_id_of(request), idempotency_key=idempotency_key_of(request)
     )
     headers = {"Idempotent-Replayed": "true"} if accepted.is_replay else None
     return json_answer(JobView.of(accepted.job), headers=headers)

@@ -1,6 +1,4 @@
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Request
 
 from app.domain.errors import (
     BalanceLimitExceeded,
@@ -10,28 +8,23 @@ from app.domain.errors import (
     PaymentEventIdRequired,
 )
 from app.presentation.dependencies import (
-    IdempotencyKeyHeader,
+    IDEMPOTENCY_KEY,
     authenticate_payment_provider,
-    refuse_repeated,
+    idempotency_key_of,
+    name_header,
+    name_in,
     use_cases_of,
 )
 from app.presentation.documentation import BODY_ERRORS, DATABASE_ERRORS, answer, problems, request_body
-from app.presentation.json_bodies import JsonBody
+from app.presentation.json_bodies import read_model
 from app.presentation.schemas.acknowledged import Acknowledged
 from app.presentation.schemas.topup import TopUpRequest
 
 router = APIRouter(tags=["Top-up"])
 
-EventId = Annotated[
-    str | None,
-    Header(
-        alias="X-Event-Id",
-        min_length=1,
-        max_length=255,
-        pattern="^[ -~]*$",
-        description="The payment provider's id of this payment. The same id is credited once, however often it comes.",
-    ),
-]
+_EVENT_ID = name_header(
+    "X-Event-Id", "The payment provider's id of this payment. The same id is credited once, however often it comes."
+)
 
 
 @router.post(
@@ -52,24 +45,24 @@ EventId = Annotated[
             *BODY_ERRORS,
         ),
     },
-    openapi_extra=request_body(
-        TopUpRequest, top_up={"external_user_id": "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b", "amount": 100}
-    ),
+    openapi_extra={
+        "parameters": [_EVENT_ID, IDEMPOTENCY_KEY],
+        **request_body(
+            TopUpRequest, top_up={"external_user_id": "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b", "amount": 100}
+        ),
+    },
 )
-async def top_up(
-    request: Request,
-    body: Annotated[TopUpRequest, Depends(JsonBody(TopUpRequest))],
-    event_id: EventId = None,
-    idempotency_key: IdempotencyKeyHeader = None,
-) -> Acknowledged:
+async def top_up(request: Request) -> Acknowledged:
     """Credit tokens to a user. An event id that was credited before answers 200 and credits nothing.
 
     Send `X-Event-Id`, or an `Idempotency-Key` where your provider has no event ids. Without either, a repeated
     delivery is a second payment, or refused where the operator wants so.
     """
-    refuse_repeated(request, "X-Event-Id")
-    refuse_repeated(request, "Idempotency-Key")
+    body = await read_model(request, TopUpRequest)
     await use_cases_of(request).top_up(
-        body.external_user_id, body.amount, event_id=event_id, idempotency_key=idempotency_key
+        body.external_user_id,
+        body.amount,
+        event_id=name_in(request, "X-Event-Id"),
+        idempotency_key=idempotency_key_of(request),
     )
     return Acknowledged()
