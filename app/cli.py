@@ -32,7 +32,7 @@ from app.infrastructure.settings import (
     load_settings,
 )
 from app.main import create_app
-from app.serving import BACKLOG, handle_stop_signals, serve_until_stopped
+from app.serving import BACKLOG, handle_stop_signals, serve_until_stopped, spare_the_collector
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Metered AI image and video generation.")
 keys = typer.Typer(no_args_is_help=True, help="Issue, rotate and revoke API keys.")
@@ -65,7 +65,7 @@ def _run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False)
     try:
         settings = load_settings()
         level = "WARNING" if is_quiet else settings.log_level
-        configure_logging(level, as_json=settings.is_production, secrets=settings.secrets)
+        configure_logging(level, as_json=settings.is_production or not sys.stderr.isatty(), secrets=settings.secrets)
         uvloop.run(_interruptible(work(settings)))
     except (SettingsError, EmbeddedPostgresError, SimulatorError, DemoError) as error:
         _fail(error)
@@ -213,6 +213,7 @@ def worker() -> None:
         async with _with_database(settings) as complete, build(complete) as runtime:
             runner = runtime.runner
             runner.start()
+            spare_the_collector()
             handle_stop_signals(runner.begin_stop, lambda: runner.begin_stop(at_once=True))
             await runner.wait()
             await runner.stop()

@@ -1,6 +1,7 @@
 """HTTP until a signal, and what the signals do."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -61,6 +62,14 @@ def _exit_after(seconds: float) -> None:
     timer.start()
 
 
+def spare_the_collector() -> None:
+    """What lives once the process is ready lives as long as it does. Python's garbage collector would walk through all
+    of it again and again, for a third of the time that a request takes.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -83,6 +92,7 @@ async def serve_until_stopped(
         if api.state.is_stopping:
             runner.begin_stop()
         await on_ready(runtime)
+        spare_the_collector()
 
     api = create_app(settings, on_ready=remember_runner)
     server = _Server(
