@@ -37,15 +37,16 @@ _INSERT_NAMES = """
     INSERT INTO idempotency_keys (account_id, key, fingerprint, job_id)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[])
 """
-_INSERT_JOBS = """
-    INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)
-    SELECT * FROM unnest(
-        $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::int[], $8::int[])
-"""
-_INSERT_DEBITS = """
+_INSERT_JOBS_AND_DEBITS = """
+    WITH job AS (
+        INSERT INTO jobs
+            (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)
+        SELECT * FROM unnest(
+            $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::int[], $8::int[])
+        RETURNING id, account_id, cost_tokens
+    )
     INSERT INTO ledger_entries (account_id, kind, amount, job_id)
-    SELECT account_id, 'DEBIT', amount, job_id
-      FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS debit (account_id, amount, job_id)
+    SELECT account_id, 'DEBIT', cost_tokens, id FROM job
 """
 
 
@@ -149,8 +150,7 @@ async def _open_books(driver: DriverConnection, orders: Sequence[Order], *, is_r
 
 async def _write(driver: DriverConnection, enqueue: Enqueue, orders: Sequence[Order]) -> None:
     accepted = [order.job for order in orders]
-    ids, account_ids = [job.id for job in accepted], [job.account_id for job in accepted]
-    costs = [job.cost_tokens for job in accepted]
+    ids = [job.id for job in accepted]
     named = [(order.job, order.idempotency) for order in orders if order.idempotency is not None]
     if named:
         await driver.fetch(
@@ -161,17 +161,16 @@ async def _write(driver: DriverConnection, enqueue: Enqueue, orders: Sequence[Or
             [job.id for job, _ in named],
         )
     await driver.fetch(
-        _INSERT_JOBS,
+        _INSERT_JOBS_AND_DEBITS,
         ids,
-        account_ids,
+        [job.account_id for job in accepted],
         [job.kind.value for job in accepted],
         [job.model_id for job in accepted],
         [order.parameters for order in orders],
-        costs,
+        [job.cost_tokens for job in accepted],
         [job.outputs_requested for job in accepted],
         [job.time_limit_seconds for job in accepted],
     )
-    await driver.fetch(_INSERT_DEBITS, account_ids, costs, ids)
     await enqueue(driver.fetch, Step.SUBMIT, ids)
 
 
