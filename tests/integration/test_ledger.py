@@ -235,7 +235,7 @@ CORRUPTIONS = {
     ),
     "a job with two debits": (
         (
-            "DROP INDEX ledger_entries_one_debit_per_job;"
+            "DROP INDEX ledger_entries_one_of_a_kind_per_job;"
             "UPDATE ledger_entries SET job_id = {completed} WHERE job_id = {waiting}"
         ),
         {"a job has one debit of its cost"},
@@ -245,7 +245,7 @@ CORRUPTIONS = {
         {"a job has at most one refund, of what it says"},
     ),
     "two refunds of one job that add up": (
-        "DROP INDEX ledger_entries_one_refund_per_job;"
+        "DROP INDEX ledger_entries_one_of_a_kind_per_job;"
         "UPDATE ledger_entries SET amount = 2, balance_after = balance_after - 3 WHERE " + REFUND + ";"
         "INSERT INTO ledger_entries (account_id, seq, kind, amount, balance_after, job_id)"
         " SELECT account_id, seq + 1, kind, 3, balance_after + 3, job_id FROM ledger_entries WHERE " + REFUND + ";"

@@ -182,7 +182,7 @@ ATTACKS: dict[str, tuple[str, Refusal]] = {
         Refusal(asyncpg.ForeignKeyViolationError, "does not exist"),
     ),
     "a debit of no job": (entry("DEBIT", "5", "{new}"), foreign("ledger_entries_debit_is_the_cost")),
-    "a second debit": (entry("DEBIT", "5", "{live}"), unique("ledger_entries_one_debit_per_job")),
+    "a second debit": (entry("DEBIT", "5", "{live}"), unique("ledger_entries_one_of_a_kind_per_job")),
     "an overdraft": (
         job("1000") + entry("DEBIT", "1000", "{new}"),
         constraint("accounts_balance_not_negative"),
@@ -227,11 +227,11 @@ ATTACKS: dict[str, tuple[str, Refusal]] = {
     ),
     "a second refund of a failed job": (
         entry("REFUND", "5", "{failed}"),
-        unique("ledger_entries_one_refund_per_job"),
+        unique("ledger_entries_one_of_a_kind_per_job"),
     ),
     "a second refund of a canceled job": (
         entry("REFUND", "5", "{canceled}"),
-        unique("ledger_entries_one_refund_per_job"),
+        unique("ledger_entries_one_of_a_kind_per_job"),
     ),
     "a failure without its refund": (change(FAIL), NO_REFUND),
     "a cancel without its refund": (change(CANCEL), NO_REFUND),

@@ -114,7 +114,7 @@ async def test_a_partly_refunded_job_is_not_refunded_again(engine: AsyncEngine, 
         await jobs_of(engine).settle(job_id, outcome)
         for outcome in (Outcome.completed(images(2), 10), Outcome.failed("late", "Too late."), Outcome.canceled())
     ]
-    with pytest.raises(asyncpg.UniqueViolationError, match="ledger_entries_one_refund_per_job"):
+    with pytest.raises(asyncpg.UniqueViolationError, match="ledger_entries_one_of_a_kind_per_job"):
         await sql.execute(
             "INSERT INTO ledger_entries (account_id, kind, amount, job_id) VALUES ($1, 'REFUND', 5, $2)",
             customer.account_id,

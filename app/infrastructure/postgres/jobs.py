@@ -23,6 +23,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     select,
     tuple_,
     update,
@@ -84,6 +85,9 @@ _STATE = select(
 _FIND_JOBS = f"SELECT account_id, {JOB_COLUMN_NAMES} FROM jobs WHERE id = ANY($1::uuid[])"  # noqa: S608 - our own column names
 
 _queue = named_table("pgqueuer", column("dedupe_key"), column("status"), column("execute_after"))
+# Of the queue's own type: compared as text, they would miss the index of the dedupe keys.
+_QUEUED: ColumnElement[str] = literal_column("'queued'")
+_PICKED: ColumnElement[str] = literal_column("'picked'")
 
 
 def _lost(step: Step) -> Select[Any]:
@@ -96,7 +100,7 @@ def _lost(step: Step) -> Select[Any]:
         is_waiting_for_submit if step is Step.SUBMIT else ~is_waiting_for_submit,
         ~exists().where(
             _queue.c.dedupe_key == literal(f"{step.value}:") + cast(jobs.c.id, Text),
-            cast(_queue.c.status, Text).in_(("queued", "picked")),
+            _queue.c.status.in_((_QUEUED, _PICKED)),
         ),
     )
 
@@ -318,7 +322,7 @@ class PostgresJobs:
                 update(_queue)
                 .where(
                     _queue.c.dedupe_key == f"{Step.FOLLOW.value}:{job_id}",
-                    cast(_queue.c.status, Text) == "queued",
+                    _queue.c.status == _QUEUED,
                 )
                 .values(execute_after=func.now())
             )

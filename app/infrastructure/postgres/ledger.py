@@ -32,8 +32,11 @@ class PostgresTokens:
                 ledger_entries.c.payment_event_id,
                 ledger_entries.c.created_at,
             )
-            .join(accounts, accounts.c.id == ledger_entries.c.account_id)
-            .where(accounts.c.external_user_id == external_user_id)
+            # Not by a join: the account's entries then come in order from their index, however many there are.
+            .where(
+                ledger_entries.c.account_id
+                == select(accounts.c.id).where(accounts.c.external_user_id == external_user_id).scalar_subquery()
+            )
             .order_by(ledger_entries.c.seq.desc())
             .limit(limit)
         )

@@ -179,8 +179,7 @@ ledger_entries = Table(
         name="ledger_entries_refund_is_the_jobs",
         ondelete="RESTRICT",
     ),
-    Index("ledger_entries_one_debit_per_job", "job_id", unique=True, postgresql_where=text("kind = 'DEBIT'")),
-    Index("ledger_entries_one_refund_per_job", "job_id", unique=True, postgresql_where=text("kind = 'REFUND'")),
+    Index("ledger_entries_one_of_a_kind_per_job", "job_id", "kind", unique=True),
     Index(
         "ledger_entries_one_credit_per_event",
         "payment_source",

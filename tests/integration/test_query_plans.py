@@ -1,0 +1,166 @@
+"""What the busy operations read of large tables, as PostgreSQL itself counts it: entries of indexes, never all rows.
+
+The operations run as they are: no statement is copied here.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain.accounts import digest_of
+from app.domain.generations import IdempotencyKey, Outcome
+from app.infrastructure.postgres.accounts import PostgresAccounts
+from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.lost_submissions import PostgresLostSubmissions
+from tests.builders import (
+    COST_TOKENS,
+    RESULT,
+    Connection,
+    Customer,
+    claimed_job,
+    connect,
+    jobs_of,
+    new_job,
+    open_account,
+    payment,
+    provider_request,
+    until,
+)
+
+ROWS = 5_000
+LARGE_TABLES = ("accounts", "api_keys", "payment_events", "jobs", "ledger_entries", "idempotency_keys", "pgqueuer")
+FILL = f"""
+INSERT INTO accounts (id, external_user_id) SELECT gen_random_uuid(), gen_random_uuid() FROM generate_series(1, {ROWS});
+INSERT INTO api_keys (digest, account_id, hint) SELECT sha256(id::text::bytea), id, 'tgk_1234' FROM accounts
+ WHERE external_user_id <> $user$;
+INSERT INTO payment_events (source, event_id, account_id, amount) SELECT 'webhook', id::text, id, 1 FROM accounts;
+INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds,
+                  status, attempts, attempt_token, fal_request_id, result, created_at)
+SELECT gen_random_uuid(), (SELECT id FROM accounts WHERE external_user_id = $user$), 'TEXT_TO_IMAGE', 'model', '{{}}',
+       5, 1, 1200, 'COMPLETED', 1, gen_random_uuid(), gen_random_uuid()::text, '{{}}', now() - number * interval '1 s'
+  FROM generate_series(1, {ROWS}) AS number;
+INSERT INTO ledger_entries (account_id, seq, kind, amount, balance_after, job_id)
+SELECT account_id, 10 + row_number() OVER (), 'DEBIT', 5, 0, id FROM jobs;
+INSERT INTO idempotency_keys (account_id, key, fingerprint, job_id)
+SELECT account_id, id::text, sha256(id::text::bytea), id FROM jobs;
+INSERT INTO pgqueuer (priority, entrypoint, payload, dedupe_key, status)
+SELECT 0, 'other', uuid_send(id), 'other:' || id, 'queued' FROM jobs;
+"""
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def customer(engine: AsyncEngine, sql: Connection) -> Customer:
+    """Owns all the jobs there are."""
+    customer = await open_account(engine, 1_000)
+    await engine.dispose()
+    async with sql.transaction():
+        await sql.execute("SET LOCAL session_replication_role = replica")
+        await sql.execute(FILL.replace("$user$", f"'{customer.external_user_id}'"))
+    await sql.execute("ANALYZE")
+    return customer
+
+
+async def rows_read(sql: Connection, database: str, operation: Callable[[AsyncEngine], Awaitable[object]]) -> set[str]:
+    """The large tables that were read from one end to the other."""
+    before = await _sequential_scans(sql)
+    async with open_engine(database) as engine:
+        await operation(engine)
+    # A session reports what it read when it ends.
+    await until(lambda: _is_over(sql))
+    after = await _sequential_scans(sql)
+    return {table for table in LARGE_TABLES if after[table] != before[table]}
+
+
+async def _is_over(sql: Connection) -> bool:
+    query = (
+        "SELECT NOT EXISTS (SELECT FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'tollgate')"
+    )
+    return bool(await sql.fetchval(query))
+
+
+async def _sequential_scans(sql: Connection) -> Mapping[str, int]:
+    # Those of this session too: what it has read itself is none of the operation's.
+    await sql.execute("SELECT pg_stat_force_next_flush()")
+    return {row[0]: row[1] for row in await sql.fetch("SELECT relname, seq_scan FROM pg_stat_user_tables")}
+
+
+def _key() -> IdempotencyKey:
+    return IdempotencyKey(str(uuid4()), bytes(32))
+
+
+async def middle_job(sql: Connection, customer: Customer) -> UUID:
+    job_id: UUID = await sql.fetchval(
+        "SELECT id FROM jobs WHERE account_id = $1 ORDER BY created_at OFFSET $2 LIMIT 1",
+        customer.account_id,
+        ROWS // 2,
+    )
+    return job_id
+
+
+async def test_a_request_reads_its_own_rows_however_large_the_tables_are(
+    engine: AsyncEngine, sql: Connection, database: str, customer: Customer
+) -> None:
+    job_id = await middle_job(sql, customer)
+    await engine.dispose()
+    user, account = customer.external_user_id, customer.account_id
+    operations: Mapping[str, Callable[[AsyncEngine], Awaitable[object]]] = {
+        "key": lambda on: PostgresAccounts(on).find_by_key(digest_of(customer.api_key)),
+        "status": lambda on: jobs_of(on).get(account, job_id),
+        "list": lambda on: jobs_of(on).list(account, limit=20),
+        "next page": lambda on: jobs_of(on).list(account, limit=20, after=job_id),
+        "ledger": lambda on: PostgresTokens(on).entries(user, limit=20),
+        "next entries": lambda on: PostgresTokens(on).entries(user, limit=20, before_seq=ROWS // 2),
+        "accept": lambda on: jobs_of(on).accept(new_job(customer)),
+        "accept with a key": lambda on: jobs_of(on).accept(new_job(customer), _key()),
+        "known key": lambda on: jobs_of(on).find_named(account, _key()),
+        "top-up": lambda on: PostgresTokens(on).credit(payment(user, 7)),
+        "top-up of a new user": lambda on: PostgresTokens(on).credit(payment(uuid4(), 7)),
+    }
+
+    read = {name: await rows_read(sql, database, operation) for name, operation in operations.items()}
+
+    assert read == {name: set() for name in operations}
+
+
+async def test_a_step_reads_its_own_rows_however_large_the_tables_are(
+    engine: AsyncEngine, sql: Connection, database: str, customer: Customer
+) -> None:
+    queued = (await jobs_of(engine).accept(new_job(customer))).job.id
+    canceled = (await jobs_of(engine).accept(new_job(customer))).job.id
+    job_id, attempt_token = await claimed_job(engine, customer)
+    await engine.dispose()
+    operations: Mapping[str, Callable[[AsyncEngine], Awaitable[object]]] = {
+        "claim": lambda on: jobs_of(on).claim(queued, uuid4()),
+        "cancel": lambda on: jobs_of(on).request_cancel(customer.account_id, canceled, _key()),
+        "record": lambda on: jobs_of(on).record_submission(job_id, attempt_token, provider_request()),
+        "load": lambda on: jobs_of(on).load(job_id),
+        "load by attempt": lambda on: jobs_of(on).load_attempt(attempt_token),
+        "look now": lambda on: jobs_of(on).look_now(job_id),
+        "rival": lambda on: PostgresLostSubmissions(on).has_rival(job_id, timedelta(minutes=1)),
+        "known requests": lambda on: PostgresLostSubmissions(on).known([str(uuid4())]),
+        "settle": lambda on: jobs_of(on).settle(job_id, Outcome.completed(RESULT, refunded_tokens=COST_TOKENS - 1)),
+        "forget keys": lambda on: jobs_of(on).forget_idempotency_keys(),
+    }
+
+    read = {name: await rows_read(sql, database, operation) for name, operation in operations.items()}
+
+    assert read == {name: set() for name in operations}
+
+
+async def test_notices_a_table_that_is_read_whole(sql: Connection, database: str, customer: Customer) -> None:
+    async def count(on: AsyncEngine) -> None:
+        async with on.connect() as connection:
+            await connection.exec_driver_sql("SELECT count(cost_tokens) FROM jobs")
+
+    assert await rows_read(sql, database, count) == {"jobs"}
