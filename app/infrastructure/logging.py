@@ -74,6 +74,14 @@ class _Lines:
     debug = info = warning = error = critical = exception = msg
 
 
+def _name_the_error_only(record: logging.LogRecord) -> bool:
+    """In an outage the library traces each of its tries; our own events say what that means for jobs."""
+    if record.exc_info and record.exc_info[0] is not None:
+        record.msg, record.args = f"{record.getMessage()}: {record.exc_info[0].__name__}", ()
+        record.exc_info = None
+    return True
+
+
 def configure_logging(level: str, *, as_json: bool, secrets: Collection[str] = ()) -> None:
     """For this process: our own events and those of every library, in the same form, on standard error.
 
@@ -112,5 +120,6 @@ def configure_logging(level: str, *, as_json: bool, secrets: Collection[str] = (
     root.setLevel(level)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("pgqueuer").addFilter(_name_the_error_only)
     # In an outage it prints a dozen traces, which bury our own one line.
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)

@@ -197,6 +197,19 @@ def test_a_line_in_production_is_one_json_object() -> None:
     assert first.keys() >= {"timestamp"}
 
 
+def test_the_queue_names_its_errors_without_their_traces() -> None:
+    written = lines(as_json=True)
+
+    try:
+        raise ConnectionResetError("5432")
+    except ConnectionResetError:
+        logging.getLogger("pgqueuer").exception("Flush of %d items failed", 3)
+
+    line = json.loads(written.getvalue())
+    assert (line["event"], line["level"]) == ("Flush of 3 items failed: ConnectionResetError", "error")
+    assert "exception" not in line
+
+
 @both_forms
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("I/O operation on closed file")])
 def test_a_log_that_cannot_be_written_stops_nothing(error: Exception, *, as_json: bool) -> None:
