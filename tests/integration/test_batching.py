@@ -177,6 +177,49 @@ async def test_a_lost_answer_to_the_commit_is_asked_for_once_more(engine: AsyncE
     assert answers == [1, 2] if times == 1 else [type(answer) for answer in answers] == [CommitUnknown] * 2
 
 
+async def test_a_poisoned_item_fails_alone_also_where_the_first_try_may_have_been_committed(
+    engine: AsyncEngine,
+) -> None:
+    tries: list[tuple[list[int], bool]] = []
+
+    async def flush(driver: DriverConnection, items: Sequence[int], *, is_repeated: bool) -> Sequence[int | Exception]:
+        tries.append((list(items), is_repeated))
+        if not is_repeated:
+            raise CommitUnknown
+        if -1 in items:
+            raise ValueError("poison")
+        if items == [2]:
+            raise DatabaseUnavailable
+        return items
+
+    batcher: Batcher[int, int] = Batcher(engine, flush, flushes_max=1)
+    answers = await asyncio.gather(*(batcher(item) for item in (1, -1, 2)), return_exceptions=True)
+
+    assert tries[:2] == [([1, -1, 2], False), ([1, -1, 2], True)]
+    assert sorted(tries[2:]) == [([-1], True), ([1], True), ([2], True)]
+    assert answers[0] == 1
+    assert [type(answer) for answer in answers[1:]] == [ValueError, CommitUnknown]
+
+
+async def test_a_lock_that_holds_up_a_repeat_leaves_its_outcome_unknown(engine: AsyncEngine, database: str) -> None:
+    customer = await open_account(engine, 100)
+
+    async def flush(driver: DriverConnection, items: Sequence[int], *, is_repeated: bool) -> Sequence[int | Exception]:
+        if not is_repeated:
+            raise CommitUnknown
+        await driver.execute("SET lock_timeout = '200ms'")
+        if 2 in items:
+            await driver.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", customer.account_id)
+        return items
+
+    batcher: Batcher[int, int] = Batcher(engine, flush, flushes_max=1)
+    async with connect(database) as sql, sql.transaction():
+        await sql.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", customer.account_id)
+        answers = await asyncio.gather(*(batcher(item) for item in (1, 2)), return_exceptions=True)
+
+    assert [answers[0], type(answers[1])] == [1, CommitUnknown]
+
+
 async def test_a_failed_flush_gives_its_connection_up_and_the_next_one_works(engine: AsyncEngine) -> None:
     pids = []
 

@@ -108,28 +108,36 @@ class Batcher(Generic[Item, Answer]):
         return batch
 
     async def _answers_after(self, error: Exception, items: Sequence[Item]) -> Sequence[Answer | Exception]:
-        if isinstance(error, CommitUnknown):
-            return await self._flushed(items, is_repeated=True)
+        is_repeated = isinstance(error, CommitUnknown)
+        if is_repeated:
+            try:
+                return await self._flushed(items, is_repeated=True)
+            except Exception as again:
+                error = again
         is_everybodys = isinstance(error, Unavailable) and not is_contention(error)
         if is_everybodys or len(items) == 1:
-            return [error] * len(items)
+            return [_said(error, is_repeated=is_repeated)] * len(items)
         # One of them is poisoned, or waits for a lock: alone, it fails alone.
         turns = asyncio.Semaphore(ALONE_AT_ONCE_MAX)
 
         async def alone(item: Item) -> Answer | Exception:
             async with turns:
-                (answer,) = await self._flushed([item], is_repeated=False)
+                try:
+                    (answer,) = await self._flushed([item], is_repeated=is_repeated)
+                except Exception as its_own:
+                    return _said(its_own, is_repeated=is_repeated)
                 return answer
 
         return await asyncio.gather(*(alone(item) for item in items))
 
     async def _flushed(self, items: Sequence[Item], *, is_repeated: bool) -> Sequence[Answer | Exception]:
-        try:
-            async with driver_connection(self._engine) as driver:
-                return await self._flush(driver, items, is_repeated=is_repeated)
-        except Exception as error:
-            is_unknown = is_repeated and isinstance(error, Unavailable)
-            return [CommitUnknown() if is_unknown else error] * len(items)
+        async with driver_connection(self._engine) as driver:
+            return await self._flush(driver, items, is_repeated=is_repeated)
+
+
+def _said(error: Exception, *, is_repeated: bool) -> Exception:
+    """Where the first try may have been committed, a second one that did nothing proves nothing."""
+    return CommitUnknown() if is_repeated and isinstance(error, Unavailable) else error
 
 
 def _items(batch: Sequence[_Call[Item, Answer]]) -> list[Item]:
