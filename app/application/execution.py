@@ -33,7 +33,7 @@ from app.application.ports import (
     SubmitRefused,
     Succeeded,
 )
-from app.domain.errors import DatabaseUnavailable, InvalidProviderEvent
+from app.domain.errors import DatabaseUnavailable, InvalidProviderEvent, Overloaded
 from app.domain.generations import JobStatus, Outcome, outcome_of_result
 
 log = structlog.get_logger(__name__)
@@ -94,7 +94,7 @@ async def _persist(operation: Callable[[], Awaitable[Result]]) -> Result:
     for _ in range(PERSIST_TRIES_MAX):
         try:
             return await operation()
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, Overloaded):
             await asyncio.sleep(PERSIST_PAUSE_SECONDS)
     return await operation()
 
@@ -148,6 +148,11 @@ class SubmitGeneration:
             self.breaker.record_success()
             await self._record(job_id, attempt_token, request)
 
+    async def _record_submission(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> bool:
+        # fal's event tells the end of most jobs before a look would.
+        look_after_seconds = 0 if self.webhooks_url is None else BACKSTOP_SECONDS_MIN
+        return await self.jobs.record_submission(job_id, attempt_token, request, look_after_seconds=look_after_seconds)
+
     def _webhook_url(self, attempt_token: UUID) -> str | None:
         """The token makes the event findable before fal's request id is known, and unguessable."""
         return None if self.webhooks_url is None else f"{self.webhooks_url}/{attempt_token}"
@@ -162,7 +167,7 @@ class SubmitGeneration:
     async def _record(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> None:
         # Before the database has it: should everything else be lost, the operator finds the request here.
         log.info("generation_submitted", job_id=str(job_id), fal_request_id=request.id)
-        if not await _persist(lambda: self.jobs.record_submission(job_id, attempt_token, request)):
+        if not await _persist(lambda: self._record_submission(job_id, attempt_token, request)):
             log.warning("generation_submission_unclaimed", job_id=str(job_id), fal_request_id=request.id)
             # Where the attempt is still ours, fal has named the request of another job. Otherwise this changes nothing.
             await self._record_unknown(job_id, attempt_token, "fal named the request of another job")
@@ -345,7 +350,9 @@ class ReceiveProviderEvent:
             raise InvalidProviderEvent
         if state.request is None and not state.status.is_final:
             request = self.provider.request_of(state.model_id, event.request_id)
-            if await self.jobs.record_submission(state.id, attempt_token, request):
+            if await self.jobs.record_submission(
+                state.id, attempt_token, request, look_after_seconds=BACKSTOP_SECONDS_MIN
+            ):
                 log.info("generation_adopted", job_id=str(state.id), fal_request_id=event.request_id, how="event")
             state = await self.jobs.load_attempt(attempt_token) or state
         # A job that was given up before its request id was known has only the token to go by. One that goes on

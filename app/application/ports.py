@@ -146,7 +146,9 @@ class Jobs(Protocol):
         """SUBMITTING → QUEUED, for an attempt that provably never reached fal."""
         ...
 
-    async def record_submission(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> bool:
+    async def record_submission(
+        self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, *, look_after_seconds: float = 0
+    ) -> bool:
         """SUBMITTING → SUBMITTED, and queue the first look at it.
 
         False: the attempt is not ours any more, or another job has this request; nothing is written.

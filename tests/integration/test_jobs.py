@@ -77,8 +77,8 @@ async def test_accepting_debits_stores_and_queues(engine: AsyncEngine, sql: Conn
 
 
 async def test_accepting_leaves_nothing_when_the_queue_fails(engine: AsyncEngine, sql: Connection) -> None:
-    async def enqueue_and_fail(fetch: Any, step: Step, job_ids: Sequence[UUID]) -> None:
-        await enqueue(fetch, step, job_ids)
+    async def enqueue_and_fail(fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: float = 0) -> None:
+        await enqueue(fetch, step, job_ids, after_seconds)
         raise ZeroDivisionError
 
     customer = await open_account(engine, 12)

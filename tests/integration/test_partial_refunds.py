@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.generations import Billing, BillingOutcome, JobStatus, Outcome, outcome_of_result
@@ -98,7 +97,7 @@ async def test_the_database_refuses_a_result_that_is_refunded_in_full_or_beyond(
     job_id = await running_job(engine, await open_account(engine, 100))
     before = await contents(sql)
 
-    with pytest.raises(IntegrityError, match="jobs_refund_fits_status"):
+    with pytest.raises(asyncpg.CheckViolationError, match="jobs_refund_fits_status"):
         await jobs_of(engine).settle(job_id, Outcome.completed(RESULT, refunded))
 
     assert await contents(sql) == before

@@ -17,7 +17,7 @@ from pgqueuer.queries import Queries
 
 from app.application.execution import RetryLater, Step, backoff_seconds
 from app.application.ports import Check
-from app.domain.errors import DatabaseUnavailable
+from app.domain.errors import DatabaseUnavailable, Overloaded
 
 log = structlog.get_logger(__name__)
 
@@ -162,8 +162,9 @@ class Runner:
                 await self._uncancelled(handler, job_id)
             except RetryLater as decision:
                 raise RetryRequested(timedelta(seconds=decision.delay_seconds)) from decision
-            except DatabaseUnavailable as error:
-                log.warning("step_postponed", step=step.value, job_id=str(job_id), error=type(error.__cause__).__name__)
+            except (DatabaseUnavailable, Overloaded) as error:
+                cause = error.__cause__ or error
+                log.warning("step_postponed", step=step.value, job_id=str(job_id), error=type(cause).__name__)
                 raise RetryRequested(timedelta(seconds=backoff_seconds(item.attempts + 1))) from error
             except Exception as error:
                 # An item that ends with an error would be deleted; the job still needs it.

@@ -15,7 +15,7 @@ from sqlalchemy.util import greenlet_spawn
 from app.application.fault_points import reach
 from app.domain.errors import CommitUnknown, DatabaseUnavailable, Unavailable
 
-POOL_SIZE = 10
+POOL_SIZE = 16
 POOL_WAIT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3.0
 COMMAND_TIMEOUT_SECONDS = 15.0
@@ -201,10 +201,6 @@ def is_contention(error: Unavailable) -> bool:
     """What one row, or one statement that takes too long, does to whoever shares its transaction."""
     cause = error.__cause__
     return cause is not None and getattr(_driver_error(cause), "sqlstate", None) in _CONTENTION_CODES
-
-
-def violated_constraint(error: exc.IntegrityError) -> str | None:
-    return getattr(_driver_error(error), "constraint_name", None)
 
 
 def _driver_error(error: BaseException) -> BaseException | None:

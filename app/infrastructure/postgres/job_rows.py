@@ -11,7 +11,7 @@ from app.infrastructure.postgres.tables import jobs
 
 
 class Enqueue(Protocol):
-    async def __call__(self, fetch: Any, step: Step, job_ids: Sequence[UUID]) -> None:
+    async def __call__(self, fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: float = 0) -> None:
         """Queue the step for the jobs in the transaction of `fetch`; an item that waits already stays as it is."""
         ...
 

@@ -8,20 +8,17 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
+from asyncpg import UniqueViolationError
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Select,
     Text,
     Update,
-    bindparam,
-    case,
     cast,
     column,
     delete,
     exists,
     func,
-    insert,
     literal,
     literal_column,
     select,
@@ -30,57 +27,31 @@ from sqlalchemy import (
 )
 from sqlalchemy import table as named_table
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.application.execution import Step
 from app.application.ports import Accepted, Claim, JobState, ProviderRequest
-from app.domain.catalogue import GenerationKind
 from app.domain.errors import CommitUnknown, IdempotencyKeyInUse, IdempotencyKeyReused, JobFinished, JobNotFound
 from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob, Outcome
-from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.acceptance import Order, accept_all
 from app.infrastructure.postgres.batching import Batcher
-from app.infrastructure.postgres.database import (
-    DriverConnection,
-    fetch_through,
-    reading,
-    transaction,
-    violated_constraint,
-)
+from app.infrastructure.postgres.database import DriverConnection, fetch_through, reading, transaction
 from app.infrastructure.postgres.job_rows import JOB_COLUMN_NAMES, JOB_COLUMNS, Enqueue, job_of
-from app.infrastructure.postgres.tables import REQUEST_OF_ONE_JOB, idempotency_keys, jobs, ledger_entries
+from app.infrastructure.postgres.steps import (
+    Attempt,
+    Ending,
+    Submission,
+    claim_all,
+    load_all,
+    load_all_attempts,
+    record_all,
+    settle_all,
+    settle_through,
+)
+from app.infrastructure.postgres.tables import REQUEST_OF_ONE_JOB, idempotency_keys, jobs
 
 IDEMPOTENCY_KEYS_KEPT = timedelta(hours=24)
 
-
-def _float_or_none(number: Any) -> float | None:
-    return None if number is None else float(number)
-
-
-def _seconds_since(moment: Any) -> Any:
-    return func.extract("epoch", func.clock_timestamp() - moment)
-
-
-_STATE = select(
-    jobs.c.id,
-    jobs.c.kind,
-    jobs.c.model_id,
-    jobs.c.status,
-    jobs.c.attempt_token,
-    jobs.c.fal_request_id,
-    jobs.c.fal_status_url,
-    jobs.c.fal_response_url,
-    jobs.c.fal_cancel_url,
-    jobs.c.cancel_requested_at.is_not(None).label("cancel_requested"),
-    jobs.c.cost_tokens,
-    jobs.c.outputs_requested,
-    func.coalesce(_seconds_since(jobs.c.claimed_at), 0).label("seconds_since_claim"),
-    _seconds_since(jobs.c.cancel_sent_at).label("seconds_since_cancel_sent"),
-    jobs.c.submit_unknown_at.is_not(None).label("is_submit_unknown"),
-    func.coalesce(jobs.c.deadline_at < func.clock_timestamp(), False).label("is_overdue"),
-    _seconds_since(jobs.c.overdue_noticed_at).label("seconds_since_overdue_noticed"),
-)
 
 _FIND_JOBS = f"SELECT account_id, {JOB_COLUMN_NAMES} FROM jobs WHERE id = ANY($1::uuid[])"  # noqa: S608 - our own column names
 
@@ -95,13 +66,18 @@ def _lost(step: Step) -> Select[Any]:
     is_waiting_for_submit = (jobs.c.status == JobStatus.QUEUED.value) | (
         (jobs.c.status == JobStatus.SUBMITTING.value) & jobs.c.submit_unknown_at.is_(None)
     )
-    return select(jobs.c.id).where(
-        ~jobs.c.is_final,
-        is_waiting_for_submit if step is Step.SUBMIT else ~is_waiting_for_submit,
-        ~exists().where(
-            _queue.c.dedupe_key == literal(f"{step.value}:") + cast(jobs.c.id, Text),
-            _queue.c.status.in_((_QUEUED, _PICKED)),
-        ),
+    return (
+        select(jobs.c.id)
+        .where(
+            ~jobs.c.is_final,
+            is_waiting_for_submit if step is Step.SUBMIT else ~is_waiting_for_submit,
+            ~exists().where(
+                _queue.c.dedupe_key == literal(f"{step.value}:") + cast(jobs.c.id, Text),
+                _queue.c.status.in_((_QUEUED, _PICKED)),
+            ),
+        )
+        # Everybody queues in this order, so that no two transactions wait for each other's items.
+        .order_by(jobs.c.id)
     )
 
 
@@ -119,6 +95,13 @@ class PostgresJobs:
             engine, partial(accept_all, enqueue), size_bytes=attrgetter("size_bytes")
         )
         self._find: Batcher[UUID, _Found | None] = Batcher(engine, _find_all, flushes_max=1)
+        self._claim: Batcher[Attempt, Claim | None] = Batcher(engine, claim_all, flushes_max=1)
+        self._record: Batcher[Submission, bool] = Batcher(engine, partial(record_all, enqueue), flushes_max=1)
+        self._settle: Batcher[Ending, bool] = Batcher(
+            engine, settle_all, flushes_max=1, size_bytes=attrgetter("size_bytes")
+        )
+        self._load: Batcher[UUID, JobState | None] = Batcher(engine, load_all, flushes_max=1)
+        self._load_attempt: Batcher[UUID, JobState | None] = Batcher(engine, load_all_attempts, flushes_max=1)
 
     async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
         return await self._accept(Order.of(job, idempotency))
@@ -182,7 +165,7 @@ class PostgresJobs:
             if JobStatus(status).is_final:
                 raise JobFinished
             if status == JobStatus.QUEUED:
-                await _settle(connection, job_id, Outcome.canceled())
+                await settle_through(fetch_through(connection), [Ending.of(job_id, Outcome.canceled())])
             else:
                 await connection.execute(
                     update(jobs)
@@ -192,32 +175,7 @@ class PostgresJobs:
             return await _get(connection, account_id, job_id)
 
     async def claim(self, job_id: UUID, attempt_token: UUID) -> Claim | None:
-        async with transaction(self.engine, "claim") as connection:
-            claimed = await connection.execute(
-                update(jobs)
-                .where(
-                    jobs.c.id == job_id,
-                    (jobs.c.status == JobStatus.QUEUED.value)
-                    # The same claim again: the answer to the first one was lost.
-                    | (
-                        (jobs.c.status == JobStatus.SUBMITTING.value)
-                        & (jobs.c.attempt_token == attempt_token)
-                        & jobs.c.submit_unknown_at.is_(None)
-                    ),
-                )
-                .values(
-                    status=JobStatus.SUBMITTING.value,
-                    attempts=jobs.c.attempts + case((jobs.c.status == JobStatus.QUEUED.value, 1), else_=0),
-                    attempt_token=attempt_token,
-                    claimed_at=func.clock_timestamp(),
-                    deadline_at=func.clock_timestamp()
-                    + func.make_interval(0, 0, 0, 0, 0, 0, jobs.c.time_limit_seconds),
-                    status_reason=None,
-                )
-                .returning(jobs.c.kind, jobs.c.model_id, jobs.c.parameters, jobs.c.attempts)
-            )
-            row = claimed.one_or_none()
-        return Claim(GenerationKind(row.kind), row.model_id, row.parameters, row.attempts) if row else None
+        return await self._claim((job_id, attempt_token))
 
     async def record_waiting(self, job_id: UUID, reason: str) -> None:
         async with transaction(self.engine, "record_waiting") as connection:
@@ -242,31 +200,18 @@ class PostgresJobs:
             )
             row = released.one_or_none()
             if row is not None and row.cancel_requested_at is not None:
-                await _settle(connection, job_id, Outcome.canceled())
+                await settle_through(fetch_through(connection), [Ending.of(job_id, Outcome.canceled())])
                 return False
         return row is not None
 
-    async def record_submission(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> bool:
+    async def record_submission(
+        self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, *, look_after_seconds: float = 0
+    ) -> bool:
         try:
-            async with transaction(self.engine, "record_submission") as connection:
-                recorded = await connection.execute(
-                    # Also an attempt that fal's answer made us give back.
-                    _own_attempt(job_id, attempt_token, JobStatus.SUBMITTING, JobStatus.QUEUED).values(
-                        status=JobStatus.SUBMITTED.value,
-                        fal_request_id=request.id,
-                        fal_status_url=request.status_url,
-                        fal_response_url=request.response_url,
-                        fal_cancel_url=request.cancel_url,
-                        submit_unknown_at=None,
-                        status_reason=None,
-                    )
-                )
-                if recorded.rowcount:
-                    await self.enqueue(fetch_through(connection), Step.FOLLOW, [job_id])
-                return bool(recorded.rowcount)
-        except IntegrityError as error:
+            return await self._record(Submission(job_id, attempt_token, request, look_after_seconds))
+        except UniqueViolationError as error:
             # Whoever named it is wrong, and would be again.
-            if violated_constraint(error) == REQUEST_OF_ONE_JOB:
+            if error.constraint_name == REQUEST_OF_ONE_JOB:
                 return False
             raise
 
@@ -283,38 +228,10 @@ class PostgresJobs:
             return bool(recorded.rowcount)
 
     async def load(self, job_id: UUID) -> JobState | None:
-        return await self._load(jobs.c.id == job_id)
+        return await self._load(job_id)
 
     async def load_attempt(self, attempt_token: UUID) -> JobState | None:
-        return await self._load(jobs.c.attempt_token == attempt_token)
-
-    async def _load(self, condition: ColumnElement[bool]) -> JobState | None:
-        async with reading(self.engine) as connection:
-            found = await connection.execute(_STATE.where(condition))
-            row = found.one_or_none()
-        if row is None:
-            return None
-        request = (
-            ProviderRequest(row.fal_request_id, row.fal_status_url, row.fal_response_url, row.fal_cancel_url)
-            if row.fal_request_id is not None
-            else None
-        )
-        return JobState(
-            id=row.id,
-            kind=GenerationKind(row.kind),
-            model_id=row.model_id,
-            status=JobStatus(row.status),
-            attempt_token=row.attempt_token,
-            request=request,
-            cancel_requested=row.cancel_requested,
-            cost_tokens=row.cost_tokens,
-            outputs_requested=row.outputs_requested,
-            seconds_since_claim=float(row.seconds_since_claim),
-            seconds_since_cancel_sent=_float_or_none(row.seconds_since_cancel_sent),
-            is_submit_unknown=row.is_submit_unknown,
-            is_overdue=row.is_overdue,
-            seconds_since_overdue_noticed=_float_or_none(row.seconds_since_overdue_noticed),
-        )
+        return await self._load_attempt(attempt_token)
 
     async def look_now(self, job_id: UUID) -> None:
         async with transaction(self.engine, "look_now") as connection:
@@ -357,8 +274,7 @@ class PostgresJobs:
             await _record_moment(connection, job_id, jobs.c.overdue_noticed_at)
 
     async def settle(self, job_id: UUID, outcome: Outcome) -> bool:
-        async with transaction(self.engine, "settle") as connection:
-            return await _settle(connection, job_id, outcome)
+        return await self._settle(Ending.of(job_id, outcome))
 
     async def newest(
         self, *, unfinished_only: bool = False, unknown_only: bool = False, late_only: bool = False, limit: int
@@ -446,35 +362,3 @@ async def _record_moment(connection: AsyncConnection, job_id: UUID, moment: Colu
         .where(jobs.c.id == job_id, ~jobs.c.is_final, moment.is_(None))
         .values({moment: func.clock_timestamp()})
     )
-
-
-async def _settle(connection: AsyncConnection, job_id: UUID, outcome: Outcome) -> bool:
-    """Compare-and-set into a final status; the refund is the same statement's second half."""
-    refunded = outcome.refunded_tokens if outcome.status is JobStatus.COMPLETED else jobs.c.cost_tokens
-    settled = (
-        update(jobs)
-        .where(jobs.c.id == job_id, ~jobs.c.is_final)
-        .values(
-            status=outcome.status.value,
-            refunded_tokens=refunded,
-            result=bindparam("result", outcome.result, type_=jobs.c.result.type),
-            error_code=outcome.error_code,
-            error_message=outcome.error_message,
-            status_reason=None,
-        )
-        .returning(jobs.c.id, jobs.c.account_id, jobs.c.refunded_tokens)
-        .cte("settled")
-    )
-    refund = (
-        insert(ledger_entries)
-        .from_select(
-            ["account_id", "kind", "amount", "job_id"],
-            select(
-                settled.c.account_id, literal(EntryKind.REFUND.value), settled.c.refunded_tokens, settled.c.id
-            ).where(settled.c.refunded_tokens > 0),
-        )
-        .returning(ledger_entries.c.id)
-        .cte("refund")
-    )
-    won = await connection.execute(select(settled.c.id).add_cte(refund))
-    return won.one_or_none() is not None

@@ -1,0 +1,260 @@
+"""The steps of jobs, many of them in one transaction.
+
+Locks are taken in the order jobs, accounts, and among each in the order of their ids, so that no two transactions
+wait for each other in a circle. Jobs are locked as fully as the updates need them: no lock is made stronger later.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+from app.application.execution import Step
+from app.application.ports import Claim, JobState, ProviderRequest
+from app.domain.catalogue import GenerationKind
+from app.domain.generations import JobStatus, Outcome
+from app.infrastructure.postgres.database import DriverConnection, driver_transaction
+from app.infrastructure.postgres.job_rows import Enqueue
+
+# Apart from the update, because that takes its rows in any order.
+_LOCK_JOBS = "SELECT id, account_id FROM jobs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
+_LOCK_ACCOUNTS = "SELECT FROM accounts WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE"
+# The same claim again is granted: the answer to the first one was lost.
+_CLAIM = """
+    UPDATE jobs SET
+           status = 'SUBMITTING',
+           attempts = jobs.attempts + CASE jobs.status WHEN 'QUEUED' THEN 1 ELSE 0 END,
+           attempt_token = wish.attempt_token,
+           claimed_at = clock_timestamp(),
+           deadline_at = clock_timestamp() + make_interval(secs => jobs.time_limit_seconds),
+           status_reason = NULL
+      FROM unnest($1::uuid[], $2::uuid[]) AS wish (job_id, attempt_token)
+     WHERE jobs.id = wish.job_id
+       AND (jobs.status = 'QUEUED' OR (jobs.status = 'SUBMITTING' AND jobs.attempt_token = wish.attempt_token
+                                       AND jobs.submit_unknown_at IS NULL))
+    RETURNING jobs.id, jobs.attempt_token, jobs.kind, jobs.model_id, jobs.parameters, jobs.attempts
+"""
+# Also an attempt that fal's answer made us give back.
+_RECORD = """
+    UPDATE jobs SET
+           status = 'SUBMITTED',
+           fal_request_id = request.id,
+           fal_status_url = request.status_url,
+           fal_response_url = request.response_url,
+           fal_cancel_url = request.cancel_url,
+           submit_unknown_at = NULL,
+           status_reason = NULL
+      FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[])
+           AS request (job_id, attempt_token, id, status_url, response_url, cancel_url)
+     WHERE jobs.id = request.job_id
+       AND jobs.status IN ('SUBMITTING', 'QUEUED') AND jobs.attempt_token = request.attempt_token
+    RETURNING jobs.id, jobs.attempt_token
+"""
+_RECORDED = "SELECT id, attempt_token, fal_request_id FROM jobs WHERE id = ANY($1::uuid[])"
+# Compare-and-set into a final status; the refund is the same statement's second half.
+_SETTLE = """
+    WITH settled AS (
+        UPDATE jobs SET
+               status = outcome.status,
+               refunded_tokens = CASE outcome.status WHEN 'COMPLETED' THEN outcome.refunded_tokens
+                                                     ELSE jobs.cost_tokens END,
+               result = outcome.result,
+               error_code = outcome.error_code,
+               error_message = outcome.error_message,
+               status_reason = NULL
+          FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::jsonb[], $5::text[], $6::text[])
+               AS outcome (job_id, status, refunded_tokens, result, error_code, error_message)
+         WHERE jobs.id = outcome.job_id AND NOT jobs.is_final
+        RETURNING jobs.id, jobs.account_id, jobs.refunded_tokens
+    ), refund AS (
+        INSERT INTO ledger_entries (account_id, kind, amount, job_id)
+        SELECT account_id, 'REFUND', refunded_tokens, id FROM settled WHERE refunded_tokens > 0
+    )
+    SELECT id FROM settled
+"""
+_ENDED = "SELECT id, status, error_code FROM jobs WHERE id = ANY($1::uuid[])"
+_STATE = """
+    SELECT id, kind, model_id, status, attempt_token, fal_request_id, fal_status_url, fal_response_url, fal_cancel_url,
+           cancel_requested_at IS NOT NULL AS cancel_requested,
+           cost_tokens,
+           outputs_requested,
+           coalesce(extract(epoch FROM clock_timestamp() - claimed_at), 0)::float8 AS seconds_since_claim,
+           extract(epoch FROM clock_timestamp() - cancel_sent_at)::float8 AS seconds_since_cancel_sent,
+           submit_unknown_at IS NOT NULL AS is_submit_unknown,
+           coalesce(deadline_at < clock_timestamp(), false) AS is_overdue,
+           extract(epoch FROM clock_timestamp() - overdue_noticed_at)::float8 AS seconds_since_overdue_noticed
+      FROM jobs
+"""
+_STATE_OF_JOBS = f"{_STATE} WHERE id = ANY($1::uuid[])"
+_STATE_OF_ATTEMPTS = f"{_STATE} WHERE attempt_token = ANY($1::uuid[])"
+
+# A job and one attempt to submit it.
+Attempt = tuple[UUID, UUID]
+Won = TypeVar("Won", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    job_id: UUID
+    attempt_token: UUID
+    request: ProviderRequest
+    look_after_seconds: float
+
+    @property
+    def attempt(self) -> Attempt:
+        return (self.job_id, self.attempt_token)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    job_id: UUID
+    outcome: Outcome
+    result: str | None
+    """The outcome's, as JSON."""
+
+    @classmethod
+    def of(cls, job_id: UUID, outcome: Outcome) -> Self:
+        return cls(job_id, outcome, None if outcome.result is None else json.dumps(outcome.result))
+
+    @property
+    def size_bytes(self) -> int:
+        return 0 if self.result is None else len(self.result)
+
+    @property
+    def gives_back(self) -> bool:
+        return self.outcome.status is not JobStatus.COMPLETED or self.outcome.refunded_tokens > 0
+
+
+async def claim_all(
+    driver: DriverConnection, attempts: Sequence[Attempt], *, is_repeated: bool = False
+) -> Sequence[Claim | None]:
+    """One of those that want the same job gets it. A repeated try is granted what the first one was."""
+    job_ids, tokens = [job_id for job_id, _ in attempts], [token for _, token in attempts]
+    async with driver_transaction(driver, "claim"):
+        await _lock_jobs(driver, job_ids)
+        rows = await driver.fetch(_CLAIM, job_ids, tokens)
+    claims = {(row[0], row[1]): Claim(GenerationKind(row[2]), *row[3:]) for row in rows}
+    return [claims.get(attempt) for attempt in attempts]
+
+
+async def record_all(
+    enqueue: Enqueue, driver: DriverConnection, submissions: Sequence[Submission], *, is_repeated: bool = False
+) -> Sequence[bool]:
+    """Raises UniqueViolationError for all of them where one names the request of another job."""
+    first = {submission.attempt: submission for submission in reversed(submissions)}
+    job_ids = [job_id for job_id, _ in first]
+    async with driver_transaction(driver, "record_submission"):
+        await _lock_jobs(driver, job_ids)
+        rows = await driver.fetch(_RECORD, job_ids, [token for _, token in first], *_columns(first.values()))
+        won = {(row[0], row[1]) for row in rows}
+        looks: dict[float, list[UUID]] = {}
+        for job_id, token in sorted(won):
+            looks.setdefault(first[job_id, token].look_after_seconds, []).append(job_id)
+        for after_seconds, looked_at in looks.items():
+            await enqueue(driver.fetch, Step.FOLLOW, looked_at, after_seconds=after_seconds)
+        if is_repeated:
+            for job_id, token, request_id in await driver.fetch(_RECORDED, job_ids):
+                earlier = first.get((job_id, token))
+                if earlier is not None and earlier.request.id == request_id:
+                    won.add((job_id, token))
+    return _one_for_each(won, [submission.attempt for submission in submissions])
+
+
+async def settle_all(
+    driver: DriverConnection, endings: Sequence[Ending], *, is_repeated: bool = False
+) -> Sequence[bool]:
+    """Of those that end the same job the first one wins, unless the job is final already."""
+    first = {ending.job_id: ending for ending in reversed(endings)}
+    async with driver_transaction(driver, "settle"):
+        accounts = await _lock_jobs(driver, list(first))
+        paid_back = {accounts[job_id] for job_id, ending in first.items() if ending.gives_back and job_id in accounts}
+        if len(paid_back) > 1:
+            await driver.fetch(_LOCK_ACCOUNTS, list(paid_back))
+        won = await settle_through(driver.fetch, list(first.values()))
+        if is_repeated:
+            for job_id, status, error_code in await driver.fetch(_ENDED, list(first)):
+                if (status, error_code) == (first[job_id].outcome.status.value, first[job_id].outcome.error_code):
+                    # The first try's doing, or that of somebody who came to the same end.
+                    won.add(job_id)
+    return _one_for_each(won, [ending.job_id for ending in endings])
+
+
+async def settle_through(fetch: Callable[..., Awaitable[Sequence[Any]]], endings: Sequence[Ending]) -> set[UUID]:
+    """In the caller's transaction, at most one for each job; those that were not final before."""
+    outcomes = [ending.outcome for ending in endings]
+    rows = await fetch(
+        _SETTLE,
+        [ending.job_id for ending in endings],
+        [outcome.status.value for outcome in outcomes],
+        [outcome.refunded_tokens for outcome in outcomes],
+        [ending.result for ending in endings],
+        [outcome.error_code for outcome in outcomes],
+        [outcome.error_message for outcome in outcomes],
+    )
+    return {row["id"] for row in rows}
+
+
+async def load_all(
+    driver: DriverConnection, job_ids: Sequence[UUID], *, is_repeated: bool = False
+) -> Sequence[JobState | None]:
+    states = {row["id"]: _state_of(row) for row in await driver.fetch(_STATE_OF_JOBS, job_ids)}
+    return [states.get(job_id) for job_id in job_ids]
+
+
+async def load_all_attempts(
+    driver: DriverConnection, tokens: Sequence[UUID], *, is_repeated: bool = False
+) -> Sequence[JobState | None]:
+    states = {row["attempt_token"]: _state_of(row) for row in await driver.fetch(_STATE_OF_ATTEMPTS, tokens)}
+    return [states.get(token) for token in tokens]
+
+
+async def _lock_jobs(driver: DriverConnection, job_ids: Sequence[UUID]) -> Mapping[UUID, UUID]:
+    """The account of each. Of one job the update that follows locks what it needs."""
+    if len(set(job_ids)) == 1:
+        return {}
+    return {row[0]: row[1] for row in await driver.fetch(_LOCK_JOBS, job_ids)}
+
+
+def _columns(submissions: Collection[Submission]) -> tuple[list[str], list[str], list[str], list[str]]:
+    requests = [submission.request for submission in submissions]
+    return (
+        [request.id for request in requests],
+        [request.status_url for request in requests],
+        [request.response_url for request in requests],
+        [request.cancel_url for request in requests],
+    )
+
+
+def _one_for_each(won: Set[Won], named: Sequence[Won]) -> Sequence[bool]:
+    """Whoever comes first with a name that won; who comes later with the same one was too late."""
+    left = set(won)
+    answers = []
+    for name in named:
+        answers.append(name in left)
+        left.discard(name)
+    return answers
+
+
+def _state_of(row: Any) -> JobState:
+    request = (
+        ProviderRequest(row["fal_request_id"], row["fal_status_url"], row["fal_response_url"], row["fal_cancel_url"])
+        if row["fal_request_id"] is not None
+        else None
+    )
+    return JobState(
+        id=row["id"],
+        kind=GenerationKind(row["kind"]),
+        model_id=row["model_id"],
+        status=JobStatus(row["status"]),
+        attempt_token=row["attempt_token"],
+        request=request,
+        cancel_requested=row["cancel_requested"],
+        cost_tokens=row["cost_tokens"],
+        outputs_requested=row["outputs_requested"],
+        seconds_since_claim=row["seconds_since_claim"],
+        seconds_since_cancel_sent=row["seconds_since_cancel_sent"],
+        is_submit_unknown=row["is_submit_unknown"],
+        is_overdue=row["is_overdue"],
+        seconds_since_overdue_noticed=row["seconds_since_overdue_noticed"],
+    )

@@ -1,0 +1,343 @@
+"""The steps of many jobs at once: they share transactions, and nobody feels it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.application.execution import Step
+from app.application.ports import ProviderRequest
+from app.domain.errors import JobFinished
+from app.domain.generations import JobStatus, Outcome
+from app.infrastructure.postgres.database import driver_connection, open_engine
+from app.infrastructure.postgres.jobs import PostgresJobs
+from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.steps import Ending, settle_all
+from tests.builders import (
+    COST_TOKENS,
+    OUTCOMES,
+    RESULT,
+    Connection,
+    Customer,
+    accept_job,
+    balance_of,
+    claimed_job,
+    connect,
+    job_in,
+    jobs_of,
+    open_account,
+    provider_request,
+    queue_items,
+    until,
+)
+
+JOBS = 12
+ENDS = [OUTCOMES[status] for status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED)]
+PARTLY = Outcome.completed(RESULT, 2)
+BEYOND = Outcome.completed(RESULT, COST_TOKENS + 1)
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def customers(engine: AsyncEngine) -> Sequence[Customer]:
+    return [await open_account(engine, 1000) for _ in range(4)]
+
+
+async def claimed(engine: AsyncEngine, customers: Sequence[Customer], count: int = JOBS) -> list[tuple[UUID, UUID]]:
+    return [await claimed_job(engine, customers[number % len(customers)]) for number in range(count)]
+
+
+async def writers_of(sql: Connection) -> int:
+    """How many transactions wrote the jobs last."""
+    return int(await sql.fetchval("SELECT count(DISTINCT xmin::text) FROM jobs"))
+
+
+async def test_claims_that_come_together_share_a_transaction(
+    engine: AsyncEngine, sql: Connection, customers: Sequence[Customer]
+) -> None:
+    attempts = [(await accept_job(engine, customers[number % 4]), uuid4()) for number in range(JOBS)]
+    jobs = jobs_of(engine)
+
+    claims = await asyncio.gather(*(jobs.claim(*attempt) for attempt in attempts))
+
+    rows = await sql.fetch("SELECT id, attempt_token, status, attempts FROM jobs")
+    assert {tuple(row) for row in rows} == {(*attempt, "SUBMITTING", 1) for attempt in attempts}
+    assert [claim is not None and claim.attempt for claim in claims] == [1] * JOBS
+    assert await writers_of(sql) == 1
+
+
+async def test_submissions_that_come_together_share_a_transaction(
+    engine: AsyncEngine, sql: Connection, customers: Sequence[Customer]
+) -> None:
+    attempts = await claimed(engine, customers)
+    requests = [provider_request() for _ in attempts]
+    await sql.execute("DELETE FROM pgqueuer")
+    jobs = jobs_of(engine)
+
+    recorded = await asyncio.gather(
+        *(
+            jobs.record_submission(*attempt, request, look_after_seconds=60 * (number % 2))
+            for number, (attempt, request) in enumerate(zip(attempts, requests, strict=True))
+        )
+    )
+    states = await asyncio.gather(*(jobs.load(job_id) for job_id, _ in attempts))
+    same_states = await asyncio.gather(*(jobs.load_attempt(token) for _, token in attempts))
+
+    assert recorded == [True] * JOBS
+    assert await writers_of(sql) == 1
+    for seen in (states, same_states):
+        assert [(state.id, state.attempt_token, state.request) for state in seen if state is not None] == [
+            (*attempt, request) for attempt, request in zip(attempts, requests, strict=True)
+        ]
+    assert await queue_items(sql) == {(Step.FOLLOW, job_id) for job_id, _ in attempts}
+    due = {row["payload"] for row in await sql.fetch("SELECT payload FROM pgqueuer WHERE execute_after <= now()")}
+    assert due == {job_id.bytes for job_id, _ in attempts[::2]}
+
+
+async def test_ends_that_come_together_share_a_transaction(
+    engine: AsyncEngine, sql: Connection, customers: Sequence[Customer]
+) -> None:
+    job_ids = [job_id for job_id, _ in await claimed(engine, customers)]
+    outcomes = [(*ENDS, PARTLY)[number % 4] for number in range(JOBS)]
+    jobs = jobs_of(engine)
+
+    settled = await asyncio.gather(*map(jobs.settle, job_ids, outcomes))
+
+    rows = await sql.fetch("SELECT id, status, refunded_tokens, result, error_code, error_message FROM jobs")
+    found = {row["id"]: tuple(row)[1:] for row in rows}
+    assert settled == [True] * JOBS
+    assert await writers_of(sql) == 1
+    for job_id, outcome in zip(job_ids, outcomes, strict=True):
+        refunded = outcome.refunded_tokens if outcome.result else COST_TOKENS
+        status, tokens, result, *error = found[job_id]
+        assert (status, tokens, result is not None) == (outcome.status.value, refunded, outcome.result is not None)
+        assert error == [outcome.error_code, outcome.error_message]
+    refunds = [0, COST_TOKENS, COST_TOKENS, 2]
+    balances = [await balance_of(engine, customer) for customer in customers]
+    assert balances == [1000 - JOBS // 4 * (COST_TOKENS - refund) for refund in refunds]
+    assert await PostgresTokens(engine).violations() == []
+
+
+async def test_unknown_jobs_and_attempts_are_not_there_for_themselves_alone(
+    engine: AsyncEngine, customers: Sequence[Customer]
+) -> None:
+    ((job_id, token),) = await claimed(engine, customers, 1)
+    jobs = jobs_of(engine)
+
+    states = await asyncio.gather(*map(jobs.load, (uuid4(), job_id, job_id)))
+    by_token = await asyncio.gather(*map(jobs.load_attempt, (uuid4(), token, token)))
+    settled = await asyncio.gather(*(jobs.settle(each, Outcome.canceled()) for each in (uuid4(), job_id)))
+
+    for found in (states, by_token):
+        assert [state and state.id for state in found] == [None, job_id, job_id]
+    assert settled == [False, True]
+
+
+async def test_one_of_two_claims_of_a_job_gets_it_and_its_holder_gets_it_again(
+    engine: AsyncEngine, sql: Connection, customers: Sequence[Customer]
+) -> None:
+    waiting = await accept_job(engine, customers[0])
+    ((held, holder),) = await claimed(engine, customers, 1)
+    jobs, rivals = jobs_of(engine), [uuid4(), uuid4()]
+
+    claims = await asyncio.gather(
+        *(jobs.claim(waiting, token) for token in rivals), *(jobs.claim(held, token) for token in (uuid4(), holder))
+    )
+
+    (winner,) = [token for token, claim in zip(rivals, claims, strict=False) if claim is not None]
+    assert await sql.fetchval("SELECT attempt_token FROM jobs WHERE id = $1", waiting) == winner
+    assert [claim is not None and claim.attempt for claim in claims[2:]] == [False, 1]
+
+
+async def test_of_two_records_of_an_attempt_one_is_told_that_it_was_done(
+    engine: AsyncEngine, customers: Sequence[Customer]
+) -> None:
+    (own, *_, other) = await claimed(engine, customers, 3)
+    jobs, request, second = jobs_of(engine), provider_request(), provider_request()
+
+    recorded = await asyncio.gather(
+        jobs.record_submission(own[0], uuid4(), provider_request()),
+        jobs.record_submission(*own, request),
+        jobs.record_submission(*own, request),
+        jobs.record_submission(*own, second),
+        jobs.record_submission(*other, provider_request()),
+    )
+
+    state = await jobs.load(own[0])
+    assert list(recorded) == [False, True, False, False, True]
+    assert state is not None
+    assert state.request == request
+
+
+@pytest.mark.parametrize("outcomes", [(*ENDS, PARTLY), (PARTLY, *reversed(ENDS))])
+async def test_of_many_ends_of_a_job_the_first_one_counts(
+    engine: AsyncEngine, customers: Sequence[Customer], outcomes: Sequence[Outcome]
+) -> None:
+    first, second = [await job_in(engine, customers[0], JobStatus.IN_PROGRESS) for _ in range(2)]
+    jobs = jobs_of(engine)
+
+    settled = await asyncio.gather(
+        *(jobs.settle(first, outcome) for outcome in outcomes), jobs.settle(second, Outcome.canceled())
+    )
+
+    assert settled == [True, False, False, False, True]
+    assert (await jobs.get(customers[0].account_id, first)).status is outcomes[0].status
+    assert await PostgresTokens(engine).violations() == []
+
+
+async def test_an_end_that_the_database_refuses_is_its_own_alone(
+    engine: AsyncEngine, customers: Sequence[Customer]
+) -> None:
+    job_ids = [await job_in(engine, customer, JobStatus.IN_PROGRESS) for customer in customers]
+    jobs = jobs_of(engine)
+
+    answers = await asyncio.gather(
+        *map(jobs.settle, job_ids, (ENDS[0], BEYOND, ENDS[1], ENDS[2])), return_exceptions=True
+    )
+
+    assert [answers[0], *answers[2:]] == [True] * 3
+    assert isinstance(answers[1], asyncpg.CheckViolationError)
+    assert [await balance_of(engine, customer) for customer in customers] == [995, 995, 1000, 1000]
+    assert await PostgresTokens(engine).violations() == []
+
+
+@pytest.mark.parametrize("is_known_before", [True, False])
+async def test_a_request_that_two_jobs_name_is_one_jobs_and_holds_up_nobody(
+    engine: AsyncEngine, sql: Connection, customers: Sequence[Customer], *, is_known_before: bool
+) -> None:
+    attempts = await claimed(engine, customers, 4)
+    jobs, shared = jobs_of(engine), provider_request()
+    requests: list[ProviderRequest] = [shared, provider_request(), shared, provider_request()]
+    await sql.execute("DELETE FROM pgqueuer")
+    early = 1 if is_known_before else 0
+    if is_known_before:
+        assert await jobs.record_submission(*attempts[0], shared)
+
+    recorded = await asyncio.gather(
+        *(
+            jobs.record_submission(*attempt, request)
+            for attempt, request in list(zip(attempts, requests, strict=True))[early:]
+        )
+    )
+
+    recorded = [True] * early + recorded
+    assert [recorded[1], recorded[3], recorded[0] + recorded[2]] == [True, True, 1]
+    (loser,) = [job_id for (job_id, _), done in zip(attempts, recorded, strict=True) if not done]
+    assert await sql.fetchval("SELECT status FROM jobs WHERE id = $1", loser) == "SUBMITTING"
+    assert await queue_items(sql) == {(Step.FOLLOW, job_id) for job_id, _ in attempts if job_id != loser}
+
+
+async def is_free(sql: Connection, table: str, row_id: UUID) -> bool:
+    try:
+        await sql.execute(f"SELECT FROM {table} WHERE id = $1 FOR NO KEY UPDATE NOWAIT", row_id)
+    except asyncpg.LockNotAvailableError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("table", ["jobs", "accounts"])
+@pytest.mark.parametrize("is_backwards", [True, False])
+async def test_locks_are_taken_in_the_order_of_the_ids(
+    engine: AsyncEngine,
+    database: str,
+    sql: Connection,
+    customers: Sequence[Customer],
+    *,
+    table: str,
+    is_backwards: bool,
+) -> None:
+    """Whoever waits for the lowest holds none of the higher ones."""
+    accounts = sorted(customers, key=lambda customer: customer.account_id)
+    ours = sorted([await job_in(engine, account, JobStatus.IN_PROGRESS) for account in accounts])
+    lowest, *higher = ours if table == "jobs" else [account.account_id for account in accounts]
+    asked = ours[::-1] if is_backwards else ours
+    jobs = jobs_of(engine)
+
+    async with sql.transaction():
+        await sql.execute(f"SELECT FROM {table} WHERE id = $1 FOR NO KEY UPDATE", lowest)
+        settling = asyncio.gather(*(jobs.settle(job_id, Outcome.canceled()) for job_id in asked))
+        async with connect(database) as other:
+            await until(lambda: is_waited_for(other))
+            free = [await is_free(other, table, each) for each in higher]
+
+    assert free == [True] * 3
+    assert await settling == [True] * 4
+
+
+async def is_waited_for(sql: Connection) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(await sql.fetchval(waiting))
+
+
+async def test_many_ends_and_cancels_that_meet_refund_once_and_never_wait_in_a_circle(
+    database: str, engine: AsyncEngine, sql: Connection, customers: Sequence[Customer]
+) -> None:
+    before = await sql.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    rounds, wins = 6, []
+    for _ in range(rounds):
+        job_ids = [await accept_job(engine, customers[number % 4]) for number in range(JOBS)]
+        owners = {job_id: customers[number % 4] for number, job_id in enumerate(job_ids)}
+        async with open_engine(database) as other:
+            here, there = jobs_of(engine), jobs_of(other)
+            attempts = await asyncio.gather(
+                *(here.settle(job_id, ENDS[1]) for job_id in job_ids),
+                *(there.settle(job_id, ENDS[2]) for job_id in reversed(job_ids)),
+                *(
+                    cancel(each, owners[job_id], job_id)
+                    for each, order in ((here, job_ids[::-1]), (there, job_ids))
+                    for job_id in order
+                ),
+            )
+        wins.append(sum(attempts))
+    # What a connection counted is known when it is closed.
+    await engine.dispose()
+
+    assert wins == [JOBS] * rounds
+    assert [await balance_of(engine, customer) for customer in customers] == [1000] * 4
+    assert await PostgresTokens(engine).violations() == []
+    assert await sql.fetchval("SELECT count(*) FROM ledger_entries WHERE kind = 'REFUND'") == JOBS * rounds
+    after = await sql.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert after == before
+
+
+async def cancel(jobs: PostgresJobs, customer: Customer, job_id: UUID) -> bool:
+    try:
+        await jobs.request_cancel(customer.account_id, job_id)
+    except JobFinished:
+        return False
+    return True
+
+
+async def test_a_repeat_waits_for_its_own_first_try_and_tells_what_became_of_it(
+    database: str, engine: AsyncEngine, sql: Connection, customers: Sequence[Customer]
+) -> None:
+    job_ids = [await job_in(engine, customer, JobStatus.IN_PROGRESS) for customer in customers]
+    endings = [Ending.of(job_id, Outcome.canceled()) for job_id in job_ids]
+
+    async def repeat() -> Any:
+        async with driver_connection(engine) as driver:
+            return await settle_all(driver, endings, is_repeated=True)
+
+    async with sql.transaction():
+        for job_id in job_ids[:2]:
+            await sql.execute(
+                "WITH job AS (UPDATE jobs SET status = 'CANCELED', error_code = 'canceled', refunded_tokens = 5"
+                " WHERE id = $1 RETURNING *) INSERT INTO ledger_entries (account_id, kind, amount, job_id)"
+                " SELECT account_id, 'REFUND', refunded_tokens, id FROM job",
+                job_id,
+            )
+        repeating = asyncio.create_task(repeat())
+        async with connect(database) as other:
+            await until(lambda: is_waited_for(other))
+
+    assert await repeating == [True] * 4
+    assert [await balance_of(engine, customer) for customer in customers] == [1000] * 4
