@@ -12,21 +12,27 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.application import execution
-from app.application.execution import RetryLater
+from app.application.execution import RetryLater, Step
 from app.domain.errors import DatabaseUnavailable
 from app.domain.generations import JobStatus
+from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.ledger import PostgresTokens
 from tests.builders import (
     COST_TOKENS,
+    OUTCOMES,
     TABLES,
     Connection,
     Customer,
     accept_job,
     balance_of,
+    claimed_job,
     connect,
     contents,
     job_in,
+    jobs_of,
     open_account,
+    provider_request,
+    queue_items,
 )
 from tests.fault.commit_cutter import CommitCutter, commit_cutter
 from tests.fault.steps import Steps, open_steps
@@ -264,3 +270,96 @@ async def test_a_first_key_whose_commit_was_cut_is_shown_and_opens(
     assert answer.status_code == 201, answer.text
     balance = await steps.http.get("/balance", headers={"X-API-Key": answer.json()["api_key"]})
     assert balance.status_code == 200
+
+
+@cut
+async def test_claims_whose_commit_was_cut_are_granted_once(
+    cutter: CommitCutter, engine: AsyncEngine, sql: Connection, *, is_done_first: bool
+) -> None:
+    customer = await open_account(engine, BALANCE_TOKENS)
+    attempts = [(await accept_job(engine, customer), uuid4()) for _ in range(3)]
+    rival = (attempts[0][0], uuid4())
+
+    async with open_engine(cutter.dsn) as cut_engine:
+        cutter.cut(1, is_done_first=is_done_first)
+        jobs = jobs_of(cut_engine)
+        claims = await asyncio.gather(*(jobs.claim(*attempt) for attempt in (*attempts, rival)))
+
+    assert cutter.commits == 2
+    won = {attempt for attempt, claim in zip((*attempts, rival), claims, strict=True) if claim is not None}
+    rows = await sql.fetch("SELECT id, attempt_token, attempts FROM jobs")
+    assert {(row["id"], row["attempt_token"]) for row in rows} == won
+    assert {row["attempts"] for row in rows} == {1} == {claim.attempt for claim in claims if claim is not None}
+
+
+@cut
+async def test_submissions_whose_commit_was_cut_are_recorded_and_said_to_be(
+    cutter: CommitCutter, engine: AsyncEngine, sql: Connection, *, is_done_first: bool
+) -> None:
+    customer = await open_account(engine, BALANCE_TOKENS)
+    attempts = [await claimed_job(engine, customer) for _ in range(3)]
+    requests = [provider_request() for _ in attempts]
+
+    async with open_engine(cutter.dsn) as cut_engine:
+        cutter.cut(1, is_done_first=is_done_first)
+        jobs = jobs_of(cut_engine)
+        recorded = await asyncio.gather(
+            *(jobs.record_submission(*attempt, request) for attempt, request in zip(attempts, requests, strict=True)),
+            jobs.record_submission(*attempts[0], requests[0]),
+            jobs.record_submission(attempts[1][0], uuid4(), provider_request()),
+        )
+
+    assert cutter.commits == 2
+    assert list(recorded) == [True, True, True, False, False]
+    rows = await sql.fetch("SELECT id, fal_request_id FROM jobs")
+    assert {tuple(row) for row in rows} == {
+        (job_id, request.id) for (job_id, _), request in zip(attempts, requests, strict=True)
+    }
+    assert {item for item in await queue_items(sql) if item[0] is Step.FOLLOW} == {
+        (Step.FOLLOW, job_id) for job_id, _ in attempts
+    }
+
+
+@cut
+async def test_ends_whose_commit_was_cut_are_written_once_and_said_to_be(
+    cutter: CommitCutter, engine: AsyncEngine, *, is_done_first: bool
+) -> None:
+    customer = await open_account(engine, BALANCE_TOKENS)
+    completed, failed, canceled, ended = [
+        await job_in(engine, customer, status) for status in (*[JobStatus.IN_PROGRESS] * 3, JobStatus.FAILED)
+    ]
+
+    async with open_engine(cutter.dsn) as cut_engine:
+        cutter.cut(1, is_done_first=is_done_first)
+        jobs = jobs_of(cut_engine)
+        settled = await asyncio.gather(
+            jobs.settle(completed, OUTCOMES[JobStatus.COMPLETED]),
+            jobs.settle(failed, OUTCOMES[JobStatus.FAILED]),
+            jobs.settle(canceled, OUTCOMES[JobStatus.CANCELED]),
+            jobs.settle(completed, OUTCOMES[JobStatus.COMPLETED]),
+            jobs.settle(failed, OUTCOMES[JobStatus.COMPLETED]),
+            jobs.settle(ended, OUTCOMES[JobStatus.COMPLETED]),
+        )
+
+    assert cutter.commits == 2
+    assert list(settled) == [True, True, True, False, False, False]
+    assert await balance_of(engine, customer) == BALANCE_TOKENS - COST_TOKENS
+    assert await PostgresTokens(engine).violations() == []
+
+
+@cut
+async def test_an_event_whose_commit_was_cut_delivers_and_leaves_no_late_result(
+    steps: Steps, cutter: CommitCutter, engine: AsyncEngine, sql: Connection, *, is_done_first: bool
+) -> None:
+    scene = Scene(steps, engine, await open_account(engine, BALANCE_TOKENS))
+    hear = await event(scene)
+    cutter.cut(1, is_done_first=is_done_first)
+
+    with capture_logs() as logs:
+        answer = await hear()
+
+    assert cutter.commits == 2
+    assert answer.status_code == 200, answer.text
+    assert [log["status"] for log in logs if log["event"] == "generation_settled"] == ["COMPLETED"]
+    assert await sql.fetchval("SELECT status || ' ' || (late_result IS NULL) FROM jobs") == "COMPLETED true"
+    assert await balance_of(engine, scene.customer) == BALANCE_TOKENS - COST_TOKENS

@@ -31,7 +31,7 @@ from app.application.ports import (
     Succeeded,
 )
 from app.domain.catalogue import GenerationKind
-from app.domain.errors import DatabaseUnavailable, JobFinished
+from app.domain.errors import DatabaseUnavailable, JobFinished, Overloaded
 from app.domain.generations import Job, JobStatus, PublicStatus
 from app.infrastructure.postgres.jobs import PostgresJobs
 from app.infrastructure.postgres.ledger import PostgresTokens
@@ -107,6 +107,7 @@ class UnreliableJobs:
     """The port on PostgreSQL. An operation fails as often as it is told, before or after it was done."""
 
     jobs: PostgresJobs
+    error: type[Exception] = DatabaseUnavailable
     fail_before: Counter[str] = field(default_factory=Counter)
     fail_after: Counter[str] = field(default_factory=Counter)
 
@@ -119,11 +120,11 @@ class UnreliableJobs:
         async def call(*args: Any, **named: Any) -> Any:
             if self.fail_before[name]:
                 self.fail_before[name] -= 1
-                raise DatabaseUnavailable
+                raise self.error
             answer = await operation(*args, **named)
             if self.fail_after[name]:
                 self.fail_after[name] -= 1
-                raise DatabaseUnavailable
+                raise self.error
             return answer
 
         return call
@@ -140,8 +141,8 @@ class Stage:
     provider: ScriptedProvider
     jobs: UnreliableJobs
 
-    async def submit(self, job_id: UUID) -> None:
-        await SubmitGeneration(cast(Jobs, self.jobs), self.provider, Breaker())(job_id)
+    async def submit(self, job_id: UUID, *, webhooks_url: str | None = None) -> None:
+        await SubmitGeneration(cast(Jobs, self.jobs), self.provider, Breaker(), webhooks_url)(job_id)
 
     async def follow(self, job_id: UUID) -> None:
         await FollowGeneration(cast(Jobs, self.jobs), self.provider)(job_id)
@@ -244,6 +245,40 @@ async def test_a_submission_is_recorded_however_often_the_database_fails_at_it(s
     assert (await stage.job(job_id)).fal_request_id == request.id
     assert await stage.status(job_id) == "SUBMITTED"
     assert (Step.FOLLOW, job_id) in await queue_items(stage.sql)
+
+
+async def test_a_submission_is_recorded_although_too_many_wait_for_the_database(stage: Stage) -> None:
+    job_id, request = await accept_job(stage.engine, stage.customer), provider_request()
+    stage.provider.submits = [request]
+    stage.jobs.error = Overloaded
+    for operation in ("claim", "record_submission"):
+        stage.jobs.fail(operation, "before", times=3)
+
+    await stage.submit(job_id)
+
+    assert stage.jobs.all_failed()
+    assert stage.provider.calls["submit"] == 1
+    assert (await stage.job(job_id)).fal_request_id == request.id
+
+
+@pytest.mark.parametrize(("webhooks_url", "seconds"), [(None, 0), ("https://ours.example/webhooks/fal", 5)])
+async def test_the_first_look_leaves_the_event_time_to_come(
+    stage: Stage, webhooks_url: str | None, seconds: int
+) -> None:
+    job_id = await accept_job(stage.engine, stage.customer)
+    stage.provider.submits, stage.provider.looks = [provider_request()], [Stopped()]
+    due = (
+        "SELECT round(extract(epoch FROM execute_after - created)) FROM pgqueuer WHERE entrypoint = 'generation.follow'"
+    )
+
+    await stage.submit(job_id, webhooks_url=webhooks_url)
+    first_look = await stage.sql.fetchval(due)
+    await jobs_of(stage.engine).look_now(job_id)
+    brought_forward = await stage.sql.fetchval("SELECT bool_and(execute_after <= now()) FROM pgqueuer")
+    canceled = await stage.cancel(job_id)
+
+    assert (first_look, brought_forward) == (seconds, True)
+    assert canceled.status is JobStatus.CANCELED
 
 
 @lost_answer

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.application.execution import RetryLater, Step, SweepGenerations
-from app.domain.errors import DatabaseUnavailable
+from app.domain.errors import DatabaseUnavailable, Overloaded
 from app.infrastructure.background import runner as runner_module
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.postgres.database import open_engine
@@ -151,8 +151,13 @@ async def test_two_runners_share_the_items(engine: AsyncEngine, database: str, s
 
 @pytest.mark.parametrize(
     ("error", "event"),
-    [(RetryLater(0.1), None), (DatabaseUnavailable(), "step_postponed"), (ZeroDivisionError(), "step_failed")],
-    ids=["retry-later", "outage", "unexpected"],
+    [
+        (RetryLater(0.1), None),
+        (DatabaseUnavailable(), "step_postponed"),
+        (Overloaded(), "step_postponed"),
+        (ZeroDivisionError(), "step_failed"),
+    ],
+    ids=["retry-later", "outage", "overload", "unexpected"],
 )
 async def test_runs_an_item_again_after(
     engine: AsyncEngine, database: str, sql: Connection, error: Exception, event: str | None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 EXECUTION = "app/application/execution.py"
 DATABASE = "app/infrastructure/postgres/database.py"
 JOBS = "app/infrastructure/postgres/jobs.py"
+STEPS = "app/infrastructure/postgres/steps.py"
 TEST_JOBS = "tests/integration/test_jobs.py"
 TEST_STEPS = "tests/integration/test_execution_steps.py"
 TEST_KILLS = "tests/fault/test_kill_points.py::test_what_dies_at_a_point_loses_nothing"
@@ -26,9 +27,9 @@ class Mutant:
 
 
 NO_COMPARE_AND_SET = Change(
-    JOBS,
-    "        .where(jobs.c.id == job_id, ~jobs.c.is_final)\n        .values(\n            status=outcome.status.value,",
-    "        .where(jobs.c.id == job_id)\n        .values(\n            status=outcome.status.value,",
+    STEPS,
+    "         WHERE jobs.id = outcome.job_id AND NOT jobs.is_final\n",
+    "         WHERE jobs.id = outcome.job_id\n",
 )
 CANCEL_AT_ONCE = Change(JOBS, "            if status == JobStatus.QUEUED:\n", "            if status:\n")
 
