@@ -149,7 +149,7 @@ class Jobs(Protocol):
     async def record_submission(
         self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, *, look_after_seconds: float = 0
     ) -> bool:
-        """SUBMITTING → SUBMITTED, and queue the first look at it.
+        """SUBMITTING → SUBMITTED, and queue the first look at it, for so much later.
 
         False: the attempt is not ours any more, or another job has this request; nothing is written.
         Also QUEUED → SUBMITTED, where the attempt was given back and is at fal all the same.
