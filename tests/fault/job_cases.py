@@ -162,8 +162,8 @@ LOST_SUBMITS = [
 LOOKS = [
     job("observe.before_status", POLLED, end="COMPLETED"),
     job("observe.before_result", POLLED, end="COMPLETED"),
-    job("record_progress.before_commit", POLLED, "[slow:1]", disk="SUBMITTED", end="COMPLETED"),
-    job("record_progress.after_commit", POLLED, "[slow:1]", disk=("IN_QUEUE", "IN_PROGRESS"), end="COMPLETED"),
+    job("record_progress.before_commit", POLLED, "[slow:3]", disk="SUBMITTED", end="COMPLETED"),
+    job("record_progress.after_commit", POLLED, "[slow:3]", disk=("IN_QUEUE", "IN_PROGRESS"), end="COMPLETED"),
     job("look_now.before_commit", "[webhook:null] [slow:0.5]", end="COMPLETED", then=heard_again),
     job("look_now.after_commit", "[webhook:null] [slow:0.5]", end="COMPLETED", then=heard_again),
 ]
@@ -251,7 +251,7 @@ CANCELS = [
     job(
         "cancel.after_put",
         POLLED,
-        "[ignore-cancel] [slow:2]",
+        "[ignore-cancel] [slow:4]",
         before=in_progress,
         act=cancel,
         disk="IN_PROGRESS wished",

@@ -25,6 +25,7 @@ def credits_once(world: World, armed: str) -> None:
 
 def issues_one_first_key(world: World, armed: str) -> None:
     user_id = str(uuid4())
+    world.run()
     world.process.arm(armed)
     assert world.send("POST", "/auth", json={"external_user_id": user_id}) is None
     world.die()
@@ -81,7 +82,7 @@ def finds_a_lost_job(world: World, armed: str) -> None:
     at_fal(story)
     world.stop()
     world.sql("DELETE FROM pgqueuer")
-    world.use(world.launch("serve", armed=[armed]))
+    world.use(armed=[armed])
     world.die()
     items = world.sql("SELECT entrypoint FROM pgqueuer WHERE status = 'queued'")
     assert items == (["generation.follow"] if armed.startswith("requeue_lost.after") else [])
@@ -94,7 +95,7 @@ def forgets_old_keys(world: World, armed: str) -> None:
     story.start_and_reach("COMPLETED")
     world.stop()
     world.sql("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
-    world.use(world.launch("serve", armed=[armed]))
+    world.use(armed=[armed])
     world.die()
     kept = world.sql("SELECT count(*) FROM idempotency_keys")
     assert (kept == [0]) == armed.startswith("forget_idempotency_keys.after")

@@ -74,7 +74,7 @@ def test_a_kill_while_the_post_is_on_its_way_is_no_second_post(world: World) -> 
         with socket.create_server(("127.0.0.1", 0)) as hole:
             hole.settimeout(20)
             url = f"http://127.0.0.1:{hole.getsockname()[1]}"
-            world.use(world.launch("serve", FAL_QUEUE_URL=url))
+            world.use(FAL_QUEUE_URL=url)
             world.process.wait_until_ready(world.url)
             story.start()
             taken, _ = hole.accept()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(90)
 @pytest.fixture
 def world(database: str, tmp_path: Path) -> Iterator[World]:
     with running_simulator(run_seconds_image=0.1) as simulator, open_world(tmp_path, database, simulator) as world:
-        world.use(world.launch("serve", RUNNER="external"))
+        world.use(RUNNER="external")
         world.process.wait_until_ready(world.url)
         yield world
 

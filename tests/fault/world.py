@@ -81,10 +81,10 @@ class World:
     def launch(self, *arguments: str, armed: Sequence[str] = (), **settings: str) -> FaultyProcess:
         return FaultyProcess(Launch(self.log, self.environment | settings, arguments, armed, CONSTANTS))
 
-    def use(self, process: FaultyProcess) -> None:
-        """Another process takes the place of the service."""
+    def use(self, *, armed: Sequence[str] = (), **settings: str) -> None:
+        """Another process takes the place of the service, and its port."""
         self.stop()
-        self._process = process
+        self._process = self.launch("serve", armed=armed, **settings)
 
     def die(self) -> None:
         self.process.die()
