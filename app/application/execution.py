@@ -52,7 +52,7 @@ POLL_SECONDS_MIN = 0.5
 POLL_SECONDS_MAX = 10.0
 # With webhooks on, a look is the backstop for an event that does not come.
 BACKSTOP_SECONDS_MIN = 5.0
-BACKSTOP_SECONDS_MAX = 60.0
+BACKSTOP_SECONDS_MAX = 120.0
 TIMED_OUT = "fal did not finish within the time limit."
 
 
@@ -79,11 +79,11 @@ def backoff_seconds(attempt: int) -> float:
 
 
 def poll_seconds(age_seconds: float, *, has_webhooks: bool = False) -> float:
-    """A tenth of what the job has taken so far: quick for quick jobs, cheap for long ones."""
-    shortest, longest = (
-        (BACKSTOP_SECONDS_MIN, BACKSTOP_SECONDS_MAX) if has_webhooks else (POLL_SECONDS_MIN, POLL_SECONDS_MAX)
+    """A part of what the job has taken so far: quick for quick jobs, cheap for long ones, of which there may be many."""
+    part, shortest, longest = (
+        (1.0, BACKSTOP_SECONDS_MIN, BACKSTOP_SECONDS_MAX) if has_webhooks else (0.1, POLL_SECONDS_MIN, POLL_SECONDS_MAX)
     )
-    return min(max(age_seconds / 10, shortest), longest) * random.uniform(0.9, 1.1)
+    return min(max(age_seconds * part, shortest), longest) * random.uniform(0.9, 1.1)
 
 
 async def _persist(operation: Callable[[], Awaitable[Result]]) -> Result:
@@ -302,7 +302,10 @@ class FollowGeneration:
             await self._settle(state, _given_up(state, "timed_out", TIMED_OUT))
             return
         is_waiting_for_an_event = self.has_webhooks and not state.cancel_requested and not state.is_overdue
-        raise RetryLater(poll_seconds(state.seconds_since_claim, has_webhooks=is_waiting_for_an_event))
+        seconds = poll_seconds(state.seconds_since_claim, has_webhooks=is_waiting_for_an_event)
+        if not state.is_overdue:
+            seconds = min(seconds, state.seconds_to_deadline + POLL_SECONDS_MIN)
+        raise RetryLater(seconds)
 
     async def _settle(self, state: JobState, outcome: Outcome) -> None:
         await _settle(self.jobs, state, outcome)

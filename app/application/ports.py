@@ -93,8 +93,13 @@ class JobState:
     seconds_since_claim: float
     seconds_since_cancel_sent: float | None
     is_submit_unknown: bool
-    is_overdue: bool
+    seconds_to_deadline: float
+    """Infinite before the claim, negative after the deadline."""
     seconds_since_overdue_noticed: float | None
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.seconds_to_deadline < 0
 
 
 @dataclass(frozen=True, slots=True)

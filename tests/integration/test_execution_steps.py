@@ -569,6 +569,23 @@ async def test_a_failed_look_changes_nothing(stage: Stage, status: JobStatus) ->
     assert await contents(stage.sql) == before
 
 
+@pytest.mark.parametrize(("age_seconds", "left_seconds"), [(1, 900), (40, 900), (40, 7), (1000, 900), (1000, 7)])
+async def test_the_next_look_with_webhooks_comes_after_as_long_again_but_before_the_time_limit(
+    stage: Stage, age_seconds: float, left_seconds: float
+) -> None:
+    job_id = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
+    await stage.set_back(job_id, "claimed_at", age_seconds)
+    await stage.set_back(job_id, "deadline_at", -left_seconds)
+    stage.provider.looks = [InProgress()]
+
+    with pytest.raises(RetryLater) as decision:
+        await FollowGeneration(cast(Jobs, stage.jobs), stage.provider, has_webhooks=True)(job_id)
+
+    pause = min(max(age_seconds, execution.BACKSTOP_SECONDS_MIN), execution.BACKSTOP_SECONDS_MAX)
+    expected = min(pause, left_seconds + 1)
+    assert expected * 0.8 < decision.value.delay_seconds < expected * 1.2
+
+
 @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED])
 async def test_does_not_look_for_what_is_not_at_fal(stage: Stage, status: JobStatus) -> None:
     job_id = await job_in(stage.engine, stage.customer, status)

@@ -11,6 +11,7 @@ from uuid import UUID
 from asyncpg import UniqueViolationError
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Select,
     Text,
     Update,

@@ -82,7 +82,7 @@ _STATE = """
            coalesce(extract(epoch FROM clock_timestamp() - claimed_at), 0)::float8 AS seconds_since_claim,
            extract(epoch FROM clock_timestamp() - cancel_sent_at)::float8 AS seconds_since_cancel_sent,
            submit_unknown_at IS NOT NULL AS is_submit_unknown,
-           coalesce(deadline_at < clock_timestamp(), false) AS is_overdue,
+           coalesce(extract(epoch FROM deadline_at - clock_timestamp()), 'infinity')::float8 AS seconds_to_deadline,
            extract(epoch FROM clock_timestamp() - overdue_noticed_at)::float8 AS seconds_since_overdue_noticed
       FROM jobs
 """
@@ -255,6 +255,6 @@ def _state_of(row: Any) -> JobState:
         seconds_since_claim=row["seconds_since_claim"],
         seconds_since_cancel_sent=row["seconds_since_cancel_sent"],
         is_submit_unknown=row["is_submit_unknown"],
-        is_overdue=row["is_overdue"],
+        seconds_to_deadline=row["seconds_to_deadline"],
         seconds_since_overdue_noticed=row["seconds_since_overdue_noticed"],
     )
