@@ -65,7 +65,7 @@ def _run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False)
     try:
         settings = load_settings()
         level = "WARNING" if is_quiet else settings.log_level
-        configure_logging(level, as_json=settings.is_production or not sys.stderr.isatty(), secrets=settings.secrets)
+        configure_logging(level, as_json=settings.logs_as_json, secrets=settings.secrets)
         uvloop.run(_interruptible(work(settings)))
     except (SettingsError, EmbeddedPostgresError, SimulatorError, DemoError) as error:
         _fail(error)

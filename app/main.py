@@ -1,6 +1,5 @@
 """The uvicorn target: `uvicorn app.main:create_app --factory` serves what the environment configures."""
 
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -19,8 +18,7 @@ def create_app(
     """`on_ready` runs once everything is connected and the runner works. Raises SettingsError."""
     if settings is None:
         settings = load_settings()
-        as_json = settings.is_production or not sys.stderr.isatty()
-        configure_logging(settings.log_level, as_json=as_json, secrets=settings.secrets)
+        configure_logging(settings.log_level, as_json=settings.logs_as_json, secrets=settings.secrets)
     chosen = settings
 
     @asynccontextmanager

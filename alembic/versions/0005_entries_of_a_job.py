@@ -13,7 +13,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.execute("CREATE UNIQUE INDEX ledger_entries_one_of_a_kind_per_job ON ledger_entries (job_id, kind)")
+    op.execute(
+        "CREATE UNIQUE INDEX ledger_entries_one_of_a_kind_per_job ON ledger_entries (job_id, kind)"
+        " WHERE job_id IS NOT NULL"
+    )
     op.execute("DROP INDEX ledger_entries_one_debit_per_job, ledger_entries_one_refund_per_job")
 
 

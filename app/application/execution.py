@@ -79,7 +79,7 @@ def backoff_seconds(attempt: int) -> float:
 
 
 def poll_seconds(age_seconds: float, *, has_webhooks: bool = False) -> float:
-    """A part of what the job has taken so far: quick for quick jobs, cheap for long ones, of which there may be many."""
+    """A part of what the job has taken so far: quick for quick jobs, cheap for long ones."""
     part, shortest, longest = (
         (1.0, BACKSTOP_SECONDS_MIN, BACKSTOP_SECONDS_MAX) if has_webhooks else (0.1, POLL_SECONDS_MIN, POLL_SECONDS_MAX)
     )

@@ -76,8 +76,9 @@ class _Lines:
 
 def _name_the_error_only(record: logging.LogRecord) -> bool:
     """In an outage the library traces each of its tries; our own events say what that means for jobs."""
-    if record.exc_info and record.exc_info[0] is not None:
-        record.msg, record.args = f"{record.getMessage()}: {record.exc_info[0].__name__}", ()
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and isinstance(record.args, tuple):
+        record.msg, record.args = f"{record.msg}: %s: %s", (*record.args, type(error).__name__, error)
         record.exc_info = None
     return True
 

@@ -1,6 +1,7 @@
 """Settings from the environment and `.env`; `.env.example` says what each is for."""
 
 import json
+import sys
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
@@ -200,6 +201,11 @@ class Settings(BaseSettings):
     @property
     def is_production(self) -> bool:
         return self.app_env is AppEnv.PRODUCTION
+
+    @property
+    def logs_as_json(self) -> bool:
+        """Readable lines are for a developer at a terminal."""
+        return self.is_production or not sys.stderr.isatty()
 
     @property
     def service_secret(self) -> str | None:

@@ -4,12 +4,12 @@ FastAPI spends more on resolving parameters and dependencies than most routes sp
 called all the time take nothing but the request, and read what they need with plain functions.
 """
 
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Request, Response, Security
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from fastapi.security.base import SecurityBase
@@ -64,7 +64,7 @@ def use_cases_of(request: Request) -> UseCases:
 class KeyedRoute(APIRoute):
     """A route for users: the key is looked up before anything else of the request is judged.
 
-    An endpoint that takes only the request is called without FastAPI's search for what else it might take.
+    An endpoint that takes only the request and answers with a Response is called without FastAPI's search for more.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -73,7 +73,7 @@ class KeyedRoute(APIRoute):
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = self.endpoint if _takes_only_the_request(self.dependant) else super().get_route_handler()
+        handle = self.endpoint if _takes_only_the_request(self.endpoint) else super().get_route_handler()
 
         async def authenticate_and_handle(request: Request) -> Response:
             request.state.account = await use_cases_of(request).authenticate(request.headers.get("X-API-Key"))
@@ -83,14 +83,12 @@ class KeyedRoute(APIRoute):
         return authenticate_and_handle
 
 
-def _takes_only_the_request(dependant: Dependant) -> bool:
-    return not (
-        dependant.path_params
-        or dependant.query_params
-        or dependant.header_params
-        or dependant.cookie_params
-        or dependant.body_params
-        or dependant.dependencies
+def _takes_only_the_request(endpoint: Callable[..., Any]) -> bool:
+    signature = inspect.signature(endpoint)
+    return (
+        inspect.iscoroutinefunction(endpoint)
+        and list(signature.parameters) == ["request"]
+        and signature.return_annotation is Response
     )
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.health import migrations_check
 from app.infrastructure.postgres.migrations import current_revision, head_revision, migrate
 from app.infrastructure.postgres.tables import BALANCE_LIMIT, BALANCE_NOT_NEGATIVE, metadata
 from tests.builders import connect
@@ -161,3 +162,12 @@ def test_pgqueuer_would_install_what_the_migration_freezes() -> None:
 def statements(script: str) -> list[str]:
     """Without the comment that names the release."""
     return [line for line in script.splitlines() if line and not line.startswith("--")]
+
+
+async def test_stays_ready_when_a_newer_release_has_migrated(engine: AsyncEngine, database: str) -> None:
+    async def says(revision: str) -> bool:
+        async with connect(database) as sql:
+            await sql.execute("UPDATE alembic_version SET version_num = $1", revision)
+        return (await migrations_check(engine)()).ok
+
+    assert [await says(revision) for revision in (revisions()[-2], head_revision(), "9999")] == [False, True, True]

@@ -59,10 +59,10 @@ async def sql(database: str) -> AsyncIterator[Connection]:
 
 
 @pytest.fixture
-async def customer(engine: AsyncEngine, sql: Connection) -> Customer:
+async def customer(database: str, sql: Connection) -> Customer:
     """Owns all the jobs there are."""
-    customer = await open_account(engine, 1_000)
-    await engine.dispose()
+    async with open_engine(database) as engine:
+        customer = await open_account(engine, 1_000)
     async with sql.transaction():
         await sql.execute("SET LOCAL session_replication_role = replica")
         await sql.execute(FILL.replace("$user$", f"'{customer.external_user_id}'"))
@@ -109,10 +109,9 @@ async def middle_job(sql: Connection, customer: Customer) -> UUID:
 
 
 async def test_a_request_reads_its_own_rows_however_large_the_tables_are(
-    engine: AsyncEngine, sql: Connection, database: str, customer: Customer
+    sql: Connection, database: str, customer: Customer
 ) -> None:
     job_id = await middle_job(sql, customer)
-    await engine.dispose()
     user, account = customer.external_user_id, customer.account_id
     operations: Mapping[str, Callable[[AsyncEngine], Awaitable[object]]] = {
         "key": lambda on: PostgresAccounts(on).find_by_key(digest_of(customer.api_key)),
@@ -134,12 +133,12 @@ async def test_a_request_reads_its_own_rows_however_large_the_tables_are(
 
 
 async def test_a_step_reads_its_own_rows_however_large_the_tables_are(
-    engine: AsyncEngine, sql: Connection, database: str, customer: Customer
+    sql: Connection, database: str, customer: Customer
 ) -> None:
-    queued = (await jobs_of(engine).accept(new_job(customer))).job.id
-    canceled = (await jobs_of(engine).accept(new_job(customer))).job.id
-    job_id, attempt_token = await claimed_job(engine, customer)
-    await engine.dispose()
+    async with open_engine(database) as engine:
+        queued = (await jobs_of(engine).accept(new_job(customer))).job.id
+        canceled = (await jobs_of(engine).accept(new_job(customer))).job.id
+        job_id, attempt_token = await claimed_job(engine, customer)
     operations: Mapping[str, Callable[[AsyncEngine], Awaitable[object]]] = {
         "claim": lambda on: jobs_of(on).claim(queued, uuid4()),
         "cancel": lambda on: jobs_of(on).request_cancel(customer.account_id, canceled, _key()),

@@ -206,7 +206,7 @@ def test_the_queue_names_its_errors_without_their_traces() -> None:
         logging.getLogger("pgqueuer").exception("Flush of %d items failed", 3)
 
     line = json.loads(written.getvalue())
-    assert (line["event"], line["level"]) == ("Flush of 3 items failed: ConnectionResetError", "error")
+    assert (line["event"], line["level"]) == ("Flush of 3 items failed: ConnectionResetError: 5432", "error")
     assert "exception" not in line
 
 

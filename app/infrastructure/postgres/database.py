@@ -3,14 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol, TypeAlias
 
 import asyncpg
 from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
-from sqlalchemy.util import greenlet_spawn
 
 from app.application.fault_points import reach
 from app.domain.errors import CommitUnknown, DatabaseUnavailable, Unavailable
@@ -127,18 +126,20 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator[DriverConnecti
     Whatever goes wrong, the pool does not get it back. Raises DatabaseUnavailable.
     """
     with naming_outages():
-        pooled: Any = await engine.raw_connection()
-        try:
-            yield pooled.driver_connection
-        except BaseException as error:
-            # Not at once: the driver first asks the server to cancel what it gave up on.
-            await greenlet_spawn(pooled.invalidate)
-            if isinstance(error, TimeoutError):
-                # The server limits statements to less: it is the network that is silent, and on all of them.
-                await engine.dispose(close=False)
-            raise
-        finally:
-            await greenlet_spawn(pooled.close)
+        async with engine.connect() as connection:
+            driver = _driver_of(await connection.get_raw_connection())
+            try:
+                yield driver
+            except BaseException as error:
+                if driver.is_closed():
+                    # By this SQLAlchemy learns of it, and takes no other old connection from the pool either.
+                    with suppress(exc.DBAPIError):
+                        await connection.exec_driver_sql("SELECT 1")
+                await connection.invalidate()
+                if isinstance(error, TimeoutError):
+                    # The server limits statements to less: it is the network that is silent, and on all of them.
+                    await engine.dispose(close=False)
+                raise
 
 
 @asynccontextmanager
@@ -166,6 +167,11 @@ def fetch_through(connection: AsyncConnection) -> Fetch:
         return [dict(row) for row in (await connection.exec_driver_sql(query, args)).mappings()]
 
     return fetch
+
+
+def _driver_of(connection: Any) -> DriverConnection:
+    driver: DriverConnection = connection.driver_connection
+    return driver
 
 
 def _refuse_closed(connection: Any, *_: object) -> None:

@@ -179,7 +179,13 @@ ledger_entries = Table(
         name="ledger_entries_refund_is_the_jobs",
         ondelete="RESTRICT",
     ),
-    Index("ledger_entries_one_of_a_kind_per_job", "job_id", "kind", unique=True),
+    Index(
+        "ledger_entries_one_of_a_kind_per_job",
+        "job_id",
+        "kind",
+        unique=True,
+        postgresql_where=text("job_id IS NOT NULL"),
+    ),
     Index(
         "ledger_entries_one_credit_per_event",
         "payment_source",
