@@ -41,7 +41,7 @@ def real_media(value: Any) -> Any:
 
 
 def key_for(key: str, path: str, body: Any) -> str:
-    """A key of its own for each request: the same key with another body is refused, as it should be."""
+    """A key of its own for each request: the same key for another job or with another body is refused, as it should."""
     request = json.dumps([path, body], default=str, sort_keys=True).encode()
     return key[: KEY_LENGTH_MAX - MARK_LENGTH] + hashlib.sha256(request).hexdigest()[:MARK_LENGTH]
 
@@ -55,4 +55,4 @@ def before_call(_: Any, case: Any, __: Any) -> None:
             case.body = body
     key = (case.headers or {}).get("Idempotency-Key")
     if isinstance(key, str) and 1 <= len(key) <= KEY_LENGTH_MAX and case.path.startswith("/generations"):
-        case.headers["Idempotency-Key"] = key_for(key, case.path, case.body)
+        case.headers["Idempotency-Key"] = key_for(key, case.formatted_path, case.body)

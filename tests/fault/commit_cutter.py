@@ -24,6 +24,11 @@ class CommitCutter:
     """The numbers of the COMMITs to cut, counted from 1."""
     is_done_first: bool = True
     commits: int = 0
+    open: set[object] = field(default_factory=set)
+    doomed: set[object] = field(default_factory=set)
+    """Connections that look alive until the client says something, as after a failover."""
+    silent: set[object] = field(default_factory=set)
+    """Connections from which nothing arrives any more, and which nobody closes."""
 
     def cut(self, *after_commits: int, is_done_first: bool) -> None:
         """The next COMMIT is number 1."""
@@ -32,9 +37,14 @@ class CommitCutter:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_unix_connection(self.upstream)
         is_cut = asyncio.Event()
+        self.open.add(writer)
         down = asyncio.create_task(_confirm(server_reader, writer, is_cut))
         try:
             while data := await reader.read(65536):
+                if writer in self.doomed:
+                    return
+                if writer in self.silent:
+                    continue
                 if COMMIT in data:
                     self.commits += 1
                     if self.commits in self.cuts:
@@ -49,6 +59,7 @@ class CommitCutter:
         except ConnectionError:
             return
         finally:
+            self.open.discard(writer)
             down.cancel()
             writer.close()
             server_writer.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ from app.application import execution
 from app.application.execution import RetryLater, Step
 from app.domain.errors import DatabaseUnavailable
 from app.domain.generations import JobStatus
+from app.infrastructure.postgres import database as database_module
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.ledger import PostgresTokens
 from tests.builders import (
@@ -363,3 +365,24 @@ async def test_an_event_whose_commit_was_cut_delivers_and_leaves_no_late_result(
     assert [log["status"] for log in logs if log["event"] == "generation_settled"] == ["COMPLETED"]
     assert await sql.fetchval("SELECT status || ' ' || (late_result IS NULL) FROM jobs") == "COMPLETED true"
     assert await balance_of(engine, scene.customer) == BALANCE_TOKENS - COST_TOKENS
+
+
+@pytest.mark.parametrize("fate", ["doomed", "silent"])
+async def test_one_dead_connection_makes_all_that_are_as_old_suspect(
+    cutter: CommitCutter, fate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "COMMAND_TIMEOUT_SECONDS", 0.5)
+    async with open_engine(cutter.dsn, pool_size=5) as engine:
+        customer = await open_account(engine, 7)
+        async with AsyncExitStack() as stack:
+            await asyncio.gather(*(stack.enter_async_context(engine.connect()) for _ in range(5)))
+        getattr(cutter, fate).update(cutter.open)
+
+        failures = 0
+        for _ in range(6):
+            try:
+                assert await balance_of(engine, customer) == 7
+            except DatabaseUnavailable:
+                failures += 1
+
+    assert failures == 1
