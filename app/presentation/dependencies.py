@@ -73,7 +73,8 @@ class KeyedRoute(APIRoute):
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = self.endpoint if _takes_only_the_request(self.endpoint) else super().get_route_handler()
+        takes_more = self.dependant.dependencies or not _takes_only_the_request(self.endpoint)
+        handle = super().get_route_handler() if takes_more else self.endpoint
 
         async def authenticate_and_handle(request: Request) -> Response:
             request.state.account = await use_cases_of(request).authenticate(request.headers.get("X-API-Key"))

@@ -160,6 +160,23 @@ async def test_a_caller_that_goes_away_changes_nothing_for_the_others(engine: As
     assert await batcher(4) == 8
 
 
+@pytest.mark.parametrize("drops_abandoned", [True, False])
+async def test_an_item_whose_caller_has_gone_away_is_sent_only_where_it_is_worth_something(
+    engine: AsyncEngine, flush: Flush, *, drops_abandoned: bool
+) -> None:
+    batcher = Batcher(engine, flush, flushes_max=1, drops_abandoned=drops_abandoned)
+    under_way = asyncio.create_task(batcher(1))
+    await asyncio.sleep(0.05)
+    stays, goes = [asyncio.create_task(batcher(item)) for item in (2, 3)]
+    await asyncio.sleep(0.05)
+    goes.cancel()
+    await asyncio.sleep(0.05)
+    flush.gate.set()
+
+    assert (await under_way, await stays) == (2, 4)
+    assert flush.batches == [[1], [2] if drops_abandoned else [2, 3]]
+
+
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_lost_answer_to_the_commit_is_asked_for_once_more(engine: AsyncEngine, times: int) -> None:
     tries: list[tuple[list[int], bool]] = []

@@ -107,7 +107,9 @@ async def test_twenty_requests_at_once_with_one_key_make_one_job_and_one_debit(d
 async def test_a_request_meets_its_twin_at_work_and_is_told_to_come_back(database: str, sql: Connection) -> None:
     is_in_transaction, may_go_on = asyncio.Event(), asyncio.Event()
 
-    async def enqueue_slowly(fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: float = 0) -> None:
+    async def enqueue_slowly(
+        fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: Sequence[float] = ()
+    ) -> None:
         await enqueue(fetch, step, job_ids, after_seconds)
         is_in_transaction.set()
         await may_go_on.wait()
@@ -227,7 +229,9 @@ async def test_a_replay_shows_a_job_that_has_ended(engine: AsyncEngine, api: Api
 
 
 async def test_a_transaction_that_fails_leaves_no_key(engine: AsyncEngine, sql: Connection) -> None:
-    async def enqueue_and_fail(fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: float = 0) -> None:
+    async def enqueue_and_fail(
+        fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: Sequence[float] = ()
+    ) -> None:
         await enqueue(fetch, step, job_ids, after_seconds)
         raise ConnectionResetError
 

@@ -77,7 +77,9 @@ async def test_accepting_debits_stores_and_queues(engine: AsyncEngine, sql: Conn
 
 
 async def test_accepting_leaves_nothing_when_the_queue_fails(engine: AsyncEngine, sql: Connection) -> None:
-    async def enqueue_and_fail(fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: float = 0) -> None:
+    async def enqueue_and_fail(
+        fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: Sequence[float] = ()
+    ) -> None:
         await enqueue(fetch, step, job_ids, after_seconds)
         raise ZeroDivisionError
 
@@ -707,3 +709,21 @@ async def test_the_database_and_the_domain_agree_on_what_is_final(engine: AsyncE
     rows = await sql.fetch("SELECT status, is_final FROM jobs")
 
     assert {JobStatus(row["status"]): row["is_final"] for row in rows} == {each: each.is_final for each in JobStatus}
+
+
+async def test_a_cancel_brings_the_next_look_forward_and_never_back(engine: AsyncEngine, sql: Connection) -> None:
+    customer, jobs = await open_account(engine, 100), jobs_of(engine)
+    due_seconds = {}
+    for after_seconds in (100.0, 1.0):
+        job_id, attempt_token = await claimed_job(engine, customer)
+        await jobs.record_submission(job_id, attempt_token, provider_request(), look_after_seconds=after_seconds)
+        await jobs.request_cancel(customer.account_id, job_id)
+        due_seconds[after_seconds] = float(
+            await sql.fetchval(
+                "SELECT extract(epoch FROM execute_after - now()) FROM pgqueuer WHERE dedupe_key = $1",
+                f"{Step.FOLLOW.value}:{job_id}",
+            )
+        )
+
+    assert 1 < due_seconds[100.0] <= 3
+    assert due_seconds[1.0] <= 1

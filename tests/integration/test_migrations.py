@@ -171,3 +171,6 @@ async def test_stays_ready_when_a_newer_release_has_migrated(engine: AsyncEngine
         return (await migrations_check(engine)()).ok
 
     assert [await says(revision) for revision in (revisions()[-2], head_revision(), "9999")] == [False, True, True]
+    # It starts, too.
+    await migrate(engine)
+    assert await current_revision(engine) == "9999"

@@ -350,3 +350,19 @@ async def test_a_repeat_waits_for_its_own_first_try_and_tells_what_became_of_it(
 
     assert await repeating == [True] * 4
     assert [await balance_of(engine, customer) for customer in customers] == [1000] * 4
+
+
+async def test_who_waits_for_a_lock_holds_up_nobody_who_came_along(
+    engine: AsyncEngine, database: str, customers: Sequence[Customer]
+) -> None:
+    held, *others = [job_id for job_id, _ in await claimed(engine, customers, 4)]
+    jobs = jobs_of(engine)
+    async with connect(database) as blocker, blocker.transaction():
+        await blocker.execute("SELECT FROM jobs WHERE id = $1 FOR UPDATE", held)
+        waiting = asyncio.create_task(jobs.settle(held, Outcome.canceled()))
+        settled = await asyncio.gather(*(jobs.settle(job_id, Outcome.canceled()) for job_id in others))
+        is_held_up = not waiting.done()
+
+    assert settled == [True] * 3
+    assert is_held_up
+    assert await waiting

@@ -54,12 +54,16 @@ class Batcher(Generic[Item, Answer]):
         *,
         flushes_max: int = FLUSHES_MAX,
         size_bytes: Callable[[Item], int] = lambda _: 0,
+        drops_abandoned: bool = False,
     ) -> None:
-        """`size_bytes` of an item, where items can be large."""
+        """`size_bytes` of an item, where items can be large. `drops_abandoned`: an item is worth nothing, and not sent,
+        once its caller has gone away.
+        """
         self._engine = engine
         self._flush = flush
         self._flushes_max = flushes_max
         self._size_bytes = size_bytes
+        self._drops_abandoned = drops_abandoned
         self._waiting: deque[_Call[Item, Answer]] = deque()
         self._workers = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,7 +93,7 @@ class Batcher(Generic[Item, Answer]):
                             _answer(batch, await self._flush(driver, _items(batch), is_repeated=False))
                             batch = self._next()
                 except Exception as error:
-                    _answer(batch, await self._answers_after(error, _items(batch)))
+                    await self._answer_after(error, batch)
         finally:
             # In the same breath as the look that found nobody: whoever comes later starts a worker of their own.
             self._workers -= 1
@@ -104,31 +108,35 @@ class Batcher(Generic[Item, Answer]):
             size_bytes += self._size_bytes(self._waiting[0].item)
             if batch and size_bytes > BATCH_BYTES_MAX:
                 break
-            batch.append(self._waiting.popleft())
+            call = self._waiting.popleft()
+            if not (self._drops_abandoned and call.answer.done()):
+                batch.append(call)
         return batch
 
-    async def _answers_after(self, error: Exception, items: Sequence[Item]) -> Sequence[Answer | Exception]:
+    async def _answer_after(self, error: Exception, batch: Sequence[_Call[Item, Answer]]) -> None:
         is_repeated = isinstance(error, CommitUnknown)
         if is_repeated:
             try:
-                return await self._flushed(items, is_repeated=True)
+                _answer(batch, await self._flushed(_items(batch), is_repeated=True))
+                return
             except Exception as again:
                 error = again
         is_everybodys = isinstance(error, Unavailable) and not is_contention(error)
-        if is_everybodys or len(items) == 1:
-            return [_said(error, is_repeated=is_repeated)] * len(items)
-        # One of them is poisoned, or waits for a lock: alone, it fails alone.
+        if is_everybodys or len(batch) == 1:
+            _answer(batch, [_said(error, is_repeated=is_repeated)] * len(batch))
+            return
+        # One of them is poisoned, or waits for a lock: alone, it fails alone, and nobody waits for it.
         turns = asyncio.Semaphore(ALONE_AT_ONCE_MAX)
 
-        async def alone(item: Item) -> Answer | Exception:
+        async def alone(call: _Call[Item, Answer]) -> None:
             async with turns:
                 try:
-                    (answer,) = await self._flushed([item], is_repeated=is_repeated)
+                    answers = await self._flushed([call.item], is_repeated=is_repeated)
                 except Exception as its_own:
-                    return _said(its_own, is_repeated=is_repeated)
-                return answer
+                    answers = [_said(its_own, is_repeated=is_repeated)]
+                _answer([call], answers)
 
-        return await asyncio.gather(*(alone(item) for item in items))
+        await asyncio.gather(*(alone(call) for call in batch))
 
     async def _flushed(self, items: Sequence[Item], *, is_repeated: bool) -> Sequence[Answer | Exception]:
         async with driver_connection(self._engine) as driver:

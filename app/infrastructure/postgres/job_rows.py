@@ -11,8 +11,13 @@ from app.infrastructure.postgres.tables import jobs
 
 
 class Enqueue(Protocol):
-    async def __call__(self, fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: float = 0) -> None:
-        """Queue the step for the jobs in the transaction of `fetch`; an item that waits already stays as it is."""
+    async def __call__(
+        self, fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: Sequence[float] = ()
+    ) -> None:
+        """Queue the step for the jobs in the transaction of `fetch`; an item that waits already stays as it is.
+
+        `after_seconds` of each job, else for at once.
+        """
         ...
 
 

@@ -52,6 +52,8 @@ from app.infrastructure.postgres.steps import (
 from app.infrastructure.postgres.tables import REQUEST_OF_ONE_JOB, idempotency_keys, jobs
 
 IDEMPOTENCY_KEYS_KEPT = timedelta(hours=24)
+# By then whoever asked for the cancel has stopped waiting for it.
+LOOK_AFTER_CANCEL_SECONDS = 3.0
 
 
 _FIND_JOBS = f"SELECT account_id, {JOB_COLUMN_NAMES} FROM jobs WHERE id = ANY($1::uuid[])"  # noqa: S608 - our own column names
@@ -96,11 +98,10 @@ class PostgresJobs:
             engine, partial(accept_all, enqueue), size_bytes=attrgetter("size_bytes")
         )
         self._find: Batcher[UUID, _Found | None] = Batcher(engine, _find_all, flushes_max=1)
-        self._claim: Batcher[Attempt, Claim | None] = Batcher(engine, claim_all, flushes_max=1)
-        self._record: Batcher[Submission, bool] = Batcher(engine, partial(record_all, enqueue), flushes_max=1)
-        self._settle: Batcher[Ending, bool] = Batcher(
-            engine, settle_all, flushes_max=1, size_bytes=attrgetter("size_bytes")
-        )
+        # A claim for a step that was cut off would be an attempt that nobody posts.
+        self._claim: Batcher[Attempt, Claim | None] = Batcher(engine, claim_all, drops_abandoned=True)
+        self._record: Batcher[Submission, bool] = Batcher(engine, partial(record_all, enqueue))
+        self._settle: Batcher[Ending, bool] = Batcher(engine, settle_all, size_bytes=attrgetter("size_bytes"))
         self._load: Batcher[UUID, JobState | None] = Batcher(engine, load_all, flushes_max=1)
         self._load_attempt: Batcher[UUID, JobState | None] = Batcher(engine, load_all_attempts, flushes_max=1)
 
@@ -173,6 +174,8 @@ class PostgresJobs:
                     .where(jobs.c.id == job_id)
                     .values(cancel_requested_at=func.coalesce(jobs.c.cancel_requested_at, func.clock_timestamp()))
                 )
+                # The caller looks at once; should that come to nothing, the runner does not wait for its next look.
+                await _look_after(connection, job_id, LOOK_AFTER_CANCEL_SECONDS)
             return await _get(connection, account_id, job_id)
 
     async def claim(self, job_id: UUID, attempt_token: UUID) -> Claim | None:
@@ -236,14 +239,7 @@ class PostgresJobs:
 
     async def look_now(self, job_id: UUID) -> None:
         async with transaction(self.engine, "look_now") as connection:
-            await connection.execute(
-                update(_queue)
-                .where(
-                    _queue.c.dedupe_key == f"{Step.FOLLOW.value}:{job_id}",
-                    _queue.c.status == _QUEUED,
-                )
-                .values(execute_after=func.now())
-            )
+            await _look_after(connection, job_id, 0)
 
     async def record_late_result(self, job_id: UUID, result: Mapping[str, Any]) -> None:
         async with transaction(self.engine, "record_late_result") as connection:
@@ -338,6 +334,15 @@ async def _name(connection: AsyncConnection, account_id: UUID, job_id: UUID, ide
     )
     if not named.rowcount:
         raise IdempotencyKeyInUse
+
+
+async def _look_after(connection: AsyncConnection, job_id: UUID, seconds: float) -> None:
+    """At the latest."""
+    await connection.execute(
+        update(_queue)
+        .where(_queue.c.dedupe_key == f"{Step.FOLLOW.value}:{job_id}", _queue.c.status == _QUEUED)
+        .values(execute_after=func.least(_queue.c.execute_after, func.now() + timedelta(seconds=seconds)))
+    )
 
 
 def _own_attempt(job_id: UUID, attempt_token: UUID, *statuses: JobStatus) -> Update:

@@ -54,12 +54,14 @@ async def _migrate(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -
         await connection.commit()
         try:
             before = await connection.run_sync(_revision)
-            await connection.run_sync(upgrade)
+            # Where a newer release has migrated, this one does not know how, and need not.
+            if before is None or before < head_revision():
+                await connection.run_sync(upgrade)
             await connection.commit()
         finally:
             # Ends the session and with it the lock and the settings.
             await connection.invalidate()
-    if before != head_revision():
+    if before is None or before < head_revision():
         log.info("schema_migrated", before=before, after=head_revision())
 
 

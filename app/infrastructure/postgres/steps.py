@@ -148,11 +148,14 @@ async def record_all(
         await _lock_jobs(driver, job_ids)
         rows = await driver.fetch(_RECORD, job_ids, [token for _, token in first], *_columns(first.values()))
         won = {(row[0], row[1]) for row in rows}
-        looks: dict[float, list[UUID]] = {}
-        for job_id, token in sorted(won):
-            looks.setdefault(first[job_id, token].look_after_seconds, []).append(job_id)
-        for after_seconds, looked_at in looks.items():
-            await enqueue(driver.fetch, Step.FOLLOW, looked_at, after_seconds=after_seconds)
+        recorded = [first[attempt] for attempt in sorted(won)]
+        if recorded:
+            await enqueue(
+                driver.fetch,
+                Step.FOLLOW,
+                [submission.job_id for submission in recorded],
+                [submission.look_after_seconds for submission in recorded],
+            )
         if is_repeated:
             for job_id, token, request_id in await driver.fetch(_RECORDED, job_ids):
                 earlier = first.get((job_id, token))
