@@ -134,6 +134,17 @@ MUTANTS = (
     Mutant(
         "a commit that failed is taken for a good one",
         (Change(DATABASE, "                raise\n            reach(", "            reach("),),
+        ("tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[first key]",),
+    ),
+    Mutant(
+        "a batch's commit that failed is taken for a good one",
+        (
+            Change(
+                DATABASE,
+                "            raise CommitUnknown from error\n        raise\n    reach(",
+                "            raise CommitUnknown from error\n    reach(",
+            ),
+        ),
         (
             "tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[top-up]",
             "tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[text to image]",
