@@ -101,6 +101,7 @@ async def serve_until_stopped(
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=REQUEST_SECONDS_MAX,
             timeout_keep_alive=30,
             backlog=BACKLOG,

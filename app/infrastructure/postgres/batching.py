@@ -53,6 +53,7 @@ class Batcher(Generic[Item, Answer]):
         flush: Flush[Item, Answer],
         *,
         flushes_max: int = FLUSHES_MAX,
+        size_max: int = BATCH_SIZE_MAX,
         size_bytes: Callable[[Item], int] = lambda _: 0,
         drops_abandoned: bool = False,
     ) -> None:
@@ -62,6 +63,7 @@ class Batcher(Generic[Item, Answer]):
         self._engine = engine
         self._flush = flush
         self._flushes_max = flushes_max
+        self._size_max = size_max
         self._size_bytes = size_bytes
         self._drops_abandoned = drops_abandoned
         self._waiting: deque[_Call[Item, Answer]] = deque()
@@ -104,7 +106,7 @@ class Batcher(Generic[Item, Answer]):
         """As many as one transaction should hold; a large item goes alone, and nobody waits for it in the same one."""
         batch: list[_Call[Item, Answer]] = []
         size_bytes = 0
-        while self._waiting and len(batch) < BATCH_SIZE_MAX:
+        while self._waiting and len(batch) < self._size_max:
             size_bytes += self._size_bytes(self._waiting[0].item)
             if batch and size_bytes > BATCH_BYTES_MAX:
                 break

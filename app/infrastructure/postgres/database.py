@@ -25,6 +25,8 @@ SESSION_SETTINGS = {
     "statement_timeout": "10s",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "10s",
+    # A batch of one looks so cheap to the planner that it would plan each statement anew, for most of its time.
+    "plan_cache_mode": "force_generic_plan",
 }
 
 # SQLSTATE classes and codes in which the database cannot serve now, whatever was asked:
@@ -71,6 +73,8 @@ async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE) -> AsyncIterator[
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
+        # The connection that was used last: its server process still has everything at hand.
+        pool_use_lifo=True,
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)

@@ -51,7 +51,10 @@ from app.infrastructure.postgres.steps import (
 )
 from app.infrastructure.postgres.tables import REQUEST_OF_ONE_JOB, idempotency_keys, jobs
 
-IDEMPOTENCY_KEYS_KEPT = timedelta(hours=24)
+# Spelled out in the statement: the planner must see how little of the table that is.
+IDEMPOTENCY_KEYS_KEPT: ColumnElement[timedelta] = literal_column("interval '24 hours'")
+# With larger ones everybody would be in the same batch, and Python and PostgreSQL would take turns at waiting.
+ACCEPTS_MAX = 16
 # By then whoever asked for the cancel has stopped waiting for it.
 LOOK_AFTER_CANCEL_SECONDS = 3.0
 
@@ -95,7 +98,7 @@ class PostgresJobs:
         self.engine = engine
         self.enqueue = enqueue
         self._accept: Batcher[Order, Accepted] = Batcher(
-            engine, partial(accept_all, enqueue), size_bytes=attrgetter("size_bytes")
+            engine, partial(accept_all, enqueue), size_max=ACCEPTS_MAX, size_bytes=attrgetter("size_bytes")
         )
         self._find: Batcher[UUID, _Found | None] = Batcher(engine, _find_all, flushes_max=1)
         # A claim for a step that was cut off would be an attempt that nobody posts.
