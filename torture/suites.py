@@ -142,7 +142,7 @@ SUITES: Mapping[str, Suite] = {
     ),
     "openapi": Suite(
         ["tests/contract/test_openapi_cases.py"],
-        {"OPENAPI_CASES": 300},
+        {"OPENAPI_CASES": 450},
         seconds_max=1_200,
         seed_variable="OPENAPI_SEED",
         at_least={"cases": 5_000},
