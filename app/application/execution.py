@@ -148,11 +148,6 @@ class SubmitGeneration:
             self.breaker.record_success()
             await self._record(job_id, attempt_token, request)
 
-    async def _record_submission(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> bool:
-        # fal's event tells the end of most jobs before a look would.
-        look_after_seconds = 0 if self.webhooks_url is None else BACKSTOP_SECONDS_MIN
-        return await self.jobs.record_submission(job_id, attempt_token, request, look_after_seconds=look_after_seconds)
-
     def _webhook_url(self, attempt_token: UUID) -> str | None:
         """The token makes the event findable before fal's request id is known, and unguessable."""
         return None if self.webhooks_url is None else f"{self.webhooks_url}/{attempt_token}"
@@ -167,7 +162,11 @@ class SubmitGeneration:
     async def _record(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> None:
         # Before the database has it: should everything else be lost, the operator finds the request here.
         log.info("generation_submitted", job_id=str(job_id), fal_request_id=request.id)
-        if not await _persist(lambda: self._record_submission(job_id, attempt_token, request)):
+        # fal's event tells the end of most jobs before a look would.
+        look_after_seconds = 0 if self.webhooks_url is None else BACKSTOP_SECONDS_MIN
+        if not await _persist(
+            lambda: self.jobs.record_submission(job_id, attempt_token, request, look_after_seconds=look_after_seconds)
+        ):
             log.warning("generation_submission_unclaimed", job_id=str(job_id), fal_request_id=request.id)
             # Where the attempt is still ours, fal has named the request of another job. Otherwise this changes nothing.
             await self._record_unknown(job_id, attempt_token, "fal named the request of another job")

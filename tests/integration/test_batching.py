@@ -177,6 +177,22 @@ async def test_an_item_whose_caller_has_gone_away_is_sent_only_where_it_is_worth
     assert flush.batches == [[1], [2] if drops_abandoned else [2, 3]]
 
 
+async def test_an_item_whose_caller_has_gone_away_is_not_tried_alone_after_its_batch_failed(
+    engine: AsyncEngine, flush: Flush
+) -> None:
+    batcher = Batcher(engine, flush, flushes_max=1, drops_abandoned=True)
+    poison, goes, stays = [asyncio.create_task(batcher(item)) for item in (-1, 2, 3)]
+    await asyncio.sleep(0.05)
+    goes.cancel()
+    await asyncio.sleep(0.05)
+    flush.gate.set()
+
+    assert await stays == 6
+    with pytest.raises(ValueError, match="poison"):
+        await poison
+    assert sorted(flush.batches) == [[-1], [-1, 2, 3], [3]]
+
+
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_lost_answer_to_the_commit_is_asked_for_once_more(engine: AsyncEngine, times: int) -> None:
     tries: list[tuple[list[int], bool]] = []

@@ -105,6 +105,18 @@ def test_production_starts_with_everything_in_place(monkeypatch: pytest.MonkeyPa
     assert loaded.seconds_to_drain == 3
 
 
+@pytest.mark.parametrize(
+    ("values", "is_terminal", "is_json"), [({}, True, False), ({}, False, True), (PRODUCTION, True, True)]
+)
+def test_logs_are_readable_lines_on_a_developers_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], *, is_terminal: bool, is_json: bool
+) -> None:
+    set_all(monkeypatch, values)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+
+    assert load_settings().logs_as_json is is_json
+
+
 @pytest.mark.parametrize(("value", "seconds"), [("", 0), ("0", 0), ("7.5", 7.5)])
 def test_development_drains_only_where_asked(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) -> None:
     set_all(monkeypatch, {"DRAIN_SECONDS": value})

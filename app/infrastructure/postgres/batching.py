@@ -111,9 +111,12 @@ class Batcher(Generic[Item, Answer]):
             if batch and size_bytes > BATCH_BYTES_MAX:
                 break
             call = self._waiting.popleft()
-            if not (self._drops_abandoned and call.answer.done()):
+            if not self._is_dropped(call):
                 batch.append(call)
         return batch
+
+    def _is_dropped(self, call: _Call[Item, Answer]) -> bool:
+        return self._drops_abandoned and call.answer.done()
 
     async def _answer_after(self, error: Exception, batch: Sequence[_Call[Item, Answer]]) -> None:
         is_repeated = isinstance(error, CommitUnknown)
@@ -132,6 +135,8 @@ class Batcher(Generic[Item, Answer]):
 
         async def alone(call: _Call[Item, Answer]) -> None:
             async with turns:
+                if self._is_dropped(call):
+                    return
                 try:
                     answers = await self._flushed([call.item], is_repeated=is_repeated)
                 except Exception as its_own:
