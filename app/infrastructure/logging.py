@@ -1,12 +1,16 @@
 """Logs: one JSON object a line, or readable lines on a developer's terminal; never a secret."""
 
+import asyncio
+import json
 import logging
 import re
 import sys
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, TextIO
 
+import pydantic_core
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
@@ -59,19 +63,59 @@ class _Redaction:
                 return self._pattern.sub("[secret]", repr(value))
 
 
-class _Lines:
-    """Where our own events end: on the stream of the handler that every library's events go to."""
+class _Lines(logging.StreamHandler[TextIO]):
+    """Where every line ends, ours and those of the libraries.
 
-    def __init__(self, handler: "logging.StreamHandler[TextIO]") -> None:
-        self._handler = handler
+    An event loop writes the lines of one turn together when the turn is over: a write for each line took a tenth of
+    the time that a request takes. A process that is killed loses at most the lines of that turn.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Appended to and emptied without a lock: other threads than the loop's log, too.
+        self._waiting: deque[str] = deque()
+        self._written_by: asyncio.AbstractEventLoop | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+        else:
+            self.msg(line)
 
     def msg(self, line: str) -> None:
-        # A log that cannot be written must not stop what it tells of.
-        with suppress(OSError, ValueError):
-            self._handler.stream.write(f"{line}\n")
-            self._handler.flush()
+        self._waiting.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if self._written_by is not loop:
+            self._written_by = loop
+            loop.call_soon(self.flush)
 
     debug = info = warning = error = critical = exception = msg
+
+    def flush(self) -> None:
+        self._written_by = None
+        text = ""
+        with suppress(IndexError):
+            while True:
+                text += f"{self._waiting.popleft()}\n"
+        # A log that cannot be written must not stop what it tells of.
+        with suppress(OSError, ValueError):
+            if text:
+                self.stream.write(text)
+            self.stream.flush()
+
+
+def _to_json(event: EventDict, default: Callable[[Any], Any]) -> str:
+    """Six times as quick as the language's own, which takes what this one refuses: half a character, say."""
+    try:
+        return pydantic_core.to_json(event, fallback=default).decode()
+    except pydantic_core.PydanticSerializationError:
+        return json.dumps(event, default=default)
 
 
 def _name_the_error_only(record: logging.LogRecord) -> bool:
@@ -95,15 +139,15 @@ def configure_logging(level: str, *, as_json: bool, secrets: Collection[str] = (
     ]
     # Plain traces: rich ones show local variables, and secrets among them in pieces.
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(_to_json)
         if as_json
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
     ending: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, _Redaction(secrets), renderer]
-    handler = logging.StreamHandler()
-    handler.setFormatter(
+    lines = _Lines()
+    lines.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
@@ -112,12 +156,12 @@ def configure_logging(level: str, *, as_json: bool, secrets: Collection[str] = (
     structlog.configure(
         processors=[*shared, *ending],
         # Not through the library of the language: a record for each line took more than twice as long.
-        logger_factory=lambda *_: _Lines(handler),
+        logger_factory=lambda *_: lines,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = [lines]
     root.setLevel(level)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,10 +1,12 @@
 import functools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi_offline import FastAPIOffline
-from starlette.middleware import Middleware
-from starlette.types import Lifespan
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp, ExceptionHandler, Lifespan
 
 from app.presentation import documentation
 from app.presentation.errors import EXCEPTION_HANDLERS
@@ -49,7 +51,6 @@ def create_api(
         description=documentation.DESCRIPTION,
         openapi_tags=documentation.TAGS,
         lifespan=lifespan,
-        middleware=[Middleware(RequestContext)],
         exception_handlers=EXCEPTION_HANDLERS,
         # A redirect would answer a path that does not exist, with a URL made of the caller's Host header.
         redirect_slashes=False,
@@ -72,8 +73,17 @@ def create_api(
         accounts.key_router,
     )
     api.router.routes[:0] = [route for router in routers for route in router.routes]
+    api.middleware_stack = _layers_around(api)
     _complete_document(api)
     return api
+
+
+def _layers_around(api: FastAPI) -> ASGIApp:
+    """Ours in the place of FastAPI's, which each request would pass for nothing: RequestContext answers whatever is
+    raised, bodies have their limits where they are read, and telemetry is off.
+    """
+    handlers = cast(Mapping[Any, ExceptionHandler], api.exception_handlers)
+    return RequestContext(ExceptionMiddleware(AsyncExitStackMiddleware(api.router), handlers=handlers))
 
 
 def _complete_document(api: FastAPI) -> None:

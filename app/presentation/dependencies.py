@@ -5,7 +5,7 @@ called all the time take nothing but the request, and read what they need with p
 """
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from fastapi.security.base import SecurityBase
 from pydantic import Field, TypeAdapter, ValidationError
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.application.use_cases import UseCases
 from app.domain.accounts import Account
@@ -64,24 +65,39 @@ def use_cases_of(request: Request) -> UseCases:
 class KeyedRoute(APIRoute):
     """A route for users: the key is looked up before anything else of the request is judged.
 
-    An endpoint that takes only the request and answers with a Response is called without FastAPI's search for more.
+    An endpoint that takes only the request and answers with a Response is called without all that FastAPI has around
+    the others: the search for parameters, and what closes them.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         security: dict[str, Any] = {"security": [{_api_key_header.scheme_name: []}]}
         options["openapi_extra"] = security | (options.get("openapi_extra") or {})
         super().__init__(path, endpoint, **options)
+        if not self.dependant.dependencies and _takes_only_the_request(endpoint):
+            self.app = _called_directly(endpoint)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        takes_more = self.dependant.dependencies or not _takes_only_the_request(self.endpoint)
-        handle = super().get_route_handler() if takes_more else self.endpoint
+        handle = super().get_route_handler()
 
         async def authenticate_and_handle(request: Request) -> Response:
-            request.state.account = await use_cases_of(request).authenticate(request.headers.get("X-API-Key"))
-            response: Response = await handle(request)
-            return response
+            await _authenticate(request)
+            return await handle(request)
 
         return authenticate_and_handle
+
+
+def _called_directly(endpoint: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        await _authenticate(request)
+        response = await endpoint(request)
+        await response(scope, receive, send)
+
+    return app
+
+
+async def _authenticate(request: Request) -> None:
+    request.scope["state"]["account"] = await use_cases_of(request).authenticate(request.headers.get("X-API-Key"))
 
 
 def _takes_only_the_request(endpoint: Callable[..., Any]) -> bool:
@@ -95,7 +111,7 @@ def _takes_only_the_request(endpoint: Callable[..., Any]) -> bool:
 
 def account_of(request: Request) -> Account:
     """Whose key the request to a KeyedRoute carries."""
-    account: Account = request.state.account
+    account: Account = request.scope["state"]["account"]
     return account
 
 

@@ -2,12 +2,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import perf_counter
-from uuid import uuid4
 
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid4
 
 from app.presentation.errors import PROBLEM_MEDIA_TYPE, RequestHeadersTooLarge, problem
 
