@@ -16,6 +16,7 @@ from app.bootstrap import Runtime
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.settings import Settings
 from app.main import create_app
+from app.presentation.http_protocol import HttpProtocol
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +99,7 @@ async def serve_until_stopped(
     server = _Server(
         uvicorn.Config(
             api,
+            http=HttpProtocol,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -1,0 +1,120 @@
+"""What reaches a caller's socket, from the real server."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+import uvicorn
+import uvloop
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.presentation.http_protocol import HttpProtocol
+
+BODY = b'{"balance_tokens":120}'
+REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+LAST_REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+LARGE = b"x" * (8 * 1024 * 1024)
+
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+# The service runs on uvloop, whose transports raise where asyncio's say nothing.
+both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    large = Request(scope).url.path == "/large"
+    await Response(LARGE if large else BODY, media_type="application/json")(scope, receive, send)
+
+
+@asynccontextmanager
+async def server() -> AsyncIterator[int]:
+    """Its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, http=HttpProtocol, log_config=None, access_log=False, lifespan="off")
+        running = uvicorn.Server(config)
+        task = asyncio.create_task(running._serve([listener]))  # `serve` would take the signals
+        while not running.started:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            running.should_exit = True
+            await task
+
+
+class Caller(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+        self.something = asyncio.Event()
+        self.closed = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.received.append(data)
+        self.something.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed.set()
+
+
+@both_loops
+def test_an_answer_arrives_in_one_packet(run: Run) -> None:
+    run(_an_answer_arrives_in_one_packet())
+
+
+async def _an_answer_arrives_in_one_packet() -> None:
+    async with server() as port:
+        transport, caller = await asyncio.get_running_loop().create_connection(Caller, "127.0.0.1", port)
+        for _ in range(50):
+            transport.write(REQUEST)
+            await asyncio.wait_for(caller.something.wait(), 5)
+            caller.something.clear()
+        transport.close()
+
+    assert len(caller.received) == 50
+    assert all(answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(BODY) for answer in caller.received)
+
+
+@both_loops
+def test_the_last_answer_of_a_connection_arrives_whole(run: Run) -> None:
+    run(_the_last_answer_of_a_connection_arrives_whole())
+
+
+async def _the_last_answer_of_a_connection_arrives_whole() -> None:
+    async with server() as port:
+        transport, caller = await asyncio.get_running_loop().create_connection(Caller, "127.0.0.1", port)
+        transport.write(REQUEST.replace(b"GET / ", b"GET /large ") + LAST_REQUEST)
+        await asyncio.wait_for(caller.closed.wait(), 10)
+
+    first, last = b"".join(caller.received).split(b"HTTP/1.1 200 ")[1:]
+    assert first.endswith(b"\r\n\r\n" + LARGE)
+    assert last.endswith(b"\r\n\r\n" + BODY)
+
+
+@both_loops
+def test_callers_who_go_away_at_any_moment_leave_no_error(run: Run) -> None:
+    run(_callers_who_go_away_at_any_moment_leave_no_error())
+
+
+async def _callers_who_go_away_at_any_moment_leave_no_error() -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    async with server() as port:
+        for turn in range(60):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(REQUEST * (1 + turn % 3))
+            for _ in range(turn % 6):
+                await asyncio.sleep(0)
+            if turn % 2:
+                # Not a farewell but a reset.
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            reader.feed_eof()
+
+    assert errors == []
