@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from app.application.accounts import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
+from app.application.backstop import Backstop
 from app.application.breaker import Breaker
 from app.application.evidence import SearchHistory
 from app.application.execution import FollowGeneration, ReceiveProviderEvent, Step, SubmitGeneration, SweepGenerations
@@ -72,10 +73,11 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         tokens = PostgresTokens(engine)
         jobs = PostgresJobs(engine, enqueue)
         search = None if history is None else SearchHistory(PostgresLostSubmissions(engine), history)
-        follow = FollowGeneration(jobs, provider or fal, has_webhooks=settings.public_url is not None, search=search)
+        backstop = None if settings.public_url is None else Backstop(jobs)
+        follow = FollowGeneration(jobs, provider or fal, backstop, search)
         breaker = Breaker()
         submit = SubmitGeneration(
-            jobs, provider or fal, breaker, settings.webhooks_url, has_history=history is not None
+            jobs, provider or fal, breaker, settings.webhooks_url, backstop, has_history=history is not None
         )
         sweep = SweepGenerations(jobs)
         runner = Runner(

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from app.application.backstop import BACKSTOP_SECONDS_MIN, Backstop
 from app.application.breaker import PAUSE_SECONDS_MIN, Breaker
 from app.application.evidence import SearchHistory, is_search_due, marked, seconds_to_next_look
 from app.application.fault_points import reach
@@ -50,9 +51,6 @@ LATE_SEARCH_SECONDS = 600
 BACKOFF_SECONDS_MAX = 60.0
 POLL_SECONDS_MIN = 0.5
 POLL_SECONDS_MAX = 10.0
-# With webhooks on, a look is the backstop for an event that does not come.
-BACKSTOP_SECONDS_MIN = 5.0
-BACKSTOP_SECONDS_MAX = 120.0
 TIMED_OUT = "fal did not finish within the time limit."
 
 
@@ -78,12 +76,9 @@ def backoff_seconds(attempt: int) -> float:
     return ceiling * random.uniform(0.5, 1.0)
 
 
-def poll_seconds(age_seconds: float, *, has_webhooks: bool = False) -> float:
+def poll_seconds(age_seconds: float) -> float:
     """A part of what the job has taken so far: quick for quick jobs, cheap for long ones."""
-    part, shortest, longest = (
-        (1.0, BACKSTOP_SECONDS_MIN, BACKSTOP_SECONDS_MAX) if has_webhooks else (0.1, POLL_SECONDS_MIN, POLL_SECONDS_MAX)
-    )
-    return min(max(age_seconds * part, shortest), longest) * random.uniform(0.9, 1.1)
+    return min(max(age_seconds * 0.1, POLL_SECONDS_MIN), POLL_SECONDS_MAX) * random.uniform(0.9, 1.1)
 
 
 async def _persist(operation: Callable[[], Awaitable[Result]]) -> Result:
@@ -111,6 +106,7 @@ class SubmitGeneration:
     provider: Provider
     breaker: Breaker
     webhooks_url: str | None = None
+    backstop: Backstop | None = None
     has_history: bool = False
 
     async def __call__(self, job_id: UUID) -> None:
@@ -163,7 +159,7 @@ class SubmitGeneration:
         # Before the database has it: should everything else be lost, the operator finds the request here.
         log.info("generation_submitted", job_id=str(job_id), fal_request_id=request.id)
         # fal's event tells the end of most jobs before a look would.
-        look_after_seconds = 0 if self.webhooks_url is None else BACKSTOP_SECONDS_MIN
+        look_after_seconds = 0 if self.backstop is None else self.backstop.seconds_to_look(0)
         if not await _persist(
             lambda: self.jobs.record_submission(job_id, attempt_token, request, look_after_seconds=look_after_seconds)
         ):
@@ -195,7 +191,7 @@ class FollowGeneration:
 
     jobs: Jobs
     provider: Provider
-    has_webhooks: bool = False
+    backstop: Backstop | None = None
     search: SearchHistory | None = None
 
     async def __call__(self, job_id: UUID) -> None:
@@ -300,8 +296,11 @@ class FollowGeneration:
         if seconds_used >= grace_seconds:
             await self._settle(state, _given_up(state, "timed_out", TIMED_OUT))
             return
-        is_waiting_for_an_event = self.has_webhooks and not state.cancel_requested and not state.is_overdue
-        seconds = poll_seconds(state.seconds_since_claim, has_webhooks=is_waiting_for_an_event)
+        if self.backstop is None or state.cancel_requested or state.is_overdue:
+            seconds = poll_seconds(state.seconds_since_claim)
+        else:
+            await self.backstop.count_jobs()
+            seconds = self.backstop.seconds_to_look(state.seconds_since_claim)
         if not state.is_overdue:
             seconds = min(seconds, state.seconds_to_deadline + POLL_SECONDS_MIN)
         raise RetryLater(seconds)

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application import execution, generations
+from app.application.backstop import BACKSTOP_SECONDS_MAX, BACKSTOP_SECONDS_MIN, Backstop
 from app.application.breaker import Breaker
 from app.application.execution import FollowGeneration, RetryLater, Step, SubmitGeneration
 from app.application.generations import CancelGeneration
@@ -142,7 +143,9 @@ class Stage:
     jobs: UnreliableJobs
 
     async def submit(self, job_id: UUID, *, webhooks_url: str | None = None) -> None:
-        await SubmitGeneration(cast(Jobs, self.jobs), self.provider, Breaker(), webhooks_url)(job_id)
+        jobs = cast(Jobs, self.jobs)
+        backstop = None if webhooks_url is None else Backstop(jobs)
+        await SubmitGeneration(jobs, self.provider, Breaker(), webhooks_url, backstop)(job_id)
 
     async def follow(self, job_id: UUID) -> None:
         await FollowGeneration(cast(Jobs, self.jobs), self.provider)(job_id)
@@ -579,9 +582,9 @@ async def test_the_next_look_with_webhooks_comes_after_as_long_again_but_before_
     stage.provider.looks = [InProgress()]
 
     with pytest.raises(RetryLater) as decision:
-        await FollowGeneration(cast(Jobs, stage.jobs), stage.provider, has_webhooks=True)(job_id)
+        await FollowGeneration(cast(Jobs, stage.jobs), stage.provider, Backstop(cast(Jobs, stage.jobs)))(job_id)
 
-    pause = min(max(age_seconds, execution.BACKSTOP_SECONDS_MIN), execution.BACKSTOP_SECONDS_MAX)
+    pause = min(max(age_seconds, BACKSTOP_SECONDS_MIN), BACKSTOP_SECONDS_MAX)
     expected = min(pause, left_seconds + 1)
     assert expected * 0.8 < decision.value.delay_seconds < expected * 1.2
 

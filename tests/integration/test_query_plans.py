@@ -143,6 +143,7 @@ async def test_a_step_reads_its_own_rows_however_large_the_tables_are(
         "claim": lambda on: jobs_of(on).claim(queued, uuid4()),
         "cancel": lambda on: jobs_of(on).request_cancel(customer.account_id, canceled, _key()),
         "record": lambda on: jobs_of(on).record_submission(job_id, attempt_token, provider_request()),
+        "count the unfinished": lambda on: jobs_of(on).count_unfinished(),
         "load": lambda on: jobs_of(on).load(job_id),
         "load by attempt": lambda on: jobs_of(on).load_attempt(attempt_token),
         "look now": lambda on: jobs_of(on).look_now(job_id),

@@ -234,6 +234,10 @@ class PostgresJobs:
                 await self.enqueue(fetch_through(connection), Step.FOLLOW, [job_id])
             return bool(recorded.rowcount)
 
+    async def count_unfinished(self) -> int:
+        async with reading(self.engine) as connection:
+            return await connection.scalar(select(func.count()).where(~jobs.c.is_final)) or 0
+
     async def load(self, job_id: UUID) -> JobState | None:
         return await self._load(job_id)
 

@@ -1,0 +1,37 @@
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from app.application.ports import Jobs
+
+BACKSTOP_SECONDS_MIN = 5.0
+BACKSTOP_SECONDS_MAX = 120.0
+# At all jobs together: a look costs about as much as an accept, and almost all of them find nothing new.
+LOOKS_PER_SECOND_MAX = 50
+COUNT_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Backstop:
+    """When to look at a job although fal's event will tell its end: events get lost.
+
+    After as long again as the job has taken; later where so many jobs are unfinished that this would be too often.
+    """
+
+    jobs: Jobs
+    now_seconds: Callable[[], float] = time.monotonic
+    _seconds_for_all: float = field(default=0.0, init=False)
+    _counted_at: float = field(default=float("-inf"), init=False)
+
+    async def count_jobs(self) -> None:
+        """Raises DatabaseUnavailable."""
+        now = self.now_seconds()
+        if now < self._counted_at + COUNT_SECONDS:
+            return
+        self._counted_at = now
+        self._seconds_for_all = await self.jobs.count_unfinished() / LOOKS_PER_SECOND_MAX
+
+    def seconds_to_look(self, age_seconds: float) -> float:
+        own_seconds = min(max(age_seconds, BACKSTOP_SECONDS_MIN), BACKSTOP_SECONDS_MAX)
+        return max(own_seconds, self._seconds_for_all) * random.uniform(0.9, 1.1)
