@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.accounts import digest_of
-from app.domain.generations import IdempotencyKey, Outcome
+from app.domain.generations import IdempotencyKey, JobStatus, Outcome
 from app.infrastructure.postgres.accounts import PostgresAccounts
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.ledger import PostgresTokens
@@ -23,6 +23,7 @@ from tests.builders import (
     Customer,
     claimed_job,
     connect,
+    job_in,
     jobs_of,
     new_job,
     open_account,
@@ -164,3 +165,41 @@ async def test_notices_a_table_that_is_read_whole(sql: Connection, database: str
             await connection.exec_driver_sql("SELECT count(cost_tokens) FROM jobs")
 
     assert await rows_read(sql, database, count) == {"jobs"}
+
+
+FILL_UNFINISHED = f"""
+INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds,
+                  status, attempts, attempt_token, fal_request_id)
+SELECT gen_random_uuid(), $1, 'TEXT_TO_IMAGE', 'model', '{{}}', 5, 1, 1200, 'SUBMITTED', 1, gen_random_uuid(),
+       gen_random_uuid()::text
+  FROM generate_series(1, {ROWS})
+"""
+STEPS_OF_A_JOB = (JobStatus.QUEUED, JobStatus.IN_PROGRESS, JobStatus.COMPLETED, JobStatus.FAILED)
+
+
+async def test_steps_read_their_own_rows_also_by_plans_from_when_few_jobs_were_unfinished(
+    sql: Connection, database: str, customer: Customer
+) -> None:
+    """A plan stays until statistics are gathered anew, however many jobs begin meanwhile."""
+    async with open_engine(database) as engine:
+        other = await open_account(engine, 1_000)
+        await _take_all_steps(engine, other)
+        async with sql.transaction():
+            await sql.execute("SET LOCAL session_replication_role = replica")
+            await sql.execute(FILL_UNFINISHED, customer.account_id)
+        await _take_all_steps(engine, other)
+    await until(lambda: _is_over(sql))
+
+    read = await sql.fetchval("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'jobs_unfinished'")
+
+    assert read < ROWS
+
+
+async def _take_all_steps(engine: AsyncEngine, customer: Customer) -> None:
+    for status in STEPS_OF_A_JOB:
+        await job_in(engine, customer, status)
+    job_id = await job_in(engine, customer, JobStatus.IN_PROGRESS)
+    await jobs_of(engine).request_cancel(customer.account_id, job_id)
+    await jobs_of(engine).record_cancel_sent(job_id)
+    await jobs_of(engine).record_overdue(job_id)
+    await jobs_of(engine).look_now(job_id)

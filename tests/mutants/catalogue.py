@@ -28,7 +28,7 @@ class Mutant:
 
 NO_COMPARE_AND_SET = Change(
     STEPS,
-    "         WHERE jobs.id = outcome.job_id AND NOT jobs.is_final\n",
+    "         WHERE jobs.id = outcome.job_id AND jobs.status NOT IN ('COMPLETED', 'FAILED', 'CANCELED')\n",
     "         WHERE jobs.id = outcome.job_id\n",
 )
 CANCEL_AT_ONCE = Change(JOBS, "            if status == JobStatus.QUEUED:\n", "            if status:\n")
@@ -44,7 +44,7 @@ MUTANTS = (
         (
             Change(
                 JOBS,
-                ".where(jobs.c.id == job_id, ~jobs.c.is_final, jobs.c.fal_request_id.is_not(None))",
+                ".where(jobs.c.id == job_id, _IS_UNFINISHED, jobs.c.fal_request_id.is_not(None))",
                 ".where(jobs.c.id == job_id, jobs.c.fal_request_id.is_not(None))",
             ),
         ),

@@ -65,6 +65,9 @@ _queue = named_table("pgqueuer", column("dedupe_key"), column("status"), column(
 # Of the queue's own type: compared as text, they would miss the index of the dedupe keys.
 _QUEUED: ColumnElement[str] = literal_column("'queued'")
 _PICKED: ColumnElement[str] = literal_column("'picked'")
+# Of one job. Asked for `is_final`, the planner may find it by the index of the unfinished ones while they are few, and
+# keeps to that plan when they are many.
+_IS_UNFINISHED = jobs.c.status.not_in([status.value for status in JobStatus if status.is_final])
 
 
 def _lost(step: Step) -> Select[Any]:
@@ -264,7 +267,7 @@ class PostgresJobs:
         async with transaction(self.engine, "record_progress") as connection:
             recorded = await connection.execute(
                 update(jobs)
-                .where(jobs.c.id == job_id, ~jobs.c.is_final, jobs.c.fal_request_id.is_not(None))
+                .where(jobs.c.id == job_id, _IS_UNFINISHED, jobs.c.fal_request_id.is_not(None))
                 .values(status=status.value)
             )
             return bool(recorded.rowcount)
@@ -372,6 +375,6 @@ async def _get(connection: AsyncConnection, account_id: UUID, job_id: UUID) -> J
 async def _record_moment(connection: AsyncConnection, job_id: UUID, moment: Column[Any]) -> None:
     await connection.execute(
         update(jobs)
-        .where(jobs.c.id == job_id, ~jobs.c.is_final, moment.is_(None))
+        .where(jobs.c.id == job_id, _IS_UNFINISHED, moment.is_(None))
         .values({moment: func.clock_timestamp()})
     )

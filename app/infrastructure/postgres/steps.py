@@ -52,7 +52,8 @@ _RECORD = """
     RETURNING jobs.id, jobs.attempt_token
 """
 _RECORDED = "SELECT id, attempt_token, fal_request_id FROM jobs WHERE id = ANY($1::uuid[])"
-# Compare-and-set into a final status; the refund is the same statement's second half.
+# Compare-and-set into a final status; the refund is the same statement's second half. Not by `is_final`: while few jobs
+# are unfinished the planner may go through all of those, and keeps to that plan when they are many.
 _SETTLE = """
     WITH settled AS (
         UPDATE jobs SET
@@ -65,7 +66,7 @@ _SETTLE = """
                status_reason = NULL
           FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::jsonb[], $5::text[], $6::text[])
                AS outcome (job_id, status, refunded_tokens, result, error_code, error_message)
-         WHERE jobs.id = outcome.job_id AND NOT jobs.is_final
+         WHERE jobs.id = outcome.job_id AND jobs.status NOT IN ('COMPLETED', 'FAILED', 'CANCELED')
         RETURNING jobs.id, jobs.account_id, jobs.refunded_tokens
     ), refund AS (
         INSERT INTO ledger_entries (account_id, kind, amount, job_id)
