@@ -9,7 +9,7 @@ BACKSTOP_SECONDS_MIN = 5.0
 BACKSTOP_SECONDS_MAX = 120.0
 # At all jobs together: a look costs about as much as an accept, and almost all of them find nothing new.
 LOOKS_PER_SECOND_MAX = 50
-COUNT_SECONDS = 10.0
+COUNT_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -33,5 +33,6 @@ class Backstop:
         self._seconds_for_all = await self.jobs.count_unfinished() / LOOKS_PER_SECOND_MAX
 
     def seconds_to_look(self, age_seconds: float) -> float:
-        own_seconds = min(max(age_seconds, BACKSTOP_SECONDS_MIN), BACKSTOP_SECONDS_MAX)
-        return max(own_seconds, self._seconds_for_all) * random.uniform(0.9, 1.1)
+        own_seconds = min(max(age_seconds, BACKSTOP_SECONDS_MIN), BACKSTOP_SECONDS_MAX) * random.uniform(0.9, 1.1)
+        # Many jobs that began together are spread over all that time.
+        return max(own_seconds, self._seconds_for_all * random.uniform(0.5, 1.5))

@@ -116,6 +116,8 @@ class SubmitGeneration:
             await self.jobs.record_waiting(job_id, self.breaker.reason or "")
             # Spread out, so that the backlog does not come at once when fal is back.
             raise RetryLater(wait_seconds + random.uniform(0, PAUSE_SECONDS_MIN))
+        if self.backstop is not None:
+            await self.backstop.count_jobs()
         attempt_token = uuid4()
         claim = await _persist(lambda: self.jobs.claim(job_id, attempt_token))
         if claim is None:
