@@ -231,6 +231,10 @@ async def _run_manager(step: Step, manager: QueueManager) -> None:
     )
 
 
+async def _leave_as_it_is(_: object) -> None:
+    """No query here changes its session. The driver would make it new after each, which is one more round trip."""
+
+
 @asynccontextmanager
 async def _open_pool(dsn: str) -> "AsyncIterator[asyncpg.Pool[Any]]":
     pool = await asyncpg.create_pool(
@@ -240,6 +244,7 @@ async def _open_pool(dsn: str) -> "AsyncIterator[asyncpg.Pool[Any]]":
         timeout=5,
         command_timeout=30,
         server_settings={"application_name": "tollgate-runner"},
+        reset=_leave_as_it_is,
     )
     try:
         yield pool
