@@ -38,6 +38,10 @@ UNION ALL SELECT 'column ' || table_name || ' ' || column_name || ' ' || data_ty
        || coalesce(column_default, '')
   FROM information_schema.columns WHERE table_schema = 'public'
 """
+QUEUE_AT_WORK = """
+INSERT INTO pgqueuer (priority, entrypoint, status) VALUES (0, 'generation.submit', 'queued'), (0, 'other', 'picked');
+INSERT INTO pgqueuer_log (job_id, status, priority, entrypoint) VALUES (1, 'picked', 0, 'generation.submit');
+"""
 ALEMBIC_OWN = {
     "relation alembic_version",
     "column alembic_version version_num character varying ",
@@ -112,6 +116,23 @@ async def test_every_revision_goes_up_down_and_up_again(empty_database: str) -> 
 
             assert before == down != first, revision
             assert await schema(empty_database) == first, revision
+
+
+async def test_a_queue_at_work_goes_to_the_quiet_one_and_back(empty_database: str) -> None:
+    async with open_engine(empty_database) as engine, connect(empty_database) as sql:
+        await run_alembic(engine, partial(command.upgrade, revision="0005"))
+        await sql.execute(QUEUE_AT_WORK)
+        items = await sql.fetch("SELECT * FROM pgqueuer ORDER BY id")
+
+        await run_alembic(engine, partial(command.upgrade, revision="0006"))
+        assert await sql.fetch("SELECT * FROM pgqueuer ORDER BY id") == items
+        await sql.execute(QUEUE_AT_WORK)
+        assert await sql.fetchval("SELECT count(*) FROM pgqueuer_log") == 0
+
+        await run_alembic(engine, partial(command.downgrade, revision="0005"))
+        await sql.execute(QUEUE_AT_WORK)
+        assert await sql.fetchval("SELECT count(*) FROM pgqueuer_log") == 1
+        assert await sql.fetchval("SELECT count(*) FROM pgqueuer") == 3 * len(items)
 
 
 async def test_the_tables_of_the_queries_are_those_of_the_migrations(engine: AsyncEngine) -> None:

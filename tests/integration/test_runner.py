@@ -1,6 +1,7 @@
 """The runner around steps that are only functions: what it runs, repeats, waits for and survives."""
 
 import asyncio
+import json
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -416,28 +417,58 @@ async def test_keeps_its_steps_while_the_housekeeping_fails(
         await wait_until_empty(sql)
 
 
-async def test_sweeps_and_clears_its_log_from_time_to_time(
+async def test_sweeps_from_time_to_time_and_leaves_no_log(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner_module, "HOUSEKEEPING_SECONDS", 0.05)
     calls = Calls()
 
-    async def log_is_clear() -> bool:
-        return not await sql.fetchval("SELECT count(*) FROM pgqueuer_log WHERE created < now() - interval '1 hour'")
+    async def was_run_again() -> bool:
+        return len(calls.seen[Step.SUBMIT]) > 1
 
     async with running(database, calls, sweep=SweepGenerations(jobs_of(engine))) as runner:
         await wait_until_working(runner)
         first = await accept_job(engine, await open_account(engine, 100))
-        await calls.wait_for(Step.SUBMIT, first)
-        await wait_until_empty(sql)
-        await sql.execute("UPDATE pgqueuer_log SET created = now() - interval '2 hours'")
-        await calls.wait_for(Step.SUBMIT, *[first] * len(calls.seen[Step.SUBMIT]))
-        await until(log_is_clear)
-
-        async def was_run_again() -> bool:
-            return len(calls.seen[Step.SUBMIT]) > 1
-
         await until(was_run_again)
+
+    assert set(calls.seen[Step.SUBMIT]) == {first}
+    assert await sql.fetchval("SELECT count(*) FROM pgqueuer_log") == 0
+
+
+async def test_the_queue_wakes_a_step_only_for_what_it_can_take_now(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    """A step that is woken asks the queue several times, and walks through all that waits there."""
+    heard: list[str] = []
+    async with connect(database) as listener:
+        for channel in (*Step, "ch_pgqueuer"):
+            await listener.add_listener(
+                channel, lambda *said: heard.append(f"{said[2]} {json.loads(said[3])['operation']}")
+            )
+
+        async def said_by(statement: str, *arguments: object) -> list[str]:
+            heard.clear()
+            await sql.execute(statement, *arguments)
+            # Notifications come in the order of the commits.
+            await sql.execute("SELECT pg_notify('ch_pgqueuer', '{\"operation\": \"end\"}')")
+            await until(is_over)
+            return sorted(heard[:-1])
+
+        async def is_over() -> bool:
+            return "ch_pgqueuer end" in heard
+
+        insert = """
+            INSERT INTO pgqueuer (priority, entrypoint, status, execute_after)
+            SELECT 0, entrypoint, 'queued', now() + make_interval(secs => seconds)
+              FROM unnest($1::text[]) AS entrypoint, unnest($2::float8[]) AS seconds, generate_series(1, 3)
+        """
+        assert await said_by(insert, ["generation.submit"], [0]) == ["generation.submit insert"]
+        assert await said_by(insert, ["generation.follow"], [5]) == []
+        assert await said_by(insert, list(Step), [0.0, 5.0]) == ["generation.follow insert", "generation.submit insert"]
+        assert await said_by("DELETE FROM pgqueuer WHERE entrypoint = 'generation.follow'") == []
+        # Room for the next one.
+        assert await said_by("UPDATE pgqueuer SET status = 'picked'") == []
+        assert await said_by("DELETE FROM pgqueuer") == ["generation.submit delete"]
 
 
 async def test_works_again_after_the_database_was_away_over_its_housekeeping(

@@ -10,10 +10,12 @@ from uuid import UUID
 import asyncpg
 import structlog
 from pgqueuer.adapters.drivers.asyncpg import AsyncpgPoolDriver
+from pgqueuer.adapters.persistence.qb import DBSettings, QueryQueueBuilder
 from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job as QueueItem
 from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
+from pgqueuer.types import Channel
 
 from app.application.execution import RetryLater, Step, backoff_seconds
 from app.application.ports import Check
@@ -41,7 +43,6 @@ HOUSEKEEPING_SECONDS = 60
 STOP_SECONDS_MAX = 22
 # For the items of steps that were cut off to go back to the queue.
 GIVE_BACK_SECONDS_MAX = 3
-QUEUE_LOG_MINUTES = 10
 
 
 class Runner:
@@ -117,7 +118,7 @@ class Runner:
     async def _work(self) -> None:
         async with _open_pool(self._dsn) as pool:
             driver = AsyncpgPoolDriver(pool)
-            managers = {step: QueueManager(Queries(driver)) for step in self._steps}
+            managers = {step: _manager(driver, step) for step in self._steps}
             for step, manager in managers.items():
                 manager.entrypoint(step.value)(self._translated(step, self._steps[step]))
                 # A manager checks its listener by a NOTIFY that it may send before it listens itself, and a check
@@ -127,7 +128,7 @@ class Runner:
             if self._stopping.is_set():
                 return
             self._managers = list(managers.values())
-            housekeeping = asyncio.create_task(self._keep_house(pool))
+            housekeeping = asyncio.create_task(self._keep_house())
             log.info("runner_started")
             try:
                 await _all_until_one_ends(managers)
@@ -137,17 +138,12 @@ class Runner:
                 await asyncio.wait({housekeeping})
                 log.info("runner_stopped")
 
-    async def _keep_house(self, pool: "asyncpg.Pool[Any]") -> None:
+    async def _keep_house(self) -> None:
         """Not by the library's scheduler: where that one fails it takes the queue manager, and its steps, with it."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
                 await self._sweep()
-                # Two rows for each look at each job: without this the log would outgrow everything else.
-                await pool.execute(
-                    "DELETE FROM pgqueuer_log WHERE created < now() - $1::interval",
-                    timedelta(minutes=QUEUE_LOG_MINUTES),
-                )
             except Exception as error:
                 log.warning("housekeeping_failed", error=type(error).__name__)
 
@@ -197,6 +193,12 @@ class Runner:
             task.exception()
 
 
+def _manager(driver: AsyncpgPoolDriver, step: Step) -> QueueManager:
+    """Woken by the items of its own step alone: by each other, both would ask for work all the time."""
+    channel = Channel(step.value)
+    return QueueManager(Queries(driver, qbq=QueryQueueBuilder(DBSettings(channel=channel))), channel)
+
+
 async def _all_until_one_ends(managers: Mapping[Step, QueueManager]) -> None:
     """Where one fails, the other one is asked to stop, and the failure is raised when both have."""
     tasks = [asyncio.create_task(_run_manager(step, manager)) for step, manager in managers.items()]
@@ -226,7 +228,7 @@ async def _run_manager(step: Step, manager: QueueManager) -> None:
         max_concurrent_tasks=limit,
         heartbeat_timeout=timedelta(seconds=HEARTBEAT_TIMEOUT_SECONDS),
         shutdown_on_listener_failure=True,
-        # Statistics of the queue's log are read by nobody; its rows are dropped.
+        # Nothing is in the queue's log.
         log_aggregation_interval=timedelta(0),
     )
 
