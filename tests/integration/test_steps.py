@@ -239,6 +239,35 @@ async def test_a_request_that_two_jobs_name_is_one_jobs_and_holds_up_nobody(
     assert await queue_items(sql) == {(Step.FOLLOW, job_id) for job_id, _ in attempts if job_id != loser}
 
 
+async def test_an_end_takes_the_look_along_that_waits_for_it(
+    engine: AsyncEngine, database: str, sql: Connection, customers: Sequence[Customer]
+) -> None:
+    waiting, picked, unknown, locked, other = attempts = await claimed(engine, customers, 5)
+    jobs = jobs_of(engine)
+    for attempt in attempts:
+        if attempt == unknown:
+            # fal may have it all the same, which a later look searches for.
+            await jobs.record_submit_unknown(*attempt, "no answer")
+        else:
+            await jobs.record_submission(*attempt, provider_request(), look_after_seconds=60)
+    await sql.execute("DELETE FROM pgqueuer WHERE entrypoint = $1", Step.SUBMIT.value)
+    await sql.execute("UPDATE pgqueuer SET status = 'picked' WHERE payload = $1", picked[0].bytes)
+
+    async with connect(database) as holder, holder.transaction():
+        await holder.execute("SELECT FROM pgqueuer WHERE payload = $1 FOR UPDATE", locked[0].bytes)
+        async with asyncio.timeout(4):
+            ended = await asyncio.gather(
+                *(jobs.settle(job_id, ENDS[number % 3]) for number, (job_id, _) in enumerate(attempts[:-1]))
+            )
+
+    assert ended == [True] * 4
+    kept = {(Step.FOLLOW, job_id) for job_id, _ in (picked, unknown, locked, other)}
+    assert await queue_items(sql) == kept
+    # The step of a picked one changes nothing, and neither does an end that comes late.
+    assert not await jobs.settle(waiting[0], ENDS[1])
+    assert await queue_items(sql) == kept
+
+
 async def is_free(sql: Connection, table: str, row_id: UUID) -> bool:
     try:
         await sql.execute(f"SELECT FROM {table} WHERE id = $1 FOR NO KEY UPDATE NOWAIT", row_id)

@@ -54,7 +54,10 @@ _RECORD = """
 _RECORDED = "SELECT id, attempt_token, fal_request_id FROM jobs WHERE id = ANY($1::uuid[])"
 # Compare-and-set into a final status; the refund is the same statement's second half. Not by `is_final`: while few jobs
 # are unfinished the planner may go through all of those, and keeps to that plan when they are many.
-_SETTLE = """
+# The look that waits for such an end has nothing left to see, unless fal's request is not known and will be searched for.
+# The item of a look under way is the runner's. Locked ones are left alone: who waits for no item is in no circle of
+# those that wait.
+_SETTLE = f"""
     WITH settled AS (
         UPDATE jobs SET
                status = outcome.status,
@@ -67,13 +70,20 @@ _SETTLE = """
           FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::jsonb[], $5::text[], $6::text[])
                AS outcome (job_id, status, refunded_tokens, result, error_code, error_message)
          WHERE jobs.id = outcome.job_id AND jobs.status NOT IN ('COMPLETED', 'FAILED', 'CANCELED')
-        RETURNING jobs.id, jobs.account_id, jobs.refunded_tokens
+        RETURNING jobs.id, jobs.account_id, jobs.refunded_tokens, jobs.fal_request_id
     ), refund AS (
         INSERT INTO ledger_entries (account_id, kind, amount, job_id)
         SELECT account_id, 'REFUND', refunded_tokens, id FROM settled WHERE refunded_tokens > 0
+    ), look AS (
+        DELETE FROM pgqueuer WHERE id IN (
+            SELECT item.id
+              FROM settled JOIN pgqueuer AS item ON item.dedupe_key = '{Step.FOLLOW.value}:' || settled.id
+             WHERE item.status = 'queued' AND settled.fal_request_id IS NOT NULL
+               FOR UPDATE OF item SKIP LOCKED
+        )
     )
     SELECT id FROM settled
-"""
+"""  # noqa: S608 - our own name
 _ENDED = "SELECT id, status, error_code FROM jobs WHERE id = ANY($1::uuid[])"
 _STATE = """
     SELECT id, kind, model_id, status, attempt_token, fal_request_id, fal_status_url, fal_response_url, fal_cancel_url,
