@@ -5,7 +5,7 @@ called all the time take nothing but the request, and read what they need with p
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from fastapi.security.base import SecurityBase
 from pydantic import Field, TypeAdapter, ValidationError
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.application.use_cases import UseCases
 from app.domain.accounts import Account
@@ -62,42 +62,46 @@ def use_cases_of(request: Request) -> UseCases:
     return use_cases
 
 
-class KeyedRoute(APIRoute):
-    """A route for users: the key is looked up before anything else of the request is judged.
-
-    An endpoint that takes only the request and answers with a Response is called without all that FastAPI has around
-    the others: the search for parameters, and what closes them.
+class DirectRoute(APIRoute):
+    """A route whose endpoint, where it takes only the request and answers with a Response, is called without all that
+    FastAPI has around the others: the search for parameters, and what closes them.
     """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if not self.dependant.dependencies and _takes_only_the_request(endpoint):
+            self.app = self._call
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        await self.prepare(request)
+        response: Response = await self.endpoint(request)
+        await response(scope, receive, send)
+
+    async def prepare(self, request: Request) -> None:
+        """Before anything else of the request is judged."""
+
+
+class KeyedRoute(DirectRoute):
+    """A route for users: the key is looked up first."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         security: dict[str, Any] = {"security": [{_api_key_header.scheme_name: []}]}
         options["openapi_extra"] = security | (options.get("openapi_extra") or {})
         super().__init__(path, endpoint, **options)
-        if not self.dependant.dependencies and _takes_only_the_request(endpoint):
-            self.app = _called_directly(endpoint)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def authenticate_and_handle(request: Request) -> Response:
-            await _authenticate(request)
+        async def prepare_and_handle(request: Request) -> Response:
+            await self.prepare(request)
             return await handle(request)
 
-        return authenticate_and_handle
+        return prepare_and_handle
 
-
-def _called_directly(endpoint: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, send)
-        await _authenticate(request)
-        response = await endpoint(request)
-        await response(scope, receive, send)
-
-    return app
-
-
-async def _authenticate(request: Request) -> None:
-    request.scope["state"]["account"] = await use_cases_of(request).authenticate(request.headers.get("X-API-Key"))
+    async def prepare(self, request: Request) -> None:
+        account = await use_cases_of(request).authenticate(request.headers.get("X-API-Key"))
+        request.scope["state"]["account"] = account
 
 
 def _takes_only_the_request(endpoint: Callable[..., Any]) -> bool:

@@ -54,9 +54,9 @@ _RECORD = """
 _RECORDED = "SELECT id, attempt_token, fal_request_id FROM jobs WHERE id = ANY($1::uuid[])"
 # Compare-and-set into a final status; the refund is the same statement's second half. Not by `is_final`: while few jobs
 # are unfinished the planner may go through all of those, and keeps to that plan when they are many.
-# The look that waits for such an end has nothing left to see, unless fal's request is not known and will be searched for.
-# The item of a look under way is the runner's. Locked ones are left alone: who waits for no item is in no circle of
-# those that wait.
+# The look that waits for such an end has nothing left to see, unless fal's request is not known and will be searched
+# for. The item of a look under way is the runner's. Locked ones are left alone: who waits for no item is in no circle
+# of those that wait.
 _SETTLE = f"""
     WITH settled AS (
         UPDATE jobs SET

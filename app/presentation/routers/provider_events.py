@@ -1,12 +1,7 @@
-from collections.abc import Callable
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
-from starlette.types import Receive, Scope, Send
 
 from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
-from app.presentation.dependencies import use_cases_of
+from app.presentation.dependencies import DirectRoute, use_cases_of
 from app.presentation.documentation import DATABASE_ERRORS, answer, problems
 from app.presentation.errors import RequestBodyTooLarge
 from app.presentation.json_answers import json_answer
@@ -19,20 +14,7 @@ EVENT_BYTES_MAX = 1024 * 1024
 _TOKEN = {"name": "token", "in": "path", "required": True, "schema": {"type": "string", "title": "Token"}}
 
 
-class _DirectRoute(APIRoute):
-    """Each job brings one event: its endpoint is called with the request alone, past FastAPI's search for more."""
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            response: Response = await endpoint(Request(scope, receive))
-            await response(scope, receive, send)
-
-        self.app = app
-
-
-router = APIRouter(tags=["Provider"], route_class=_DirectRoute)
+router = APIRouter(tags=["Provider"], route_class=DirectRoute)
 
 
 @router.post(
