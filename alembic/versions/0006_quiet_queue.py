@@ -32,6 +32,7 @@ LIBRARYS_OWN = """
 CREATE TRIGGER tg_pgqueuer_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON pgqueuer
 EXECUTE FUNCTION fn_pgqueuer_changed()
 """
+ORDER_OF_TAKING = "pgqueuer_ep_prio_id_idx ON pgqueuer (entrypoint, priority DESC, id"
 
 
 def upgrade() -> None:
@@ -48,9 +49,15 @@ def upgrade() -> None:
         " FOR EACH ROW EXECUTE FUNCTION write_nothing()"
     )
     op.execute("TRUNCATE pgqueuer_log")
+    # While statistics are older than the queue, the planner goes through all that waits for its time in the order of
+    # this index. With the time in it that takes a quarter of the time: no row is fetched to see that it is not due.
+    op.execute("DROP INDEX pgqueuer_ep_prio_id_idx")
+    op.execute(f"CREATE INDEX {ORDER_OF_TAKING}, execute_after) WHERE status = 'queued'")
 
 
 def downgrade() -> None:
+    op.execute("DROP INDEX pgqueuer_ep_prio_id_idx")
+    op.execute(f"CREATE INDEX {ORDER_OF_TAKING}) WHERE status = 'queued'")
     op.execute("DROP TRIGGER pgqueuer_log_is_not_kept ON pgqueuer_log")
     op.execute("DROP FUNCTION write_nothing()")
     op.execute("DROP TRIGGER pgqueuer_added ON pgqueuer")
