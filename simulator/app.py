@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TypedDict
 
 import httpx
-from httpx_aiohttp import AiohttpTransport
 from starlette.applications import Starlette
 
 from simulator import introspection, page, platform_routes, queue_routes, storage_routes, webhook_routes
@@ -13,6 +12,7 @@ from simulator.answers import Refused
 from simulator.config import SimulatorConfig
 from simulator.http import refused
 from simulator.simulation import Simulation
+from simulator.webhooks import open_post
 
 # Input pictures on this machine are fetched directly, also where the environment names a proxy.
 DIRECT_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -42,14 +42,13 @@ def create_app(
                 httpx.AsyncClient(
                     follow_redirects=True, mounts={f"all://{host}": None for host in DIRECT_HOSTS}
                 ) as client,
-                # Thousands of webhooks can be due together: aiohttp takes a fifth of the processor time.
-                httpx.AsyncClient(transport=AiohttpTransport()) as webhook_client,
+                open_post() as post_webhook,
             ):
                 simulation = Simulation(
                     config or SimulatorConfig(),
                     state_dir or Path(temporary),
                     client,
-                    webhook_client,
+                    post_webhook,
                     is_stopping=is_stopping,
                     is_kept=state_dir is not None,
                 )

@@ -28,7 +28,7 @@ from simulator.runs import finish
 from simulator.signing import SigningKey
 from simulator.storage import FileStore, Storage, StoredFile
 from simulator.webhook_message import WebhookSigner
-from simulator.webhooks import Webhooks
+from simulator.webhooks import Post, Webhooks
 
 RENDERS_AT_ONCE = 2
 # How long a poll waits for a run that is over but still has to load its inputs.
@@ -59,7 +59,7 @@ class Simulation:
         config: SimulatorConfig,
         directory: Path,
         client: httpx.AsyncClient,
-        webhook_client: httpx.AsyncClient,
+        post_webhook: Post,
         *,
         clock: Callable[[], float] = time.time,
         is_stopping: Callable[[], bool] = lambda: False,
@@ -76,7 +76,7 @@ class Simulation:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._start_empty()
         self.webhooks = Webhooks(
-            webhook_client,
+            post_webhook,
             WebhookSigner(SigningKey.kept_in(directory / "webhook-key.pem") if is_kept else SigningKey()),
             config=lambda: self.config,
             now=self.now,

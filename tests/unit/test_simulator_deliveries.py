@@ -7,7 +7,7 @@ import itertools
 import json
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,12 @@ async def simulation_in(
     **config: Any,
 ) -> AsyncIterator[Simulation]:
     async with httpx.AsyncClient(transport=httpx.MockTransport(receiver)) as client:
+
+        async def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+            return (await client.post(url, content=body, headers=headers)).status_code
+
         settings = SimulatorConfig(**AT_ONCE | config)
-        simulation = Simulation(settings, directory, client, client, clock=clock, is_kept=True)
+        simulation = Simulation(settings, directory, client, post, clock=clock, is_kept=True)
         try:
             yield simulation
         finally:
