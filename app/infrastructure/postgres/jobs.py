@@ -54,7 +54,7 @@ from app.infrastructure.postgres.tables import REQUEST_OF_ONE_JOB, idempotency_k
 # Spelled out in the statement: the planner must see how little of the table that is.
 IDEMPOTENCY_KEYS_KEPT: ColumnElement[timedelta] = literal_column("interval '24 hours'")
 # With larger ones everybody would be in the same batch, and Python and PostgreSQL would take turns at waiting.
-ACCEPTS_MAX = 16
+ACCEPTS_MAX = 24
 # By then whoever asked for the cancel has stopped waiting for it.
 LOOK_AFTER_CANCEL_SECONDS = 3.0
 
