@@ -7,6 +7,8 @@ import time
 import httpx
 import psutil
 
+from app.application.backstop import LOOKS_PER_SECOND_MAX
+from app.application.execution import Step
 from benchmarks.figures import Bar, Figures, Row
 from benchmarks.jobs import service_with_runner
 from benchmarks.load import Load, LoadError, measure
@@ -73,9 +75,22 @@ async def run_flight(stage: Stage, run: Run) -> None:
             await run.in_turn("idle", {IDLE: lambda: measure(paced)})
             await run.in_turn("jobs in flight: memory", {"memory of jobs in flight": memory}, rounds=1)
             if run.rows["memory of jobs in flight"].error is None:
+                await _spread_looks(dsn)
                 await run.in_turn("jobs in flight: accept", {BUSY: lambda: measure(paced)})
             else:
                 run.rows[BUSY] = Row(error="there were not as many jobs in flight")
+
+
+async def _spread_looks(dsn: str) -> None:
+    """As they are once the jobs have been there for a while: those at jobs that began together come minutes later."""
+    async with connect(dsn) as connection:
+        await connection.execute(
+            "UPDATE pgqueuer SET execute_after = now() + make_interval(secs => random() * $1::int / $2::int)"
+            " WHERE entrypoint = $3 AND status = 'queued'",
+            await connection.fetchval("SELECT count(*) FROM jobs WHERE NOT is_final"),
+            LOOKS_PER_SECOND_MAX,
+            Step.FOLLOW.value,
+        )
 
 
 async def _finish_jobs(port: int, requests: list[str], dsn: str) -> None:

@@ -1,7 +1,7 @@
 """What the service is measured against: endpoints that do nothing, and an accept without batching.
 
 The endpoints that do nothing take the same requests, check the same models and answer the same bytes each time:
-no key is looked up, no database asked. The same uvicorn with the same settings as the service, in its own process.
+no key is looked up, no database asked. Under uvicorn as it comes, with the service's settings, in its own process.
 """
 
 import asyncio
@@ -116,7 +116,7 @@ def unbatched_app(dsn: str) -> FastAPI:
 
 
 def serve(app: FastAPI, port: int) -> None:
-    """As `python -m app serve` does."""
+    """With the settings of `python -m app serve`."""
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
