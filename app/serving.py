@@ -100,6 +100,7 @@ async def serve_until_stopped(
         uvicorn.Config(
             api,
             http=HttpProtocol,
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,

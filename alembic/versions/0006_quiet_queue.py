@@ -35,7 +35,13 @@ EXECUTE FUNCTION fn_pgqueuer_changed()
 ORDER_OF_TAKING = "pgqueuer_ep_prio_id_idx ON pgqueuer (entrypoint, priority DESC, id"
 
 
+# In the order in which the library's prepared statements take them, or a worker's statement dies of a deadlock, and
+# its item with it.
+WAIT_FOR_WORKERS = "LOCK TABLE pgqueuer_log, pgqueuer IN ACCESS EXCLUSIVE MODE"
+
+
 def upgrade() -> None:
+    op.execute(WAIT_FOR_WORKERS)
     op.execute("DROP TRIGGER tg_pgqueuer_changed ON pgqueuer")
     op.execute(WAKE_A_STEP)
     for name, event, rows in (("added", "INSERT", "NEW"), ("ended", "DELETE", "OLD")):
@@ -56,6 +62,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute(WAIT_FOR_WORKERS)
     op.execute("DROP INDEX pgqueuer_ep_prio_id_idx")
     op.execute(f"CREATE INDEX {ORDER_OF_TAKING}) WHERE status = 'queued'")
     op.execute("DROP TRIGGER pgqueuer_log_is_not_kept ON pgqueuer_log")

@@ -116,8 +116,8 @@ class SubmitGeneration:
             await self.jobs.record_waiting(job_id, self.breaker.reason or "")
             # Spread out, so that the backlog does not come at once when fal is back.
             raise RetryLater(wait_seconds + random.uniform(0, PAUSE_SECONDS_MIN))
-        if self.backstop is not None:
-            await self.backstop.count_jobs()
+        # Asked before the claim, whose lease runs from then on.
+        look_after_seconds = 0.0 if self.backstop is None else await self.backstop.seconds_to_look(0)
         attempt_token = uuid4()
         claim = await _persist(lambda: self.jobs.claim(job_id, attempt_token))
         if claim is None:
@@ -144,7 +144,8 @@ class SubmitGeneration:
             await self._record_unknown(job_id, attempt_token, str(error))
         else:
             self.breaker.record_success()
-            await self._record(job_id, attempt_token, request)
+            seconds = min(look_after_seconds, claim.time_limit_seconds + POLL_SECONDS_MIN)
+            await self._record(job_id, attempt_token, request, seconds)
 
     def _webhook_url(self, attempt_token: UUID) -> str | None:
         """The token makes the event findable before fal's request id is known, and unguessable."""
@@ -157,11 +158,11 @@ class SubmitGeneration:
         await _persist(lambda: self.jobs.release(job_id, attempt_token, reason))
         raise RetryLater(delay)
 
-    async def _record(self, job_id: UUID, attempt_token: UUID, request: ProviderRequest) -> None:
+    async def _record(
+        self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, look_after_seconds: float
+    ) -> None:
         # Before the database has it: should everything else be lost, the operator finds the request here.
         log.info("generation_submitted", job_id=str(job_id), fal_request_id=request.id)
-        # fal's event tells the end of most jobs before a look would.
-        look_after_seconds = 0 if self.backstop is None else self.backstop.seconds_to_look(0)
         if not await _persist(
             lambda: self.jobs.record_submission(job_id, attempt_token, request, look_after_seconds=look_after_seconds)
         ):
@@ -301,8 +302,7 @@ class FollowGeneration:
         if self.backstop is None or state.cancel_requested or state.is_overdue:
             seconds = poll_seconds(state.seconds_since_claim)
         else:
-            await self.backstop.count_jobs()
-            seconds = self.backstop.seconds_to_look(state.seconds_since_claim)
+            seconds = await self.backstop.seconds_to_look(state.seconds_since_claim)
         if not state.is_overdue:
             seconds = min(seconds, state.seconds_to_deadline + POLL_SECONDS_MIN)
         raise RetryLater(seconds)

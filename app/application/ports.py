@@ -75,6 +75,7 @@ class Claim:
     model_id: str
     parameters: Mapping[str, Any]
     attempt: int
+    time_limit_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,9 @@ class Jobs(Protocol):
         """The POST left and its outcome is not known. The tokens stay debited; queue a later look."""
         ...
 
-    async def count_unfinished(self) -> int: ...
+    async def count_waiting_looks(self) -> int:
+        """How many jobs are at fal, and looked at from time to time."""
+        ...
 
     async def load(self, job_id: UUID) -> JobState | None: ...
 

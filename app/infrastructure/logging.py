@@ -99,23 +99,25 @@ class _Lines(logging.StreamHandler[TextIO]):
 
     def flush(self) -> None:
         self._written_by = None
-        text = ""
+        lines = []
         with suppress(IndexError):
             while True:
-                text += f"{self._waiting.popleft()}\n"
+                lines.append(f"{self._waiting.popleft()}\n")
         # A log that cannot be written must not stop what it tells of.
         with suppress(OSError, ValueError):
-            if text:
-                self.stream.write(text)
+            self.stream.write("".join(lines))
             self.stream.flush()
 
 
 def _to_json(event: EventDict, default: Callable[[Any], Any]) -> str:
-    """Six times as quick as the language's own, which takes what this one refuses: half a character, say."""
-    try:
-        return pydantic_core.to_json(event, fallback=default).decode()
-    except pydantic_core.PydanticSerializationError:
-        return json.dumps(event, default=default)
+    """Six times as quick as the language's own, which takes what this one refuses (half a character, say) and escapes
+    what a terminal would obey.
+    """
+    with suppress(pydantic_core.PydanticSerializationError):
+        line = pydantic_core.to_json(event, fallback=default)
+        if line.isascii():
+            return line.decode()
+    return json.dumps(event, default=default)
 
 
 def _name_the_error_only(record: logging.LogRecord) -> bool:

@@ -5,7 +5,7 @@ called all the time take nothing but the request, and read what they need with p
 """
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -73,35 +73,25 @@ class DirectRoute(APIRoute):
             self.app = self._call
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, send)
-        await self.prepare(request)
-        response: Response = await self.endpoint(request)
+        response: Response = await self.endpoint(Request(scope, receive, send))
         await response(scope, receive, send)
-
-    async def prepare(self, request: Request) -> None:
-        """Before anything else of the request is judged."""
 
 
 class KeyedRoute(DirectRoute):
-    """A route for users: the key is looked up first."""
+    """A route for users: the key is looked up before anything else of the request is judged."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         security: dict[str, Any] = {"security": [{_api_key_header.scheme_name: []}]}
         options["openapi_extra"] = security | (options.get("openapi_extra") or {})
         super().__init__(path, endpoint, **options)
+        self._app_behind_the_key = self.app
+        self.app = self._authenticate_first
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def prepare_and_handle(request: Request) -> Response:
-            await self.prepare(request)
-            return await handle(request)
-
-        return prepare_and_handle
-
-    async def prepare(self, request: Request) -> None:
+    async def _authenticate_first(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
         account = await use_cases_of(request).authenticate(request.headers.get("X-API-Key"))
-        request.scope["state"]["account"] = account
+        scope["state"]["account"] = account
+        await self._app_behind_the_key(scope, receive, send)
 
 
 def _takes_only_the_request(endpoint: Callable[..., Any]) -> bool:

@@ -22,14 +22,14 @@ class _JoinedWrites:
 
     def write(self, data: bytes) -> None:
         if not self._written:
-            asyncio.get_running_loop().call_soon(self._send)
+            asyncio.get_running_loop().call_soon(self.send)
         self._written.append(data)
 
     def close(self) -> None:
-        self._send()
+        self.send()
         self._transport.close()
 
-    def _send(self) -> None:
+    def send(self) -> None:
         # The caller may have gone since; its transport would raise.
         if self._written and not self._transport.is_closing():
             self._transport.write(b"".join(self._written))
@@ -38,4 +38,9 @@ class _JoinedWrites:
 
 class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, _JoinedWrites(transport)))
+        self._joined = _JoinedWrites(transport)
+        super().connection_made(cast(asyncio.Transport, self._joined))
+
+    def eof_received(self) -> None:
+        """The transport closes itself after this."""
+        self._joined.send()

@@ -96,6 +96,23 @@ async def _the_last_answer_of_a_connection_arrives_whole() -> None:
 
 
 @both_loops
+def test_a_caller_who_has_nothing_more_to_say_gets_its_answer(run: Run) -> None:
+    run(_a_caller_who_has_nothing_more_to_say_gets_its_answer())
+
+
+async def _a_caller_who_has_nothing_more_to_say_gets_its_answer() -> None:
+    """Where the answer needs no wait: after one, uvicorn has closed the connection."""
+    async with server() as port:
+        for _ in range(50):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(REQUEST)
+            writer.write_eof()
+            answer = await asyncio.wait_for(reader.read(), 5)
+            writer.close()
+            assert answer.endswith(BODY)
+
+
+@both_loops
 def test_callers_who_go_away_at_any_moment_leave_no_error(run: Run) -> None:
     run(_callers_who_go_away_at_any_moment_leave_no_error())
 

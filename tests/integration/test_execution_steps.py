@@ -48,6 +48,7 @@ from tests.builders import (
     contents,
     job_in,
     jobs_of,
+    new_job,
     open_account,
     provider_request,
     queue_items,
@@ -282,6 +283,24 @@ async def test_the_first_look_leaves_the_event_time_to_come(
 
     assert (first_look, brought_forward) == (seconds, True)
     assert canceled.status is JobStatus.CANCELED
+
+
+async def test_the_first_look_beside_many_jobs_comes_in_time_for_the_limit(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.application.backstop.LOOKS_PER_SECOND_MAX", 0.001)
+    other = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
+    job = await jobs_of(stage.engine).accept(new_job(stage.customer, time_limit_seconds=60))
+    stage.provider.submits = [provider_request()]
+
+    await stage.submit(job.job.id, webhooks_url="https://ours.example/webhooks/fal")
+    after_the_limit = await stage.sql.fetchval(
+        "SELECT extract(epoch FROM execute_after - deadline_at)::float8 FROM pgqueuer, jobs"
+        " WHERE dedupe_key = 'generation.follow:' || jobs.id AND jobs.id <> $1",
+        other,
+    )
+
+    assert 0 < after_the_limit < 5
 
 
 @lost_answer

@@ -153,7 +153,7 @@ async def test_a_claim_says_what_to_send(engine: AsyncEngine) -> None:
 
     claim = await jobs_of(engine).claim(asked.id, uuid4())
 
-    assert claim == Claim(asked.kind, asked.model_id, asked.parameters, 1)
+    assert claim == Claim(asked.kind, asked.model_id, asked.parameters, 1, asked.time_limit_seconds)
 
 
 async def test_does_not_claim_what_is_not_waiting(engine: AsyncEngine, sql: Connection) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from pgqueuer.adapters.persistence.qb import QueryQueueBuilder
 from pgqueuer.adapters.persistence.schema_ddl import render_install
 from pgqueuer.domain.settings import DBSettings
 from sqlalchemy import Connection, text
@@ -133,6 +135,42 @@ async def test_a_queue_at_work_goes_to_the_quiet_one_and_back(empty_database: st
         await sql.execute(QUEUE_AT_WORK)
         assert await sql.fetchval("SELECT count(*) FROM pgqueuer_log") == 1
         assert await sql.fetchval("SELECT count(*) FROM pgqueuer") == 3 * len(items)
+
+
+@pytest.mark.parametrize(("revision", "other"), [("0006", "0005"), ("0005", "0006")], ids=["up", "down"])
+async def test_the_quiet_queue_waits_for_the_statements_of_workers(
+    empty_database: str, revision: str, other: str
+) -> None:
+    """One that dies of a deadlock while it gives an item back loses the item."""
+    act = command.upgrade if revision == "0006" else command.downgrade
+    repeated = QueryQueueBuilder().build_retry_job_query()
+    async with open_engine(empty_database) as engine, connect(empty_database) as sql:
+        await run_alembic(engine, partial(command.upgrade, revision="0006"))
+        await run_alembic(engine, partial(command.downgrade, revision=other) if other == "0005" else _nothing)
+        await sql.execute(QUEUE_AT_WORK)
+        picked = await sql.fetchval("SELECT id FROM pgqueuer WHERE status = 'picked'")
+        over = asyncio.Event()
+
+        async def work() -> int:
+            times = 0
+            async with connect(empty_database) as worker:
+                statement = await worker.prepare(repeated)
+                while not over.is_set():
+                    await statement.fetch(picked, timedelta(0), None)
+                    times += 1
+            return times
+
+        workers = [asyncio.create_task(work()) for _ in range(5)]
+        await asyncio.sleep(0.3)
+        await run_alembic(engine, partial(act, revision=revision))
+        await asyncio.sleep(0.1)
+        over.set()
+
+        assert min(await asyncio.gather(*workers)) > 5
+
+
+def _nothing(_: Config) -> None:
+    pass
 
 
 async def test_the_tables_of_the_queries_are_those_of_the_migrations(engine: AsyncEngine) -> None:

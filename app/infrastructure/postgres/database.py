@@ -27,6 +27,8 @@ SESSION_SETTINGS = {
     "idle_in_transaction_session_timeout": "10s",
     # A batch of one looks so cheap to the planner that it would plan each statement anew, for most of its time.
     "plan_cache_mode": "force_generic_plan",
+    # Such a plan outlives the size that a table had when it was made, when to read all of it may have been a short cut.
+    "enable_seqscan": "off",
 }
 
 # SQLSTATE classes and codes in which the database cannot serve now, whatever was asked:

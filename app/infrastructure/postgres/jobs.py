@@ -61,7 +61,7 @@ LOOK_AFTER_CANCEL_SECONDS = 3.0
 
 _FIND_JOBS = f"SELECT account_id, {JOB_COLUMN_NAMES} FROM jobs WHERE id = ANY($1::uuid[])"  # noqa: S608 - our own column names
 
-_queue = named_table("pgqueuer", column("dedupe_key"), column("status"), column("execute_after"))
+_queue = named_table("pgqueuer", column("entrypoint"), column("dedupe_key"), column("status"), column("execute_after"))
 # Of the queue's own type: compared as text, they would miss the index of the dedupe keys.
 _QUEUED: ColumnElement[str] = literal_column("'queued'")
 _PICKED: ColumnElement[str] = literal_column("'picked'")
@@ -237,9 +237,10 @@ class PostgresJobs:
                 await self.enqueue(fetch_through(connection), Step.FOLLOW, [job_id])
             return bool(recorded.rowcount)
 
-    async def count_unfinished(self) -> int:
+    async def count_waiting_looks(self) -> int:
+        query = select(func.count()).where(_queue.c.entrypoint == Step.FOLLOW.value, _queue.c.status == _QUEUED)
         async with reading(self.engine) as connection:
-            return await connection.scalar(select(func.count()).where(~jobs.c.is_final)) or 0
+            return await connection.scalar(query) or 0
 
     async def load(self, job_id: UUID) -> JobState | None:
         return await self._load(job_id)

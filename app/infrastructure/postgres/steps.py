@@ -33,7 +33,8 @@ _CLAIM = """
      WHERE jobs.id = wish.job_id
        AND (jobs.status = 'QUEUED' OR (jobs.status = 'SUBMITTING' AND jobs.attempt_token = wish.attempt_token
                                        AND jobs.submit_unknown_at IS NULL))
-    RETURNING jobs.id, jobs.attempt_token, jobs.kind, jobs.model_id, jobs.parameters, jobs.attempts
+    RETURNING jobs.id, jobs.attempt_token, jobs.kind, jobs.model_id, jobs.parameters, jobs.attempts,
+              jobs.time_limit_seconds
 """
 # Also an attempt that fal's answer made us give back.
 _RECORD = """

@@ -65,6 +65,7 @@ api_keys = Table(
     _created_at(),
     Column("revoked_at", _time),
     _account_key("api_keys"),
+    Index("api_keys_account_id", "account_id"),
     Index("api_keys_one_live_per_account", "account_id", unique=True, postgresql_where=text("revoked_at IS NULL")),
 )
 
