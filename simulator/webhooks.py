@@ -216,7 +216,7 @@ def _is_final(status_codes: list[int | None]) -> bool:
 
 @asynccontextmanager
 async def open_post() -> AsyncIterator[Post]:
-    """aiohttp itself: thousands of webhooks can be due together, and httpx around it takes three times as long."""
+    """aiohttp itself: thousands of webhooks can be due together, and httpx around it takes more than twice as long."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
     async with aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout()

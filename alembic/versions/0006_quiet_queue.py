@@ -33,8 +33,6 @@ CREATE TRIGGER tg_pgqueuer_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE 
 EXECUTE FUNCTION fn_pgqueuer_changed()
 """
 ORDER_OF_TAKING = "pgqueuer_ep_prio_id_idx ON pgqueuer (entrypoint, priority DESC, id"
-
-
 # In the order in which the library's prepared statements take them, or a worker's statement dies of a deadlock, and
 # its item with it.
 WAIT_FOR_WORKERS = "LOCK TABLE pgqueuer_log, pgqueuer IN ACCESS EXCLUSIVE MODE"

@@ -22,6 +22,7 @@ CONSTANTS: Mapping[str, float] = {
     "app.application.execution.UNKNOWN_LOOK_SECONDS": 0.3,
     "app.application.execution.CANCEL_GRACE_SECONDS": 2,
     "app.application.backstop.BACKSTOP_SECONDS_MIN": 1,
+    "app.application.execution.BACKSTOP_SECONDS_MIN": 1,
     "app.infrastructure.background.runner.HEARTBEAT_TIMEOUT_SECONDS": 2,
 }
 

@@ -1,9 +1,11 @@
 """No secret leaves in a log line, however deep it hides, and a line stays what its reader expects."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
 from io import StringIO
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -223,3 +225,74 @@ def test_a_log_that_cannot_be_written_stops_nothing(error: Exception, *, as_json
     handler.setStream(Broken())
 
     structlog.get_logger("test").info("something_happened")
+
+
+class Writes(StringIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.texts.append(text)
+        return len(text)
+
+    def events(self) -> list[list[str]]:
+        """Of each write."""
+        return [[json.loads(line)["event"] for line in text.splitlines()] for text in self.texts if text]
+
+
+def writes() -> Writes:
+    written = Writes()
+    lines(as_json=True)
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(written)
+    return written
+
+
+def test_the_lines_of_one_turn_of_a_loop_are_written_together_and_in_order() -> None:
+    written = writes()
+    log = structlog.get_logger("test")
+
+    async def take_turns() -> None:
+        before = written.events()
+        log.info("first")
+        logging.getLogger("some.library").error("second")
+        log.info("third")
+        assert written.events() == before
+        await asyncio.sleep(0)
+        log.info("fourth")
+
+    log.info("before")
+    for _ in range(2):
+        asyncio.run(take_turns())
+
+    assert written.events() == [["before"], *[["first", "second", "third"], ["fourth"]] * 2]
+
+
+def test_a_thread_writes_at_once_also_what_a_loop_that_hangs_has_left() -> None:
+    written = writes()
+    log = structlog.get_logger("test")
+
+    async def hang() -> None:
+        log.info("last_words")
+        thread = Thread(target=lambda: log.error("stop_overdue"))
+        thread.start()
+        thread.join()
+        assert written.events() == [["last_words", "stop_overdue"]]
+
+    asyncio.run(hang())
+
+    assert written.events() == [["last_words", "stop_overdue"]]
+
+
+@pytest.mark.parametrize("text", ["\x9b31m", "\x85", "\u2028", "\ud800", "\x1b[31m", 'quo"ted', "ä"])
+def test_a_line_in_production_is_ascii_and_one_line_whatever_the_text(text: str) -> None:
+    written = lines(as_json=True)
+
+    structlog.get_logger("test").info("something_happened", text=text)
+
+    (line,) = written.getvalue().splitlines()
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)["text"] == text

@@ -13,7 +13,6 @@ EVENT_BYTES_MAX = 1024 * 1024
 
 _TOKEN = {"name": "token", "in": "path", "required": True, "schema": {"type": "string", "title": "Token"}}
 
-
 router = APIRouter(tags=["Provider"], route_class=DirectRoute)
 
 
