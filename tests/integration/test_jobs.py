@@ -285,6 +285,18 @@ async def test_nothing_changes_a_settled_job(engine: AsyncEngine, sql: Connectio
     assert await contents(sql) == before
 
 
+async def test_counts_the_looks_that_wait_and_nothing_else(engine: AsyncEngine, sql: Connection) -> None:
+    customer = await open_account(engine, 100)
+    for status in (JobStatus.QUEUED, JobStatus.SUBMITTING, JobStatus.SUBMITTED, JobStatus.IN_PROGRESS):
+        await job_in(engine, customer, status)
+    await job_in(engine, customer, JobStatus.COMPLETED)
+    assert await jobs_of(engine).count_waiting_looks() == 2
+
+    await sql.execute("UPDATE pgqueuer SET status = 'picked'")
+
+    assert await jobs_of(engine).count_waiting_looks() == 0
+
+
 @pytest.mark.parametrize("end", FINAL)
 async def test_a_late_look_changes_nothing(engine: AsyncEngine, sql: Connection, end: JobStatus) -> None:
     job_id = await job_in(engine, await open_account(engine, 12), end)

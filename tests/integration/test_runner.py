@@ -139,6 +139,29 @@ async def test_runs_what_is_queued_while_it_works(engine: AsyncEngine, database:
         await wait_until_empty(sql)
 
 
+async def test_an_idle_step_is_woken_for_what_is_queued(
+    engine: AsyncEngine, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "DEQUEUE_TIMEOUT_SECONDS", 600)
+    customer, calls = await open_account(engine, 100), Calls()
+
+    async with running(database, calls) as runner:
+        await wait_until_working(runner)
+        for accepted in range(1, 4):
+            # Long enough for a step that looks by itself to have gone to sleep.
+            await asyncio.sleep(0.3)
+            job_id = await accept_job(engine, customer)
+            await until_seen(calls, Step.SUBMIT, accepted)
+            assert calls.seen[Step.SUBMIT][-1] == job_id
+
+
+async def until_seen(calls: Calls, step: Step, count: int) -> None:
+    async def has_seen() -> bool:
+        return len(calls.seen[step]) == count
+
+    await until(has_seen)
+
+
 async def test_two_runners_share_the_items(engine: AsyncEngine, database: str, sql: Connection) -> None:
     customer, calls = await open_account(engine, 100), Calls()
     job_ids = [await accept_job(engine, customer) for _ in range(20)]
