@@ -22,7 +22,6 @@ from app.application.ports import Check, Provider
 from app.application.reconciliation import InspectJob, InspectJobs, RequeueJob, VerifyLedger
 from app.application.tokens import AuthenticatePaymentProvider, ListLedgerEntries, TopUp
 from app.application.use_cases import UseCases
-from app.infrastructure.background.queue import enqueue
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.history import FalHistory
@@ -71,7 +70,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
     ):
         accounts = PostgresAccounts(engine)
         tokens = PostgresTokens(engine)
-        jobs = PostgresJobs(engine, enqueue)
+        jobs = PostgresJobs(engine)
         search = None if history is None else SearchHistory(PostgresLostSubmissions(engine), history)
         backstop = None if settings.public_url is None else Backstop(jobs)
         follow = FollowGeneration(jobs, provider or fal, backstop, search)

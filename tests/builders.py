@@ -20,7 +20,6 @@ from app.domain.accounts import Account, digest_of, stored_form
 from app.domain.catalogue import MODEL_IDS, GenerationKind
 from app.domain.generations import JobStatus, NewJob, Outcome
 from app.domain.ledger import PaymentEvent
-from app.infrastructure.background.queue import enqueue
 from app.infrastructure.postgres.accounts import PostgresAccounts
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.jobs import PostgresJobs
@@ -75,7 +74,7 @@ async def balance_of(engine: AsyncEngine, customer: Customer) -> int:
 
 
 def jobs_of(engine: AsyncEngine) -> PostgresJobs:
-    return PostgresJobs(engine, enqueue)
+    return PostgresJobs(engine)
 
 
 def new_job(customer: Customer, *, cost_tokens: int = COST_TOKENS, time_limit_seconds: int = 1200) -> NewJob:
@@ -196,3 +195,9 @@ async def until(condition: Callable[[], Awaitable[object]], *, seconds: float = 
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - the database sets no asyncio.Event
             await asyncio.sleep(0.02)
+
+
+async def blocked(sql: Connection) -> None:
+    """Until somebody waits for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    await until(lambda: sql.fetchval(query))

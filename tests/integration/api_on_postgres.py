@@ -16,9 +16,7 @@ from app.application.ports import Provider
 from app.application.tokens import ListLedgerEntries
 from app.application.use_cases import UseCases
 from app.domain.catalogue import PriceList
-from app.infrastructure.background.queue import enqueue
 from app.infrastructure.postgres.accounts import PostgresAccounts
-from app.infrastructure.postgres.job_rows import Enqueue
 from app.infrastructure.postgres.jobs import PostgresJobs
 from app.infrastructure.postgres.ledger import PostgresTokens
 from app.presentation.api import create_api
@@ -54,8 +52,8 @@ class Api:
 
 
 @asynccontextmanager
-async def open_api(engine: AsyncEngine, *, enqueue_with: Enqueue = enqueue) -> AsyncIterator[Api]:
-    jobs = PostgresJobs(engine, enqueue_with)
+async def open_api(engine: AsyncEngine) -> AsyncIterator[Api]:
+    jobs = PostgresJobs(engine)
     reachable: dict[str, Any] = {
         "authenticate": Authenticate(PostgresAccounts(engine)),
         "start_generation": StartGeneration(jobs, PriceList(), TimeLimits()),

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -21,7 +20,6 @@ from app.domain.errors import (
 )
 from app.domain.generations import IdempotencyKey, JobStatus
 from app.domain.ledger import PaymentEvent
-from app.infrastructure.background.queue import enqueue
 from app.infrastructure.postgres import acceptance, payments
 from app.infrastructure.postgres.acceptance import Order, accept_all
 from app.infrastructure.postgres.accounts import PostgresAccounts
@@ -34,13 +32,13 @@ from tests.builders import (
     Customer,
     accept_job,
     balance_of,
+    blocked,
     connect,
     jobs_of,
     new_job,
     open_account,
     payment,
     queue_items,
-    until,
 )
 
 REACH = "app.infrastructure.postgres.database.reach"
@@ -59,7 +57,7 @@ def order(customer: Customer, cost_tokens: int, key: str | None = None, fingerpr
 
 async def accepted(engine: AsyncEngine, orders: Sequence[Order]) -> list[Any]:
     """True, the error's type, or the place of the order whose job is replayed; all of one batch."""
-    batcher: Batcher[Order, Accepted] = Batcher(engine, partial(accept_all, enqueue))
+    batcher: Batcher[Order, Accepted] = Batcher(engine, accept_all)
     decisions = await asyncio.gather(*(batcher(order) for order in orders), return_exceptions=True)
     places = {order.job.id: place for place, order in enumerate(orders)}
     return [
@@ -272,11 +270,6 @@ async def test_an_event_that_another_transaction_recorded_first_is_decided_by_it
     assert await PostgresTokens(engine).violations() == []
 
 
-async def blocked(sql: Connection) -> None:
-    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    await until(lambda: sql.fetchval(query))
-
-
 async def test_batches_over_the_same_accounts_never_wait_in_a_circle(engine: AsyncEngine) -> None:
     customers = [await open_account(engine, 10_000) for _ in range(12)]
 
@@ -318,14 +311,14 @@ async def test_a_repeat_waits_for_its_own_first_try_and_tells_what_became_of_it(
 
     async def repeat() -> Sequence[Accepted | Exception]:
         async with driver_connection(engine) as driver:
-            return await accept_all(enqueue, driver, orders, is_repeated=True)
+            return await accept_all(driver, orders, is_repeated=True)
 
     async with driver_connection(engine) as driver:
         first = driver.transaction()
         await first.start()
         books = await acceptance._open_books(driver, orders, is_repeated=False)
         books.decide(orders[0])
-        await acceptance._write(driver, enqueue, books.fresh)
+        await acceptance._write(driver, books.fresh)
         repeating = asyncio.create_task(repeat())
         await blocked(sql)
         await first.commit()

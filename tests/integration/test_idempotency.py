@@ -1,7 +1,7 @@
 """The caller's own name for a request: one job and one debit, however often it is sent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,7 +17,7 @@ from app.application.execution import Step, SweepGenerations
 from app.application.generations import fingerprint_of
 from app.domain.catalogue import GenerationKind
 from app.domain.generations import JobStatus
-from app.infrastructure.background.queue import enqueue
+from app.infrastructure.postgres import acceptance
 from app.infrastructure.postgres.ledger import PostgresTokens
 from tests.builders import (
     COST_TOKENS,
@@ -25,6 +25,7 @@ from tests.builders import (
     Connection,
     Customer,
     balance_of,
+    blocked,
     connect,
     contents,
     job_in,
@@ -105,24 +106,16 @@ async def test_twenty_requests_at_once_with_one_key_make_one_job_and_one_debit(d
 
 
 async def test_a_request_meets_its_twin_at_work_and_is_told_to_come_back(database: str, sql: Connection) -> None:
-    is_in_transaction, may_go_on = asyncio.Event(), asyncio.Event()
-
-    async def enqueue_slowly(
-        fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: Sequence[float] = ()
-    ) -> None:
-        await enqueue(fetch, step, job_ids, after_seconds)
-        is_in_transaction.set()
-        await may_go_on.wait()
-
-    async with open_crowd(database, 4) as engine, open_api(engine, enqueue_with=enqueue_slowly) as api:
+    async with open_crowd(database, 4) as engine, open_api(engine) as api:
         customer = await open_account(engine, 100)
-        working = asyncio.create_task(api.start(customer, KEY))
-        await is_in_transaction.wait()
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE pgqueuer IN EXCLUSIVE MODE")
+            working = asyncio.create_task(api.start(customer, KEY))
+            await blocked(sql)
 
-        async with asyncio.timeout(2):
-            twin = await api.start(customer, KEY)
-            other_request = await api.start(customer, KEY, {"prompt": "another"})
-        may_go_on.set()
+            async with asyncio.timeout(2):
+                twin = await api.start(customer, KEY)
+                other_request = await api.start(customer, KEY, {"prompt": "another"})
         first = await working
         later = await api.start(customer, KEY)
 
@@ -228,21 +221,23 @@ async def test_a_replay_shows_a_job_that_has_ended(engine: AsyncEngine, api: Api
     assert await balance_of(engine, customer) == balance
 
 
-async def test_a_transaction_that_fails_leaves_no_key(engine: AsyncEngine, sql: Connection) -> None:
-    async def enqueue_and_fail(
-        fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: Sequence[float] = ()
-    ) -> None:
-        await enqueue(fetch, step, job_ids, after_seconds)
+async def test_a_transaction_that_fails_leaves_no_key(
+    engine: AsyncEngine, sql: Connection, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = acceptance._write
+
+    async def write_and_fail(*arguments: Any) -> None:
+        await write(*arguments)
         raise ConnectionResetError
 
     customer = await open_account(engine, 100)
     before = await everything(sql)
 
-    async with open_api(engine, enqueue_with=enqueue_and_fail) as api:
+    with monkeypatch.context() as patch:
+        patch.setattr(acceptance, "_write", write_and_fail)
         failed = await api.start(customer, KEY)
     after_failure = await everything(sql)
-    async with open_api(engine) as api:
-        accepted = await api.start(customer, KEY)
+    accepted = await api.start(customer, KEY)
 
     assert (failed.status_code, failed.json()["code"]) == (503, "database_unavailable")
     assert after_failure == before

@@ -12,7 +12,8 @@ from app.application.ports import Accepted
 from app.domain.errors import DomainError, IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance
 from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
-from app.infrastructure.postgres.job_rows import JOB_COLUMN_NAMES, Enqueue, job_of
+from app.infrastructure.postgres.job_rows import JOB_COLUMN_NAMES, job_of
+from app.infrastructure.postgres.queue_items import insert_items
 
 Decision = Accepted | DomainError
 # The account and the caller's own name for the request.
@@ -37,17 +38,19 @@ _INSERT_NAMES = """
     INSERT INTO idempotency_keys (account_id, key, fingerprint, job_id)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[])
 """
-_INSERT_JOBS_AND_DEBITS = """
+_INSERT_JOBS = f"""
     WITH job AS (
         INSERT INTO jobs
             (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)
         SELECT * FROM unnest(
             $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::int[], $8::int[])
         RETURNING id, account_id, cost_tokens
+    ), debit AS (
+        INSERT INTO ledger_entries (account_id, kind, amount, job_id)
+        SELECT account_id, 'DEBIT', cost_tokens, id FROM job
     )
-    INSERT INTO ledger_entries (account_id, kind, amount, job_id)
-    SELECT account_id, 'DEBIT', cost_tokens, id FROM job
-"""
+    {insert_items(Step.SUBMIT, "(SELECT id AS job_id, 0 AS after_seconds FROM job)")}
+"""  # noqa: S608 - our own text
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class _Books:
 
 
 async def accept_all(
-    enqueue: Enqueue, driver: DriverConnection, orders: Sequence[Order], *, is_repeated: bool = False
+    driver: DriverConnection, orders: Sequence[Order], *, is_repeated: bool = False
 ) -> Sequence[Decision]:
     """Each order in its turn: refused is only what does not fit by then, whatever comes before or after it.
 
@@ -118,7 +121,7 @@ async def accept_all(
         books = await _open_books(driver, orders, is_repeated=is_repeated)
         decisions = [books.decide(order) for order in orders]
         if books.fresh:
-            await _write(driver, enqueue, books.fresh)
+            await _write(driver, books.fresh)
     return decisions
 
 
@@ -148,9 +151,8 @@ async def _open_books(driver: DriverConnection, orders: Sequence[Order], *, is_r
     )
 
 
-async def _write(driver: DriverConnection, enqueue: Enqueue, orders: Sequence[Order]) -> None:
+async def _write(driver: DriverConnection, orders: Sequence[Order]) -> None:
     accepted = [order.job for order in orders]
-    ids = [job.id for job in accepted]
     named = [(order.job, order.idempotency) for order in orders if order.idempotency is not None]
     if named:
         await driver.fetch(
@@ -161,8 +163,8 @@ async def _write(driver: DriverConnection, enqueue: Enqueue, orders: Sequence[Or
             [job.id for job, _ in named],
         )
     await driver.fetch(
-        _INSERT_JOBS_AND_DEBITS,
-        ids,
+        _INSERT_JOBS,
+        [job.id for job in accepted],
         [job.account_id for job in accepted],
         [job.kind.value for job in accepted],
         [job.model_id for job in accepted],
@@ -171,7 +173,6 @@ async def _write(driver: DriverConnection, enqueue: Enqueue, orders: Sequence[Or
         [job.outputs_requested for job in accepted],
         [job.time_limit_seconds for job in accepted],
     )
-    await enqueue(driver.fetch, Step.SUBMIT, ids)
 
 
 def _accepted_job(job: NewJob, now: datetime) -> Job:

@@ -1,25 +1,10 @@
-"""What a row of `jobs` becomes, and what is queued with it."""
+"""What a row of `jobs` becomes."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
-from uuid import UUID
+from typing import Any
 
-from app.application.execution import Step
 from app.domain.catalogue import GenerationKind
 from app.domain.generations import Job, JobStatus
 from app.infrastructure.postgres.tables import jobs
-
-
-class Enqueue(Protocol):
-    async def __call__(
-        self, fetch: Any, step: Step, job_ids: Sequence[UUID], after_seconds: Sequence[float] = ()
-    ) -> None:
-        """Queue the step for the jobs in the transaction of `fetch`; an item that waits already stays as it is.
-
-        `after_seconds` of each job, else for at once.
-        """
-        ...
-
 
 JOB_COLUMNS = (
     jobs.c.id,

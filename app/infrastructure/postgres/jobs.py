@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -37,7 +36,8 @@ from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob, Outco
 from app.infrastructure.postgres.acceptance import Order, accept_all
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, fetch_through, reading, transaction
-from app.infrastructure.postgres.job_rows import JOB_COLUMN_NAMES, JOB_COLUMNS, Enqueue, job_of
+from app.infrastructure.postgres.job_rows import JOB_COLUMN_NAMES, JOB_COLUMNS, job_of
+from app.infrastructure.postgres.queue_items import enqueue
 from app.infrastructure.postgres.steps import (
     Attempt,
     Ending,
@@ -97,16 +97,15 @@ class _Found:
 
 
 class PostgresJobs:
-    def __init__(self, engine: AsyncEngine, enqueue: Enqueue) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
-        self.enqueue = enqueue
         self._accept: Batcher[Order, Accepted] = Batcher(
-            engine, partial(accept_all, enqueue), size_max=ACCEPTS_MAX, size_bytes=attrgetter("size_bytes")
+            engine, accept_all, size_max=ACCEPTS_MAX, size_bytes=attrgetter("size_bytes")
         )
         self._find: Batcher[UUID, _Found | None] = Batcher(engine, _find_all, flushes_max=1)
         # A claim for a step that was cut off would be an attempt that nobody posts.
         self._claim: Batcher[Attempt, Claim | None] = Batcher(engine, claim_all, drops_abandoned=True)
-        self._record: Batcher[Submission, bool] = Batcher(engine, partial(record_all, enqueue))
+        self._record: Batcher[Submission, bool] = Batcher(engine, record_all)
         self._settle: Batcher[Ending, bool] = Batcher(engine, settle_all, size_bytes=attrgetter("size_bytes"))
         self._load: Batcher[UUID, JobState | None] = Batcher(engine, load_all, flushes_max=1)
         self._load_attempt: Batcher[UUID, JobState | None] = Batcher(engine, load_all_attempts, flushes_max=1)
@@ -234,7 +233,7 @@ class PostgresJobs:
                 )
             )
             if recorded.rowcount:
-                await self.enqueue(fetch_through(connection), Step.FOLLOW, [job_id])
+                await enqueue(fetch_through(connection), Step.FOLLOW, [job_id])
             return bool(recorded.rowcount)
 
     async def count_waiting_looks(self) -> int:
@@ -323,7 +322,7 @@ class PostgresJobs:
                 query = _lost(step) if job_id is None else _lost(step).where(jobs.c.id == job_id)
                 lost = list((await connection.scalars(query)).all())
                 if lost:
-                    await self.enqueue(fetch_through(connection), step, lost)
+                    await enqueue(fetch_through(connection), step, lost)
                 requeued += lost
         return requeued
 

@@ -5,7 +5,7 @@ wait for each other in a circle. Jobs are locked as fully as the updates need th
 """
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from uuid import UUID
@@ -15,13 +15,13 @@ from app.application.ports import Claim, JobState, ProviderRequest
 from app.domain.catalogue import GenerationKind
 from app.domain.generations import JobStatus, Outcome
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
-from app.infrastructure.postgres.job_rows import Enqueue
+from app.infrastructure.postgres.queue_items import insert_items
 
-# Apart from the update, because that takes its rows in any order.
-_LOCK_JOBS = "SELECT id, account_id FROM jobs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
-_LOCK_ACCOUNTS = "SELECT FROM accounts WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE"
+# An update of many rows takes them in any order; joined to this one, in the order of their ids.
+_LOCKED = "locked AS (SELECT id FROM jobs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE)"
 # The same claim again is granted: the answer to the first one was lost.
-_CLAIM = """
+_CLAIM = f"""
+    WITH {_LOCKED}
     UPDATE jobs SET
            status = 'SUBMITTING',
            attempts = jobs.attempts + CASE jobs.status WHEN 'QUEUED' THEN 1 ELSE 0 END,
@@ -29,29 +29,34 @@ _CLAIM = """
            claimed_at = clock_timestamp(),
            deadline_at = clock_timestamp() + make_interval(secs => jobs.time_limit_seconds),
            status_reason = NULL
-      FROM unnest($1::uuid[], $2::uuid[]) AS wish (job_id, attempt_token)
-     WHERE jobs.id = wish.job_id
+      FROM locked JOIN unnest($1::uuid[], $2::uuid[]) AS wish (job_id, attempt_token) ON wish.job_id = locked.id
+     WHERE jobs.id = locked.id
        AND (jobs.status = 'QUEUED' OR (jobs.status = 'SUBMITTING' AND jobs.attempt_token = wish.attempt_token
                                        AND jobs.submit_unknown_at IS NULL))
     RETURNING jobs.id, jobs.attempt_token, jobs.kind, jobs.model_id, jobs.parameters, jobs.attempts,
               jobs.time_limit_seconds
-"""
+"""  # noqa: S608 - our own text
 # Also an attempt that fal's answer made us give back.
-_RECORD = """
-    UPDATE jobs SET
-           status = 'SUBMITTED',
-           fal_request_id = request.id,
-           fal_status_url = request.status_url,
-           fal_response_url = request.response_url,
-           fal_cancel_url = request.cancel_url,
-           submit_unknown_at = NULL,
-           status_reason = NULL
-      FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[])
-           AS request (job_id, attempt_token, id, status_url, response_url, cancel_url)
-     WHERE jobs.id = request.job_id
-       AND jobs.status IN ('SUBMITTING', 'QUEUED') AND jobs.attempt_token = request.attempt_token
-    RETURNING jobs.id, jobs.attempt_token
-"""
+_RECORD = f"""
+    WITH {_LOCKED}, recorded AS (
+        UPDATE jobs SET
+               status = 'SUBMITTED',
+               fal_request_id = request.id,
+               fal_status_url = request.status_url,
+               fal_response_url = request.response_url,
+               fal_cancel_url = request.cancel_url,
+               submit_unknown_at = NULL,
+               status_reason = NULL
+          FROM locked
+          JOIN unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[])
+               AS request (job_id, attempt_token, id, status_url, response_url, cancel_url, look_after_seconds)
+               ON request.job_id = locked.id
+         WHERE jobs.id = locked.id
+           AND jobs.status IN ('SUBMITTING', 'QUEUED') AND jobs.attempt_token = request.attempt_token
+        RETURNING jobs.id AS job_id, jobs.attempt_token, request.look_after_seconds AS after_seconds
+    ), look AS ({insert_items(Step.FOLLOW, "recorded")})
+    SELECT job_id, attempt_token FROM recorded
+"""  # noqa: S608 - our own text
 _RECORDED = "SELECT id, attempt_token, fal_request_id FROM jobs WHERE id = ANY($1::uuid[])"
 # Compare-and-set into a final status; the refund is the same statement's second half. Not by `is_final`: while few jobs
 # are unfinished the planner may go through all of those, and keeps to that plan when they are many.
@@ -59,7 +64,7 @@ _RECORDED = "SELECT id, attempt_token, fal_request_id FROM jobs WHERE id = ANY($
 # for. The item of a look under way is the runner's. Locked ones are left alone: who waits for no item is in no circle
 # of those that wait.
 _SETTLE = f"""
-    WITH settled AS (
+    WITH {_LOCKED}, settled AS (
         UPDATE jobs SET
                status = outcome.status,
                refunded_tokens = CASE outcome.status WHEN 'COMPLETED' THEN outcome.refunded_tokens
@@ -68,13 +73,16 @@ _SETTLE = f"""
                error_code = outcome.error_code,
                error_message = outcome.error_message,
                status_reason = NULL
-          FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::jsonb[], $5::text[], $6::text[])
+          FROM locked
+          JOIN unnest($1::uuid[], $2::text[], $3::bigint[], $4::jsonb[], $5::text[], $6::text[])
                AS outcome (job_id, status, refunded_tokens, result, error_code, error_message)
-         WHERE jobs.id = outcome.job_id AND jobs.status NOT IN ('COMPLETED', 'FAILED', 'CANCELED')
+               ON outcome.job_id = locked.id
+         WHERE jobs.id = locked.id AND jobs.status NOT IN ('COMPLETED', 'FAILED', 'CANCELED')
         RETURNING jobs.id, jobs.account_id, jobs.refunded_tokens, jobs.fal_request_id
     ), refund AS (
         INSERT INTO ledger_entries (account_id, kind, amount, job_id)
         SELECT account_id, 'REFUND', refunded_tokens, id FROM settled WHERE refunded_tokens > 0
+         ORDER BY account_id
     ), look AS (
         DELETE FROM pgqueuer WHERE id IN (
             SELECT item.id
@@ -84,7 +92,7 @@ _SETTLE = f"""
         )
     )
     SELECT id FROM settled
-"""  # noqa: S608 - our own name
+"""  # noqa: S608 - our own text
 _ENDED = "SELECT id, status, error_code FROM jobs WHERE id = ANY($1::uuid[])"
 _STATE = """
     SELECT id, kind, model_id, status, attempt_token, fal_request_id, fal_status_url, fal_response_url, fal_cancel_url,
@@ -133,10 +141,6 @@ class Ending:
     def size_bytes(self) -> int:
         return 0 if self.result is None else len(self.result)
 
-    @property
-    def gives_back(self) -> bool:
-        return self.outcome.status is not JobStatus.COMPLETED or self.outcome.refunded_tokens > 0
-
 
 async def claim_all(
     driver: DriverConnection, attempts: Sequence[Attempt], *, is_repeated: bool = False
@@ -144,30 +148,20 @@ async def claim_all(
     """One of those that want the same job gets it. A repeated try is granted what the first one was."""
     job_ids, tokens = [job_id for job_id, _ in attempts], [token for _, token in attempts]
     async with driver_transaction(driver, "claim"):
-        await _lock_jobs(driver, job_ids)
         rows = await driver.fetch(_CLAIM, job_ids, tokens)
     claims = {(row[0], row[1]): Claim(GenerationKind(row[2]), *row[3:]) for row in rows}
     return [claims.get(attempt) for attempt in attempts]
 
 
 async def record_all(
-    enqueue: Enqueue, driver: DriverConnection, submissions: Sequence[Submission], *, is_repeated: bool = False
+    driver: DriverConnection, submissions: Sequence[Submission], *, is_repeated: bool = False
 ) -> Sequence[bool]:
     """Raises UniqueViolationError for all of them where one names the request of another job."""
     first = {submission.attempt: submission for submission in reversed(submissions)}
     job_ids = [job_id for job_id, _ in first]
     async with driver_transaction(driver, "record_submission"):
-        await _lock_jobs(driver, job_ids)
         rows = await driver.fetch(_RECORD, job_ids, [token for _, token in first], *_columns(first.values()))
         won = {(row[0], row[1]) for row in rows}
-        recorded = [first[attempt] for attempt in sorted(won)]
-        if recorded:
-            await enqueue(
-                driver.fetch,
-                Step.FOLLOW,
-                [submission.job_id for submission in recorded],
-                [submission.look_after_seconds for submission in recorded],
-            )
         if is_repeated:
             for job_id, token, request_id in await driver.fetch(_RECORDED, job_ids):
                 earlier = first.get((job_id, token))
@@ -182,10 +176,6 @@ async def settle_all(
     """Of those that end the same job the first one wins, unless the job is final already."""
     first = {ending.job_id: ending for ending in reversed(endings)}
     async with driver_transaction(driver, "settle"):
-        accounts = await _lock_jobs(driver, list(first))
-        paid_back = {accounts[job_id] for job_id, ending in first.items() if ending.gives_back and job_id in accounts}
-        if len(paid_back) > 1:
-            await driver.fetch(_LOCK_ACCOUNTS, list(paid_back))
         won = await settle_through(driver.fetch, list(first.values()))
         if is_repeated:
             for job_id, status, error_code in await driver.fetch(_ENDED, list(first)):
@@ -224,20 +214,14 @@ async def load_all_attempts(
     return [states.get(token) for token in tokens]
 
 
-async def _lock_jobs(driver: DriverConnection, job_ids: Sequence[UUID]) -> Mapping[UUID, UUID]:
-    """The account of each. Of one job the update that follows locks what it needs."""
-    if len(set(job_ids)) == 1:
-        return {}
-    return {row[0]: row[1] for row in await driver.fetch(_LOCK_JOBS, job_ids)}
-
-
-def _columns(submissions: Collection[Submission]) -> tuple[list[str], list[str], list[str], list[str]]:
+def _columns(submissions: Collection[Submission]) -> tuple[list[str], list[str], list[str], list[str], list[float]]:
     requests = [submission.request for submission in submissions]
     return (
         [request.id for request in requests],
         [request.status_url for request in requests],
         [request.response_url for request in requests],
         [request.cancel_url for request in requests],
+        [submission.look_after_seconds for submission in submissions],
     )
 
 
