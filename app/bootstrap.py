@@ -19,6 +19,7 @@ from app.application.generations import (
     TimeLimits,
 )
 from app.application.ports import Check, Provider
+from app.application.precedence import Precedence
 from app.application.reconciliation import InspectJob, InspectJobs, RequeueJob, VerifyLedger
 from app.application.tokens import AuthenticatePaymentProvider, ListLedgerEntries, TopUp
 from app.application.use_cases import UseCases
@@ -75,6 +76,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         backstop = None if settings.public_url is None else Backstop(jobs)
         follow = FollowGeneration(jobs, provider or fal, backstop, search)
         breaker = Breaker()
+        precedence = Precedence()
         submit = SubmitGeneration(
             jobs, provider or fal, breaker, settings.webhooks_url, backstop, has_history=history is not None
         )
@@ -83,6 +85,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             plain_dsn(dsn),
             {Step.SUBMIT: submit, Step.FOLLOW: follow},
             sweep,
+            precedence,
         )
         checks = [database_check(engine), migrations_check(engine)]
         if settings.runner is RunnerHome.EMBEDDED:
@@ -103,6 +106,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
                 jobs,
                 settings.token_prices_json,
                 TimeLimits(settings.image_time_limit_seconds, settings.video_time_limit_seconds),
+                precedence,
             ),
             get_generation=GetGeneration(jobs),
             list_generations=ListGenerations(jobs),

@@ -6,7 +6,7 @@ A step raises RetryLater where the job needs another look; returning means that 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -22,6 +22,7 @@ from app.application.ports import (
     InQueue,
     Jobs,
     JobState,
+    LargeInput,
     NotSubmitted,
     Observation,
     Provider,
@@ -41,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 # The fal client ends its POST within 20 s: an older claim belongs to a process that is gone.
 SUBMIT_LEASE_SECONDS = 30
+# In memory at once: two pictures of 5 MiB each at the most, and their copies on the way.
+LARGE_INPUTS_MAX = 16
 PERSIST_TRIES_MAX = 1200
 PERSIST_PAUSE_SECONDS = 0.5
 CANCEL_GRACE_SECONDS = 120
@@ -108,6 +111,9 @@ class SubmitGeneration:
     webhooks_url: str | None = None
     backstop: Backstop | None = None
     has_history: bool = False
+    _large_inputs: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(LARGE_INPUTS_MAX), init=False, repr=False, compare=False
+    )
 
     async def __call__(self, job_id: UUID) -> None:
         wait_seconds = self.breaker.wait_seconds()
@@ -116,10 +122,18 @@ class SubmitGeneration:
             await self.jobs.record_waiting(job_id, self.breaker.reason or "")
             # Spread out, so that the backlog does not come at once when fal is back.
             raise RetryLater(wait_seconds + random.uniform(0, PAUSE_SECONDS_MIN))
-        # Asked before the claim, whose lease runs from then on.
+        try:
+            await self._submit(job_id, may_be_large=False)
+        except LargeInput:
+            # Before the claim, whose lease runs from then on.
+            async with self._large_inputs:
+                await self._submit(job_id, may_be_large=True)
+
+    async def _submit(self, job_id: UUID, *, may_be_large: bool) -> None:
+        # Before the claim, too.
         look_after_seconds = 0.0 if self.backstop is None else await self.backstop.seconds_to_look(0)
         attempt_token = uuid4()
-        claim = await _persist(lambda: self.jobs.claim(job_id, attempt_token))
+        claim = await _persist(lambda: self.jobs.claim(job_id, attempt_token, may_be_large=may_be_large))
         if claim is None:
             await self._look_after_lost_claim(job_id)
             return

@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 
 from app.application.execution import FollowGeneration, RetryLater
 from app.application.ports import Accepted, Jobs
+from app.application.precedence import Precedence
 from app.domain.catalogue import MODEL_IDS, GenerationKind, PriceList, outputs_requested
 from app.domain.generations import IdempotencyKey, Job, NewJob
 
@@ -42,6 +43,7 @@ class StartGeneration:
     jobs: Jobs
     prices: PriceList
     time_limits: TimeLimits
+    precedence: Precedence = field(default_factory=Precedence)
 
     async def __call__(
         self,
@@ -51,19 +53,19 @@ class StartGeneration:
         *,
         idempotency_key: str | None = None,
     ) -> Accepted:
-        accepted = await self.jobs.accept(
-            NewJob(
-                id=uuid7(),
-                account_id=account_id,
-                kind=kind,
-                model_id=MODEL_IDS[kind],
-                parameters=parameters,
-                cost_tokens=self.prices.cost_tokens(kind, parameters),
-                outputs_requested=outputs_requested(parameters),
-                time_limit_seconds=self.time_limits.seconds_for(kind),
-            ),
-            None if idempotency_key is None else IdempotencyKey(idempotency_key, fingerprint_of(kind, parameters)),
+        job = NewJob(
+            id=uuid7(),
+            account_id=account_id,
+            kind=kind,
+            model_id=MODEL_IDS[kind],
+            parameters=parameters,
+            cost_tokens=self.prices.cost_tokens(kind, parameters),
+            outputs_requested=outputs_requested(parameters),
+            time_limit_seconds=self.time_limits.seconds_for(kind),
         )
+        named = None if idempotency_key is None else IdempotencyKey(idempotency_key, fingerprint_of(kind, parameters))
+        with self.precedence.accepting():
+            accepted = await self.jobs.accept(job, named)
         log.info(
             "generation_replayed" if accepted.is_replay else "generation_accepted",
             job_id=str(accepted.job.id),

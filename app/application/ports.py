@@ -78,6 +78,10 @@ class Claim:
     time_limit_seconds: int
 
 
+class LargeInput(Exception):
+    """The job has pictures or sounds in its parameters."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobState:
     """Where a job stands, by the database's clock."""
@@ -137,10 +141,11 @@ class Jobs(Protocol):
         """
         ...
 
-    async def claim(self, job_id: UUID, attempt_token: UUID) -> Claim | None:
+    async def claim(self, job_id: UUID, attempt_token: UUID, *, may_be_large: bool = True) -> Claim | None:
         """QUEUED → SUBMITTING, with a new attempt. None: the job is not waiting to be submitted.
 
-        May be repeated with the same token where the answer was lost.
+        May be repeated with the same token where the answer was lost. Raises LargeInput where the claim would load
+        more than a few kilobytes of input and may not: nothing is claimed then.
         """
         ...
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -196,6 +198,48 @@ async def stage(engine: AsyncEngine, database: str) -> AsyncIterator[Stage]:
     async with connect(database) as sql:
         customer = await open_account(engine, BALANCE_TOKENS)
         yield Stage(engine, sql, customer, ScriptedProvider(), UnreliableJobs(jobs_of(engine)))
+
+
+async def test_holds_few_large_inputs_at_once_and_small_ones_beside_them(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "LARGE_INPUTS_MAX", 2)
+    picture = b64encode(Random(1).randbytes(9000)).decode()
+    customer, jobs = await open_account(stage.engine, 100), jobs_of(stage.engine)
+    large = [replace(new_job(customer), parameters={"image_url": picture}) for _ in range(5)]
+    small = [new_job(customer) for _ in range(3)]
+    for job in (*large, *small):
+        await jobs.accept(job)
+    may_end, posting, most = asyncio.Event(), 0, 0
+
+    async def take_long() -> None:
+        nonlocal posting, most
+        posting += 1
+        most = max(most, posting)
+        await may_end.wait()
+        posting -= 1
+
+    stage.provider.while_posting = take_long
+    stage.provider.submits = [provider_request() for _ in (*large, *small)]
+    submit = SubmitGeneration(cast(Jobs, stage.jobs), stage.provider, Breaker())
+    steps = [asyncio.create_task(submit(job.id)) for job in large]
+    await asyncio.sleep(0.3)
+    with_large_ones = posting
+    steps += [asyncio.create_task(submit(job.id)) for job in small]
+
+    async def all_small_ones_are_there() -> bool:
+        return posting == with_large_ones + len(small)
+
+    await until(all_small_ones_are_there)
+    waiting = [await stage.status(job.id) for job in large]
+    may_end.set()
+    await asyncio.gather(*steps)
+
+    assert with_large_ones == 2
+    assert most == 2 + len(small)
+    assert Counter(waiting) == {"SUBMITTING": 2, "QUEUED": 3}
+    assert stage.provider.calls["submit"] == len(large) + len(small)
+    assert {await stage.status(job.id) for job in (*large, *small)} == {"SUBMITTED"}
 
 
 async def test_a_job_goes_all_the_way_and_is_posted_once(stage: Stage) -> None:
@@ -565,7 +609,7 @@ async def test_a_claim_that_was_taken_for_lost_meanwhile_is_not_posted(stage: St
     job_id = await accept_job(stage.engine, stage.customer)
     claim = stage.jobs.jobs.claim
 
-    async def claim_and_lose_the_lease(job_id: UUID, attempt_token: UUID) -> None:
+    async def claim_and_lose_the_lease(job_id: UUID, attempt_token: UUID, **_: Any) -> None:
         await claim(job_id, attempt_token)
         await stage.jobs.jobs.record_submit_unknown(job_id, attempt_token, "the submitting process ended")
         vars(stage.jobs)["claim"] = claim

@@ -1,9 +1,12 @@
 """Jobs and the money that belongs to them, under every race that real use can bring."""
 
 import asyncio
+from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import permutations
+from random import Random
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -11,7 +14,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution import Step
-from app.application.ports import Claim
+from app.application.ports import Claim, LargeInput
 from app.domain.errors import InsufficientBalance, JobFinished, JobNotFound
 from app.domain.generations import TRANSITIONS, JobStatus, Outcome, PublicStatus
 from app.infrastructure.postgres.ledger import PostgresTokens
@@ -142,6 +145,29 @@ async def test_a_claim_says_what_to_send(engine: AsyncEngine) -> None:
     claim = await jobs_of(engine).claim(asked.id, uuid4())
 
     assert claim == Claim(asked.kind, asked.model_id, asked.parameters, 1, asked.time_limit_seconds)
+
+
+async def test_claims_small_inputs_alone_where_large_ones_have_to_wait(engine: AsyncEngine, sql: Connection) -> None:
+    customer, jobs = await open_account(engine, 100), jobs_of(engine)
+    small, large = new_job(customer), new_job(customer)
+    picture = f"data:image/png;base64,{b64encode(Random(1).randbytes(9000)).decode()}"
+    large = replace(large, parameters={**large.parameters, "image_urls": [picture]})
+    for job in (small, large):
+        await jobs.accept(job)
+
+    claims = await asyncio.gather(
+        *(jobs.claim(job.id, uuid4(), may_be_large=False) for job in (large, small, large)), return_exceptions=True
+    )
+    row = await sql.fetchrow("SELECT status, attempts, attempt_token FROM jobs WHERE id = $1", large.id)
+    at_last = await jobs.claim(large.id, uuid4())
+    too_late = await jobs.claim(small.id, uuid4(), may_be_large=False)
+
+    assert [type(claim) for claim in claims] == [LargeInput, Claim, LargeInput]
+    assert row is not None
+    assert tuple(row) == ("QUEUED", 0, None)
+    assert at_last is not None
+    assert at_last.parameters == large.parameters
+    assert too_late is None
 
 
 async def test_does_not_claim_what_is_not_waiting(engine: AsyncEngine, sql: Connection) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.application.execution import RetryLater, Step, SweepGenerations
+from app.application.precedence import Precedence
 from app.domain.errors import DatabaseUnavailable, Overloaded
 from app.infrastructure.background import runner as runner_module
 from app.infrastructure.background.runner import Runner
@@ -104,9 +105,11 @@ async def running(
     submit: StepFunction | None = None,
     sweep: Callable[[], Awaitable[None]] = sweep_nothing,
     follow: StepFunction | None = None,
+    *,
+    precedence: Precedence | None = None,
 ) -> AsyncIterator[Runner]:
     steps = {Step.SUBMIT: calls.step(Step.SUBMIT, submit), Step.FOLLOW: calls.step(Step.FOLLOW, follow)}
-    runner = Runner(dsn, steps, sweep)
+    runner = Runner(dsn, steps, sweep, precedence)
     runner.start()
     try:
         yield runner
@@ -622,6 +625,42 @@ async def test_submits_a_few_at_once_while_looks_go_on(
 
     assert while_waiting == 2
     assert most == 2
+
+
+class Rush(Precedence):
+    is_rush = True
+
+
+async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_few_at_a_time(
+    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause_seconds = 0.5
+    monkeypatch.setattr(runner_module, "RUSH_BATCH_SIZE_MAX", 2)
+    monkeypatch.setattr(runner_module, "RUSH_PAUSE_SECONDS", pause_seconds)
+    calls, rush = Calls(), Rush()
+    looked_at = [await submitted_job(engine, sql) for _ in range(5)]
+    customer = await open_account(engine, 100)
+    job_ids = [await accept_job(engine, customer) for _ in range(12)]
+    begun: list[float] = []
+
+    async def note(_: UUID) -> None:
+        begun.append(time.monotonic())
+
+    async with running(database, calls, submit=note, precedence=rush):
+        async with asyncio.timeout(pause_seconds):
+            await calls.wait_for(Step.FOLLOW, *looked_at)
+
+        async def three_times() -> bool:
+            return len(begun) >= 6
+
+        await until(three_times)
+        rush.is_rush = False
+        await calls.wait_for(Step.SUBMIT, *job_ids)
+
+    pauses = [later - earlier for earlier, later in pairwise(begun)]
+    assert [pauses[1] > pause_seconds * 0.9, pauses[3] > pause_seconds * 0.9] == [True, True]
+    assert [pauses[0] < pause_seconds / 2, pauses[2] < pause_seconds / 2, pauses[4] < pause_seconds / 2] == [True] * 3
+    assert begun[-1] - begun[5] < 2 * pause_seconds
 
 
 async def test_looks_go_on_while_more_submits_wait_than_may_run(

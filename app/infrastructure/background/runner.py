@@ -1,8 +1,10 @@
 """PgQueuer's queue manager around the steps of a job. Nothing outside this package knows the library."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -19,6 +21,7 @@ from pgqueuer.types import Channel
 
 from app.application.execution import RetryLater, Step, backoff_seconds
 from app.application.ports import Check
+from app.application.precedence import Precedence
 from app.domain.errors import DatabaseUnavailable, Overloaded
 
 log = structlog.get_logger(__name__)
@@ -31,9 +34,13 @@ HEARTBEAT_TIMEOUT_SECONDS = 10
 # decides to sleep, so this is also how late the next look at a job may be.
 DEQUEUE_TIMEOUT_SECONDS = 0.5
 BATCH_SIZE_MAX = 32
-# A manager for each step, so that neither waits behind the other. A submission holds its input in memory: two pictures
-# of 5 MiB at the most, and their copies on the way.
-CONCURRENT_STEPS_MAX = {Step.SUBMIT: 16, Step.FOLLOW: 112}
+# A manager for each step, so that neither waits behind the other. Submissions share their statements and commits:
+# 48 at once cost a fifth less of the service for each job than 16.
+CONCURRENT_STEPS_MAX = {Step.SUBMIT: 48, Step.FOLLOW: 112}
+# In a rush of accepts so many submissions are taken together, and then none for so long: the queue moves at two hundred
+# a second whatever comes in, which is less than half of what it does otherwise.
+RUSH_BATCH_SIZE_MAX = 10
+RUSH_PAUSE_SECONDS = 0.05
 POOL_SIZE = 6
 POOL_CLOSE_SECONDS_MAX = 2
 RESTART_SECONDS_MIN = 0.5
@@ -48,8 +55,15 @@ GIVE_BACK_SECONDS_MAX = 3
 class Runner:
     """Works until stopped, and comes back by itself after the database was away."""
 
-    def __init__(self, dsn: str, steps: Mapping[Step, StepHandler], sweep: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        steps: Mapping[Step, StepHandler],
+        sweep: Callable[[], Awaitable[None]],
+        precedence: Precedence | None = None,
+    ) -> None:
         self._dsn = dsn
+        self._precedence = precedence or Precedence()
         self._steps = steps
         self._sweep = sweep
         self._stopping = asyncio.Event()
@@ -118,7 +132,7 @@ class Runner:
     async def _work(self) -> None:
         async with _open_pool(self._dsn) as pool:
             driver = AsyncpgPoolDriver(pool)
-            managers = {step: _manager(driver, step) for step in self._steps}
+            managers = {step: self._manager(driver, step) for step in self._steps}
             for step, manager in managers.items():
                 manager.entrypoint(step.value)(self._translated(step, self._steps[step]))
                 # A manager checks its listener by a NOTIFY that it may send before it listens itself, and a check
@@ -137,6 +151,17 @@ class Runner:
                 housekeeping.cancel()
                 await asyncio.wait({housekeeping})
                 log.info("runner_stopped")
+
+    def _manager(self, driver: AsyncpgPoolDriver, step: Step) -> QueueManager:
+        """Woken by the items of its own step alone: by each other, both would ask for work all the time."""
+        channel = Channel(step.value)
+        builder = QueryQueueBuilder(DBSettings(channel=channel))
+        queries = (
+            _PatientQueries(driver, qbq=builder, precedence=self._precedence)
+            if step is Step.SUBMIT
+            else Queries(driver, qbq=builder)
+        )
+        return QueueManager(queries, channel)
 
     async def _keep_house(self) -> None:
         """Not by the library's scheduler: where that one fails it takes the queue manager, and its steps, with it."""
@@ -193,10 +218,19 @@ class Runner:
             task.exception()
 
 
-def _manager(driver: AsyncpgPoolDriver, step: Step) -> QueueManager:
-    """Woken by the items of its own step alone: by each other, both would ask for work all the time."""
-    channel = Channel(step.value)
-    return QueueManager(Queries(driver, qbq=QueryQueueBuilder(DBSettings(channel=channel))), channel)
+@dataclass
+class _PatientQueries(Queries):
+    """Takes little at a time while there is a rush of accepts."""
+
+    precedence: Precedence = field(kw_only=True)
+    _taken_at_seconds: float = field(default=float("-inf"), init=False)
+
+    async def dequeue(self, batch_size: int, *arguments: Any, **named: Any) -> list[QueueItem]:
+        if self.precedence.is_rush:
+            await asyncio.sleep(self._taken_at_seconds + RUSH_PAUSE_SECONDS - time.monotonic())
+            batch_size = min(batch_size, RUSH_BATCH_SIZE_MAX)
+        self._taken_at_seconds = time.monotonic()
+        return await super().dequeue(batch_size, *arguments, **named)
 
 
 async def _all_until_one_ends(managers: Mapping[Step, QueueManager]) -> None:

@@ -39,9 +39,9 @@ from app.infrastructure.postgres.database import DriverConnection, fetch_through
 from app.infrastructure.postgres.job_rows import JOB_COLUMN_NAMES, JOB_COLUMNS, job_of
 from app.infrastructure.postgres.queue_items import enqueue
 from app.infrastructure.postgres.steps import (
-    Attempt,
     Ending,
     Submission,
+    Wish,
     claim_all,
     load_all,
     load_all_attempts,
@@ -104,7 +104,7 @@ class PostgresJobs:
         )
         self._find: Batcher[UUID, _Found | None] = Batcher(engine, _find_all, flushes_max=1)
         # A claim for a step that was cut off would be an attempt that nobody posts.
-        self._claim: Batcher[Attempt, Claim | None] = Batcher(engine, claim_all, drops_abandoned=True)
+        self._claim: Batcher[Wish, Claim | None] = Batcher(engine, claim_all, drops_abandoned=True)
         self._record: Batcher[Submission, bool] = Batcher(engine, record_all)
         self._settle: Batcher[Ending, bool] = Batcher(engine, settle_all, size_bytes=attrgetter("size_bytes"))
         self._load: Batcher[UUID, JobState | None] = Batcher(engine, load_all, flushes_max=1)
@@ -183,8 +183,8 @@ class PostgresJobs:
                 await _look_after(connection, job_id, LOOK_AFTER_CANCEL_SECONDS)
             return await _get(connection, account_id, job_id)
 
-    async def claim(self, job_id: UUID, attempt_token: UUID) -> Claim | None:
-        return await self._claim((job_id, attempt_token))
+    async def claim(self, job_id: UUID, attempt_token: UUID, *, may_be_large: bool = True) -> Claim | None:
+        return await self._claim(Wish(job_id, attempt_token, may_be_large))
 
     async def record_waiting(self, job_id: UUID, reason: str) -> None:
         async with transaction(self.engine, "record_waiting") as connection:

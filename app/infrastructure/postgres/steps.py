@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from app.application.execution import Step
-from app.application.ports import Claim, JobState, ProviderRequest
+from app.application.ports import Claim, JobState, LargeInput, ProviderRequest
 from app.domain.catalogue import GenerationKind
 from app.domain.generations import JobStatus, Outcome
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
@@ -19,6 +19,10 @@ from app.infrastructure.postgres.queue_items import insert_items
 
 # An update of many rows takes them in any order; joined to this one, in the order of their ids.
 _LOCKED = "locked AS (SELECT id FROM jobs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE)"
+# As stored, which is compressed: nothing is unpacked to see this. What gets through is a few megabytes at the most, of
+# a single byte repeated.
+_IS_SMALL = "pg_column_size(jobs.parameters) <= 8192"
+_LARGE = f"SELECT id FROM jobs WHERE id = ANY($1::uuid[]) AND NOT {_IS_SMALL}"  # noqa: S608 - our own text
 # The same claim again is granted: the answer to the first one was lost.
 _CLAIM = f"""
     WITH {_LOCKED}
@@ -29,8 +33,11 @@ _CLAIM = f"""
            claimed_at = clock_timestamp(),
            deadline_at = clock_timestamp() + make_interval(secs => jobs.time_limit_seconds),
            status_reason = NULL
-      FROM locked JOIN unnest($1::uuid[], $2::uuid[]) AS wish (job_id, attempt_token) ON wish.job_id = locked.id
+      FROM locked
+      JOIN unnest($1::uuid[], $2::uuid[], $3::bool[]) AS wish (job_id, attempt_token, may_be_large)
+           ON wish.job_id = locked.id
      WHERE jobs.id = locked.id
+       AND (wish.may_be_large OR {_IS_SMALL})
        AND (jobs.status = 'QUEUED' OR (jobs.status = 'SUBMITTING' AND jobs.attempt_token = wish.attempt_token
                                        AND jobs.submit_unknown_at IS NULL))
     RETURNING jobs.id, jobs.attempt_token, jobs.kind, jobs.model_id, jobs.parameters, jobs.attempts,
@@ -115,6 +122,19 @@ Won = TypeVar("Won", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """To claim a job."""
+
+    job_id: UUID
+    attempt_token: UUID
+    may_be_large: bool
+
+    @property
+    def attempt(self) -> Attempt:
+        return (self.job_id, self.attempt_token)
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     job_id: UUID
     attempt_token: UUID
@@ -143,14 +163,23 @@ class Ending:
 
 
 async def claim_all(
-    driver: DriverConnection, attempts: Sequence[Attempt], *, is_repeated: bool = False
-) -> Sequence[Claim | None]:
+    driver: DriverConnection, wishes: Sequence[Wish], *, is_repeated: bool = False
+) -> Sequence[Claim | LargeInput | None]:
     """One of those that want the same job gets it. A repeated try is granted what the first one was."""
-    job_ids, tokens = [job_id for job_id, _ in attempts], [token for _, token in attempts]
     async with driver_transaction(driver, "claim"):
-        rows = await driver.fetch(_CLAIM, job_ids, tokens)
-    claims = {(row[0], row[1]): Claim(GenerationKind(row[2]), *row[3:]) for row in rows}
-    return [claims.get(attempt) for attempt in attempts]
+        rows = await driver.fetch(
+            _CLAIM,
+            [wish.job_id for wish in wishes],
+            [wish.attempt_token for wish in wishes],
+            [wish.may_be_large for wish in wishes],
+        )
+        claims = {(row[0], row[1]): Claim(GenerationKind(row[2]), *row[3:]) for row in rows}
+        refused = [wish.job_id for wish in wishes if wish.attempt not in claims and not wish.may_be_large]
+        large = {row[0] for row in await driver.fetch(_LARGE, refused)} if refused else set()
+    return [
+        claims.get(wish.attempt) or (LargeInput() if wish.job_id in large and not wish.may_be_large else None)
+        for wish in wishes
+    ]
 
 
 async def record_all(
