@@ -28,8 +28,8 @@ class Mutant:
 
 NO_COMPARE_AND_SET = Change(
     STEPS,
-    "         WHERE jobs.id = outcome.job_id AND jobs.status NOT IN ('COMPLETED', 'FAILED', 'CANCELED')\n",
-    "         WHERE jobs.id = outcome.job_id\n",
+    "         WHERE jobs.id = locked.id AND jobs.status NOT IN ('COMPLETED', 'FAILED', 'CANCELED')\n",
+    "         WHERE jobs.id = locked.id\n",
 )
 CANCEL_AT_ONCE = Change(JOBS, "            if status == JobStatus.QUEUED:\n", "            if status:\n")
 
