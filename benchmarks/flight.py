@@ -10,7 +10,7 @@ import psutil
 from app.application.backstop import LOOKS_PER_SECOND_MAX
 from app.application.execution import Step
 from benchmarks.figures import Bar, Figures, Row
-from benchmarks.jobs import service_with_runner
+from benchmarks.jobs import finish_jobs, service_with_runner
 from benchmarks.load import Load, LoadError, measure
 from benchmarks.measuring import Options, Run
 from benchmarks.rows import accept_requests
@@ -21,7 +21,6 @@ NAMES = ("flight",)
 LEVELS = (5_000, 20_000)
 LEVELS_QUICK = (200, 500)
 WARM_UP_JOBS = 1_000
-WARM_UP_SECONDS_MAX = 120
 FILL_SECONDS_MAX = 300
 HELD_SECONDS = 7200
 PACE_PER_SECOND = 50
@@ -68,7 +67,7 @@ async def run_flight(stage: Stage, run: Run) -> None:
                 grown_mib = figures[f"rss_mib_{levels[-1]}"] - figures["rss_mib_idle"]
                 return {**figures, "bytes_per_job": grown_mib * 2**20 / levels[-1]}
 
-            await _finish_jobs(service.port, requests, dsn)
+            await finish_jobs(service.port, list(itertools.islice(itertools.cycle(requests), WARM_UP_JOBS)), dsn)
             idle_mib = rss_mib()
             async with httpx.AsyncClient(base_url=simulator_url, trust_env=False) as http:
                 (await http.post("/_sim/config", json={"run_seconds_image": HELD_SECONDS})).raise_for_status()
@@ -91,15 +90,6 @@ async def _spread_looks(dsn: str) -> None:
             LOOKS_PER_SECOND_MAX,
             Step.FOLLOW.value,
         )
-
-
-async def _finish_jobs(port: int, requests: list[str], dsn: str) -> None:
-    """What the process allocates once for its first jobs is not what a job in flight costs."""
-    first = list(itertools.islice(itertools.cycle(requests), WARM_UP_JOBS))
-    await measure(Load(port, 32, first, 202, WARM_UP_SECONDS_MAX, is_once=True))
-    async with connect(dsn) as connection, asyncio.timeout(WARM_UP_SECONDS_MAX):
-        while await connection.fetchval("SELECT EXISTS (SELECT FROM jobs WHERE NOT is_final)"):  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
 
 
 async def _until_at_fal(dsn: str, level: int, deadline: float) -> None:
