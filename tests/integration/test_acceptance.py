@@ -1,6 +1,7 @@
 """Many orders in one transaction: each is decided at its turn, and a lost answer to the COMMIT is cleared up by id."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 from uuid import uuid4
@@ -37,6 +38,7 @@ from tests.builders import (
     jobs_of,
     new_job,
     open_account,
+    open_crowd,
     payment,
     queue_items,
 )
@@ -268,6 +270,30 @@ async def test_an_event_that_another_transaction_recorded_first_is_decided_by_it
     assert [type(decisions[0]), decisions[1], type(decisions[2])] == [PaymentEventConflict, True, PaymentEventConflict]
     assert [await balance_of(engine, customer) for customer in (ours, theirs)] == [3, 9]
     assert await PostgresTokens(engine).violations() == []
+
+
+async def test_a_batch_that_fits_asks_for_nothing_first(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(acceptance, "_open_books")
+    rich, exact = await open_account(engine, 100), await open_account(engine, 10)
+
+    decisions = await accepted(engine, [order(exact, 5), order(rich, 5), order(exact, 5)])
+
+    assert decisions == [True] * 3
+    assert [await balance_of(engine, customer) for customer in (rich, exact)] == [95, 0]
+
+
+async def test_batches_of_many_processes_spend_a_balance_once(database: str) -> None:
+    async with open_crowd(database, 12) as crowd:
+        customers = [await open_account(crowd, 25) for _ in range(4)]
+
+        batches = await asyncio.gather(
+            *(accepted(crowd, [order(customer, 5) for customer in customers[::turn]]) for turn in (1, -1) * 6)
+        )
+
+        decisions = Counter(decision for batch in batches for decision in batch)
+        assert decisions == {True: 20, InsufficientBalance: 28}
+        assert [await balance_of(crowd, customer) for customer in customers] == [0] * 4
+        assert await PostgresTokens(crowd).violations() == []
 
 
 async def test_batches_over_the_same_accounts_never_wait_in_a_circle(engine: AsyncEngine) -> None:

@@ -38,18 +38,30 @@ _INSERT_NAMES = """
     INSERT INTO idempotency_keys (account_id, key, fingerprint, job_id)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[])
 """
+# All of them or, where an account cannot pay for its own, none.
 _INSERT_JOBS = f"""
-    WITH job AS (
-        INSERT INTO jobs
-            (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)
+    WITH wanted AS (
         SELECT * FROM unnest(
             $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::int[], $8::int[])
+            AS wanted (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)
+    ), account AS MATERIALIZED (
+        SELECT id, balance_tokens FROM accounts WHERE id = ANY($2::uuid[]) ORDER BY id FOR NO KEY UPDATE
+    ), due AS (
+        SELECT account_id, sum(cost_tokens) AS tokens FROM wanted GROUP BY account_id
+    ), affordable AS MATERIALIZED (
+        SELECT now() AS at WHERE NOT EXISTS (
+            SELECT FROM due LEFT JOIN account ON account.id = due.account_id
+             WHERE account.balance_tokens IS NULL OR account.balance_tokens < due.tokens)
+    ), job AS (
+        INSERT INTO jobs
+            (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)
+        SELECT wanted.* FROM affordable, wanted
         RETURNING id, account_id, cost_tokens
     ), debit AS (
         INSERT INTO ledger_entries (account_id, kind, amount, job_id)
         SELECT account_id, 'DEBIT', cost_tokens, id FROM job
-    )
-    {insert_items(Step.SUBMIT, "(SELECT id AS job_id, 0 AS after_seconds FROM job)")}
+    ), item AS ({insert_items(Step.SUBMIT, "(SELECT id AS job_id, 0 AS after_seconds FROM job)")})
+    SELECT at FROM affordable
 """  # noqa: S608 - our own text
 
 
@@ -118,10 +130,15 @@ async def accept_all(
     wait for its end: what then is not there never will be.
     """
     async with driver_transaction(driver, "accept"):
+        if not is_repeated and not any(order.idempotency for order in orders):
+            # Almost always all of them fit, and nothing has to be asked first.
+            accepted_at = await _write(driver, orders)
+            if accepted_at is not None:
+                return [Accepted(_accepted_job(order.job, accepted_at), is_replay=False) for order in orders]
         books = await _open_books(driver, orders, is_repeated=is_repeated)
         decisions = [books.decide(order) for order in orders]
-        if books.fresh:
-            await _write(driver, books.fresh)
+        if books.fresh and await _write(driver, books.fresh) is None:
+            raise RuntimeError("what fits by the locked balances was not written")
     return decisions
 
 
@@ -151,7 +168,11 @@ async def _open_books(driver: DriverConnection, orders: Sequence[Order], *, is_r
     )
 
 
-async def _write(driver: DriverConnection, orders: Sequence[Order]) -> None:
+async def _write(driver: DriverConnection, orders: Sequence[Order]) -> datetime | None:
+    """When they were accepted. None: nothing is written, because an account cannot pay for its own.
+
+    Locks the accounts, in the order of their ids.
+    """
     accepted = [order.job for order in orders]
     named = [(order.job, order.idempotency) for order in orders if order.idempotency is not None]
     if named:
@@ -162,7 +183,7 @@ async def _write(driver: DriverConnection, orders: Sequence[Order]) -> None:
             [idempotency.fingerprint for _, idempotency in named],
             [job.id for job, _ in named],
         )
-    await driver.fetch(
+    rows = await driver.fetch(
         _INSERT_JOBS,
         [job.id for job in accepted],
         [job.account_id for job in accepted],
@@ -173,6 +194,7 @@ async def _write(driver: DriverConnection, orders: Sequence[Order]) -> None:
         [job.outputs_requested for job in accepted],
         [job.time_limit_seconds for job in accepted],
     )
+    return rows[0][0] if rows else None
 
 
 def _accepted_job(job: NewJob, now: datetime) -> Job:
