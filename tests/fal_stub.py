@@ -5,6 +5,8 @@ It keeps no state of fal's: a behaviour gets the connection and does what the te
 
 import asyncio
 import json
+import socket
+import struct
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -66,6 +68,8 @@ async def drop(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> bool:
 
 
 async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    # Without lingering the system sends RST in place of FIN.
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
     return False
 

@@ -6,6 +6,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import uvloop
@@ -98,6 +99,35 @@ async def test_submits_once_with_the_key_and_fals_arguments(stub: FalStub, clien
     assert "cookie" not in request.headers
 
 
+async def test_sends_these_headers_and_no_others(stub: FalStub, client: FalClient) -> None:
+    stub.then(reply(200, accepted(stub.url)), reply(202, {"status": "IN_QUEUE"}), reply(202))
+    request = await submit(client)
+    await client.observe(request, IMAGE)
+    await client.cancel(request)
+
+    always = {
+        "host": stub.url.removeprefix("http://"),
+        "connection": "keep-alive",
+        "authorization": f"Key {KEY}",
+        "user-agent": "tollgate",
+        "accept": "application/json",
+        "accept-encoding": "identity",
+    }
+    posted, asked, put = stub.seen
+    length = str(len(posted.body))
+    assert posted.headers == {**always, "content-type": "application/json", "content-length": length}
+    assert asked.headers == always
+    assert put.headers == {**always, "content-type": "application/octet-stream", "content-length": "0"}
+
+
+async def test_names_the_webhook_in_the_url(stub: FalStub, client: FalClient) -> None:
+    webhook_url = "https://us.example:8443/hooks/fal?job=1&note=a b+%25é"
+    stub.then(reply(200, accepted(stub.url)))
+    await client.submit(MODEL_ID, IMAGE, {"prompt": "p"}, webhook_url=webhook_url)
+    path, _, query = stub.seen[0].target.partition("?")
+    assert (path, parse_qs(query)) == (f"/{MODEL_ID}", {"fal_webhook": [webhook_url]})
+
+
 async def test_keeps_no_cookie(stub: FalStub) -> None:
     # By name: cookie jars take nothing from a bare address.
     url = stub.url.replace("127.0.0.1", "localhost")
@@ -129,6 +159,11 @@ async def test_does_not_wait_for_ever_and_posts_once(
 
 async def test_accepts_any_success_code_with_a_request_id(stub: FalStub, client: FalClient) -> None:
     stub.then(reply(202, accepted(stub.url)))
+    assert (await submit(client)).id == "r-1"
+
+
+async def test_does_not_need_the_words_after_a_status_code(stub: FalStub, client: FalClient) -> None:
+    stub.then(raw(b'HTTP/1.1 200 \xff\r\nContent-Length: 20\r\n\r\n{"request_id":"r-1"}'))
     assert (await submit(client)).id == "r-1"
 
 
@@ -180,6 +215,7 @@ UNKNOWN_ANSWERS = {
     "packed": reply(200, gzip.compress(b'{"request_id": "r-1"}'), {"Content-Encoding": "gzip"}),
     "no content": raw(b"HTTP/1.1 204 No Content\r\n\r\n"),
     "redirect": reply(307, b"", {"Location": "/elsewhere"}),
+    "redirect to no URL": reply(302, b"", {"Location": "http://[::1"}),
     "permanent redirect": reply(301, b"", {"Location": "/elsewhere"}),
     "408": reply(408, {"detail": "Request Timeout"}),
     "409": reply(409, {"detail": "Conflict"}),

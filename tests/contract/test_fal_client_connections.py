@@ -33,6 +33,7 @@ from tests.fal_stub import (
     NGINX_PAGE,
     FalStub,
     accepted,
+    endless,
     hang,
     raw,
     reply,
@@ -79,6 +80,12 @@ async def test_posts_once_when_a_kept_connection_breaks_under_it(stub: FalStub, 
     assert stub.connections == 1
 
 
+async def test_does_not_know_the_outcome_where_the_http_library_fails_in_a_way_of_its_own(stub: FalStub) -> None:
+    async with FalClient.open(queue_url=stub.url, key=KEY, ssl_context=PLAIN, user_agent="two\r\nlines") as client:
+        with pytest.raises(SubmitOutcomeUnknown, match=r"broke \(ValueError\)"):
+            await submit(client)
+
+
 async def test_takes_a_new_connection_after_the_server_closed_the_kept_one(stub: FalStub, client: FalClient) -> None:
     closing = raw(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"request_id":"r-1"}')
     stub.then(closing, reply(200, accepted(stub.url)))
@@ -97,6 +104,24 @@ async def test_keeps_a_connection_for_the_next_request_but_not_for_long(stub: Fa
         await asyncio.sleep(0.6)
         await submit(client)
     assert [request.connection for request in stub.seen] == [1, 1, 2]
+
+
+async def test_drops_the_connection_of_an_answer_that_is_too_large(stub: FalStub, client: FalClient) -> None:
+    ended = asyncio.Event()
+
+    async def answer_without_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        try:
+            return await endless(reader, writer)
+        finally:
+            ended.set()
+
+    stub.then(answer_without_end, reply(200, accepted(stub.url)))
+    with pytest.raises(SubmitOutcomeUnknown):
+        await submit(client)
+    async with asyncio.timeout(1.0):
+        await ended.wait()
+    await submit(client)
+    assert [request.connection for request in stub.seen] == [1, 2]
 
 
 def free_port() -> int:
@@ -125,7 +150,8 @@ async def test_knows_that_an_unknown_name_sent_nothing(monkeypatch: pytest.Monke
             await submit(client)
 
 
-async def test_knows_that_a_connection_never_made_sent_nothing() -> None:
+@pytest.mark.parametrize("limits", [HttpLimits(pool_seconds=0.3), HttpLimits(connect_seconds=0.3)])
+async def test_knows_that_a_connection_never_made_sent_nothing(limits: HttpLimits) -> None:
     with ExitStack() as sockets:
         listener = sockets.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -135,10 +161,10 @@ async def test_knows_that_a_connection_never_made_sent_nothing() -> None:
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        limits = HttpLimits(pool_seconds=0.3)
         async with FalClient.open(queue_url=url, key=KEY, limits=limits, ssl_context=PLAIN) as client:
-            with pytest.raises(NotSubmitted, match="no connection to fal in time"):
-                await submit(client)
+            async with asyncio.timeout(2.0):
+                with pytest.raises(NotSubmitted, match="no connection to fal in time"):
+                    await submit(client)
 
 
 async def test_knows_that_waiting_for_a_free_connection_sent_nothing(stub: FalStub) -> None:

@@ -1,22 +1,23 @@
 """One HTTP exchange: one request, one bounded answer, and, where there is none, whether the request can have left.
 
-What the transport below does, read from the code of httpx-aiohttp 0.2.0 and aiohttp 3.14.5 and held by tests:
-- Its exception types mislead. A server that drops the connection *after* reading the request is reported as
-  httpx.ConnectTimeout, as is every other ClientConnectionError of aiohttp. Only the cause tells.
-- aiohttp repeats a dropped GET or PUT once, on a new connection; a POST never.
+What aiohttp does, read from the code of 3.14.5 and held by tests:
+- ConnectionTimeoutError and ClientConnectorError, TLS included, come from making a connection: before the head of
+  the request is written. Every other error may come after it, ServerDisconnectedError too.
+- Its time limits raise what is both a ClientError and a TimeoutError, asyncio.timeout only the latter.
+- It repeats a dropped GET or PUT once, on another connection; a POST never.
 - There is no write limit, and none for the whole exchange: asyncio.timeout around it is both.
+- Leaving the response gives a connection back, and closes it where the answer was not received to its end.
+- URLs are normalised on their way: `%3A` of a query goes out as `:`, which means the same.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ssl import SSLContext
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from app.infrastructure.fal.wire import Answer
 
@@ -44,7 +45,7 @@ class HttpLimits:
 
 
 class Unanswered(Exception):
-    """`never_left`: provably not one byte of the request was sent."""
+    """`never_left`: provably not one byte of the request was sent; where aiohttp repeated it, of the last try."""
 
     def __init__(self, reason: str, *, never_left: bool = False) -> None:
         super().__init__(reason)
@@ -52,50 +53,42 @@ class Unanswered(Exception):
 
 
 class Exchange:
-    def __init__(self, http: httpx.AsyncClient, limits: HttpLimits) -> None:
-        self._http = http
+    def __init__(self, session: aiohttp.ClientSession, limits: HttpLimits) -> None:
+        self._session = session
         self._limits = limits
 
     async def get(self, url: str) -> Answer:
         """Raises Unanswered."""
-        return await self._send(self._http.build_request("GET", url), self._limits.exchange_seconds)
+        return await self._send("GET", url, self._limits.exchange_seconds)
 
     async def put(self, url: str) -> Answer:
         """Raises Unanswered."""
-        return await self._send(self._http.build_request("PUT", url), self._limits.exchange_seconds)
+        return await self._send("PUT", url, self._limits.exchange_seconds)
 
     async def post(self, url: str, body: bytes) -> Answer:
         """Raises Unanswered."""
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-        content = body if len(body) <= SLICE_BYTES else _slices(body)
-        request = self._http.build_request("POST", url, content=content, headers=headers)
-        return await self._send(request, self._limits.submit_seconds)
+        return await self._send("POST", url, self._limits.submit_seconds, body)
 
-    async def _send(self, request: httpx.Request, seconds: float) -> Answer:
-        if self._http.is_closed:
+    async def _send(self, method: str, url: str, seconds: float, body: bytes | None = None) -> Answer:
+        if self._session.closed:
             raise Unanswered("the connection to fal is closed", never_left=True)
         try:
             async with asyncio.timeout(seconds):
-                return await self._receive(request)
-        except TimeoutError as error:
-            raise Unanswered(f"no answer from fal within {seconds:g} s") from error
+                return await self._receive(method, url, body)
         except Exception as error:
-            # Whatever a broken or hostile answer makes the libraries raise: it is no answer.
-            raise _unanswered(error) from error
+            # Whatever a broken or hostile answer makes the library raise: it is no answer.
+            raise _unanswered(error, seconds) from error
 
-    async def _receive(self, request: httpx.Request) -> Answer:
-        response = await self._http.send(request, stream=True)
-        try:
-            body = await self._read(response)
-        finally:
-            await response.aclose()
-        return Answer(response.status_code, response.headers, body)
+    async def _receive(self, method: str, url: str, body: bytes | None) -> Answer:
+        headers, data = (None, None) if body is None else _content(body)
+        async with self._session.request(method, url, headers=headers, data=data, allow_redirects=False) as response:
+            return Answer(response.status, response.headers, await self._read(response.content))
 
-    async def _read(self, response: httpx.Response) -> bytes | None:
+    async def _read(self, content: aiohttp.StreamReader) -> bytes | None:
         """Raw bytes: nothing is ever unpacked, so nothing small can become large. None: more than the limit."""
         size_bytes = 0
         chunks = []
-        async for chunk in response.aiter_raw():
+        async for chunk in content.iter_any():
             size_bytes += len(chunk)
             if size_bytes > self._limits.body_bytes_max:
                 return None
@@ -111,39 +104,43 @@ async def open_exchange(
     connector = aiohttp.TCPConnector(
         limit=limits.connections_max, keepalive_timeout=limits.keepalive_seconds, ssl=ssl_context
     )
-    session = aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), max_field_size=limits.header_bytes_max
-    )
-    http = httpx.AsyncClient(
-        transport=AiohttpTransport(client=session, verify=ssl_context),
+    async with aiohttp.ClientSession(
+        connector=connector,
         headers={
+            "Connection": "keep-alive",
             "Authorization": f"Key {key}",
             "User-Agent": user_agent,
             "Accept": "application/json",
             "Accept-Encoding": "identity",
         },
-        timeout=httpx.Timeout(
-            connect=limits.connect_seconds, pool=limits.pool_seconds, read=limits.read_seconds, write=None
+        timeout=aiohttp.ClientTimeout(
+            total=None, connect=limits.pool_seconds, sock_connect=limits.connect_seconds, sock_read=limits.read_seconds
         ),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        follow_redirects=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        max_field_size=limits.header_bytes_max,
         trust_env=False,
-    )
-    # The session is closed by the client's transport.
-    async with http:
-        yield Exchange(http, limits)
+    ) as session:
+        yield Exchange(session, limits)
 
 
-def _unanswered(error: Exception) -> Unanswered:
-    cause = error.__cause__ if isinstance(error, httpx.HTTPError) else error
-    name = type(cause or error).__name__
-    if isinstance(cause, aiohttp.ConnectionTimeoutError):
+def _unanswered(error: Exception, seconds: float) -> Unanswered:
+    name = type(error).__name__
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
         return Unanswered("no connection to fal in time", never_left=True)
-    if isinstance(cause, aiohttp.ClientConnectorError):
+    if isinstance(error, aiohttp.ClientConnectorError):
         return Unanswered(f"fal cannot be reached ({name})", never_left=True)
-    if isinstance(cause, aiohttp.SocketTimeoutError):
+    if isinstance(error, aiohttp.SocketTimeoutError):
         return Unanswered("fal stopped answering")
+    if isinstance(error, TimeoutError):
+        return Unanswered(f"no answer from fal within {seconds:g} s")
     return Unanswered(f"the connection to fal broke ({name})")
+
+
+def _content(body: bytes) -> tuple[Mapping[str, str], bytes | AsyncIterator[bytes]]:
+    """With its length: what has none goes out chunked."""
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    return headers, body if len(body) <= SLICE_BYTES else _slices(body)
 
 
 async def _slices(body: bytes) -> AsyncIterator[bytes]:

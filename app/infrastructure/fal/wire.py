@@ -22,7 +22,10 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` is None where fal sent more than we take. Header names compare without case, or are lower case."""
+    """`body` is None where fal sent more than we take.
+
+    Header names compare without case, or are lower case; of a header sent twice `get` returns the first.
+    """
 
     status: int
     headers: Mapping[str, str]
