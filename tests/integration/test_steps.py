@@ -289,7 +289,7 @@ async def test_locks_are_taken_in_the_order_of_the_ids(
 ) -> None:
     """Whoever waits for the lowest holds none of the higher ones."""
     accounts = sorted(customers, key=lambda customer: customer.account_id)
-    asked = [new_job(account) for account in accounts]
+    asked = [new_job(account) for account in reversed(accounts)]
     # On disk they lie the other way round, so that a statement that reads them there is found out.
     for job in reversed(asked):
         await jobs_of(engine).accept(job)
