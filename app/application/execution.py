@@ -44,6 +44,7 @@ log = structlog.get_logger(__name__)
 SUBMIT_LEASE_SECONDS = 30
 # In memory at once: two pictures of 5 MiB each at the most, and their copies on the way.
 LARGE_INPUTS_MAX = 16
+LARGE_INPUT_PAUSE_SECONDS = 1.0
 PERSIST_TRIES_MAX = 1200
 PERSIST_PAUSE_SECONDS = 0.5
 CANCEL_GRACE_SECONDS = 120
@@ -125,7 +126,9 @@ class SubmitGeneration:
         try:
             await self._submit(job_id, may_be_large=False)
         except LargeInput:
-            # Before the claim, whose lease runs from then on.
+            if self._large_inputs.locked():
+                # Not waited for here: meanwhile the breaker may open, or the service stop.
+                raise RetryLater(random.uniform(LARGE_INPUT_PAUSE_SECONDS, 2 * LARGE_INPUT_PAUSE_SECONDS)) from None
             async with self._large_inputs:
                 await self._submit(job_id, may_be_large=True)
 
@@ -135,7 +138,10 @@ class SubmitGeneration:
         attempt_token = uuid4()
         claim = await _persist(lambda: self.jobs.claim(job_id, attempt_token, may_be_large=may_be_large))
         if claim is None:
-            await self._look_after_lost_claim(job_id)
+            state = await self._look_after_lost_claim(job_id)
+            if state is not None and state.status is JobStatus.QUEUED:
+                # Given back just now: the claim waited for that, and did not see it.
+                raise RetryLater(0)
             return
         # The token is recorded already, and the seed follows from it.
         parameters = marked(claim.parameters, attempt_token) if self.has_history else claim.parameters
@@ -188,15 +194,16 @@ class SubmitGeneration:
         if await _persist(lambda: self.jobs.record_submit_unknown(job_id, attempt_token, reason)):
             log.warning("generation_submit_unknown", job_id=str(job_id), reason=reason)
 
-    async def _look_after_lost_claim(self, job_id: UUID) -> None:
+    async def _look_after_lost_claim(self, job_id: UUID) -> JobState | None:
         state = await self.jobs.load(job_id)
         if state is None or state.status is not JobStatus.SUBMITTING or state.is_submit_unknown:
-            return
+            return state
         if state.seconds_since_claim < SUBMIT_LEASE_SECONDS:
             raise RetryLater(SUBMIT_LEASE_SECONDS - state.seconds_since_claim + 1)
         assert state.attempt_token is not None
         log.warning("generation_submit_lost", job_id=str(job_id))
         await self.jobs.record_submit_unknown(job_id, state.attempt_token, "the submitting process ended")
+        return state
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,8 +233,11 @@ async def test_holds_few_large_inputs_at_once_and_small_ones_beside_them(
     await until(all_small_ones_are_there)
     waiting = [await stage.status(job.id) for job in large]
     may_end.set()
-    await asyncio.gather(*steps)
+    ends = await asyncio.gather(*steps, return_exceptions=True)
+    for job in large:
+        await submit(job.id)
 
+    assert Counter(map(type, ends)) == {type(None): 2 + len(small), RetryLater: 3}
     assert with_large_ones == 2
     assert most == 2 + len(small)
     assert Counter(waiting) == {"SUBMITTING": 2, "QUEUED": 3}
