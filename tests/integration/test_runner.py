@@ -5,7 +5,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
@@ -19,16 +19,19 @@ import pytest
 from pgqueuer.errors import FailingListenerError
 from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.application.execution import RetryLater, Step, SweepGenerations
-from app.application.precedence import Precedence
+from app.application.precedence import MANY_ACCEPTS, Precedence
+from app.bootstrap import build
 from app.domain.errors import DatabaseUnavailable, Overloaded
 from app.infrastructure.background import runner as runner_module
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
+from app.infrastructure.settings import load_settings
 from tests.builders import (
     Connection,
     accept_job,
@@ -661,6 +664,16 @@ async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_few_at_a_time(
     assert [pauses[1] > pause_seconds * 0.9, pauses[3] > pause_seconds * 0.9] == [True, True]
     assert [pauses[0] < pause_seconds / 2, pauses[2] < pause_seconds / 2, pauses[4] < pause_seconds / 2] == [True] * 3
     assert begun[-1] - begun[5] < 2 * pause_seconds
+
+
+async def test_the_runner_hears_of_the_accepts_of_its_process(database: str) -> None:
+    settings = load_settings(_env_file=None, database_url=SecretStr(database), fal_key=SecretStr("test:key"))
+    async with build(settings) as runtime:
+        with ExitStack() as accepts:
+            for _ in range(MANY_ACCEPTS):
+                accepts.enter_context(runtime.use_cases.start_generation.precedence.accepting())
+
+            assert runtime.runner._precedence.is_rush
 
 
 async def test_looks_go_on_while_more_submits_wait_than_may_run(

@@ -31,6 +31,7 @@ from tests.builders import (
     jobs_of,
     new_job,
     open_account,
+    payment,
     provider_request,
     queue_items,
     until,
@@ -307,6 +308,32 @@ async def test_locks_are_taken_in_the_order_of_the_ids(
 
     assert free == [True] * 3
     assert await settling == [True] * 4
+
+
+async def test_accepts_lock_accounts_in_the_order_of_the_ids(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    customers = []
+    # On disk they lie the other way round, so that a statement that reads them there is found out.
+    for account_id in sorted((uuid4() for _ in range(4)), reverse=True):
+        customer = Customer(account_id, uuid4(), "")
+        await sql.execute(
+            "INSERT INTO accounts (id, external_user_id) VALUES ($1, $2)", account_id, customer.external_user_id
+        )
+        await PostgresTokens(engine).credit(payment(customer.external_user_id, COST_TOKENS))
+        customers.append(customer)
+    lowest, *higher = sorted(customer.account_id for customer in customers)
+    jobs = jobs_of(engine)
+
+    async with sql.transaction():
+        await sql.execute("SELECT FROM accounts WHERE id = $1 FOR NO KEY UPDATE", lowest)
+        accepting = asyncio.gather(*(jobs.accept(new_job(customer)) for customer in customers))
+        async with connect(database) as other:
+            await until(lambda: is_waited_for(other))
+            free = [await is_free(other, "accounts", each) for each in higher]
+    await accepting
+
+    assert free == [True] * 3
 
 
 async def is_waited_for(sql: Connection) -> bool:

@@ -30,7 +30,8 @@ class HttpLimits:
     """`pool_seconds` is for a free connection and all connecting together, the look-up of the name included.
 
     `keepalive_seconds` stays below the shortest idle limit common among servers (5 s): a POST on a connection
-    that the server is just closing has an unknown outcome.
+    that the server is just closing has an unknown outcome. There are as many connections as steps may run at once, so
+    that none waits for one.
     """
 
     connect_seconds: float = 5.0
@@ -39,7 +40,7 @@ class HttpLimits:
     submit_seconds: float = 20.0
     exchange_seconds: float = 15.0
     keepalive_seconds: float = 4.0
-    connections_max: int = 100
+    connections_max: int = 160
     body_bytes_max: int = 1024 * 1024
     header_bytes_max: int = 16 * 1024
 

@@ -50,8 +50,7 @@ _INSERT_JOBS = f"""
         SELECT account_id, sum(cost_tokens) AS tokens FROM wanted GROUP BY account_id
     ), affordable AS MATERIALIZED (
         SELECT now() AS at WHERE NOT EXISTS (
-            SELECT FROM due LEFT JOIN account ON account.id = due.account_id
-             WHERE account.balance_tokens IS NULL OR account.balance_tokens < due.tokens)
+            SELECT FROM due JOIN account ON account.id = due.account_id WHERE account.balance_tokens < due.tokens)
     ), job AS (
         INSERT INTO jobs
             (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)

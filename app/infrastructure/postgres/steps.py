@@ -20,7 +20,7 @@ from app.infrastructure.postgres.queue_items import insert_items
 # An update of many rows takes them in any order; joined to this one, in the order of their ids.
 _LOCKED = "locked AS (SELECT id FROM jobs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE)"
 # As stored, which is compressed: nothing is unpacked to see this. What gets through is a few megabytes at the most, of
-# a single byte repeated.
+# one byte repeated.
 _IS_SMALL = "pg_column_size(jobs.parameters) <= 8192"
 _LARGE = f"SELECT id FROM jobs WHERE id = ANY($1::uuid[]) AND NOT {_IS_SMALL}"  # noqa: S608 - our own text
 # The same claim again is granted: the answer to the first one was lost.
