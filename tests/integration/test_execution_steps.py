@@ -245,6 +245,22 @@ async def test_holds_few_large_inputs_at_once_and_small_ones_beside_them(
     assert {await stage.status(job.id) for job in (*large, *small)} == {"SUBMITTED"}
 
 
+async def test_a_job_that_was_given_back_while_its_claim_waited_is_claimed_again(stage: Stage) -> None:
+    """The claim does not see what became claimable while it waited for the row."""
+    job_id = await accept_job(stage.engine, stage.customer)
+
+    async def claim_too_early(*_: UUID, **__: bool) -> None:
+        return None
+
+    vars(stage.jobs)["claim"] = claim_too_early
+    with pytest.raises(RetryLater) as decision:
+        await stage.submit(job_id)
+
+    assert decision.value.delay_seconds == 0
+    assert stage.provider.calls == {}
+    assert await stage.status(job_id) == "QUEUED"
+
+
 async def test_a_job_goes_all_the_way_and_is_posted_once(stage: Stage) -> None:
     job_id, request = await accept_job(stage.engine, stage.customer), provider_request()
     seen = [await stage.status(job_id)]
