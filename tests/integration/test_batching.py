@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import CommitUnknown, DatabaseUnavailable, InsufficientBalance, Overloaded
 from app.infrastructure.postgres import batching
-from app.infrastructure.postgres.batching import BATCH_BYTES_MAX, BATCH_SIZE_MAX, FLUSHES_MAX, Batcher
+from app.infrastructure.postgres.batching import BATCH_BYTES_MAX, BATCH_SIZE_MAX, FLUSHES_MAX, LATE_SECONDS, Batcher
 from app.infrastructure.postgres.database import DriverConnection
 from tests.builders import connect, open_account
 
@@ -63,7 +63,7 @@ async def test_calls_gather_while_the_flushes_are_under_way_and_go_together(engi
     first = []
     for item in range(FLUSHES_MAX):
         first.append(asyncio.create_task(batcher(item + 1)))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(2 * LATE_SECONDS)
     later = [asyncio.create_task(batcher(item)) for item in range(10, 30)]
     await asyncio.sleep(0.05)
     flush.gate.set()
@@ -73,6 +73,64 @@ async def test_calls_gather_while_the_flushes_are_under_way_and_go_together(engi
     ]
     assert flush.batches == [[item + 1] for item in range(FLUSHES_MAX)] + [list(range(10, 30))]
     assert flush.at_work_max == FLUSHES_MAX
+
+
+async def test_calls_wait_for_a_flush_that_is_in_time_and_go_together(
+    engine: AsyncEngine, flush: Flush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "LATE_SECONDS", 5)
+    batcher = Batcher(engine, flush)
+    calls = []
+    for item in (1, 2, 3):
+        calls.append(asyncio.create_task(batcher(item)))
+        await asyncio.sleep(0.02)
+    flush.gate.set()
+
+    assert await asyncio.gather(*calls) == [2, 4, 6]
+    assert flush.batches == [[1], [2, 3]]
+    assert flush.at_work_max == 1
+
+
+async def test_a_flush_that_is_late_holds_nobody_up(engine: AsyncEngine) -> None:
+    held, batches = asyncio.Event(), []
+
+    async def flush(driver: DriverConnection, items: Sequence[int], *, is_repeated: bool) -> Sequence[int]:
+        batches.append(list(items))
+        if 1 in items:
+            await held.wait()
+        return items
+
+    batcher: Batcher[int, int] = Batcher(engine, flush)
+    late = asyncio.create_task(batcher(1))
+    await asyncio.sleep(LATE_SECONDS / 5)
+    # Nobody comes after these two.
+    async with asyncio.timeout(10 * LATE_SECONDS):
+        waiting = list(await asyncio.gather(batcher(2), batcher(3)))
+    later = await batcher(4)
+    held.set()
+
+    assert (waiting, later, await late) == ([2, 3], 4, 1)
+    assert batches == [[1], [2, 3], [4]]
+
+
+async def test_a_batch_that_is_taken_apart_holds_nobody_up(engine: AsyncEngine) -> None:
+    held = asyncio.Event()
+
+    async def flush(driver: DriverConnection, items: Sequence[int], *, is_repeated: bool) -> Sequence[int]:
+        if len(items) > 1 and 1 in items:
+            raise ValueError("poison")
+        if items[0] == 1:
+            await held.wait()
+        return items
+
+    batcher: Batcher[int, int] = Batcher(engine, flush)
+    apart = asyncio.gather(batcher(1), batcher(2))
+    await asyncio.sleep(LATE_SECONDS)
+    async with asyncio.timeout(10 * LATE_SECONDS):
+        later = await batcher(3)
+    held.set()
+
+    assert (later, list(await apart)) == (3, [1, 2])
 
 
 async def test_a_batch_is_bounded(engine: AsyncEngine, flush: Flush) -> None:
@@ -136,7 +194,7 @@ async def test_refuses_what_would_wait_too_long(
     under_way = []
     for item in range(FLUSHES_MAX):
         under_way.append(asyncio.create_task(batcher(item + 1)))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(2 * LATE_SECONDS)
     waiting = [asyncio.create_task(batcher(item)) for item in (11, 12, 13)]
     await asyncio.sleep(0.05)
 

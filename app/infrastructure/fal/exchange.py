@@ -40,7 +40,7 @@ class HttpLimits:
     submit_seconds: float = 20.0
     exchange_seconds: float = 15.0
     keepalive_seconds: float = 4.0
-    connections_max: int = 160
+    connections_max: int = 176
     body_bytes_max: int = 1024 * 1024
     header_bytes_max: int = 16 * 1024
 

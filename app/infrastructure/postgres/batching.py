@@ -1,7 +1,7 @@
 """Natural batching: while a flush is under way the next calls gather, and the next flush takes all of them.
 
-There is no timer: a call that finds nobody at work goes at once and alone, so that waiting is never added; the
-busier the service, the more calls share one round trip and one commit.
+A call that finds nobody at work goes at once and alone, so that waiting is never added; the busier the service, the
+more calls share one round trip and one commit.
 """
 
 import asyncio
@@ -16,8 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.domain.errors import CommitUnknown, Overloaded, Unavailable
 from app.infrastructure.postgres.database import DriverConnection, driver_connection, is_contention
 
-# While one flush waits for the disk, the other one computes. More of them would only make smaller batches.
+# One flush at a time makes the largest batches. A second one only helps out where the first waits, for a lock or for
+# the disk: nobody else should wait for that.
 FLUSHES_MAX = 2
+LATE_SECONDS = 0.05
 BATCH_SIZE_MAX = 128
 BATCH_BYTES_MAX = 1024 * 1024
 ALONE_AT_ONCE_MAX = 4
@@ -68,6 +70,7 @@ class Batcher(Generic[Item, Answer]):
         self._drops_abandoned = drops_abandoned
         self._waiting: deque[_Call[Item, Answer]] = deque()
         self._workers = 0
+        self._is_late = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: Item) -> Answer:
@@ -76,13 +79,22 @@ class Batcher(Generic[Item, Answer]):
             raise Overloaded
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Call(item, answer))
+        if not self._workers or self._is_late:
+            self._start()
+        return await answer
+
+    def _start(self) -> None:
         if self._workers < self._flushes_max:
             self._workers += 1
             # Of no request's context: what it logs is about many. Kept here, because asyncio itself would forget it.
             task = asyncio.create_task(self._work(), context=contextvars.Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await answer
+
+    def _help_out(self) -> None:
+        self._is_late = True
+        if self._waiting:
+            self._start()
 
     async def _work(self) -> None:
         """Until nobody waits. Only then the connection goes back to the pool: taking one costs as much as using it."""
@@ -92,9 +104,17 @@ class Batcher(Generic[Item, Answer]):
                 try:
                     async with driver_connection(self._engine) as driver:
                         while batch:
-                            _answer(batch, await self._flush(driver, _items(batch), is_repeated=False))
+                            late = asyncio.get_running_loop().call_later(LATE_SECONDS, self._help_out)
+                            try:
+                                answers = await self._flush(driver, _items(batch), is_repeated=False)
+                            finally:
+                                late.cancel()
+                            self._is_late = False
+                            _answer(batch, answers)
                             batch = self._next()
                 except Exception as error:
+                    # What follows takes a while.
+                    self._help_out()
                     await self._answer_after(error, batch)
         finally:
             # In the same breath as the look that found nobody: whoever comes later starts a worker of their own.

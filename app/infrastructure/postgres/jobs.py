@@ -53,8 +53,9 @@ from app.infrastructure.postgres.tables import REQUEST_OF_ONE_JOB, idempotency_k
 
 # Spelled out in the statement: the planner must see how little of the table that is.
 IDEMPOTENCY_KEYS_KEPT: ColumnElement[timedelta] = literal_column("interval '24 hours'")
-# With larger ones everybody would be in the same batch, and Python and PostgreSQL would take turns at waiting.
-ACCEPTS_MAX = 24
+# With larger ones everybody would be in the same batch, and Python and PostgreSQL would take turns at waiting. Of 128
+# callers half are in one and half in the next.
+ACCEPTS_MAX = 64
 # By then whoever asked for the cancel has stopped waiting for it.
 LOOK_AFTER_CANCEL_SECONDS = 3.0
 
