@@ -7,7 +7,8 @@ more calls share one round trip and one commit.
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -70,7 +71,7 @@ class Batcher(Generic[Item, Answer]):
         self._drops_abandoned = drops_abandoned
         self._waiting: deque[_Call[Item, Answer]] = deque()
         self._workers = 0
-        self._is_late = False
+        self._late = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: Item) -> Answer:
@@ -79,22 +80,35 @@ class Batcher(Generic[Item, Answer]):
             raise Overloaded
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Call(item, answer))
-        if not self._workers or self._is_late:
-            self._start()
+        self._start_worker()
         return await answer
 
-    def _start(self) -> None:
-        if self._workers < self._flushes_max:
-            self._workers += 1
-            # Of no request's context: what it logs is about many. Kept here, because asyncio itself would forget it.
-            task = asyncio.create_task(self._work(), context=contextvars.Context())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _start_worker(self) -> None:
+        """Unless one that is in time will come for who waits."""
+        if not self._waiting or self._late < self._workers or self._workers >= self._flushes_max:
+            return
+        self._workers += 1
+        # Of no request's context: what it logs is about many. Kept here, because asyncio itself would forget it.
+        task = asyncio.create_task(self._work(), context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _help_out(self) -> None:
-        self._is_late = True
-        if self._waiting:
-            self._start()
+    @contextmanager
+    def _late_after(self, seconds: float) -> Iterator[None]:
+        is_late = False
+
+        def be_late() -> None:
+            nonlocal is_late
+            is_late = True
+            self._late += 1
+            self._start_worker()
+
+        timer = asyncio.get_running_loop().call_later(seconds, be_late)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._late -= is_late
 
     async def _work(self) -> None:
         """Until nobody waits. Only then the connection goes back to the pool: taking one costs as much as using it."""
@@ -104,18 +118,13 @@ class Batcher(Generic[Item, Answer]):
                 try:
                     async with driver_connection(self._engine) as driver:
                         while batch:
-                            late = asyncio.get_running_loop().call_later(LATE_SECONDS, self._help_out)
-                            try:
+                            with self._late_after(LATE_SECONDS):
                                 answers = await self._flush(driver, _items(batch), is_repeated=False)
-                            finally:
-                                late.cancel()
-                            self._is_late = False
                             _answer(batch, answers)
                             batch = self._next()
                 except Exception as error:
-                    # What follows takes a while.
-                    self._help_out()
-                    await self._answer_after(error, batch)
+                    with self._late_after(0):
+                        await self._answer_after(error, batch)
         finally:
             # In the same breath as the look that found nobody: whoever comes later starts a worker of their own.
             self._workers -= 1
