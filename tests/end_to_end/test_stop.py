@@ -15,6 +15,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.application.execution import Step
+from app.infrastructure.background.runner import CONCURRENT_STEPS_MAX
 from app.serving import STOP_SECONDS_MAX
 from tests.builders import connect
 from tests.service_process import PROJECT_DIR, ServiceProcess
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.timeout(120)
 
 DRAIN_SECONDS = 2.0
 PRICE_TOKENS = 5
-TOPUP_TOKENS = 1000
+TOPUP_TOKENS = 5_000
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
 # Far below the 10 s after which a dead process's queue items are taken over.
 TAKE_UP_SECONDS_MAX = 3.0
@@ -191,7 +193,8 @@ def test_a_post_that_hangs_is_waited_for_and_its_id_stored(stage: Stage, command
 
 def test_the_next_process_goes_at_once_on_with_a_long_queue(stage: Stage) -> None:
     user = stage.user(stage.start(RUNNER="external"))
-    user.start_jobs([f"job {number} [submit:hang:2]" for number in range(60)])
+    at_once = CONCURRENT_STEPS_MAX[Step.SUBMIT]
+    user.start_jobs([f"job {number} [submit:hang:2]" for number in range(4 * at_once)])
     worker = stage.start("worker")
     stage.until_submitted(8)
 
@@ -199,13 +202,12 @@ def test_the_next_process_goes_at_once_on_with_a_long_queue(stage: Stage) -> Non
 
     assert seconds < 5
     submitted = stage.submits().total()
-    assert submitted <= 32, "it went on with the queue"
+    assert submitted <= 2 * at_once, "it went on with the queue"
     assert stage.rows("SELECT count(*) FROM pgqueuer WHERE status = 'picked'") == [(0,)]
     worker = stage.start("worker")
     while "runner_started" not in worker.output():
         time.sleep(0.02)
-    # As many as it submits at a time.
-    stage.until_submitted(submitted + 16, seconds=TAKE_UP_SECONDS_MAX)
+    stage.until_submitted(submitted + at_once, seconds=TAKE_UP_SECONDS_MAX)
     stage.until_all_completed()
 
 

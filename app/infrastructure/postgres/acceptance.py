@@ -59,7 +59,7 @@ _INSERT_JOBS = f"""
     ), debit AS (
         INSERT INTO ledger_entries (account_id, kind, amount, job_id)
         SELECT account_id, 'DEBIT', cost_tokens, id FROM job
-    ), item AS ({insert_items(Step.SUBMIT, "(SELECT id AS job_id, 0 AS after_seconds FROM job)")})
+    ), item AS ({insert_items(Step.SUBMIT, "(SELECT id AS job_id, 0 AS after_seconds FROM job) AS item")})
     SELECT at FROM affordable
 """  # noqa: S608 - our own text
 

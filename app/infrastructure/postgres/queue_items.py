@@ -24,7 +24,9 @@ def insert_items(step: Step, source: str) -> str:
     """  # noqa: S608 - our own names
 
 
-_ENQUEUE = {step: insert_items(step, "(SELECT unnest($1::uuid[]) AS job_id, 0 AS after_seconds)") for step in Step}
+_ENQUEUE = {
+    step: insert_items(step, "(SELECT unnest($1::uuid[]) AS job_id, 0 AS after_seconds) AS item") for step in Step
+}
 
 
 async def enqueue(fetch: Fetch, step: Step, job_ids: Sequence[UUID]) -> None:
