@@ -50,6 +50,15 @@ async def gathered(engine: AsyncEngine, flush: Flush, items: Sequence[int]) -> l
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
+async def all_flushes(batcher: Batcher[int, int]) -> list[asyncio.Task[int]]:
+    """Under way, with the items 1, 2, ..., each alone, until the gate opens."""
+    calls = []
+    for item in range(FLUSHES_MAX):
+        calls.append(asyncio.create_task(batcher(item + 1)))
+        await asyncio.sleep(2 * LATE_SECONDS)
+    return calls
+
+
 async def test_a_lone_call_goes_at_once_and_alone(engine: AsyncEngine, flush: Flush) -> None:
     flush.gate.set()
     batcher = Batcher(engine, flush)
@@ -60,10 +69,7 @@ async def test_a_lone_call_goes_at_once_and_alone(engine: AsyncEngine, flush: Fl
 
 async def test_calls_gather_while_the_flushes_are_under_way_and_go_together(engine: AsyncEngine, flush: Flush) -> None:
     batcher = Batcher(engine, flush)
-    first = []
-    for item in range(FLUSHES_MAX):
-        first.append(asyncio.create_task(batcher(item + 1)))
-        await asyncio.sleep(2 * LATE_SECONDS)
+    first = await all_flushes(batcher)
     later = [asyncio.create_task(batcher(item)) for item in range(10, 30)]
     await asyncio.sleep(0.05)
     flush.gate.set()
@@ -194,10 +200,7 @@ async def test_refuses_what_would_wait_too_long(
 ) -> None:
     monkeypatch.setattr(batching, "WAITING_MAX", 3)
     batcher = Batcher(engine, flush)
-    under_way = []
-    for item in range(FLUSHES_MAX):
-        under_way.append(asyncio.create_task(batcher(item + 1)))
-        await asyncio.sleep(2 * LATE_SECONDS)
+    under_way = await all_flushes(batcher)
     waiting = [asyncio.create_task(batcher(item)) for item in (11, 12, 13)]
     await asyncio.sleep(0.05)
 

@@ -16,6 +16,7 @@ from app.domain.generations import JobStatus, Outcome
 from app.infrastructure.postgres.database import driver_connection, open_engine
 from app.infrastructure.postgres.jobs import PostgresJobs
 from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.queue_items import enqueue
 from app.infrastructure.postgres.steps import Ending, settle_all
 from tests.builders import (
     COST_TOKENS,
@@ -25,6 +26,7 @@ from tests.builders import (
     Customer,
     accept_job,
     balance_of,
+    blocked,
     claimed_job,
     connect,
     job_in,
@@ -34,7 +36,6 @@ from tests.builders import (
     payment,
     provider_request,
     queue_items,
-    until,
 )
 
 JOBS = 12
@@ -303,7 +304,7 @@ async def test_locks_are_taken_in_the_order_of_the_ids(
         await sql.execute(f"SELECT FROM {table} WHERE id = $1 FOR NO KEY UPDATE", lowest)
         settling = asyncio.gather(*(jobs.settle(job_id, Outcome.canceled()) for job_id in in_turn))
         async with connect(database) as other:
-            await until(lambda: is_waited_for(other))
+            await blocked(other)
             free = [await is_free(other, table, each) for each in higher]
 
     assert free == [True] * 3
@@ -329,16 +330,30 @@ async def test_accepts_lock_accounts_in_the_order_of_the_ids(
         await sql.execute("SELECT FROM accounts WHERE id = $1 FOR NO KEY UPDATE", lowest)
         accepting = asyncio.gather(*(jobs.accept(new_job(customer)) for customer in customers))
         async with connect(database) as other:
-            await until(lambda: is_waited_for(other))
+            await blocked(other)
             free = [await is_free(other, "accounts", each) for each in higher]
     await accepting
 
     assert free == [True] * 3
 
 
-async def is_waited_for(sql: Connection) -> bool:
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    return bool(await sql.fetchval(waiting))
+async def test_items_are_queued_in_the_order_of_the_jobs(database: str, sql: Connection) -> None:
+    """Whoever waits for the lowest has queued none of the higher ones, in whatever order they were named."""
+    lowest, *higher = job_ids = sorted(uuid4() for _ in range(4))
+
+    async def queue(connection: Any, *ids: UUID) -> None:
+        await enqueue(connection.fetch, Step.FOLLOW, ids)
+
+    async with connect(database) as one, connect(database) as other:
+        async with sql.transaction():
+            await queue(sql, lowest)
+            queueing = asyncio.create_task(queue(one, *job_ids[::-1]))
+            await blocked(other)
+            async with asyncio.timeout(2):
+                await queue(other, *higher)
+        await queueing
+
+    assert await queue_items(sql) == {(Step.FOLLOW, job_id) for job_id in job_ids}
 
 
 async def test_many_ends_and_cancels_that_meet_refund_once_and_never_wait_in_a_circle(
@@ -402,7 +417,7 @@ async def test_a_repeat_waits_for_its_own_first_try_and_tells_what_became_of_it(
             )
         repeating = asyncio.create_task(repeat())
         async with connect(database) as other:
-            await until(lambda: is_waited_for(other))
+            await blocked(other)
 
     assert await repeating == [True] * 4
     assert [await balance_of(engine, customer) for customer in customers] == [1000] * 4

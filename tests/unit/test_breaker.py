@@ -1,14 +1,7 @@
 import pytest
 
 from app.application.breaker import FAILURES_MAX, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, Breaker
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
+from tests.unit.clock import Clock
 
 
 @pytest.fixture

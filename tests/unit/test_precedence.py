@@ -13,13 +13,7 @@ from app.application.ports import Accepted, Jobs
 from app.application.precedence import MANY_ACCEPTS, RUSH_SECONDS, Precedence
 from app.domain.catalogue import GenerationKind, PriceList
 from app.domain.errors import InsufficientBalance
-
-
-class Clock:
-    seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
+from tests.unit.clock import Clock
 
 
 @pytest.fixture
