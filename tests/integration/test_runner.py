@@ -634,11 +634,11 @@ class Rush(Precedence):
     is_rush = True
 
 
-async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_few_at_a_time(
+async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_batch_at_a_time(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause_seconds = 0.5
-    monkeypatch.setattr(runner_module, "RUSH_BATCH_SIZE_MAX", 2)
+    monkeypatch.setattr(runner_module, "BATCH_SIZE_MAX", 2)
     monkeypatch.setattr(runner_module, "RUSH_PAUSE_SECONDS", pause_seconds)
     calls, rush = Calls(), Rush()
     looked_at = [await submitted_job(engine, sql) for _ in range(5)]
@@ -663,6 +663,8 @@ async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_few_at_a_time(
     pauses = [later - earlier for earlier, later in pairwise(begun)]
     assert [pauses[1] > pause_seconds * 0.9, pauses[3] > pause_seconds * 0.9] == [True, True]
     assert [pauses[0] < pause_seconds / 2, pauses[2] < pause_seconds / 2, pauses[4] < pause_seconds / 2] == [True] * 3
+    # What waits does not wait for the end of its pause once the rush is over.
+    assert begun[6] - begun[5] < pause_seconds / 2
     assert begun[-1] - begun[5] < 2 * pause_seconds
 
 
@@ -670,7 +672,7 @@ async def test_the_runner_hears_of_the_accepts_of_its_process(database: str) -> 
     settings = load_settings(_env_file=None, database_url=SecretStr(database), fal_key=SecretStr("test:key"))
     async with build(settings) as runtime:
         with ExitStack() as accepts:
-            for _ in range(MANY_ACCEPTS):
+            for _ in range(3 * MANY_ACCEPTS):
                 accepts.enter_context(runtime.use_cases.start_generation.precedence.accepting())
 
             assert runtime.runner._precedence.is_rush

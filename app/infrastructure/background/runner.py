@@ -37,10 +37,9 @@ BATCH_SIZE_MAX = 32
 # A manager for each step, so that neither waits behind the other. Submissions share their statements and commits:
 # 48 at once cost a fifth less of the service for each job than 16.
 CONCURRENT_STEPS_MAX = {Step.SUBMIT: 64, Step.FOLLOW: 112}
-# In a rush of accepts so many submissions are taken together, and then none for so long: the queue moves at 280 a
-# second whatever comes in, which is half of what it does otherwise.
-RUSH_BATCH_SIZE_MAX = 14
-RUSH_PAUSE_SECONDS = 0.05
+# In a rush of accepts a batch of submissions is taken together, and then none for so long, or until it is over.
+RUSH_PAUSE_SECONDS = 0.2
+RUSH_LOOK_SECONDS = 0.02
 POOL_SIZE = 6
 POOL_CLOSE_SECONDS_MAX = 2
 RESTART_SECONDS_MIN = 0.5
@@ -220,17 +219,17 @@ class Runner:
 
 @dataclass
 class _PatientQueries(Queries):
-    """Takes little at a time while there is a rush of accepts."""
+    """Pauses after each batch while there is a rush of accepts."""
 
     precedence: Precedence = field(kw_only=True)
     _taken_at_seconds: float = field(default=float("-inf"), init=False)
 
-    async def dequeue(self, batch_size: int, *arguments: Any, **named: Any) -> list[QueueItem]:
-        if self.precedence.is_rush:
-            await asyncio.sleep(self._taken_at_seconds + RUSH_PAUSE_SECONDS - time.monotonic())
-            batch_size = min(batch_size, RUSH_BATCH_SIZE_MAX)
+    async def dequeue(self, *arguments: Any, **named: Any) -> list[QueueItem]:
+        # A rush ends because nobody comes any more: there is nothing to wait for but the time.
+        while self.precedence.is_rush and time.monotonic() < self._taken_at_seconds + RUSH_PAUSE_SECONDS:  # noqa: ASYNC110
+            await asyncio.sleep(RUSH_LOOK_SECONDS)
         self._taken_at_seconds = time.monotonic()
-        return await super().dequeue(batch_size, *arguments, **named)
+        return await super().dequeue(*arguments, **named)
 
 
 async def _all_until_one_ends(managers: Mapping[Step, QueueManager]) -> None:
