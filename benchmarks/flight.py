@@ -24,7 +24,7 @@ WARM_UP_JOBS = 1_000
 FILL_SECONDS_MAX = 300
 HELD_SECONDS = 7200
 PACE_PER_SECOND = 50
-# 600 answers: the p99 is the sixth longest of them.
+# Six of 600 answers are longer than the p99.
 PACE_SECONDS = 12.0
 IDLE = "accept at 50/s, idle"
 BUSY = "accept at 50/s, jobs in flight"

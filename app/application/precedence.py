@@ -5,34 +5,51 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 MANY_ACCEPTS = 8
-# A mean over the last few that came or went: independent callers, however slow the answers, happen to meet, and a
-# peak of them is no reason to let the queue grow.
+# A mean of what the last few found that came: independent callers happen to meet.
 MEAN_OF = 16
+# Where a slow disk is what accepts wait for, holding back jobs helps nobody.
+BUSY_SHARE = 0.7
+BUSY_SECONDS = 0.1
 # Accepts are answered many at a time: that none of them is left at a moment does not mean that the rush is over.
 RUSH_SECONDS = 0.05
 
 
 class Precedence:
-    def __init__(self, now_seconds: Callable[[], float] = time.monotonic) -> None:
+    """A rush: many accepts wait at a time, and this process is short of processor time."""
+
+    def __init__(
+        self,
+        now_seconds: Callable[[], float] = time.monotonic,
+        processor_seconds: Callable[[], float] = time.process_time,
+    ) -> None:
         self._now_seconds = now_seconds
+        self._processor_seconds = processor_seconds
         self._accepts = 0
         self._mean_accepts = 0.0
-        self._rush_until = float("-inf")
+        self._is_busy = False
+        self._looked_at_seconds, self._used_seconds = now_seconds(), processor_seconds()
+        self._rush_until_seconds = float("-inf")
 
     @contextmanager
     def accepting(self) -> Iterator[None]:
-        self._count(1)
+        self._accepts += 1
+        self._mean_accepts += (self._accepts - self._mean_accepts) / MEAN_OF
+        now = self._now_seconds()
+        if now >= self._looked_at_seconds + BUSY_SECONDS:
+            self._look(now)
+        if self._is_busy and self._mean_accepts > MANY_ACCEPTS:
+            self._rush_until_seconds = now + RUSH_SECONDS
         try:
             yield
         finally:
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        self._accepts += change
-        self._mean_accepts += (self._accepts - self._mean_accepts) / MEAN_OF
-        if self._mean_accepts >= MANY_ACCEPTS:
-            self._rush_until = self._now_seconds() + RUSH_SECONDS
+            self._accepts -= 1
 
     @property
     def is_rush(self) -> bool:
-        return self._now_seconds() < self._rush_until
+        return self._now_seconds() < self._rush_until_seconds
+
+    def _look(self, now_seconds: float) -> None:
+        used_seconds = self._processor_seconds()
+        share = (used_seconds - self._used_seconds) / (now_seconds - self._looked_at_seconds)
+        self._is_busy = share >= BUSY_SHARE
+        self._looked_at_seconds, self._used_seconds = now_seconds, used_seconds

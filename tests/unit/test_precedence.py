@@ -11,7 +11,7 @@ import pytest
 
 from app.application.generations import StartGeneration, TimeLimits
 from app.application.ports import Accepted, Jobs
-from app.application.precedence import MANY_ACCEPTS, MEAN_OF, RUSH_SECONDS, Precedence
+from app.application.precedence import BUSY_SECONDS, BUSY_SHARE, MANY_ACCEPTS, MEAN_OF, RUSH_SECONDS, Precedence
 from app.domain.catalogue import GenerationKind, PriceList
 from app.domain.errors import InsufficientBalance
 from tests.unit.clock import Clock
@@ -23,8 +23,27 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def precedence(clock: Clock) -> Precedence:
-    return Precedence(clock)
+def processor() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def precedence(clock: Clock, processor: Clock) -> Precedence:
+    return Precedence(clock, processor)
+
+
+def look(precedence: Precedence, clock: Clock, processor: Clock, *, used_share: float) -> None:
+    """Time goes by, and the process is looked at."""
+    clock.seconds += BUSY_SECONDS
+    processor.seconds += BUSY_SECONDS * used_share
+    with precedence.accepting():
+        pass
+
+
+@pytest.fixture
+def busy(precedence: Precedence, clock: Clock, processor: Clock) -> Precedence:
+    look(precedence, clock, processor, used_share=1)
+    return precedence
 
 
 @contextmanager
@@ -34,7 +53,7 @@ def accepts(precedence: Precedence, count: int) -> Iterator[None]:
         under_way = deque(stack.enter_context(ExitStack()) for _ in range(count))
         for accept in under_way:
             accept.enter_context(precedence.accepting())
-        for _ in range(10 * MEAN_OF * bool(under_way)):
+        for _ in range(10 * MEAN_OF):
             accept = under_way.popleft()
             accept.close()
             accept.enter_context(precedence.accepting())
@@ -42,45 +61,67 @@ def accepts(precedence: Precedence, count: int) -> Iterator[None]:
         yield
 
 
+def test_without_accepts_there_is_no_rush(busy: Precedence) -> None:
+    assert not busy.is_rush
+
+
 @pytest.mark.parametrize(
-    ("count", "is_rush"), [(0, False), (1, False), (MANY_ACCEPTS, False), (MANY_ACCEPTS + 1, True), (64, True)]
+    ("count", "is_rush"), [(1, False), (MANY_ACCEPTS, False), (MANY_ACCEPTS + 1, True), (64, True)]
 )
-def test_a_rush_is_many_accepts_at_a_time(precedence: Precedence, count: int, *, is_rush: bool) -> None:
-    with accepts(precedence, count):
+def test_a_rush_is_many_accepts_at_a_time(busy: Precedence, count: int, *, is_rush: bool) -> None:
+    with accepts(busy, count):
+        assert busy.is_rush == is_rush
+
+
+@pytest.mark.parametrize(
+    ("used_share", "is_rush"), [(0, False), (BUSY_SHARE - 0.01, False), (BUSY_SHARE + 0.01, True), (2, True)]
+)
+def test_a_rush_is_in_a_busy_process(
+    precedence: Precedence, clock: Clock, processor: Clock, used_share: float, *, is_rush: bool
+) -> None:
+    """Many accepts that wait for a slow disk leave the processor to the jobs."""
+    look(precedence, clock, processor, used_share=used_share)
+    with accepts(precedence, 64):
         assert precedence.is_rush == is_rush
 
 
-def test_some_that_happen_to_meet_are_no_rush(precedence: Precedence) -> None:
-    for _ in range(MEAN_OF):
-        with ExitStack() as stack:
-            for _ in range(MANY_ACCEPTS + 1):
-                stack.enter_context(precedence.accepting())
-                assert not precedence.is_rush
+def test_a_rush_is_over_when_the_process_is_not_busy_any_more(busy: Precedence, clock: Clock, processor: Clock) -> None:
+    with accepts(busy, 64):
+        assert busy.is_rush
+        look(busy, clock, processor, used_share=0)
+        assert not busy.is_rush
 
 
-def test_after_a_rush_single_accepts_are_none(precedence: Precedence, clock: Clock) -> None:
+def test_an_earlier_time_without_work_does_not_hide_that_the_process_is_busy(
+    precedence: Precedence, clock: Clock, processor: Clock
+) -> None:
+    clock.seconds += 3600
+    look(precedence, clock, processor, used_share=1)
+    look(precedence, clock, processor, used_share=1)
     with accepts(precedence, 64):
         assert precedence.is_rush
-    for _ in range(MANY_ACCEPTS):
-        with precedence.accepting():
-            pass
-    clock.seconds += 2 * RUSH_SECONDS
-    with precedence.accepting():
-        assert not precedence.is_rush
 
 
-def test_a_rush_lasts_a_moment_longer_than_the_accepts(precedence: Precedence, clock: Clock) -> None:
+def test_some_that_happen_to_meet_are_no_rush(busy: Precedence) -> None:
+    for _ in range(MEAN_OF):
+        with ExitStack() as meeting:
+            for _ in range(MANY_ACCEPTS + 1):
+                meeting.enter_context(busy.accepting())
+                assert not busy.is_rush
+
+
+def test_a_rush_lasts_a_moment_longer_than_the_accepts(busy: Precedence, clock: Clock) -> None:
     seen = []
-    with accepts(precedence, 2 * MANY_ACCEPTS):
+    with accepts(busy, 2 * MANY_ACCEPTS):
         pass
     for later_seconds in (RUSH_SECONDS * 0.9, RUSH_SECONDS * 0.2):
         clock.seconds += later_seconds
-        seen.append(precedence.is_rush)
+        seen.append(busy.is_rush)
 
     assert seen == [True, False]
 
 
-async def test_what_is_being_accepted_counts_and_what_was_refused_does_not(precedence: Precedence) -> None:
+async def test_what_is_being_accepted_counts_and_what_was_refused_does_not(busy: Precedence) -> None:
     may_end = asyncio.Event()
 
     class SlowJobs:
@@ -88,14 +129,14 @@ async def test_what_is_being_accepted_counts_and_what_was_refused_does_not(prece
             await may_end.wait()
             raise InsufficientBalance
 
-    start = StartGeneration(cast(Jobs, SlowJobs()), PriceList(), TimeLimits(), precedence)
+    start = StartGeneration(cast(Jobs, SlowJobs()), PriceList(), TimeLimits(), busy)
     asked = [
         asyncio.create_task(start(uuid4(), GenerationKind.TEXT_TO_IMAGE, {"prompt": "a fox", "num_images": 1}))
         for _ in range(3 * MANY_ACCEPTS)
     ]
     await asyncio.sleep(0)
-    assert precedence.is_rush
+    assert busy.is_rush
     may_end.set()
     await asyncio.gather(*asked, return_exceptions=True)
 
-    assert precedence._accepts == 0
+    assert busy._accepts == 0

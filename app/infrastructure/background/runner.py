@@ -156,7 +156,7 @@ class Runner:
         channel = Channel(step.value)
         builder = QueryQueueBuilder(DBSettings(channel=channel))
         queries = (
-            _PatientQueries(driver, qbq=builder, precedence=self._precedence)
+            _PatientQueries(driver, qbq=builder, precedence=self._precedence, stopping=self._stopping)
             if step is Step.SUBMIT
             else Queries(driver, qbq=builder)
         )
@@ -222,12 +222,14 @@ class _PatientQueries(Queries):
     """Pauses after each batch while there is a rush of accepts."""
 
     precedence: Precedence = field(kw_only=True)
+    stopping: asyncio.Event = field(kw_only=True)
     _taken_at_seconds: float = field(default=float("-inf"), init=False)
 
     async def dequeue(self, *arguments: Any, **named: Any) -> list[QueueItem]:
-        # A rush ends because nobody comes any more: there is nothing to wait for but the time.
-        while self.precedence.is_rush and time.monotonic() < self._taken_at_seconds + RUSH_PAUSE_SECONDS:  # noqa: ASYNC110
-            await asyncio.sleep(RUSH_LOOK_SECONDS)
+        while self.precedence.is_rush and time.monotonic() < self._taken_at_seconds + RUSH_PAUSE_SECONDS:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), RUSH_LOOK_SECONDS)
+                return []
         self._taken_at_seconds = time.monotonic()
         return await super().dequeue(*arguments, **named)
 
