@@ -346,6 +346,29 @@ async def test_comes_back_after_a_sweep_that_failed(engine: AsyncEngine, databas
     assert sweeps >= 2
 
 
+async def test_comes_back_as_soon_as_at_first_once_it_has_worked_for_a_while(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "RESTART_SECONDS_MAX", 1)
+    monkeypatch.setattr(runner_module, "POOL_CLOSE_SECONDS_MAX", 0.1)
+    lives_seconds, is_over = [0.0, 0.0, 1.5, 0.0], asyncio.Event()
+
+    async def end_after_a_while() -> None:
+        if not lives_seconds:
+            is_over.set()
+            return
+        await asyncio.sleep(lives_seconds.pop(0))
+        raise ZeroDivisionError
+
+    with capture_logs() as logs:
+        async with running(database, Calls(), sweep=end_after_a_while):
+            async with asyncio.timeout(10):
+                await is_over.wait()
+
+    waits = [log["retry_seconds"] for log in logs if log["event"] == "runner_interrupted"]
+    assert waits == [0.1, 0.2, 0.1, 0.2]
+
+
 async def test_the_check_is_good_only_while_it_works(database: str) -> None:
     runner = Runner(database, {Step.SUBMIT: Calls().step(Step.SUBMIT)}, sweep_nothing)
 

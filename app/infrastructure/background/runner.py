@@ -114,12 +114,16 @@ class Runner:
     async def _run(self) -> None:
         delay = RESTART_SECONDS_MIN
         while not self._stopping.is_set():
+            began_at_seconds = time.monotonic()
             try:
                 await self._work()
                 delay = RESTART_SECONDS_MIN
                 await self._pause(delay)
             except Exception as error:
                 cause = error.__cause__ or error
+                # It had worked: what was wrong earlier is over.
+                if time.monotonic() > began_at_seconds + RESTART_SECONDS_MAX:
+                    delay = RESTART_SECONDS_MIN
                 log.warning("runner_interrupted", error=type(cause).__name__, retry_seconds=delay)
                 await self._pause(delay)
                 delay = min(delay * 2, RESTART_SECONDS_MAX)
