@@ -349,9 +349,9 @@ async def test_comes_back_after_a_sweep_that_failed(engine: AsyncEngine, databas
 async def test_comes_back_as_soon_as_at_first_once_it_has_worked_for_a_while(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "RESTART_SECONDS_MAX", 1)
+    monkeypatch.setattr(runner_module, "RESTART_FORGOTTEN_SECONDS", 2)
     monkeypatch.setattr(runner_module, "POOL_CLOSE_SECONDS_MAX", 0.1)
-    lives_seconds, is_over = [0.0, 0.0, 1.5, 0.0], asyncio.Event()
+    lives_seconds, is_over = [0.0, 0.0, 2.1, 0.0], asyncio.Event()
 
     async def end_after_a_while() -> None:
         if not lives_seconds:
@@ -362,7 +362,7 @@ async def test_comes_back_as_soon_as_at_first_once_it_has_worked_for_a_while(
 
     with capture_logs() as logs:
         async with running(database, Calls(), sweep=end_after_a_while):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 await is_over.wait()
 
     waits = [log["retry_seconds"] for log in logs if log["event"] == "runner_interrupted"]
@@ -660,7 +660,7 @@ class Rush(Precedence):
 async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_batch_at_a_time(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pause_seconds = 0.5
+    pause_seconds = 1
     monkeypatch.setattr(runner_module, "BATCH_SIZE_MAX", 2)
     monkeypatch.setattr(runner_module, "RUSH_PAUSE_SECONDS", pause_seconds)
     calls, rush = Calls(), Rush()

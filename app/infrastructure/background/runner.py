@@ -44,6 +44,8 @@ POOL_SIZE = 6
 POOL_CLOSE_SECONDS_MAX = 2
 RESTART_SECONDS_MIN = 0.5
 RESTART_SECONDS_MAX = 5.0
+# No try to begin takes so long: it had worked, and what was wrong before is over.
+RESTART_FORGOTTEN_SECONDS = 60
 HOUSEKEEPING_SECONDS = 60
 # Longer than a step takes while the database answers: a POST to fal ends within 20 s.
 STOP_SECONDS_MAX = 22
@@ -121,8 +123,7 @@ class Runner:
                 await self._pause(delay)
             except Exception as error:
                 cause = error.__cause__ or error
-                # It had worked: what was wrong earlier is over.
-                if time.monotonic() > began_at_seconds + RESTART_SECONDS_MAX:
+                if time.monotonic() > began_at_seconds + RESTART_FORGOTTEN_SECONDS:
                     delay = RESTART_SECONDS_MIN
                 log.warning("runner_interrupted", error=type(cause).__name__, retry_seconds=delay)
                 await self._pause(delay)
