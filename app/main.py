@@ -9,7 +9,7 @@ from app import __version__
 from app.bootstrap import Runtime, build
 from app.infrastructure.logging import configure_logging
 from app.infrastructure.settings import RunnerHome, Settings, load_settings
-from app.presentation.api import create_api
+from app.presentation.http.api import create_api
 
 
 def create_app(
@@ -24,7 +24,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
         async with build(chosen) as runtime:
-            api.state.use_cases = runtime.use_cases
+            api.state.use_cases = runtime.customers
             if chosen.runner is RunnerHome.EMBEDDED:
                 runtime.runner.start()
             try:

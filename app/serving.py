@@ -16,7 +16,7 @@ from app.bootstrap import Runtime
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.settings import Settings
 from app.main import create_app
-from app.presentation.http_protocol import HttpProtocol
+from app.presentation.http.protocol import HttpProtocol
 
 log = structlog.get_logger(__name__)
 

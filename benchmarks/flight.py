@@ -7,8 +7,8 @@ import time
 import httpx
 import psutil
 
-from app.application.backstop import LOOKS_PER_SECOND_MAX
-from app.application.execution import Step
+from app.application.execution.pacing import LOOKS_PER_SECOND_MAX
+from app.application.execution.steps import Step
 from benchmarks.figures import Bar, Figures, Row
 from benchmarks.jobs import finish_jobs, service_with_runner
 from benchmarks.load import Load, LoadError, measure

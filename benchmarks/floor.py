@@ -18,11 +18,11 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from uuid_utils.compat import uuid7
 
-from app.domain.accounts import digest_of
 from app.domain.catalogue import MODEL_IDS, GenerationKind
+from app.domain.keys import digest_of
 from app.infrastructure.postgres.database import POOL_SIZE
-from app.presentation.schemas.generations import AcceptedJob, TextToImageRequest
-from app.presentation.schemas.topup import TopUpRequest
+from app.presentation.schemas.jobs import AcceptedJob, TextToImageRequest
+from app.presentation.schemas.payments import TopUpRequest
 from benchmarks.seed import COST_TOKENS
 
 KIND = GenerationKind.TEXT_TO_IMAGE

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.application.accounts import new_key
-from app.domain.accounts import stored_form
+from app.application.keys import new_key
+from app.domain.keys import stored_form
 from tests.builders import Connection
 
 ACCOUNTS = 200

@@ -18,10 +18,10 @@ from uuid import uuid4
 
 import httpx
 
-from app.infrastructure.embedded_postgres import embedded_postgres
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
 from benchmarks.seed import User, add_users
+from devtools.embedded_postgres import embedded_postgres
 from tests.builders import Connection, connect
 from tests.service_process import PROJECT_DIR, ServiceProcess, free_port
 

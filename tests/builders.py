@@ -13,17 +13,30 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app.application.accounts import new_key
-from app.application.execution import Step
-from app.application.ports import ProviderRequest
-from app.domain.accounts import Account, digest_of, stored_form
+from app.application.execution.steps import Step
+from app.application.keys import new_key
+from app.application.ports.provider import ProviderRequest
+from app.domain.accounts import Account
 from app.domain.catalogue import MODEL_IDS, GenerationKind
-from app.domain.generations import JobStatus, NewJob, Outcome
-from app.domain.ledger import PaymentEvent
-from app.infrastructure.postgres.accounts import PostgresAccounts
+from app.domain.jobs import JobStatus, NewJob, Outcome
+from app.domain.keys import digest_of, stored_form
+from app.domain.payments import PaymentEvent
 from app.infrastructure.postgres.database import open_engine
-from app.infrastructure.postgres.jobs import PostgresJobs
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
+from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
+from app.infrastructure.postgres.jobs.records import PostgresJobRecords
+from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.payments import PostgresPayments
+
+
+class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
+    """All that the adapters of jobs do, in one object: tests lead a job through several hands."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        PostgresJobDesk.__init__(self, engine)
+        PostgresJobExecution.__init__(self, engine)
+        PostgresJobRecords.__init__(self, engine)
+
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -56,15 +69,15 @@ def payment(
 async def open_account(engine: AsyncEngine, balance_tokens: int = 0) -> Customer:
     """An account with a live key and, where it has a balance, one payment event for all of it."""
     external_user_id, api_key = uuid4(), new_key()
-    assert await PostgresAccounts(engine).add_first_key(external_user_id, stored_form(api_key))
+    assert await PostgresKeys(engine).add_first_key(external_user_id, stored_form(api_key))
     if balance_tokens:
-        assert await PostgresTokens(engine).credit(payment(external_user_id, balance_tokens))
+        assert await PostgresPayments(engine).credit(payment(external_user_id, balance_tokens))
     account = await find_account(engine, api_key)
     return Customer(account.id, external_user_id, api_key)
 
 
 async def find_account(engine: AsyncEngine, api_key: str) -> Account:
-    account = await PostgresAccounts(engine).find_by_key(digest_of(api_key))
+    account = await PostgresKeys(engine).find_by_key(digest_of(api_key))
     assert account is not None
     return account
 

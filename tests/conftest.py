@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.infrastructure.embedded_postgres import embedded_postgres_blocking
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
+from devtools.embedded_postgres import embedded_postgres_blocking
 
 SCRATCH_BYTES_MIN = 2 * 1024**3
 TEMPLATE = "template_tollgate"

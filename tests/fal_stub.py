@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import Any
 
-from app.application.ports import ProviderRequest
+from app.application.ports.provider import ProviderRequest
 
 MODEL_ID = "fal-ai/wan-25-preview/text-to-image"
 NGINX_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"

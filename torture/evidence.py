@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 
 from app.infrastructure.postgres.database import open_engine
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.ledger import PostgresLedger
 from torture.books import Evidence, Post, Row
 from torture.callers import Book, Callers
 from torture.fleet import TIME_LIMIT_SECONDS, Fleet
@@ -62,7 +62,7 @@ async def evidence_of(fleet: Fleet, callers: Callers, books: list[Book]) -> Evid
 
 async def ledger_violations(dsn: str) -> list[str]:
     async with open_engine(dsn) as engine:
-        return [f"{found.invariant}: {found.subject}" for found in await PostgresTokens(engine).violations()]
+        return [f"{found.invariant}: {found.subject}" for found in await PostgresLedger(engine).violations()]
 
 
 async def _posts(fleet: Fleet) -> list[Post]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx
 
-from app.infrastructure.embedded_postgres import embedded_postgres_blocking
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
+from devtools.embedded_postgres import embedded_postgres_blocking
 from tests.service_process import PROJECT_DIR, ServiceProcess, free_port
 
 QUEUE_SECONDS = 0.2

@@ -1,32 +1,55 @@
-"""Everything the service does, one field each: all that the web layer and the command line can see."""
+"""Everything that the service does, by who may ask for it and then by noun.
+
+Routers get the customers' object: whatever it holds belongs to an account that was authenticated, or checks a proof by
+itself. The operator's object needs no proof, and only the command line gets it.
+"""
 
 from dataclasses import dataclass
 
-from app.application.accounts import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
-from app.application.execution import ReceiveProviderEvent
-from app.application.generations import CancelGeneration, GetGeneration, ListGenerations, StartGeneration
-from app.application.ports import HealthChecks
-from app.application.reconciliation import InspectJob, InspectJobs, RequeueJob, VerifyLedger
-from app.application.tokens import AuthenticatePaymentProvider, ListLedgerEntries, TopUp
+from app.application.execution.provider_events import ReceiveProviderEvent
+from app.application.jobs import CancelJob, StartJob
+from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
+from app.application.payments import ReceivePayment, TopUp
+from app.application.ports.health import HealthChecks
+from app.application.ports.jobs import JobReader, JobRecords
+from app.application.ports.ledger import LedgerReader, LedgerRecords
 
 
 @dataclass(frozen=True, slots=True)
-class UseCases:
+class CustomerKeys:
     authenticate: Authenticate
-    issue_key: IssueKey
-    issue_first_key: IssueFirstKey
-    rotate_key: RotateKey
-    revoke_key: RevokeKey
-    authenticate_payment_provider: AuthenticatePaymentProvider
-    top_up: TopUp
-    start_generation: StartGeneration
-    get_generation: GetGeneration
-    list_generations: ListGenerations
-    cancel_generation: CancelGeneration
+    issue: IssueKey
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerJobs:
+    start: StartJob
+    cancel: CancelJob
+    reader: JobReader
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerUseCases:
+    """`receive_payment` and `receive_provider_event` are for those who prove to be the payment provider, or fal."""
+
+    keys: CustomerKeys
+    jobs: CustomerJobs
+    ledger: LedgerReader
+    receive_payment: ReceivePayment
     receive_provider_event: ReceiveProviderEvent
-    inspect_jobs: InspectJobs
-    inspect_job: InspectJob
-    requeue_job: RequeueJob
-    list_ledger_entries: ListLedgerEntries
-    verify_ledger: VerifyLedger
     health: HealthChecks
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorKeys:
+    issue_first: IssueFirstKey
+    rotate: RotateKey
+    revoke: RevokeKey
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorUseCases:
+    keys: OperatorKeys
+    jobs: JobRecords
+    ledger: LedgerRecords
+    top_up: TopUp

@@ -7,8 +7,6 @@ from uuid import UUID
 
 # The largest integer that every JSON reader keeps exactly (RFC 8259, section 6).
 BALANCE_TOKENS_MAX = 2**53 - 1
-TOPUP_TOKENS_MAX = 10**12
-EVENT_ID_LENGTH_MAX = 255
 
 
 class EntryKind(StrEnum):
@@ -28,16 +26,6 @@ class LedgerEntry:
     job_id: UUID | None
     payment_event_id: str | None
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class PaymentEvent:
-    """An incoming top-up. `source` and `event_id` together name it for ever."""
-
-    source: str
-    event_id: str
-    external_user_id: UUID
-    amount: int
 
 
 @dataclass(frozen=True, slots=True)

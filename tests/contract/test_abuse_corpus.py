@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.application.accounts import new_key
+from app.application.keys import new_key
 from tests.builders import connect, contents, database_copy
 from tests.contract.abuse_corpus import CANARY, IMAGES, PLAIN, ROWS, Row
 from tests.service_process import ServiceProcess

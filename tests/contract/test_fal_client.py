@@ -12,7 +12,7 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
-from app.application.ports import (
+from app.application.ports.provider import (
     InProgress,
     InQueue,
     NotSubmitted,

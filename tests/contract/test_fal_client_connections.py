@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
-from app.application.ports import (
+from app.application.ports.provider import (
     NotSubmitted,
     Provider,
     ProviderRequest,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from app.application.ports import (
+from app.application.ports.provider import (
     InProgress,
     InQueue,
     Observation,

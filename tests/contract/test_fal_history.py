@@ -12,7 +12,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from app.application.ports import ProviderUnavailable
+from app.application.ports.provider import ProviderUnavailable
 from app.infrastructure.fal import history
 from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.history import FalHistory

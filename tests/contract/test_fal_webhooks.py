@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app.application.ports import Rejected, Succeeded
+from app.application.ports.provider import Rejected, Succeeded
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
 from app.infrastructure.fal.webhooks import KEYS_SECONDS_MAX, REFRESH_SECONDS_MIN, FalWebhooks

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.presentation.http_protocol import HttpProtocol
+from app.presentation.http.protocol import HttpProtocol
 
 BODY = b'{"balance_tokens":120}'
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app.infrastructure.postgres.database import open_engine
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.service_process import ServiceProcess
 from tests.simulator_server import running_simulator
 
@@ -161,4 +161,4 @@ async def test_sixty_jobs_end_rightly_when_the_service_is_killed_three_times(
     assert submits.total() >= JOBS * 0.8
     assert [prompt for prompt, count in submits.items() if count > 1] == []
     async with open_engine(database) as engine:
-        assert list(await PostgresTokens(engine).violations()) == []
+        assert list(await PostgresLedger(engine).violations()) == []

@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.application.execution import Step
+from app.application.execution.steps import Step
 from app.infrastructure.background.runner import CONCURRENT_STEPS_MAX
 from app.serving import STOP_SECONDS_MAX
 from tests.builders import connect

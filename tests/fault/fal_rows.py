@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from app.domain.generations import JobStatus
+from app.domain.jobs import JobStatus
 from tests.builders import COST_TOKENS
 from tests.fault.fal_scripts import (
     RUN_SECONDS,

@@ -17,25 +17,22 @@ import uvicorn
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application import breaker, execution, generations
-from app.application.breaker import Breaker
-from app.application.execution import (
-    CANCEL_GRACE_SECONDS,
-    UNANSWERED_GRACE_SECONDS,
-    RetryLater,
-    Step,
-    SubmitGeneration,
-)
+from app.application import jobs as job_use_cases
+from app.application.execution import breaker, settlement, submit
+from app.application.execution.breaker import Breaker
+from app.application.execution.follow import CANCEL_GRACE_SECONDS, UNANSWERED_GRACE_SECONDS
+from app.application.execution.steps import RetryLater, Step
+from app.application.execution.submit import SubmitJob
 from app.bootstrap import Runtime, build
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import JobFinished
-from app.domain.generations import Job, JobStatus
+from app.domain.jobs import Job, JobStatus
 from app.infrastructure.fal import client as fal_client
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.settings import Settings
-from app.presentation.api import create_api
+from app.presentation.http.api import create_api
 from tests.builders import COST_TOKENS, Customer, balance_of, open_account, until
 from tests.fal_stub import FalStub, running_stub
 
@@ -70,7 +67,7 @@ class World:
 
     async def accept(self, words: str, *, outputs: int = 1, customer: Customer | None = None) -> UUID:
         parameters = {"prompt": f"{uuid4()} {words}", "num_images": outputs}
-        start = self.runtime.use_cases.start_generation
+        start = self.runtime.customers.jobs.start
         accepted = await start((customer or self.customer).account_id, GenerationKind.TEXT_TO_IMAGE, parameters)
         return accepted.job.id
 
@@ -126,7 +123,7 @@ class World:
     async def cancel(self, job_id: UUID) -> Job | None:
         """None: it was final already."""
         try:
-            return (await self.runtime.use_cases.cancel_generation(self.customer.account_id, job_id)).job
+            return (await self.runtime.customers.jobs.cancel(self.customer.account_id, job_id)).job
         except JobFinished:
             return None
 
@@ -164,7 +161,7 @@ class World:
         return [post for post in reversed(posts) if post["prompt"] == prompt]
 
     async def parameters(self, job_id: UUID) -> dict[str, Any]:
-        return dict((await self.runtime.use_cases.inspect_job(job_id))["parameters"])
+        return dict((await self.runtime.operator.jobs.inspect(job_id))["parameters"])
 
     async def events_of(self, job_id: UUID) -> list[dict[str, Any]]:
         """The webhooks that fal has sent for the job's first request, the oldest first."""
@@ -182,15 +179,15 @@ class World:
 def short_waits(pause_seconds: float | None) -> Iterator[None]:
     """The same code with shorter waits. `pause_seconds`: how long the breaker pauses; None: as in production."""
     changes: list[tuple[Any, str, float]] = [
-        (execution, "PERSIST_PAUSE_SECONDS", 0.01),
-        (generations, "CANCEL_LOOK_SECONDS", 0.02),
-        (generations, "CANCEL_WAIT_SECONDS", 0.3),
+        (settlement, "PERSIST_PAUSE_SECONDS", 0.01),
+        (job_use_cases, "CANCEL_LOOK_SECONDS", 0.02),
+        (job_use_cases, "CANCEL_WAIT_SECONDS", 0.3),
     ]
     if pause_seconds is not None:
         changes += [
             (breaker, "PAUSE_SECONDS_MIN", pause_seconds),
             (breaker, "PAUSE_SECONDS_MAX", pause_seconds),
-            (execution, "PAUSE_SECONDS_MIN", pause_seconds),
+            (submit, "PAUSE_SECONDS_MIN", pause_seconds),
             (fal_client, "OPERATOR_RETRY_SECONDS", pause_seconds),
         ]
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]
@@ -213,7 +210,7 @@ class Server(uvicorn.Server):
 async def serving(runtime: Runtime, listening: socket.socket) -> AsyncIterator[None]:
     """The web application of the same runtime, where fal's webhooks arrive."""
     api = create_api(version="1.2.3")
-    api.state.use_cases = runtime.use_cases
+    api.state.use_cases = runtime.customers
     server = Server(uvicorn.Config(api, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve(sockets=[listening]))
 
@@ -263,7 +260,7 @@ async def open_world(
         )
         canary = await stack.enter_async_context(running_stub())
         submit = runtime.runner._steps[Step.SUBMIT]
-        assert isinstance(submit, SubmitGeneration)
+        assert isinstance(submit, SubmitJob)
         customer = await open_account(engine)
         yield World(runtime, engine, sql, submit.breaker, url, simulator, canary, customer)
 
@@ -331,7 +328,7 @@ async def check_end(world: World, row: Row, job_ids: Sequence[UUID]) -> None:
         assert sum(post["status_code"] == 200 for post in posts) == end.posts_accepted, posts
         assert end.posts_seen is None or len(posts) == end.posts_seen, posts
     assert await world.balance() == world.balance_before - charged_tokens
-    assert await world.runtime.use_cases.verify_ledger() == []
+    assert await world.runtime.operator.ledger.violations() == []
     assert (world.canary.connections, world.canary.seen) == (0, []), "something of ours went to a foreign host"
 
 

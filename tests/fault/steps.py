@@ -9,12 +9,12 @@ from uuid import UUID
 import httpx
 from pydantic import SecretStr
 
-from app.application.execution import Step
-from app.application.use_cases import UseCases
+from app.application.execution.steps import Step
+from app.application.use_cases import CustomerUseCases
 from app.bootstrap import Runtime, build
 from app.domain.catalogue import GenerationKind
 from app.infrastructure.settings import load_settings
-from app.presentation.api import create_api
+from app.presentation.http.api import create_api
 from tests.builders import Customer
 from tests.fal_stub import FalStub, reply, running_stub
 
@@ -37,13 +37,13 @@ class Steps:
     fal_url: str
 
     @property
-    def use_cases(self) -> UseCases:
-        return self.runtime.use_cases
+    def use_cases(self) -> CustomerUseCases:
+        return self.runtime.customers
 
     async def start(self, customer: Customer, prompt: str) -> UUID:
         kind = GenerationKind.TEXT_TO_IMAGE
         parameters = {"prompt": prompt, "num_images": 1}
-        return (await self.use_cases.start_generation(customer.account_id, kind, parameters)).job.id
+        return (await self.use_cases.jobs.start(customer.account_id, kind, parameters)).job.id
 
     async def submit(self, job_id: UUID) -> None:
         await self.runtime.runner._steps[Step.SUBMIT](job_id)
@@ -77,7 +77,7 @@ async def open_steps(database: str, simulator: str) -> AsyncIterator[Steps]:
         )
         async with build(settings) as runtime:
             api = create_api(version="1.2.3")
-            api.state.use_cases = runtime.use_cases
+            api.state.use_cases = runtime.customers
             transport = httpx.ASGITransport(api, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://tollgate", timeout=60) as http:
                 yield Steps(runtime, http, postbox, simulator)

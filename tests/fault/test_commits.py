@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from app.application import execution
-from app.application.execution import RetryLater, Step
+from app.application.execution import settlement
+from app.application.execution.steps import RetryLater, Step
 from app.domain.errors import DatabaseUnavailable
-from app.domain.generations import JobStatus
+from app.domain.jobs import JobStatus
 from app.infrastructure.postgres import database as database_module
 from app.infrastructure.postgres.database import open_engine
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
     COST_TOKENS,
     OUTCOMES,
@@ -62,7 +62,7 @@ cut = pytest.mark.parametrize("is_done_first", [True, False], ids=["done", "not 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Logs kept in memory: where nothing configures them, a trace takes seconds."""
-    monkeypatch.setattr(execution, "PERSIST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(settlement, "PERSIST_PAUSE_SECONDS", 0.01)
     with capture_logs():
         yield
 
@@ -206,7 +206,7 @@ async def test_a_job_comes_to_its_end_whichever_commit_is_cut(
     assert set(accepted) == {str(job_id)}
     assert await sql.fetchval("SELECT status FROM jobs") == end
     assert await balance_of(engine, scene.customer) == BALANCE_TOKENS - (COST_TOKENS if end == "COMPLETED" else 0)
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
     assert await accepted_posts(steps, body["prompt"]) == 1
 
 
@@ -241,7 +241,7 @@ async def test_a_job_whose_commit_was_cut_is_answered_once(
     assert answer.status_code == 202, answer.text
     assert [str(row["id"]) for row in await sql.fetch("SELECT id FROM jobs")] == [answer.json()["job_id"]]
     assert await balance_of(engine, scene.customer) == BALANCE_TOKENS - COST_TOKENS
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 @cut
@@ -346,7 +346,7 @@ async def test_ends_whose_commit_was_cut_are_written_once_and_said_to_be(
     assert cutter.commits == 2
     assert list(settled) == [True, True, True, False, False, False]
     assert await balance_of(engine, customer) == BALANCE_TOKENS - COST_TOKENS
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 @cut

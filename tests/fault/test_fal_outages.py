@@ -97,7 +97,7 @@ async def test_a_backlog_waits_says_why_and_drains_without_a_burst(world: World,
     assert (await world.readiness())[1]["detail"] == "submissions go on"
     assert await refunds(world) == 0
     assert await world.balance() == BALANCE_TOKENS - JOBS * COST_TOKENS
-    assert await world.runtime.use_cases.verify_ledger() == []
+    assert await world.runtime.operator.ledger.violations() == []
 
 
 async def test_an_outage_of_more_than_ten_minutes_refunds_nothing(tmp_path: Path, database: str) -> None:
@@ -132,4 +132,4 @@ async def test_an_outage_of_more_than_ten_minutes_refunds_nothing(tmp_path: Path
             assert accepted == 15
             assert await refunds(world) == 0
             assert await world.balance() == BALANCE_TOKENS - 15 * COST_TOKENS
-            assert await world.runtime.use_cases.verify_ledger() == []
+            assert await world.runtime.operator.ledger.violations() == []

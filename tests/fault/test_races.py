@@ -11,10 +11,10 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution import RetryLater
+from app.application.execution.steps import RetryLater
 from app.domain.errors import JobFinished
-from app.domain.generations import JobStatus, Outcome
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.domain.jobs import JobStatus, Outcome
+from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import COST_TOKENS, Connection, Customer, balance_of, connect, jobs_of, open_account
 from tests.fault.steps import Event, Steps, open_steps
 from tests.simulator_server import running_simulator
@@ -83,7 +83,7 @@ async def look(steps: Steps, job_id: UUID) -> None:
 
 async def cancel(steps: Steps, customer: Customer, job_id: UUID) -> None:
     try:
-        await steps.use_cases.cancel_generation(customer.account_id, job_id)
+        await steps.use_cases.jobs.cancel(customer.account_id, job_id)
     except JobFinished:
         return
 
@@ -103,7 +103,7 @@ async def assert_each_ended_once(
 ) -> dict[UUID, JobStatus]:
     ends = {row["id"]: JobStatus(row["status"]) for row in await sql.fetch("SELECT id, status FROM jobs")}
     writes = Counter(row["job_id"] for row in await sql.fetch("SELECT job_id FROM ends"))
-    violations = await PostgresTokens(engine).violations()
+    violations = await PostgresLedger(engine).violations()
     counts = Counter(end.value for end in ends.values())
     report(
         name, {"jobs": len(job_ids), "ends": counts, "terminal_writes": writes.total(), "violations": len(violations)}

@@ -18,11 +18,11 @@ TEXT_TO_IMAGE = "/generations/images/text-to-image"
 BALANCE_TOKENS = 100
 UNTIL_SECONDS = 30
 CONSTANTS: Mapping[str, float] = {
-    "app.application.execution.SUBMIT_LEASE_SECONDS": 1,
-    "app.application.execution.UNKNOWN_LOOK_SECONDS": 0.3,
-    "app.application.execution.CANCEL_GRACE_SECONDS": 2,
-    "app.application.backstop.BACKSTOP_SECONDS_MIN": 1,
-    "app.application.execution.BACKSTOP_SECONDS_MIN": 1,
+    "app.application.execution.submit.SUBMIT_LEASE_SECONDS": 1,
+    "app.application.execution.follow.UNKNOWN_LOOK_SECONDS": 0.3,
+    "app.application.execution.follow.CANCEL_GRACE_SECONDS": 2,
+    "app.application.execution.pacing.BACKSTOP_SECONDS_MIN": 1,
+    "app.application.execution.provider_events.BACKSTOP_SECONDS_MIN": 1,
     "app.infrastructure.background.runner.HEARTBEAT_TIMEOUT_SECONDS": 2,
 }
 

@@ -2,24 +2,27 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.accounts import Authenticate
-from app.application.execution import FollowGeneration
-from app.application.generations import CancelGeneration, GetGeneration, ListGenerations, StartGeneration, TimeLimits
-from app.application.ports import Provider
-from app.application.tokens import ListLedgerEntries
-from app.application.use_cases import UseCases
+from app.application.execution.follow import FollowJob
+from app.application.execution.provider_events import ReceiveProviderEvent
+from app.application.jobs import CancelJob, StartJob, TimeLimits
+from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
+from app.application.payments import ReceivePayment
+from app.application.ports.health import HealthChecks
+from app.application.ports.provider import Provider
+from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
 from app.domain.catalogue import PriceList
-from app.infrastructure.postgres.accounts import PostgresAccounts
-from app.infrastructure.postgres.jobs import PostgresJobs
-from app.infrastructure.postgres.ledger import PostgresTokens
-from app.presentation.api import create_api
+from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
+from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
+from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.ledger import PostgresLedger
+from app.presentation.http.api import create_api
 from tests.builders import Customer
 
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
@@ -53,19 +56,20 @@ class Api:
 
 @asynccontextmanager
 async def open_api(engine: AsyncEngine) -> AsyncIterator[Api]:
-    jobs = PostgresJobs(engine)
-    reachable: dict[str, Any] = {
-        "authenticate": Authenticate(PostgresAccounts(engine)),
-        "start_generation": StartGeneration(jobs, PriceList(), TimeLimits()),
-        "get_generation": GetGeneration(jobs),
-        "list_generations": ListGenerations(jobs),
-        # What is QUEUED ends without a word to fal.
-        "cancel_generation": CancelGeneration(jobs, FollowGeneration(jobs, cast(Provider, None))),
-        "list_ledger_entries": ListLedgerEntries(PostgresTokens(engine)),
-    }
+    desk, keys = PostgresJobDesk(engine), PostgresKeys(engine)
     api = create_api(version="1.2.3")
-    api.state.use_cases = UseCases(
-        **(dict.fromkeys((field.name for field in fields(UseCases)), cast(Any, None)) | reachable)
+    api.state.use_cases = CustomerUseCases(
+        keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), None)),
+        jobs=CustomerJobs(
+            start=StartJob(desk, PriceList(), TimeLimits()),
+            # What is QUEUED ends without a word to fal.
+            cancel=CancelJob(desk, FollowJob(PostgresJobExecution(engine), cast(Provider, None))),
+            reader=desk,
+        ),
+        ledger=PostgresLedger(engine),
+        receive_payment=cast(ReceivePayment, None),
+        receive_provider_event=cast(ReceiveProviderEvent, None),
+        health=cast(HealthChecks, None),
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate") as http:
         yield Api(http)

@@ -9,25 +9,26 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.accounts import new_key
 from app.application.fault_points import reach
-from app.application.ports import Accepted
-from app.domain.accounts import digest_of, stored_form
+from app.application.keys import new_key
+from app.application.ports.jobs import Accepted
 from app.domain.errors import (
     CommitUnknown,
     IdempotencyKeyReused,
     InsufficientBalance,
     PaymentEventConflict,
 )
-from app.domain.generations import IdempotencyKey, JobStatus
-from app.domain.ledger import PaymentEvent
-from app.infrastructure.postgres import acceptance, payments
-from app.infrastructure.postgres.acceptance import Order, accept_all
-from app.infrastructure.postgres.accounts import PostgresAccounts
+from app.domain.jobs import IdempotencyKey, JobStatus
+from app.domain.keys import digest_of, stored_form
+from app.domain.payments import PaymentEvent
+from app.infrastructure.postgres import payments
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, driver_connection
-from app.infrastructure.postgres.ledger import PostgresTokens
-from app.infrastructure.postgres.payments import credit_all
+from app.infrastructure.postgres.jobs import acceptance
+from app.infrastructure.postgres.jobs.acceptance import Order, accept_all
+from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.ledger import PostgresLedger
+from app.infrastructure.postgres.payments import PostgresPayments, credit_all
 from tests.builders import (
     Connection,
     Customer,
@@ -87,7 +88,7 @@ async def test_cheap_orders_behind_one_that_does_not_fit_are_accepted(engine: As
     assert decisions == [True, InsufficientBalance, True, True, InsufficientBalance, InsufficientBalance]
     assert [await balance_of(engine, customer) for customer in (rich, poor)] == [100, 0]
     assert {job_id for _, job_id in await queue_items(sql)} == {orders[place].job.id for place in (0, 2, 3)}
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_a_key_that_comes_twice_in_a_batch_names_one_job(engine: AsyncEngine) -> None:
@@ -103,7 +104,7 @@ async def test_a_key_that_comes_twice_in_a_batch_names_one_job(engine: AsyncEngi
 
     assert await accepted(engine, orders) == [True, 0, IdempotencyKeyReused, True, True]
     assert [await balance_of(engine, whose) for whose in (customer, other)] == [2, 6]
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_a_key_that_is_refused_for_the_balance_stays_free_for_the_next_in_the_batch(engine: AsyncEngine) -> None:
@@ -165,7 +166,7 @@ async def test_an_order_whose_commit_was_not_answered_is_accepted_once(
     assert lost
     assert await balance_of(engine, customer) == 4
     assert await sql.fetchval("SELECT count(*) FROM jobs") == 2
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 @both_ends
@@ -176,7 +177,7 @@ async def test_a_payment_whose_commit_was_not_answered_is_credited_once(
     event = payment(customer.external_user_id, 7)
     lost = lose_answers(monkeypatch, "credit", is_committed=is_committed)
 
-    await PostgresTokens(engine).credit(event)
+    await PostgresPayments(engine).credit(event)
 
     assert lost
     assert await balance_of(engine, customer) == 7
@@ -187,7 +188,7 @@ async def test_a_key_whose_commit_was_not_answered_is_not_lost_to_its_user(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, is_committed: bool
 ) -> None:
     user, first, second = uuid4(), new_key(), new_key()
-    accounts = PostgresAccounts(engine)
+    accounts = PostgresKeys(engine)
     lost = lose_answers(monkeypatch, "add_first_key", is_committed=is_committed)
     assert await accounts.add_first_key(user, stored_form(first))
     assert lost
@@ -242,7 +243,7 @@ async def test_repeats_and_conflicts_within_a_batch_of_payments(engine: AsyncEng
         True,
     ]
     assert [row[0] for row in await sql.fetch("SELECT balance_tokens FROM accounts")] == [7]
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_an_event_that_another_transaction_recorded_first_is_decided_by_it(
@@ -269,7 +270,7 @@ async def test_an_event_that_another_transaction_recorded_first_is_decided_by_it
 
     assert [type(decisions[0]), decisions[1], type(decisions[2])] == [PaymentEventConflict, True, PaymentEventConflict]
     assert [await balance_of(engine, customer) for customer in (ours, theirs)] == [3, 9]
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_a_batch_that_fits_asks_for_nothing_first(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +294,7 @@ async def test_batches_of_many_processes_spend_a_balance_once(database: str) -> 
         decisions = Counter(decision for batch in batches for decision in batch)
         assert decisions == {True: 20, InsufficientBalance: 28}
         assert [await balance_of(crowd, customer) for customer in customers] == [0] * 4
-        assert await PostgresTokens(crowd).violations() == []
+        assert await PostgresLedger(crowd).violations() == []
 
 
 async def test_batches_over_the_same_accounts_never_wait_in_a_circle(engine: AsyncEngine) -> None:
@@ -311,7 +312,7 @@ async def test_batches_over_the_same_accounts_never_wait_in_a_circle(engine: Asy
     await asyncio.gather(*(task(turn) for turn in range(8) for task in work))
 
     assert [await balance_of(engine, customer) for customer in customers] == [10_000] * 12
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_a_connection_that_died_in_the_pool_costs_no_request(engine: AsyncEngine, sql: Connection) -> None:
@@ -371,13 +372,11 @@ async def test_a_rotation_that_is_repeated_while_its_first_try_still_runs_gives_
             customer.account_id,
         )
         current = digest_of(customer.api_key) if has_proof else None
-        repeating = asyncio.create_task(
-            PostgresAccounts(engine).replace_key(customer.external_user_id, stored, current)
-        )
+        repeating = asyncio.create_task(PostgresKeys(engine).replace_key(customer.external_user_id, stored, current))
         await blocked(sql)
 
     assert await repeating
-    assert await PostgresAccounts(engine).find_by_key(digest_of(key)) is not None
+    assert await PostgresKeys(engine).find_by_key(digest_of(key)) is not None
 
 
 async def test_what_was_credited_is_not_called_undone_when_the_rest_of_its_batch_fails(

@@ -9,10 +9,11 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.accounts import new_key
-from app.domain.accounts import KEY_HINT_LENGTH, Account, digest_of, stored_form
-from app.infrastructure.postgres.accounts import PostgresAccounts
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.application.keys import new_key
+from app.domain.accounts import Account
+from app.domain.keys import KEY_HINT_LENGTH, digest_of, stored_form
+from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
     Connection,
     accept_job,
@@ -39,13 +40,13 @@ async def crowd(database: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def live_keys(engine: AsyncEngine, *keys: str) -> list[str]:
-    return [key for key in keys if await PostgresAccounts(engine).find_by_key(digest_of(key)) is not None]
+    return [key for key in keys if await PostgresKeys(engine).find_by_key(digest_of(key)) is not None]
 
 
 async def topped_up_user(engine: AsyncEngine) -> UUID:
     """A user whom only the payment provider has named so far."""
     external_user_id = uuid4()
-    await PostgresTokens(engine).credit(payment(external_user_id, 7))
+    await PostgresPayments(engine).credit(payment(external_user_id, 7))
     return external_user_id
 
 
@@ -53,7 +54,7 @@ async def test_a_key_finds_its_account_and_the_balance(engine: AsyncEngine) -> N
     customer = await open_account(engine, 7)
     await open_account(engine, 8)
 
-    account = await PostgresAccounts(engine).find_by_key(digest_of(customer.api_key))
+    account = await PostgresKeys(engine).find_by_key(digest_of(customer.api_key))
 
     assert account == Account(customer.account_id, customer.external_user_id, 7)
 
@@ -61,7 +62,7 @@ async def test_a_key_finds_its_account_and_the_balance(engine: AsyncEngine) -> N
 async def test_an_unknown_key_finds_nothing(engine: AsyncEngine) -> None:
     await open_account(engine)
 
-    account = await PostgresAccounts(engine).find_by_key(digest_of(new_key()))
+    account = await PostgresKeys(engine).find_by_key(digest_of(new_key()))
 
     assert account is None
 
@@ -72,7 +73,7 @@ async def test_one_of_20_racing_first_keys_is_stored(crowd: AsyncEngine, sql: Co
     keys = [new_key() for _ in range(20)]
 
     stored = await asyncio.gather(
-        *(PostgresAccounts(crowd).add_first_key(external_user_id, stored_form(key)) for key in keys)
+        *(PostgresKeys(crowd).add_first_key(external_user_id, stored_form(key)) for key in keys)
     )
 
     winners = [key for key, is_stored in zip(keys, stored, strict=True) if is_stored]
@@ -85,9 +86,9 @@ async def test_one_of_20_racing_first_keys_is_stored(crowd: AsyncEngine, sql: Co
 async def test_a_first_key_keeps_the_balance_that_came_before_it(engine: AsyncEngine) -> None:
     external_user_id, key = await topped_up_user(engine), new_key()
 
-    stored = await PostgresAccounts(engine).add_first_key(external_user_id, stored_form(key))
+    stored = await PostgresKeys(engine).add_first_key(external_user_id, stored_form(key))
 
-    account = await PostgresAccounts(engine).find_by_key(digest_of(key))
+    account = await PostgresKeys(engine).find_by_key(digest_of(key))
     assert stored
     assert account is not None
     assert account.balance_tokens == 7
@@ -97,7 +98,7 @@ async def test_a_second_first_key_writes_nothing(engine: AsyncEngine, sql: Conne
     customer = await open_account(engine)
     before = await contents(sql)
 
-    stored = await PostgresAccounts(engine).add_first_key(customer.external_user_id, stored_form(new_key()))
+    stored = await PostgresKeys(engine).add_first_key(customer.external_user_id, stored_form(new_key()))
 
     assert not stored
     assert await contents(sql) == before
@@ -105,9 +106,9 @@ async def test_a_second_first_key_writes_nothing(engine: AsyncEngine, sql: Conne
 
 async def test_a_user_whose_key_was_revoked_gets_no_first_key(engine: AsyncEngine) -> None:
     customer, key = await open_account(engine), new_key()
-    await PostgresAccounts(engine).revoke_key(customer.external_user_id)
+    await PostgresKeys(engine).revoke_key(customer.external_user_id)
 
-    stored = await PostgresAccounts(engine).add_first_key(customer.external_user_id, stored_form(key))
+    stored = await PostgresKeys(engine).add_first_key(customer.external_user_id, stored_form(key))
 
     assert not stored
     assert await live_keys(engine, key, customer.api_key) == []
@@ -116,7 +117,7 @@ async def test_a_user_whose_key_was_revoked_gets_no_first_key(engine: AsyncEngin
 async def test_the_current_key_is_replaced(engine: AsyncEngine) -> None:
     customer, key = await open_account(engine), new_key()
 
-    replaced = await PostgresAccounts(engine).replace_key(
+    replaced = await PostgresKeys(engine).replace_key(
         customer.external_user_id, stored_form(key), digest_of(customer.api_key)
     )
 
@@ -127,7 +128,7 @@ async def test_the_current_key_is_replaced(engine: AsyncEngine) -> None:
 async def test_the_operator_replaces_any_key(engine: AsyncEngine) -> None:
     customer, key = await open_account(engine), new_key()
 
-    replaced = await PostgresAccounts(engine).replace_key(customer.external_user_id, stored_form(key), None)
+    replaced = await PostgresKeys(engine).replace_key(customer.external_user_id, stored_form(key), None)
 
     assert replaced
     assert await live_keys(engine, customer.api_key, key) == [key]
@@ -135,9 +136,9 @@ async def test_the_operator_replaces_any_key(engine: AsyncEngine) -> None:
 
 async def test_the_operator_gives_a_key_after_a_revocation(engine: AsyncEngine) -> None:
     customer, key = await open_account(engine), new_key()
-    await PostgresAccounts(engine).revoke_key(customer.external_user_id)
+    await PostgresKeys(engine).revoke_key(customer.external_user_id)
 
-    replaced = await PostgresAccounts(engine).replace_key(customer.external_user_id, stored_form(key), None)
+    replaced = await PostgresKeys(engine).replace_key(customer.external_user_id, stored_form(key), None)
 
     assert replaced
     assert await live_keys(engine, customer.api_key, key) == [key]
@@ -145,7 +146,7 @@ async def test_the_operator_gives_a_key_after_a_revocation(engine: AsyncEngine) 
 
 @pytest.mark.parametrize("proof", ["unknown", "of another account", "replaced", "revoked"])
 async def test_no_other_key_proves_the_right_to_replace(engine: AsyncEngine, sql: Connection, proof: str) -> None:
-    accounts = PostgresAccounts(engine)
+    accounts = PostgresKeys(engine)
     customer, other = await open_account(engine), await open_account(engine)
     replaced, revoked = await open_account(engine), await open_account(engine)
     await accounts.replace_key(replaced.external_user_id, stored_form(new_key()), None)
@@ -170,7 +171,7 @@ async def test_there_is_nothing_to_replace_for_an_unknown_user(
 ) -> None:
     before = await contents(sql)
 
-    replaced = await PostgresAccounts(engine).replace_key(uuid4(), stored_form(new_key()), current)
+    replaced = await PostgresKeys(engine).replace_key(uuid4(), stored_form(new_key()), current)
 
     assert not replaced
     assert await contents(sql) == before
@@ -181,7 +182,7 @@ async def test_one_of_20_replacements_by_the_same_key_succeeds(crowd: AsyncEngin
     current = digest_of(customer.api_key)
 
     replaced = await asyncio.gather(
-        *(PostgresAccounts(crowd).replace_key(customer.external_user_id, stored_form(key), current) for key in keys)
+        *(PostgresKeys(crowd).replace_key(customer.external_user_id, stored_form(key), current) for key in keys)
     )
 
     winners = [key for key, is_replaced in zip(keys, replaced, strict=True) if is_replaced]
@@ -193,7 +194,7 @@ async def test_one_key_lives_after_20_replacements_by_the_operator(crowd: AsyncE
     customer, keys = await open_account(crowd), [new_key() for _ in range(20)]
 
     replaced = await asyncio.gather(
-        *(PostgresAccounts(crowd).replace_key(customer.external_user_id, stored_form(key), None) for key in keys)
+        *(PostgresKeys(crowd).replace_key(customer.external_user_id, stored_form(key), None) for key in keys)
     )
 
     assert replaced == [True] * 20
@@ -203,14 +204,14 @@ async def test_one_key_lives_after_20_replacements_by_the_operator(crowd: AsyncE
 async def test_a_revoked_key_finds_nothing(engine: AsyncEngine) -> None:
     customer, other = await open_account(engine), await open_account(engine)
 
-    revoked = await PostgresAccounts(engine).revoke_key(customer.external_user_id)
+    revoked = await PostgresKeys(engine).revoke_key(customer.external_user_id)
 
     assert revoked
     assert await live_keys(engine, customer.api_key, other.api_key) == [other.api_key]
 
 
 async def test_there_is_nothing_to_revoke_twice_or_for_an_unknown_user(engine: AsyncEngine) -> None:
-    customer, accounts = await open_account(engine), PostgresAccounts(engine)
+    customer, accounts = await open_account(engine), PostgresKeys(engine)
     await accounts.revoke_key(customer.external_user_id)
 
     revoked = [await accounts.revoke_key(customer.external_user_id), await accounts.revoke_key(uuid4())]
@@ -231,7 +232,7 @@ async def test_the_database_refuses_a_second_live_key(engine: AsyncEngine, sql: 
 
 async def test_the_database_refuses_what_is_no_digest(engine: AsyncEngine, sql: Connection) -> None:
     customer, key = await open_account(engine), new_key()
-    await PostgresAccounts(engine).revoke_key(customer.external_user_id)
+    await PostgresKeys(engine).revoke_key(customer.external_user_id)
 
     with pytest.raises(asyncpg.CheckViolationError, match="api_keys_digest_length"):
         await sql.execute(
@@ -241,7 +242,7 @@ async def test_the_database_refuses_what_is_no_digest(engine: AsyncEngine, sql: 
 
 async def test_a_key_is_nowhere_in_the_database(engine: AsyncEngine, sql: Connection) -> None:
     customer = await open_account(engine, 7)
-    await PostgresAccounts(engine).replace_key(
+    await PostgresKeys(engine).replace_key(
         customer.external_user_id, stored_form(new_key()), digest_of(customer.api_key)
     )
 
@@ -257,7 +258,7 @@ async def test_a_key_is_nowhere_in_the_database(engine: AsyncEngine, sql: Connec
 async def test_a_key_is_replaced_and_revoked_within_a_second_while_its_user_starts_jobs_without_pause(
     crowd: AsyncEngine,
 ) -> None:
-    customer, accounts, key = await open_account(crowd, 10**6), PostgresAccounts(crowd), new_key()
+    customer, accounts, key = await open_account(crowd, 10**6), PostgresKeys(crowd), new_key()
     is_over, accepted, seconds = asyncio.Event(), [0] * 6, []
 
     async def start_jobs(number: int) -> None:

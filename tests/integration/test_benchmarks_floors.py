@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 from fastapi import FastAPI
 
-from app.domain.accounts import digest_of
+from app.domain.keys import digest_of
 from benchmarks.floor import nothing_app, unbatched_app
 from benchmarks.pgbench import pgbench
 from benchmarks.rows import ACCEPT_BODY, ACCEPT_PATH

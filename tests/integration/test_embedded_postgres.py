@@ -18,11 +18,7 @@ import asyncpg
 import psutil
 import pytest
 
-from app.infrastructure.embedded_postgres import (
-    EmbeddedPostgresError,
-    embedded_postgres,
-    embedded_postgres_blocking,
-)
+from devtools.embedded_postgres import EmbeddedPostgresError, embedded_postgres, embedded_postgres_blocking
 
 PROJECT = Path(__file__).parents[2]
 FAST = {"fsync": "off"}

@@ -13,16 +13,19 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application import execution, generations
-from app.application.backstop import BACKSTOP_SECONDS_MAX, BACKSTOP_SECONDS_MIN, Backstop
-from app.application.breaker import Breaker
-from app.application.execution import FollowGeneration, RetryLater, Step, SubmitGeneration
-from app.application.generations import CancelGeneration
-from app.application.ports import (
-    Accepted,
+from app.application import jobs as job_use_cases
+from app.application.execution import follow, settlement
+from app.application.execution import submit as submission
+from app.application.execution.breaker import Breaker
+from app.application.execution.follow import FollowJob
+from app.application.execution.pacing import BACKSTOP_SECONDS_MAX, BACKSTOP_SECONDS_MIN, Backstop
+from app.application.execution.steps import RetryLater, Step
+from app.application.execution.submit import SubmitJob
+from app.application.jobs import CancelJob
+from app.application.ports.jobs import Accepted
+from app.application.ports.provider import (
     InProgress,
     InQueue,
-    Jobs,
     NotSubmitted,
     Observation,
     ProviderRequest,
@@ -35,14 +38,14 @@ from app.application.ports import (
 )
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import DatabaseUnavailable, JobFinished, Overloaded
-from app.domain.generations import Job, JobStatus, PublicStatus
-from app.infrastructure.postgres.jobs import PostgresJobs
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.domain.jobs import Job, JobStatus, PublicStatus
+from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
     COST_TOKENS,
     RESULT,
     Connection,
     Customer,
+    PostgresJobs,
     accept_job,
     balance_of,
     claimed_job,
@@ -146,12 +149,12 @@ class Stage:
     jobs: UnreliableJobs
 
     async def submit(self, job_id: UUID, *, webhooks_url: str | None = None) -> None:
-        jobs = cast(Jobs, self.jobs)
+        jobs = cast(PostgresJobs, self.jobs)
         backstop = None if webhooks_url is None else Backstop(jobs)
-        await SubmitGeneration(jobs, self.provider, Breaker(), webhooks_url, backstop)(job_id)
+        await SubmitJob(jobs, self.provider, Breaker(), webhooks_url, backstop)(job_id)
 
     async def follow(self, job_id: UUID) -> None:
-        await FollowGeneration(cast(Jobs, self.jobs), self.provider)(job_id)
+        await FollowJob(cast(PostgresJobs, self.jobs), self.provider)(job_id)
 
     async def look_again(self, job_id: UUID) -> None:
         """A look that does not end the job."""
@@ -159,8 +162,8 @@ class Stage:
             await self.follow(job_id)
 
     async def cancel(self, job_id: UUID) -> Job:
-        follow = FollowGeneration(cast(Jobs, self.jobs), self.provider)
-        return (await CancelGeneration(cast(Jobs, self.jobs), follow)(self.customer.account_id, job_id)).job
+        follow = FollowJob(cast(PostgresJobs, self.jobs), self.provider)
+        return (await CancelJob(cast(PostgresJobs, self.jobs), follow)(self.customer.account_id, job_id)).job
 
     async def ask_to_cancel(self, job_id: UUID) -> None:
         await jobs_of(self.engine).request_cancel(self.customer.account_id, job_id)
@@ -184,13 +187,13 @@ class Stage:
         return await balance_of(self.engine, self.customer)
 
     async def assert_books_agree(self) -> None:
-        assert await PostgresTokens(self.engine).violations() == []
+        assert await PostgresLedger(self.engine).violations() == []
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "PERSIST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(generations, "CANCEL_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(settlement, "PERSIST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(job_use_cases, "CANCEL_LOOK_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -203,7 +206,7 @@ async def stage(engine: AsyncEngine, database: str) -> AsyncIterator[Stage]:
 async def test_holds_few_large_inputs_at_once_and_small_ones_beside_them(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "LARGE_INPUTS_MAX", 2)
+    monkeypatch.setattr(submission, "LARGE_INPUTS_MAX", 2)
     picture = b64encode(Random(1).randbytes(9000)).decode()
     customer, jobs = await open_account(stage.engine, 100), jobs_of(stage.engine)
     large = [replace(new_job(customer), parameters={"image_url": picture}) for _ in range(5)]
@@ -221,7 +224,7 @@ async def test_holds_few_large_inputs_at_once_and_small_ones_beside_them(
 
     stage.provider.while_posting = take_long
     stage.provider.submits = [provider_request() for _ in (*large, *small)]
-    submit = SubmitGeneration(cast(Jobs, stage.jobs), stage.provider, Breaker())
+    submit = SubmitJob(cast(PostgresJobs, stage.jobs), stage.provider, Breaker())
     steps = [asyncio.create_task(submit(job.id)) for job in large]
     await asyncio.sleep(0.3)
     with_large_ones = posting
@@ -351,7 +354,7 @@ async def test_the_first_look_leaves_the_event_time_to_come(
 async def test_the_first_look_beside_many_jobs_comes_in_time_for_the_limit(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.application.backstop.LOOKS_PER_SECOND_MAX", 0.001)
+    monkeypatch.setattr("app.application.execution.pacing.LOOKS_PER_SECOND_MAX", 0.001)
     other = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
     job = await jobs_of(stage.engine).accept(new_job(stage.customer, time_limit_seconds=60))
     stage.provider.submits = [provider_request()]
@@ -436,7 +439,7 @@ async def test_a_result_is_settled_once_when_the_look_is_repeated_after_a_failur
 
 
 async def test_gives_up_recording_at_last_and_never_posts_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "PERSIST_TRIES_MAX", 3)
+    monkeypatch.setattr(settlement, "PERSIST_TRIES_MAX", 3)
     job_id = await accept_job(stage.engine, stage.customer)
     stage.provider.submits = [provider_request()]
     stage.jobs.fail("record_submission", "before", times=4)
@@ -598,7 +601,7 @@ async def test_an_unknown_outcome_that_the_user_wants_canceled_ends_canceled_aft
 
 async def test_a_claim_of_a_process_that_is_gone_becomes_unknown_after_the_lease(stage: Stage) -> None:
     job_id, _ = await claimed_job(stage.engine, stage.customer)
-    await stage.set_back(job_id, "claimed_at", execution.SUBMIT_LEASE_SECONDS + 1)
+    await stage.set_back(job_id, "claimed_at", submission.SUBMIT_LEASE_SECONDS + 1)
 
     await stage.submit(job_id)
 
@@ -617,7 +620,7 @@ async def test_a_claim_within_the_lease_is_left_alone_until_the_lease_is_over(st
     with pytest.raises(RetryLater) as decision:
         await stage.submit(job_id)
 
-    remaining = execution.SUBMIT_LEASE_SECONDS - 10
+    remaining = submission.SUBMIT_LEASE_SECONDS - 10
     assert remaining - 5 < decision.value.delay_seconds <= remaining + 1
     assert stage.provider.calls == {}
     assert await contents(stage.sql) == before
@@ -664,7 +667,9 @@ async def test_the_next_look_with_webhooks_comes_after_as_long_again_but_before_
     stage.provider.looks = [InProgress()]
 
     with pytest.raises(RetryLater) as decision:
-        await FollowGeneration(cast(Jobs, stage.jobs), stage.provider, Backstop(cast(Jobs, stage.jobs)))(job_id)
+        await FollowJob(cast(PostgresJobs, stage.jobs), stage.provider, Backstop(cast(PostgresJobs, stage.jobs)))(
+            job_id
+        )
 
     pause = min(max(age_seconds, BACKSTOP_SECONDS_MIN), BACKSTOP_SECONDS_MAX)
     expected = min(pause, left_seconds + 1)
@@ -725,7 +730,7 @@ async def test_a_result_after_the_time_limit_is_delivered_and_charged_within_the
     stage.provider.looks = [InProgress(), Succeeded(RESULT)]
 
     await stage.look_again(job_id)
-    await stage.set_back(job_id, "overdue_noticed_at", execution.CANCEL_GRACE_SECONDS - 20)
+    await stage.set_back(job_id, "overdue_noticed_at", follow.CANCEL_GRACE_SECONDS - 20)
     await stage.follow(job_id)
 
     assert (await stage.status(job_id), await stage.balance()) == ("COMPLETED", PAID)
@@ -750,9 +755,9 @@ async def test_fal_stopping_after_the_time_limit_is_a_failure_unless_the_user_as
 @pytest.mark.parametrize(
     ("look", "grace_seconds"),
     [
-        pytest.param(UNREACHABLE, execution.UNANSWERED_GRACE_SECONDS, id="no-answer"),
-        pytest.param(InProgress(), execution.CANCEL_GRACE_SECONDS, id="in-progress"),
-        pytest.param(InQueue(0), execution.CANCEL_GRACE_SECONDS, id="in-queue"),
+        pytest.param(UNREACHABLE, follow.UNANSWERED_GRACE_SECONDS, id="no-answer"),
+        pytest.param(InProgress(), follow.CANCEL_GRACE_SECONDS, id="in-progress"),
+        pytest.param(InQueue(0), follow.CANCEL_GRACE_SECONDS, id="in-queue"),
     ],
 )
 async def test_is_given_up_and_refunded_when_the_grace_after_the_time_limit_is_over(
@@ -818,9 +823,9 @@ async def test_a_cancel_that_found_the_request_queued_is_final_after_the_grace(s
     stage.provider.looks = [InQueue(0)] * 3
 
     await stage.look_again(job_id)
-    await stage.set_back(job_id, "cancel_sent_at", execution.CANCEL_GRACE_SECONDS - 20)
+    await stage.set_back(job_id, "cancel_sent_at", follow.CANCEL_GRACE_SECONDS - 20)
     await stage.look_again(job_id)
-    await stage.set_back(job_id, "cancel_sent_at", execution.CANCEL_GRACE_SECONDS + 1)
+    await stage.set_back(job_id, "cancel_sent_at", follow.CANCEL_GRACE_SECONDS + 1)
     await stage.follow(job_id)
 
     assert (await stage.status(job_id), await stage.balance()) == ("CANCELED", BALANCE_TOKENS)
@@ -834,7 +839,7 @@ async def test_a_cancel_that_found_the_request_running_waits_for_fal_until_the_t
     stage.provider.looks = [InProgress(), InProgress(), UNREACHABLE, Succeeded(RESULT)]
 
     await stage.look_again(job_id)
-    await stage.set_back(job_id, "cancel_sent_at", 10 * execution.CANCEL_GRACE_SECONDS)
+    await stage.set_back(job_id, "cancel_sent_at", 10 * follow.CANCEL_GRACE_SECONDS)
     await stage.look_again(job_id)
     await stage.look_again(job_id)
     await stage.follow(job_id)
@@ -857,7 +862,7 @@ async def test_a_waiting_job_is_canceled_without_a_word_to_fal(stage: Stage) -> 
 async def test_twenty_cancels_at_once_ask_fal_no_more_often_than_one(stage: Stage) -> None:
     job_id = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
     stage.provider.looks = [InProgress(), InProgress(), Stopped()]
-    cancel = CancelGeneration(cast(Jobs, stage.jobs), FollowGeneration(cast(Jobs, stage.jobs), stage.provider))
+    cancel = CancelJob(cast(PostgresJobs, stage.jobs), FollowJob(cast(PostgresJobs, stage.jobs), stage.provider))
 
     answers = await asyncio.gather(
         *(cancel(stage.customer.account_id, job_id) for _ in range(20)), return_exceptions=True
@@ -872,7 +877,7 @@ async def test_twenty_cancels_at_once_ask_fal_no_more_often_than_one(stage: Stag
 async def test_a_look_that_fails_after_its_caller_was_answered_is_nobodys_error(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generations, "CANCEL_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(job_use_cases, "CANCEL_WAIT_SECONDS", 0.05)
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     job_id = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
@@ -883,7 +888,7 @@ async def test_a_look_that_fails_after_its_caller_was_answered_is_nobodys_error(
         has_failed.set()
         raise DatabaseUnavailable
 
-    cancel = CancelGeneration(jobs_of(stage.engine), cast(FollowGeneration, fail_late))
+    cancel = CancelJob(jobs_of(stage.engine), cast(FollowJob, fail_late))
     job = (await cancel(stage.customer.account_id, job_id)).job
     is_answered.set()
     await has_failed.wait()
@@ -908,7 +913,7 @@ async def test_a_cancel_answers_with_the_end_when_fal_confirms_in_time(stage: St
 async def test_a_cancel_answers_canceling_when_fal_takes_too_long(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generations, "CANCEL_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(job_use_cases, "CANCEL_WAIT_SECONDS", 0.2)
     job_id = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
     stage.provider.looks = [InProgress()] * 1000
 

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution import Step, SweepGenerations
-from app.application.generations import fingerprint_of
+from app.application.execution.steps import Step
+from app.application.execution.sweep import SweepJobs
+from app.application.jobs import fingerprint_of
 from app.domain.catalogue import GenerationKind
-from app.domain.generations import JobStatus
-from app.infrastructure.postgres import acceptance
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.domain.jobs import JobStatus
+from app.infrastructure.postgres.jobs import acceptance
+from app.infrastructure.postgres.ledger import PostgresLedger
+from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
     COST_TOKENS,
     OUTCOMES,
@@ -89,7 +91,7 @@ async def test_twenty_requests_at_once_with_one_key_make_one_job_and_one_debit(d
         later = await api.start(customer, KEY)
 
         balance = await balance_of(engine, customer)
-        violations = await PostgresTokens(engine).violations()
+        violations = await PostgresLedger(engine).violations()
     (first,) = [
         answer for answer in answers if answer.status_code == 202 and "Idempotent-Replayed" not in answer.headers
     ]
@@ -187,7 +189,7 @@ async def test_a_key_that_was_answered_402_can_be_used_after_a_top_up(
 
     refused = await api.start(customer, KEY, {"prompt": "a lighthouse"})
     after_refusal = await everything(sql)
-    await PostgresTokens(engine).credit(payment(customer.external_user_id, 1))
+    await PostgresPayments(engine).credit(payment(customer.external_user_id, 1))
     accepted = await api.start(customer, KEY, body)
 
     assert (refused.status_code, after_refusal) == (402, before)
@@ -298,7 +300,7 @@ async def test_the_sweep_forgets_and_the_key_names_a_new_job_then(
     await end(engine, job_id_of(first), JobStatus.COMPLETED)
     await sql.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
 
-    await SweepGenerations(jobs_of(engine))()
+    await SweepJobs(jobs_of(engine))()
 
     second = await api.start(customer, KEY, {"prompt": "something else"})
     assert job_id_of(second) != job_id_of(first)
@@ -389,4 +391,4 @@ async def test_twenty_cancels_at_once_with_one_key_refund_once(api: Api, engine:
     assert {answer.status_code for answer in answers} <= {200, 409}
     assert sum(answer.status_code == 200 and "Idempotent-Replayed" not in answer.headers for answer in answers) == 1
     assert await balance_of(engine, customer) == COST_TOKENS
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []

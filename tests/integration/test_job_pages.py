@@ -113,7 +113,7 @@ async def test_a_page_reads_what_it_shows_however_many_jobs_there_are(
             first,
         )
     await sql.execute("ANALYZE jobs")
-    middle = random.choice(await jobs_of(engine).list(customer.account_id, limit=10, offset=2500))
+    middle = random.choice(await jobs_of(engine).page(customer.account_id, limit=10, offset=2500))
 
     plan = await sql.fetch(
         "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT id FROM jobs WHERE account_id = $1"

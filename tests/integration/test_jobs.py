@@ -13,11 +13,11 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution import Step
-from app.application.ports import Claim, LargeInput
+from app.application.execution.steps import Step
+from app.application.ports.execution import Claim, LargeInput
 from app.domain.errors import InsufficientBalance, JobFinished, JobNotFound
-from app.domain.generations import TRANSITIONS, JobStatus, Outcome, PublicStatus
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.domain.jobs import TRANSITIONS, JobStatus, Outcome, PublicStatus
+from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
     COST_TOKENS,
     OUTCOMES,
@@ -59,7 +59,7 @@ async def status_of(sql: Connection, job_id: UUID) -> str:
 
 
 async def assert_books_agree(engine: AsyncEngine) -> None:
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_accepting_debits_stores_and_queues(engine: AsyncEngine, sql: Connection) -> None:
@@ -555,7 +555,7 @@ async def test_another_account_neither_sees_nor_cancels_the_job(engine: AsyncEng
     with pytest.raises(JobNotFound):
         await jobs_of(engine).request_cancel(stranger, job_id)
 
-    assert await jobs_of(engine).list(stranger, limit=10, offset=0) == []
+    assert await jobs_of(engine).page(stranger, limit=10, offset=0) == []
     assert await contents(sql) == before
 
 
@@ -587,7 +587,7 @@ async def test_lists_the_newest_first_page_by_page(
         for job_id in job_ids[1::2] + job_ids[::2]:
             await sql.execute("UPDATE jobs SET created_at = '2026-01-01Z' WHERE id = $1", job_id)
 
-    pages = [await jobs_of(engine).list(customer.account_id, limit=3, offset=offset) for offset in (0, 3, 6, 9)]
+    pages = [await jobs_of(engine).page(customer.account_id, limit=3, offset=offset) for offset in (0, 3, 6, 9)]
 
     assert [[job.id for job in page] for page in pages] == [
         job_ids[6:3:-1],

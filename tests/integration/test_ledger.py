@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import BalanceLimitExceeded, PaymentEventConflict
-from app.domain.generations import JobStatus
+from app.domain.jobs import JobStatus
 from app.domain.ledger import BALANCE_TOKENS_MAX, Violation
 from app.infrastructure.postgres.database import open_engine
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.ledger import PostgresLedger
+from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
     Connection,
     balance_of,
@@ -46,58 +47,58 @@ async def balances(sql: Connection) -> list[int]:
 
 async def test_credits_once_when_25_deliveries_of_one_event_meet(crowd: AsyncEngine) -> None:
     customer = await open_account(crowd)
-    tokens, event = PostgresTokens(crowd), payment(customer.external_user_id, 7)
+    payments, event = PostgresPayments(crowd), payment(customer.external_user_id, 7)
 
-    credited = await asyncio.gather(*(tokens.credit(event) for _ in range(25)))
+    credited = await asyncio.gather(*(payments.credit(event) for _ in range(25)))
 
     assert sorted(credited) == [False] * 24 + [True]
     assert await balance_of(crowd, customer) == 7
-    assert await tokens.violations() == []
+    assert await PostgresLedger(crowd).violations() == []
 
 
 async def test_credits_once_when_25_deliveries_for_an_unknown_user_meet(crowd: AsyncEngine, sql: Connection) -> None:
-    tokens, event = PostgresTokens(crowd), payment(uuid4(), 7)
+    payments, event = PostgresPayments(crowd), payment(uuid4(), 7)
 
-    credited = await asyncio.gather(*(tokens.credit(event) for _ in range(25)))
+    credited = await asyncio.gather(*(payments.credit(event) for _ in range(25)))
 
     assert sorted(credited) == [False] * 24 + [True]
     assert await balances(sql) == [7]
-    assert await tokens.violations() == []
+    assert await PostgresLedger(crowd).violations() == []
 
 
 async def test_credits_every_event_when_the_first_ones_of_an_unknown_user_meet(
     crowd: AsyncEngine, sql: Connection
 ) -> None:
-    tokens, external_user_id = PostgresTokens(crowd), uuid4()
+    payments, external_user_id = PostgresPayments(crowd), uuid4()
 
-    credited = await asyncio.gather(*(tokens.credit(payment(external_user_id, amount)) for amount in range(1, 26)))
+    credited = await asyncio.gather(*(payments.credit(payment(external_user_id, amount)) for amount in range(1, 26)))
 
     assert credited == [True] * 25
     assert await balances(sql) == [sum(range(1, 26))]
-    assert await tokens.violations() == []
+    assert await PostgresLedger(crowd).violations() == []
 
 
 async def test_credits_one_of_the_contents_when_they_race_for_an_event_id(crowd: AsyncEngine, sql: Connection) -> None:
-    tokens = PostgresTokens(crowd)
+    payments = PostgresPayments(crowd)
     events = [payment(uuid4(), amount, event_id="contested") for amount in range(1, 26)]
 
-    outcomes = await asyncio.gather(*(tokens.credit(event) for event in events), return_exceptions=True)
+    outcomes = await asyncio.gather(*(payments.credit(event) for event in events), return_exceptions=True)
 
     assert [type(outcome) for outcome in outcomes if outcome is not True] == [PaymentEventConflict] * 24
     assert await balances(sql) == [events[outcomes.index(True)].amount]
-    assert await tokens.violations() == []
+    assert await PostgresLedger(crowd).violations() == []
 
 
 async def test_credits_the_same_id_of_another_source(engine: AsyncEngine) -> None:
     customer = await open_account(engine)
-    tokens = PostgresTokens(engine)
-    assert await tokens.credit(payment(customer.external_user_id, 7, event_id="one", source="webhook"))
+    payments = PostgresPayments(engine)
+    assert await payments.credit(payment(customer.external_user_id, 7, event_id="one", source="webhook"))
 
-    credited = await tokens.credit(payment(customer.external_user_id, 8, event_id="one", source="operator"))
+    credited = await payments.credit(payment(customer.external_user_id, 8, event_id="one", source="operator"))
 
     assert credited
     assert await balance_of(engine, customer) == 15
-    assert await tokens.violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 @pytest.mark.parametrize("amount", [7, 8], ids=["same-amount", "other-amount"])
@@ -106,37 +107,37 @@ async def test_writes_nothing_when_an_event_comes_back_for_another_user(
     engine: AsyncEngine, sql: Connection, *, is_known: bool, amount: int
 ) -> None:
     other = (await open_account(engine)).external_user_id if is_known else uuid4()
-    tokens = PostgresTokens(engine)
-    await tokens.credit(payment(uuid4(), 7, event_id="one"))
+    payments = PostgresPayments(engine)
+    await payments.credit(payment(uuid4(), 7, event_id="one"))
     before = await contents(sql)
 
     with pytest.raises(PaymentEventConflict):
-        await tokens.credit(payment(other, amount, event_id="one"))
+        await payments.credit(payment(other, amount, event_id="one"))
 
     assert await contents(sql) == before
-    assert await tokens.violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_writes_nothing_when_an_event_comes_back_with_another_amount(
     engine: AsyncEngine, sql: Connection
 ) -> None:
-    tokens, external_user_id = PostgresTokens(engine), uuid4()
-    await tokens.credit(payment(external_user_id, 7, event_id="one"))
+    payments, external_user_id = PostgresPayments(engine), uuid4()
+    await payments.credit(payment(external_user_id, 7, event_id="one"))
     before = await contents(sql)
 
     with pytest.raises(PaymentEventConflict):
-        await tokens.credit(payment(external_user_id, 8, event_id="one"))
+        await payments.credit(payment(external_user_id, 8, event_id="one"))
 
     assert await contents(sql) == before
-    assert await tokens.violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_writes_nothing_when_an_event_comes_back_unchanged(engine: AsyncEngine, sql: Connection) -> None:
-    tokens, event = PostgresTokens(engine), payment(uuid4(), 7)
-    await tokens.credit(event)
+    payments, event = PostgresPayments(engine), payment(uuid4(), 7)
+    await payments.credit(event)
     before = await contents(sql)
 
-    credited = await tokens.credit(event)
+    credited = await payments.credit(event)
 
     assert not credited
     assert await contents(sql) == before
@@ -144,37 +145,37 @@ async def test_writes_nothing_when_an_event_comes_back_unchanged(engine: AsyncEn
 
 async def test_credits_up_to_the_largest_balance(engine: AsyncEngine) -> None:
     customer = await open_account(engine, 1)
-    tokens = PostgresTokens(engine)
+    payments = PostgresPayments(engine)
 
-    credited = await tokens.credit(payment(customer.external_user_id, BALANCE_TOKENS_MAX - 1))
+    credited = await payments.credit(payment(customer.external_user_id, BALANCE_TOKENS_MAX - 1))
 
     assert credited
     assert await balance_of(engine, customer) == BALANCE_TOKENS_MAX
-    assert await tokens.violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_writes_nothing_when_the_balance_would_exceed_the_largest(engine: AsyncEngine, sql: Connection) -> None:
     customer = await open_account(engine, BALANCE_TOKENS_MAX)
-    tokens = PostgresTokens(engine)
+    payments = PostgresPayments(engine)
     before = await contents(sql)
 
     with pytest.raises(BalanceLimitExceeded):
-        await tokens.credit(payment(customer.external_user_id, 1))
+        await payments.credit(payment(customer.external_user_id, 1))
 
     assert await contents(sql) == before
-    assert await tokens.violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_writes_no_account_when_the_first_credit_exceeds_the_largest_balance(
     engine: AsyncEngine, sql: Connection
 ) -> None:
-    tokens = PostgresTokens(engine)
+    payments = PostgresPayments(engine)
 
     with pytest.raises(BalanceLimitExceeded):
-        await tokens.credit(payment(uuid4(), BALANCE_TOKENS_MAX + 1))
+        await payments.credit(payment(uuid4(), BALANCE_TOKENS_MAX + 1))
 
     assert await balances(sql) == []
-    assert await tokens.violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 # What each line of the view must notice: how to spoil the books, and everything that is wrong then.
@@ -342,7 +343,7 @@ async def spoiled(books: Books, statements: str) -> AsyncIterator[Connection]:
 
 async def test_finds_nothing_wrong_in_books_that_the_service_kept(books: Books) -> None:
     async with open_engine(books.dsn) as engine:
-        violations = await PostgresTokens(engine).violations()
+        violations = await PostgresLedger(engine).violations()
 
     assert violations == []
 
@@ -368,6 +369,6 @@ async def test_hands_over_the_row_that_is_wrong(engine: AsyncEngine, sql: Connec
     await sql.execute("SET session_replication_role = replica")
     await sql.execute("UPDATE accounts SET entry_count = 7 WHERE id = $1", customer.account_id)
 
-    violations = await PostgresTokens(engine).violations()
+    violations = await PostgresLedger(engine).violations()
 
     assert violations == [Violation("the account counts its entries", str(customer.account_id))]

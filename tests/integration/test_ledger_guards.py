@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.generations import JobStatus
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.domain.jobs import JobStatus
+from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import Connection, connect, contents, database_copy, job_in, open_account, payment, run_with_engine
 
 
@@ -362,7 +362,7 @@ def target(postgres_dsn: str, template_database: str) -> Iterator[Target]:
 
     async def fill(engine: AsyncEngine) -> dict[str, UUID]:
         account, other = await open_account(engine), await open_account(engine, 100)
-        await PostgresTokens(engine).credit(payment(account.external_user_id, 100, event_id="paid"))
+        await PostgresPayments(engine).credit(payment(account.external_user_id, 100, event_id="paid"))
         statuses = {
             "live": JobStatus.QUEUED,
             "claimed": JobStatus.SUBMITTING,

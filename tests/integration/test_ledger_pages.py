@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import InsufficientBalance
-from app.domain.generations import Outcome
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.domain.jobs import Outcome
+from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
     RESULT,
     Connection,
@@ -42,7 +42,7 @@ async def api(engine: AsyncEngine) -> AsyncIterator[Api]:
 
 
 async def pay(engine: AsyncEngine, customer: Customer, amount: int, event_id: str | None = None) -> None:
-    assert await PostgresTokens(engine).credit(payment(customer.external_user_id, amount, event_id=event_id))
+    assert await PostgresPayments(engine).credit(payment(customer.external_user_id, amount, event_id=event_id))
 
 
 async def pages(api: Api, customer: Customer, **query: object) -> list[list[dict[str, Any]]]:

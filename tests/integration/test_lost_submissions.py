@@ -13,26 +13,25 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from app.application import evidence, execution
-from app.application.breaker import Breaker
-from app.application.evidence import SearchHistory, marked, seed_of
-from app.application.execution import FollowGeneration, ReceiveProviderEvent, RetryLater, SubmitGeneration
-from app.application.ports import (
-    LostSubmission,
-    LostSubmissions,
-    Observation,
-    ProviderEvent,
-    RequestHistory,
-    Succeeded,
-)
+from app.application.execution import evidence
+from app.application.execution import follow as following
+from app.application.execution import submit as submission
+from app.application.execution.breaker import Breaker
+from app.application.execution.evidence import SearchHistory, marked, seed_of
+from app.application.execution.follow import FollowJob
+from app.application.execution.provider_events import ReceiveProviderEvent
+from app.application.execution.steps import RetryLater
+from app.application.execution.submit import SubmitJob
+from app.application.ports.evidence import LostSubmission, LostSubmissions, RequestHistory
+from app.application.ports.provider import Observation, ProviderEvent, Succeeded
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import DatabaseUnavailable, InvalidProviderEvent
-from app.domain.generations import Job, JobStatus, Outcome
+from app.domain.jobs import Job, JobStatus, Outcome
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.history import FalHistory
-from app.infrastructure.postgres.ledger import PostgresTokens
-from app.infrastructure.postgres.lost_submissions import PostgresLostSubmissions
+from app.infrastructure.postgres.evidence import PostgresLostSubmissions
+from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
     COST_TOKENS,
     RESULT,
@@ -69,10 +68,10 @@ class Stage:
         return (await jobs_of(self.engine).accept(job)).job.id
 
     async def submit(self, job_id: UUID) -> None:
-        await SubmitGeneration(jobs_of(self.engine), self.fal, Breaker(), has_history=True)(job_id)
+        await SubmitJob(jobs_of(self.engine), self.fal, Breaker(), has_history=True)(job_id)
 
     async def follow(self, job_id: UUID, search: SearchHistory | None = None) -> None:
-        await FollowGeneration(jobs_of(self.engine), self.fal, search=search or self.search)(job_id)
+        await FollowJob(jobs_of(self.engine), self.fal, search=search or self.search)(job_id)
 
     async def look_again(self, job_id: UUID, search: SearchHistory | None = None) -> float:
         """A look that leads to another one; after how many seconds."""
@@ -108,7 +107,7 @@ class Stage:
         )
 
     async def balance(self) -> int:
-        assert await PostgresTokens(self.engine).violations() == []
+        assert await PostgresLedger(self.engine).violations() == []
         return await balance_of(self.engine, self.customer)
 
     def runs(self) -> Sequence[dict[str, Any]]:
@@ -190,14 +189,14 @@ async def test_keeps_the_users_own_seed_and_finds_it(stage: Stage) -> None:
 async def test_without_an_admin_key_nothing_is_added_and_nothing_is_searched(stage: Stage) -> None:
     job_id = await stage.accept()
 
-    await SubmitGeneration(jobs_of(stage.engine), stage.fal, Breaker())(job_id)
-    follow = FollowGeneration(jobs_of(stage.engine), stage.fal)
+    await SubmitJob(jobs_of(stage.engine), stage.fal, Breaker())(job_id)
+    follow = FollowJob(jobs_of(stage.engine), stage.fal)
     with pytest.raises(RetryLater) as decision:
         await follow(job_id)
     await stage.set_back(job_id, "deadline_at", 1)
     await follow(job_id)
 
-    assert decision.value.delay_seconds == execution.UNKNOWN_LOOK_SECONDS
+    assert decision.value.delay_seconds == following.UNKNOWN_LOOK_SECONDS
     assert stage.runs()[0]["input"] == DROPPED
     assert stage.searches() == 0
     assert (await stage.found(job_id)).error_code == "submit_unknown"
@@ -208,8 +207,8 @@ async def test_what_a_killed_process_left_behind_is_found(stage: Stage, monkeypa
     claim = await jobs_of(stage.engine).claim(job_id, attempt_token)
     assert claim is not None
     posted = await stage.fal.submit(claim.model_id, claim.kind, marked(claim.parameters, attempt_token))
-    await stage.set_back(job_id, "claimed_at", execution.SUBMIT_LEASE_SECONDS + 1)
-    monkeypatch.setattr(evidence, "SEARCH_SECONDS", (execution.SUBMIT_LEASE_SECONDS,))
+    await stage.set_back(job_id, "claimed_at", submission.SUBMIT_LEASE_SECONDS + 1)
+    monkeypatch.setattr(evidence, "SEARCH_SECONDS", (submission.SUBMIT_LEASE_SECONDS,))
 
     await stage.submit(job_id)
     await stage.follow(job_id)
@@ -230,7 +229,7 @@ async def test_what_fal_never_got_is_refunded_at_the_time_limit(stage: Stage) ->
     job = await stage.found(job_id)
     assert within == ("SUBMITTING", BALANCE_TOKENS - COST_TOKENS)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "submit_unknown")
-    assert late_seconds == execution.LATE_SEARCH_SECONDS
+    assert late_seconds == following.LATE_SEARCH_SECONDS
     # One of them right before giving up.
     assert stage.searches() == 2
     assert await stage.balance() == BALANCE_TOKENS

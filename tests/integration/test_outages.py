@@ -11,18 +11,19 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.accounts import new_key
-from app.application.ports import Check
-from app.domain.accounts import digest_of, stored_form
+from app.application.keys import new_key
+from app.application.ports.health import Check
 from app.domain.errors import DatabaseUnavailable, InsufficientBalance, JobFinished, JobNotFound
-from app.domain.generations import JobStatus, Outcome
+from app.domain.jobs import JobStatus, Outcome
+from app.domain.keys import digest_of, stored_form
 from app.infrastructure.postgres import database as database_module
-from app.infrastructure.postgres.accounts import PostgresAccounts
 from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.health import database_check, migrations_check
-from app.infrastructure.postgres.ledger import PostgresTokens
-from app.infrastructure.postgres.lost_submissions import PostgresLostSubmissions
+from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.migrations import current_revision
+from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
     TABLES,
     Connection,
@@ -43,15 +44,15 @@ JOB_ID = uuid4()
 
 # Every operation that talks to the database. None of them needs what it names to exist: it is cut off before.
 OPERATIONS: dict[str, Callable[[AsyncEngine], Awaitable[object]]] = {
-    "find_by_key": lambda engine: PostgresAccounts(engine).find_by_key(digest_of(NOBODY.api_key)),
-    "add_first_key": lambda engine: PostgresAccounts(engine).add_first_key(uuid4(), stored_form(new_key())),
-    "replace_key": lambda engine: PostgresAccounts(engine).replace_key(uuid4(), stored_form(new_key()), None),
-    "revoke_key": lambda engine: PostgresAccounts(engine).revoke_key(uuid4()),
-    "credit": lambda engine: PostgresTokens(engine).credit(payment(uuid4(), 7)),
-    "violations": lambda engine: PostgresTokens(engine).violations(),
+    "find_by_key": lambda engine: PostgresKeys(engine).find_by_key(digest_of(NOBODY.api_key)),
+    "add_first_key": lambda engine: PostgresKeys(engine).add_first_key(uuid4(), stored_form(new_key())),
+    "replace_key": lambda engine: PostgresKeys(engine).replace_key(uuid4(), stored_form(new_key()), None),
+    "revoke_key": lambda engine: PostgresKeys(engine).revoke_key(uuid4()),
+    "credit": lambda engine: PostgresPayments(engine).credit(payment(uuid4(), 7)),
+    "violations": lambda engine: PostgresLedger(engine).violations(),
     "accept": lambda engine: jobs_of(engine).accept(new_job(NOBODY)),
     "get": lambda engine: jobs_of(engine).get(NOBODY.account_id, JOB_ID),
-    "list": lambda engine: jobs_of(engine).list(NOBODY.account_id, limit=1, offset=0),
+    "list": lambda engine: jobs_of(engine).page(NOBODY.account_id, limit=1, offset=0),
     "request_cancel": lambda engine: jobs_of(engine).request_cancel(NOBODY.account_id, JOB_ID),
     "claim": lambda engine: jobs_of(engine).claim(JOB_ID, uuid4()),
     "release": lambda engine: jobs_of(engine).release(JOB_ID, uuid4(), "busy"),
@@ -167,7 +168,7 @@ async def test_says_unavailable_when_the_pool_is_exhausted(database: str, monkey
 
         async with asyncio.timeout(5):
             with pytest.raises(DatabaseUnavailable):
-                await PostgresTokens(engine).violations()
+                await PostgresLedger(engine).violations()
 
 
 async def test_says_unavailable_when_an_account_stays_locked(
@@ -180,7 +181,7 @@ async def test_says_unavailable_when_an_account_stays_locked(
             await sql.execute("SELECT FROM accounts FOR UPDATE")
 
             with pytest.raises(DatabaseUnavailable):
-                await PostgresTokens(engine).credit(payment(customer.external_user_id, 7))
+                await PostgresPayments(engine).credit(payment(customer.external_user_id, 7))
 
         assert await balance_of(engine, customer) == 7
 
@@ -189,7 +190,7 @@ async def test_says_unavailable_when_a_statement_takes_too_long(database: str, m
     monkeypatch.setitem(database_module.SESSION_SETTINGS, "statement_timeout", "100ms")
     async with open_engine(database) as engine, everything_locked(database):
         with pytest.raises(DatabaseUnavailable):
-            await PostgresTokens(engine).credit(payment(uuid4(), 7))
+            await PostgresPayments(engine).credit(payment(uuid4(), 7))
 
 
 async def test_says_unavailable_when_the_database_only_reads(engine: AsyncEngine, sql: Connection) -> None:
@@ -199,31 +200,31 @@ async def test_says_unavailable_when_the_database_only_reads(engine: AsyncEngine
     )
 
     with pytest.raises(DatabaseUnavailable):
-        await PostgresTokens(engine).credit(payment(uuid4(), 7))
+        await PostgresPayments(engine).credit(payment(uuid4(), 7))
 
 
 async def test_credits_once_when_the_answer_to_the_commit_is_lost_and_the_event_comes_again(
     engine: AsyncEngine, sql: Connection
 ) -> None:
     customer = await open_account(engine)
-    tokens, event = PostgresTokens(engine), payment(customer.external_user_id, 7)
+    payments, event = PostgresPayments(engine), payment(customer.external_user_id, 7)
     await sql.execute(
         "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NULL; END';"
         "CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON ledger_entries"
         " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger()"
     )
-    task = asyncio.ensure_future(tokens.credit(event))
+    task = asyncio.ensure_future(payments.credit(event))
     await until(lambda: waiting_for(sql, "Timeout"))
 
     await terminate(sql)
     with pytest.raises(DatabaseUnavailable):
         await task
     await sql.execute("DROP TRIGGER slow_commit ON ledger_entries")
-    credited = await tokens.credit(event)
+    credited = await payments.credit(event)
 
     assert credited
     assert await balance_of(engine, customer) == 7
-    assert await tokens.violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_works_again_at_once_after_every_idle_connection_was_killed(database: str, sql: Connection) -> None:
@@ -266,10 +267,10 @@ async def test_every_operation_succeeds_or_says_unavailable_while_connections_di
         return answer
 
     async def live(engine: AsyncEngine, customer: Customer) -> None:
-        accounts, tokens, jobs = PostgresAccounts(engine), PostgresTokens(engine), jobs_of(engine)
+        keys, payments, jobs = PostgresKeys(engine), PostgresPayments(engine), jobs_of(engine)
         while not is_over.is_set():
             job, attempt_token = new_job(customer), uuid4()
-            await attempt(tokens.credit(payment(customer.external_user_id, 5)))
+            await attempt(payments.credit(payment(customer.external_user_id, 5)))
             await attempt(jobs.accept(job))
             await attempt(jobs.claim(job.id, attempt_token))
             # Nobody settles as completed what was never submitted, and the schema refuses it.
@@ -278,9 +279,9 @@ async def test_every_operation_succeeds_or_says_unavailable_while_connections_di
             await attempt(jobs.record_progress(job.id, JobStatus.IN_PROGRESS))
             await attempt(jobs.request_cancel(customer.account_id, job.id))
             await attempt(jobs.settle(job.id, random.choice(endings)))
-            await attempt(jobs.list(customer.account_id, limit=5, offset=0))
-            await attempt(accounts.replace_key(customer.external_user_id, stored_form(new_key()), None))
-            await attempt(accounts.find_by_key(digest_of(customer.api_key)))
+            await attempt(jobs.page(customer.account_id, limit=5, offset=0))
+            await attempt(keys.replace_key(customer.external_user_id, stored_form(new_key()), None))
+            await attempt(keys.find_by_key(digest_of(customer.api_key)))
 
     async def kill() -> None:
         for _ in range(40):
@@ -302,7 +303,7 @@ async def until_answered(engine: AsyncEngine) -> object:
     """The first answer after the last kill; a connection of the pool may still be a dead one."""
     for _ in range(20):
         try:
-            return await PostgresTokens(engine).violations()
+            return await PostgresLedger(engine).violations()
         except DatabaseUnavailable:
             continue
     raise AssertionError("the database stayed away")

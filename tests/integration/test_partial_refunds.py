@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.generations import Billing, BillingOutcome, JobStatus, Outcome, outcome_of_result
+from app.domain.jobs import Billing, BillingOutcome, JobStatus, Outcome, outcome_of_result
 from app.domain.ledger import EntryKind
-from app.infrastructure.postgres.ledger import PostgresTokens
+from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
     RESULT,
     Connection,
@@ -60,7 +60,7 @@ def images(count: int, **fields: Any) -> dict[str, Any]:
 async def test_books_exactly_the_refund_that_belongs_to_the_delivery(
     engine: AsyncEngine, result: dict[str, Any], status: JobStatus, refunded: int
 ) -> None:
-    customer, tokens = await open_account(engine, 100), PostgresTokens(engine)
+    customer = await open_account(engine, 100)
     job_id = await running_job(engine, customer)
     state = await jobs_of(engine).load(job_id)
     assert state is not None
@@ -71,13 +71,13 @@ async def test_books_exactly_the_refund_that_belongs_to_the_delivery(
     )
 
     job = await jobs_of(engine).get(customer.account_id, job_id)
-    newest, *_ = await tokens.entries(customer.external_user_id, limit=10)
+    newest, *_ = await PostgresLedger(engine).entries(customer.external_user_id, limit=10)
     assert (job.status, job.refunded_tokens) == (status, refunded)
     assert (newest.kind, newest.amount, newest.balance_after, newest.job_id) == (
         (EntryKind.REFUND, refunded, 80 + refunded, job_id) if refunded else (EntryKind.DEBIT, COST_TOKENS, 80, job_id)
     )
     assert await balance_of(engine, customer) == 80 + refunded
-    assert await tokens.violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_a_job_that_was_partly_refunded_says_so_in_its_bill(engine: AsyncEngine) -> None:

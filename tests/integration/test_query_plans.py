@@ -10,13 +10,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.accounts import new_key
-from app.domain.accounts import digest_of, stored_form
-from app.domain.generations import IdempotencyKey, JobStatus, Outcome
-from app.infrastructure.postgres.accounts import PostgresAccounts
+from app.application.keys import new_key
+from app.domain.jobs import IdempotencyKey, JobStatus, Outcome
+from app.domain.keys import digest_of, stored_form
 from app.infrastructure.postgres.database import open_engine
-from app.infrastructure.postgres.ledger import PostgresTokens
-from app.infrastructure.postgres.lost_submissions import PostgresLostSubmissions
+from app.infrastructure.postgres.evidence import PostgresLostSubmissions
+from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.ledger import PostgresLedger
+from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
     COST_TOKENS,
     RESULT,
@@ -123,19 +124,19 @@ async def test_a_request_reads_its_own_rows_however_large_the_tables_are(
     job_id = await middle_job(sql, customer)
     user, account = customer.external_user_id, customer.account_id
     operations: Mapping[str, Callable[[AsyncEngine], Awaitable[object]]] = {
-        "key": lambda on: PostgresAccounts(on).find_by_key(digest_of(customer.api_key)),
-        "first key": lambda on: PostgresAccounts(on).add_first_key(uuid4(), stored_form(new_key())),
-        "other key": lambda on: PostgresAccounts(on).replace_key(user, stored_form(new_key()), None),
+        "key": lambda on: PostgresKeys(on).find_by_key(digest_of(customer.api_key)),
+        "first key": lambda on: PostgresKeys(on).add_first_key(uuid4(), stored_form(new_key())),
+        "other key": lambda on: PostgresKeys(on).replace_key(user, stored_form(new_key()), None),
         "status": lambda on: jobs_of(on).get(account, job_id),
-        "list": lambda on: jobs_of(on).list(account, limit=20),
-        "next page": lambda on: jobs_of(on).list(account, limit=20, after=job_id),
-        "ledger": lambda on: PostgresTokens(on).entries(user, limit=20),
-        "next entries": lambda on: PostgresTokens(on).entries(user, limit=20, before_seq=ROWS // 2),
+        "list": lambda on: jobs_of(on).page(account, limit=20),
+        "next page": lambda on: jobs_of(on).page(account, limit=20, after=job_id),
+        "ledger": lambda on: PostgresLedger(on).entries(user, limit=20),
+        "next entries": lambda on: PostgresLedger(on).entries(user, limit=20, before_seq=ROWS // 2),
         "accept": lambda on: jobs_of(on).accept(new_job(customer)),
         "accept with a key": lambda on: jobs_of(on).accept(new_job(customer), _key()),
-        "known key": lambda on: jobs_of(on).find_named(account, _key()),
-        "top-up": lambda on: PostgresTokens(on).credit(payment(user, 7)),
-        "top-up of a new user": lambda on: PostgresTokens(on).credit(payment(uuid4(), 7)),
+        "known key": lambda on: jobs_of(on).find_by_idempotency_key(account, _key()),
+        "top-up": lambda on: PostgresPayments(on).credit(payment(user, 7)),
+        "top-up of a new user": lambda on: PostgresPayments(on).credit(payment(uuid4(), 7)),
     }
 
     read = {name: await rows_read(sql, database, operation) for name, operation in operations.items()}

@@ -23,8 +23,9 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from app.application.execution import RetryLater, Step, SweepGenerations
-from app.application.precedence import Precedence
+from app.application.execution.precedence import Precedence
+from app.application.execution.steps import RetryLater, Step
+from app.application.execution.sweep import SweepJobs
 from app.bootstrap import build
 from app.domain.errors import DatabaseUnavailable, Overloaded
 from app.infrastructure.background import runner as runner_module
@@ -256,7 +257,7 @@ async def test_runs_the_jobs_that_the_queue_had_lost_when_it_starts(
     job_id = await accept_job(engine, await open_account(engine, 100))
     await sql.execute("DELETE FROM pgqueuer")
 
-    async with running(database, calls, sweep=SweepGenerations(jobs_of(engine))):
+    async with running(database, calls, sweep=SweepJobs(jobs_of(engine))):
         await calls.wait_for(Step.SUBMIT, job_id)
 
 
@@ -478,7 +479,7 @@ async def test_sweeps_from_time_to_time_and_leaves_no_log(
     async def was_run_again() -> bool:
         return len(calls.seen[Step.SUBMIT]) > 1
 
-    async with running(database, calls, sweep=SweepGenerations(jobs_of(engine))) as runner:
+    async with running(database, calls, sweep=SweepJobs(jobs_of(engine))) as runner:
         await wait_until_working(runner)
         first = await accept_job(engine, await open_account(engine, 100))
         await until(was_run_again)
@@ -719,7 +720,7 @@ async def test_what_waits_for_a_rush_is_not_taken_any_more_by_a_runner_that_stop
 async def test_the_runner_hears_of_the_accepts_of_its_process(database: str) -> None:
     settings = load_settings(_env_file=None, database_url=SecretStr(database), fal_key=SecretStr("test:key"))
     async with build(settings) as runtime:
-        assert runtime.runner._precedence is runtime.use_cases.start_generation.precedence
+        assert runtime.runner._precedence is runtime.customers.jobs.start.precedence
 
 
 async def test_looks_go_on_while_more_submits_wait_than_may_run(

@@ -9,21 +9,22 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution import Step
-from app.application.ports import ProviderRequest
+from app.application.execution.steps import Step
+from app.application.ports.provider import ProviderRequest
 from app.domain.errors import JobFinished
-from app.domain.generations import JobStatus, Outcome
+from app.domain.jobs import JobStatus, Outcome
 from app.infrastructure.postgres.database import driver_connection, open_engine
-from app.infrastructure.postgres.jobs import PostgresJobs
-from app.infrastructure.postgres.ledger import PostgresTokens
-from app.infrastructure.postgres.queue_items import enqueue
-from app.infrastructure.postgres.steps import Ending, settle_all
+from app.infrastructure.postgres.jobs.settling import Settlement, settle_all
+from app.infrastructure.postgres.ledger import PostgresLedger
+from app.infrastructure.postgres.payments import PostgresPayments
+from app.infrastructure.postgres.queue import enqueue
 from tests.builders import (
     COST_TOKENS,
     OUTCOMES,
     RESULT,
     Connection,
     Customer,
+    PostgresJobs,
     accept_job,
     balance_of,
     blocked,
@@ -128,7 +129,7 @@ async def test_ends_that_come_together_share_a_transaction(
     refunds = [0, COST_TOKENS, COST_TOKENS, 2]
     balances = [await balance_of(engine, customer) for customer in customers]
     assert balances == [1000 - JOBS // 4 * (COST_TOKENS - refund) for refund in refunds]
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_unknown_jobs_and_attempts_are_not_there_for_themselves_alone(
@@ -196,7 +197,7 @@ async def test_of_many_ends_of_a_job_the_first_one_counts(
     assert settled == [True, False, False, False, True]
     job = await jobs.get(customers[0].account_id, first)
     assert (job.status, job.refunded_tokens) == (outcomes[0].status, outcomes[0].refunded_tokens)
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 async def test_an_end_that_the_database_refuses_is_its_own_alone(
@@ -212,7 +213,7 @@ async def test_an_end_that_the_database_refuses_is_its_own_alone(
     assert [answers[0], *answers[2:]] == [True] * 3
     assert isinstance(answers[1], asyncpg.CheckViolationError)
     assert [await balance_of(engine, customer) for customer in customers] == [995, 995, 1000, 1000]
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
 
 
 @pytest.mark.parametrize("is_known_before", [True, False])
@@ -321,7 +322,7 @@ async def test_accepts_lock_accounts_in_the_order_of_the_ids(
         await sql.execute(
             "INSERT INTO accounts (id, external_user_id) VALUES ($1, $2)", account_id, customer.external_user_id
         )
-        await PostgresTokens(engine).credit(payment(customer.external_user_id, COST_TOKENS))
+        await PostgresPayments(engine).credit(payment(customer.external_user_id, COST_TOKENS))
         customers.append(customer)
     lowest, *higher = sorted(customer.account_id for customer in customers)
     jobs = jobs_of(engine)
@@ -378,7 +379,7 @@ async def test_many_ends_and_cancels_that_meet_refund_once_and_never_wait_in_a_c
 
     assert wins == [JOBS] * ROUNDS
     assert [await balance_of(engine, customer) for customer in customers] == [1000] * 4
-    assert await PostgresTokens(engine).violations() == []
+    assert await PostgresLedger(engine).violations() == []
     assert await sql.fetchval("SELECT count(*) FROM ledger_entries WHERE kind = 'REFUND'") == JOBS * ROUNDS
     # The server adds a connection's when that is closed, and the batcher closes one that failed.
     await engine.dispose()
@@ -401,7 +402,7 @@ async def test_a_repeat_waits_for_its_own_first_try_and_tells_what_became_of_it(
     database: str, engine: AsyncEngine, sql: Connection, customers: Sequence[Customer]
 ) -> None:
     job_ids = [await job_in(engine, customer, JobStatus.IN_PROGRESS) for customer in customers]
-    endings = [Ending.of(job_id, Outcome.canceled()) for job_id in job_ids]
+    endings = [Settlement.of(job_id, Outcome.canceled()) for job_id in job_ids]
 
     async def repeat() -> Any:
         async with driver_connection(engine) as driver:

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
-EXECUTION = "app/application/execution.py"
+SUBMIT = "app/application/execution/submit.py"
+FOLLOW = "app/application/execution/follow.py"
+SWEEP = "app/application/execution/sweep.py"
 DATABASE = "app/infrastructure/postgres/database.py"
-JOBS = "app/infrastructure/postgres/jobs.py"
-STEPS = "app/infrastructure/postgres/steps.py"
+DESK = "app/infrastructure/postgres/jobs/desk.py"
+EXECUTION = "app/infrastructure/postgres/jobs/execution.py"
+SETTLING = "app/infrastructure/postgres/jobs/settling.py"
 TEST_JOBS = "tests/integration/test_jobs.py"
 TEST_STEPS = "tests/integration/test_execution_steps.py"
 TEST_KILLS = "tests/fault/test_kill_points.py::test_what_dies_at_a_point_loses_nothing"
@@ -27,11 +30,11 @@ class Mutant:
 
 
 NO_COMPARE_AND_SET = Change(
-    STEPS,
+    SETTLING,
     "         WHERE jobs.id = locked.id AND jobs.status NOT IN ('COMPLETED', 'FAILED', 'CANCELED')\n",
     "         WHERE jobs.id = locked.id\n",
 )
-CANCEL_AT_ONCE = Change(JOBS, "            if status == JobStatus.QUEUED:\n", "            if status:\n")
+CANCEL_AT_ONCE = Change(DESK, "            if status == JobStatus.QUEUED:\n", "            if status:\n")
 
 MUTANTS = (
     Mutant(
@@ -43,7 +46,7 @@ MUTANTS = (
         "a look overwrites a final status",
         (
             Change(
-                JOBS,
+                EXECUTION,
                 ".where(jobs.c.id == job_id, _IS_UNFINISHED, jobs.c.fal_request_id.is_not(None))",
                 ".where(jobs.c.id == job_id, jobs.c.fal_request_id.is_not(None))",
             ),
@@ -55,7 +58,7 @@ MUTANTS = (
         (
             NO_COMPARE_AND_SET,
             CANCEL_AT_ONCE,
-            Change(JOBS, "            if JobStatus(status).is_final:\n                raise JobFinished\n", ""),
+            Change(DESK, "            if JobStatus(status).is_final:\n                raise JobFinished\n", ""),
         ),
         (
             f"{TEST_JOBS}::test_refunds_once_when_8_cancels_meet",
@@ -76,7 +79,7 @@ MUTANTS = (
         (
             NO_COMPARE_AND_SET,
             Change(
-                EXECUTION,
+                FOLLOW,
                 "await self._wait_or_give_up(state, state.status, grace_seconds=UNANSWERED_GRACE_SECONDS)\n",
                 'await self._settle(state, Outcome.failed("unanswered", "fal did not answer."))\n',
             ),
@@ -87,7 +90,7 @@ MUTANTS = (
         "an ambiguous submission is posted again",
         (
             Change(
-                EXECUTION,
+                SUBMIT,
                 "            await self._record_unknown(job_id, attempt_token, str(error))\n",
                 "            await self._release(job_id, attempt_token, claim.attempt, NotSubmitted(str(error)))\n",
             ),
@@ -96,14 +99,14 @@ MUTANTS = (
     ),
     Mutant(
         "no sweep",
-        (Change(EXECUTION, "        for job_id in await self.jobs.requeue_lost():\n", "        for job_id in ():\n"),),
+        (Change(SWEEP, "        for job_id in await self.jobs.requeue_lost():\n", "        for job_id in ():\n"),),
         (f"{TEST_KILLS}[requeue_lost.before_commit]",),
     ),
     Mutant(
         "a lost claim is never noticed",
         (
             Change(
-                EXECUTION,
+                SUBMIT,
                 "        if state is None or state.status is not JobStatus.SUBMITTING or state.is_submit_unknown:\n",
                 "        if state is None or state.id == job_id:\n",
             ),
@@ -114,13 +117,13 @@ MUTANTS = (
         "the POST comes before the claim is committed",
         (
             Change(
-                EXECUTION,
+                SUBMIT,
                 '            reach("submit.before_post")\n',
                 '            await self.jobs.release(job_id, attempt_token, "")\n'
                 '            reach("submit.before_post")\n',
             ),
             Change(
-                EXECUTION,
+                SUBMIT,
                 '            reach("submit.after_post")\n',
                 '            reach("submit.after_post")\n            await self.jobs.claim(job_id, attempt_token)\n',
             ),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 from PIL import Image
 
-from app.application.execution import Step
+from app.application.execution.steps import Step
 from tests.property.model import FINAL, LATER, PATHS, PRICES, PUBLIC, WISHES, Account, JobModel, Wish
 from tests.property.world import BALANCES, JOBS, VIOLATIONS, World
 

@@ -18,14 +18,18 @@ import asyncpg
 import httpx
 import structlog
 
-from app.application.breaker import Breaker
-from app.application.execution import FollowGeneration, RetryLater, Step, SubmitGeneration
-from app.application.generations import CancelGeneration
-from app.application.ports import Provider, ProviderRequest
+from app.application.execution.breaker import Breaker
+from app.application.execution.follow import FollowJob
+from app.application.execution.steps import RetryLater, Step
+from app.application.execution.submit import SubmitJob
+from app.application.jobs import CancelJob
+from app.application.ports.provider import Provider, ProviderRequest
 from app.bootstrap import build
 from app.domain.catalogue import GenerationKind
+from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.settings import load_settings
-from app.presentation.api import create_api
+from app.presentation.http.api import create_api
 from simulator.signing import SigningKey
 from tests.builders import TABLES, Connection
 from tests.simulator_server import running_simulator
@@ -106,14 +110,14 @@ class World:
     http: httpx.AsyncClient
     fal: httpx.AsyncClient
     sql: Connection
-    follow: FollowGeneration
+    follow: FollowJob
     fal_key: SigningKey
     clock: Clock
-    submit: SubmitGeneration
+    submit: SubmitJob
 
     def start_over(self) -> None:
         """As after a migration: no rows, and no request at fal."""
-        self.submit = SubmitGeneration(self.follow.jobs, self.follow.provider, Breaker(self.clock))
+        self.submit = replace(self.submit, breaker=Breaker(self.clock))
         # The tables refuse it otherwise, as they should.
         empty = "".join(f"DELETE FROM {table};" for table in (*TABLES, "idempotency_keys", "pgqueuer_log"))
         self.run(
@@ -228,7 +232,7 @@ def _quiet_logging() -> Iterator[None]:
         structlog.configure(**before)
 
 
-class OneLook(CancelGeneration):
+class OneLook(CancelJob):
     """Asks fal once, and does not wait for what only time would bring."""
 
     async def _look(self, job_id: UUID) -> None:
@@ -250,11 +254,13 @@ async def _connected(
         fal_rest_url=simulator,
         fal_user_id=FAL_USER_ID,
     )
-    async with build(settings) as runtime:
+    async with build(settings) as runtime, open_engine(database) as engine:
         api = create_api(version="1.2.3", allow_private_media_urls=True)
-        cancel = runtime.use_cases.cancel_generation
+        cancel = runtime.customers.jobs.cancel
         follow = cancel.follow
-        api.state.use_cases = replace(runtime.use_cases, cancel_generation=OneLook(cancel.jobs, follow))
+        api.state.use_cases = replace(
+            runtime.customers, jobs=replace(runtime.customers.jobs, cancel=OneLook(cancel.jobs, follow))
+        )
         connection = await asyncpg.connect(database)
         clock = Clock()
         async with (
@@ -269,6 +275,6 @@ async def _connected(
                 follow=follow,
                 fal_key=SigningKey.kept_in(directory / "webhook-key.pem"),
                 clock=clock,
-                submit=SubmitGeneration(follow.jobs, follow.provider, Breaker(clock)),
+                submit=SubmitJob(PostgresJobExecution(engine), follow.provider, Breaker(clock)),
             )
         await connection.close()

@@ -1,26 +1,26 @@
 """The ports in memory, as far as the web layer can tell the difference: no database, no fal, no races."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import httpx
 
-from app.application.accounts import Authenticate, IssueFirstKey, IssueKey, RotateKey
-from app.application.execution import FollowGeneration
-from app.application.generations import (
-    CancelGeneration,
-    GetGeneration,
-    ListGenerations,
-    StartGeneration,
-    TimeLimits,
-)
-from app.application.ports import Accepted, Check, Jobs, Provider, Tokens
-from app.application.tokens import AuthenticatePaymentProvider, TopUp
-from app.application.use_cases import UseCases
-from app.domain.accounts import Account, StoredKey
+from app.application.execution.follow import FollowJob
+from app.application.execution.provider_events import ReceiveProviderEvent
+from app.application.jobs import CancelJob, StartJob, TimeLimits
+from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
+from app.application.payments import ReceivePayment, TopUp
+from app.application.ports.execution import JobFollowing
+from app.application.ports.health import Check
+from app.application.ports.jobs import Accepted, JobDesk
+from app.application.ports.ledger import LedgerReader
+from app.application.ports.payments import Payments
+from app.application.ports.provider import Provider
+from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
+from app.domain.accounts import Account
 from app.domain.catalogue import GenerationKind, PriceList
 from app.domain.errors import (
     BalanceLimitExceeded,
@@ -31,9 +31,11 @@ from app.domain.errors import (
     JobNotFound,
     PaymentEventConflict,
 )
-from app.domain.generations import IdempotencyKey, Job, JobStatus, NewJob
-from app.domain.ledger import BALANCE_TOKENS_MAX, PaymentEvent
-from app.presentation.api import create_api
+from app.domain.jobs import IdempotencyKey, Job, JobStatus, NewJob
+from app.domain.keys import StoredKey
+from app.domain.ledger import BALANCE_TOKENS_MAX
+from app.domain.payments import PaymentEvent
+from app.presentation.http.api import create_api
 
 WEBHOOK_SECRET = "the payment provider's secret"
 NOW = datetime(2026, 11, 23, 10, 15, 30, 123456, tzinfo=UTC)
@@ -76,7 +78,7 @@ class AccountsInMemory:
 
 
 @dataclass
-class TokensInMemory:
+class PaymentsInMemory:
     """What a request can reach of the port."""
 
     accounts: AccountsInMemory
@@ -138,7 +140,7 @@ class JobsInMemory:
             raise JobNotFound
         return self.jobs[job_id]
 
-    async def list(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:
+    async def page(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:
         mine = [job for job in reversed(self.jobs.values()) if self.owners[job.id] == account_id]
         if after is not None:
             mine = mine[[job.id for job in mine].index(after) + 1 :]
@@ -171,24 +173,26 @@ class World:
     health: Health = field(default_factory=Health)
 
     def __post_init__(self) -> None:
-        self.tokens = TokensInMemory(self.accounts)
+        self.payments = PaymentsInMemory(self.accounts)
         self.jobs = JobsInMemory(self.accounts)
 
-    def use_cases(self) -> UseCases:
-        tokens, jobs = cast(Tokens, self.tokens), cast(Jobs, self.jobs)
-        reachable: dict[str, Any] = {
-            "authenticate": Authenticate(self.accounts),
-            "issue_key": IssueKey(IssueFirstKey(self.accounts), RotateKey(self.accounts), self.auth_secret),
-            "authenticate_payment_provider": AuthenticatePaymentProvider(WEBHOOK_SECRET),
-            "top_up": TopUp(tokens, self.is_event_id_required),
-            "start_generation": StartGeneration(jobs, PriceList(), TimeLimits()),
-            "get_generation": GetGeneration(jobs),
-            "list_generations": ListGenerations(jobs),
-            "cancel_generation": CancelGeneration(jobs, FollowGeneration(jobs, cast(Provider, None))),
-            "health": self.health,
-        }
-        # The others are the operator's: a route that called one of them would fail here.
-        return UseCases(**(dict.fromkeys((field.name for field in fields(UseCases)), cast(Any, None)) | reachable))
+    def use_cases(self) -> CustomerUseCases:
+        payments, desk = cast(Payments, self.payments), cast(JobDesk, self.jobs)
+        return CustomerUseCases(
+            keys=CustomerKeys(
+                authenticate=Authenticate(self.accounts),
+                issue=IssueKey(IssueFirstKey(self.accounts), RotateKey(self.accounts), self.auth_secret),
+            ),
+            jobs=CustomerJobs(
+                start=StartJob(desk, PriceList(), TimeLimits()),
+                cancel=CancelJob(desk, FollowJob(cast(JobFollowing, None), cast(Provider, None))),
+                reader=desk,
+            ),
+            ledger=cast(LedgerReader, None),
+            receive_payment=ReceivePayment(TopUp(payments, self.is_event_id_required), WEBHOOK_SECRET),
+            receive_provider_event=cast(ReceiveProviderEvent, None),
+            health=self.health,
+        )
 
     def client(self, *, allow_private_media_urls: bool = False) -> httpx.AsyncClient:
         api = create_api(version="1.2.3", allow_private_media_urls=allow_private_media_urls)
@@ -198,7 +202,7 @@ class World:
     async def a_user(self, tokens: int = 0) -> tuple[Account, dict[str, str]]:
         """The account, and the header that a request of its user carries."""
         user = uuid4()
-        key = await self.use_cases().issue_key(user, rotate=False, current_key=None, auth_secret=self.auth_secret)
+        key = await self.use_cases().keys.issue(user, rotate=False, current_key=None, auth_secret=self.auth_secret)
         self.accounts.add_tokens(self.accounts.accounts[user].id, tokens)
         return self.accounts.accounts[user], {"X-API-Key": key}
 

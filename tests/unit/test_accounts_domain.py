@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.accounts import digest_of, format_key, is_well_formed, stored_form
+from app.domain.keys import digest_of, format_key, is_well_formed, stored_form
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 RANDOM_BYTES = st.binary(min_size=32, max_size=32)

@@ -4,8 +4,8 @@ from typing import cast
 
 import pytest
 
-from app.application.backstop import COUNT_SECONDS, LOOKS_PER_SECOND_MAX, Backstop
-from app.application.ports import Jobs
+from app.application.execution.pacing import COUNT_SECONDS, LOOKS_PER_SECOND_MAX, Backstop
+from app.application.ports.execution import JobUpkeep
 from app.domain.errors import DatabaseUnavailable
 
 
@@ -26,7 +26,7 @@ class Stage:
     def __init__(self) -> None:
         self.jobs = CountedJobs()
         self.now_seconds = 0.0
-        self.backstop = Backstop(cast(Jobs, self.jobs), lambda: self.now_seconds)
+        self.backstop = Backstop(cast(JobUpkeep, self.jobs), lambda: self.now_seconds)
 
     def looks(self, count: int, age_seconds: float) -> list[float]:
         """In how many seconds."""

@@ -1,6 +1,6 @@
 import pytest
 
-from app.application.breaker import FAILURES_MAX, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, Breaker
+from app.application.execution.breaker import FAILURES_MAX, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, Breaker
 from tests.unit.clock import Clock
 
 

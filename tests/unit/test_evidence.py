@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.application.evidence import SEARCH_SECONDS, is_search_due, marked, seconds_to_next_look, seed_of
+from app.application.execution.evidence import SEARCH_SECONDS, is_search_due, marked, seconds_to_next_look, seed_of
 
 EVERY_SECONDS = 10
 

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.application.execution import backoff_seconds, poll_seconds
+from app.application.execution.pacing import backoff_seconds, poll_seconds
 
 AGES = st.floats(0, 10**9)
 # Floating point numbers round.

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from app.application.ports import InProgress, Observation, Rejected, Stopped
+from app.application.ports.provider import InProgress, Observation, Rejected, Stopped
 from app.infrastructure.fal.verdicts import Failure, refusal, verdict
 from app.infrastructure.fal.wire import Answer
 

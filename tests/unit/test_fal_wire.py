@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.application.ports import InProgress, InQueue, Observation, Rejected, Succeeded
+from app.application.ports.provider import InProgress, InQueue, Observation, Rejected, Succeeded
 from app.domain.catalogue import GenerationKind
 from app.infrastructure.fal import wire
 from app.infrastructure.fal.json_values import NotJson

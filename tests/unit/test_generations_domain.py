@@ -4,7 +4,7 @@ from uuid import UUID
 import pytest
 
 from app.domain.catalogue import GenerationKind
-from app.domain.generations import TRANSITIONS, Job, JobStatus, Outcome, PublicStatus
+from app.domain.jobs import TRANSITIONS, Job, JobStatus, Outcome, PublicStatus
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FINAL = {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED}

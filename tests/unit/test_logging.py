@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.application.accounts import new_key
+from app.application.keys import new_key
 from app.infrastructure.logging import configure_logging
 
 PASSWORD = "pa55word-of-the-database"

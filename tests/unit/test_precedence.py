@@ -9,9 +9,16 @@ from uuid import uuid4
 
 import pytest
 
-from app.application.generations import StartGeneration, TimeLimits
-from app.application.ports import Accepted, Jobs
-from app.application.precedence import BUSY_SECONDS, BUSY_SHARE, MANY_ACCEPTS, MEAN_OF, RUSH_SECONDS, Precedence
+from app.application.execution.precedence import (
+    BUSY_SECONDS,
+    BUSY_SHARE,
+    MANY_ACCEPTS,
+    MEAN_OF,
+    RUSH_SECONDS,
+    Precedence,
+)
+from app.application.jobs import StartJob, TimeLimits
+from app.application.ports.jobs import Accepted, JobDesk
 from app.domain.catalogue import GenerationKind, PriceList
 from app.domain.errors import InsufficientBalance
 from tests.unit.clock import Clock
@@ -129,7 +136,7 @@ async def test_what_is_being_accepted_counts_and_what_was_refused_does_not(busy:
             await may_end.wait()
             raise InsufficientBalance
 
-    start = StartGeneration(cast(Jobs, SlowJobs()), PriceList(), TimeLimits(), busy)
+    start = StartJob(cast(JobDesk, SlowJobs()), PriceList(), TimeLimits(), busy)
     asked = [
         asyncio.create_task(start(uuid4(), GenerationKind.TEXT_TO_IMAGE, {"prompt": "a fox", "num_images": 1}))
         for _ in range(3 * MANY_ACCEPTS)

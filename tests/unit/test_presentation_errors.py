@@ -3,10 +3,10 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from app.application.ports import Check
+from app.application.ports.health import Check
 from app.domain import errors as domain_errors
 from app.domain.errors import DatabaseUnavailable, DomainError
-from app.presentation.errors import STATUS_BY_ERROR, RefusedRequest, status_of, title_of
+from app.presentation.http.errors import STATUS_BY_ERROR, RefusedRequest, status_of, title_of
 from tests.unit.presentation_stand_ins import World, problem_of
 
 

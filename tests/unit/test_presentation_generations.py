@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.domain.catalogue import MODEL_IDS, GenerationKind
-from app.domain.generations import JobStatus
+from app.domain.jobs import JobStatus
 from tests.unit.presentation_stand_ins import NOW, World, problem_of
 
 TEXT_TO_IMAGE = "/generations/images/text-to-image"

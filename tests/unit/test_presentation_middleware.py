@@ -9,8 +9,8 @@ from starlette.types import Message
 from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
-from app.presentation.api import create_api
-from app.presentation.middleware import HEADERS_BYTES_MAX
+from app.presentation.http.api import create_api
+from app.presentation.http.middleware import HEADERS_BYTES_MAX
 from tests.unit.presentation_stand_ins import World, problem_of
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app.presentation.api import REQUEST_MODELS, create_api
-from app.presentation.routers import accounts, generations, system, topup
+from app.presentation.http.api import REQUEST_MODELS, create_api
+from app.presentation.routers import jobs, keys, ledger, payments, system
 from tests.unit.presentation_stand_ins import World
 
 DOCUMENT = create_api(version="1.2.3").openapi()
@@ -104,7 +104,7 @@ def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> N
 
 
 def test_gives_examples_of_answers_that_the_service_gives() -> None:
-    for router in (accounts.key_router, accounts.router, topup.router, generations.router, system.router):
+    for router in (keys.router, ledger.router, payments.router, jobs.router, system.router):
         for route in router.routes:
             operation = OPERATIONS[route.operation_id]  # type: ignore[attr-defined]
             content = operation["responses"][str(route.status_code or 200)]["content"]["application/json"]  # type: ignore[attr-defined]

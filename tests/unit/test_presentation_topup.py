@@ -4,7 +4,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.domain.ledger import BALANCE_TOKENS_MAX, TOPUP_TOKENS_MAX
+from app.domain.ledger import BALANCE_TOKENS_MAX
+from app.domain.payments import TOPUP_TOKENS_MAX
 from tests.unit.presentation_stand_ins import WEBHOOK_SECRET, World, problem_of
 
 SECRET = {"X-Webhook-Secret": WEBHOOK_SECRET}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.generations import BillingOutcome, JobStatus, outcome_of_result
+from app.domain.jobs import BillingOutcome, JobStatus, outcome_of_result
 from tests.unit.presentation_stand_ins import a_job
 
 PRICES = st.integers(1, 10**9)

@@ -19,9 +19,10 @@ from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
 from pgqueuer.types import Channel
 
-from app.application.execution import RetryLater, Step, backoff_seconds
-from app.application.ports import Check
-from app.application.precedence import Precedence
+from app.application.execution.pacing import backoff_seconds
+from app.application.execution.precedence import Precedence
+from app.application.execution.steps import RetryLater, Step
+from app.application.ports.health import Check
 from app.domain.errors import DatabaseUnavailable, Overloaded
 
 log = structlog.get_logger(__name__)

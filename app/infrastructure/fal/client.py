@@ -9,7 +9,7 @@ from typing import Any, Self
 import structlog
 
 from app.application.fault_points import reach
-from app.application.ports import (
+from app.application.ports.provider import (
     InProgress,
     NotSubmitted,
     Observation,

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import structlog
 
-from app.application.ports import ProviderUnavailable
+from app.application.ports.provider import ProviderUnavailable
 from app.infrastructure.fal import json_values, wire
 from app.infrastructure.fal.client import USER_AGENT
 from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange

@@ -5,7 +5,7 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 
-from app.application.ports import ProviderRequest
+from app.application.ports.provider import ProviderRequest
 
 FAL_QUEUE_ORIGIN = "https://queue.fal.run"
 # fal's own client switches to this host when it cannot connect to the first one.

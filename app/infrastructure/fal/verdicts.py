@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.application.ports import InProgress, Rejected, Stopped, SubmitRefused
+from app.application.ports.provider import InProgress, Rejected, Stopped, SubmitRefused
 from app.infrastructure.fal.wire import Answer
 
 # The key, the account, the proxy: the operator's matter, which can be put right while the jobs wait.

@@ -15,7 +15,7 @@ import structlog
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from app.application.ports import Observation, ProviderEvent
+from app.application.ports.provider import Observation, ProviderEvent
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
 from app.infrastructure.fal import json_values, wire

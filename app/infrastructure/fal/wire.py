@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from app.application.ports import InProgress, InQueue, Rejected, Succeeded
+from app.application.ports.provider import InProgress, InQueue, Rejected, Succeeded
 from app.domain.catalogue import GenerationKind
 from app.infrastructure.fal import json_values
 

@@ -3,7 +3,7 @@ from collections.abc import Awaitable, Callable
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.ports import Check
+from app.application.ports.health import Check
 from app.domain.errors import DatabaseUnavailable
 from app.infrastructure.postgres.database import reading
 from app.infrastructure.postgres.migrations import current_revision, head_revision

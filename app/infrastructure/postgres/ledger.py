@@ -4,20 +4,14 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.ledger import EntryKind, LedgerEntry, PaymentEvent, Violation
-from app.infrastructure.postgres.batching import Batcher
+from app.domain.ledger import EntryKind, LedgerEntry, Violation
 from app.infrastructure.postgres.database import reading, transaction
-from app.infrastructure.postgres.payments import credit_all
 from app.infrastructure.postgres.tables import accounts, ledger_entries
 
 
-class PostgresTokens:
+class PostgresLedger:
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
-        self._credit: Batcher[PaymentEvent, bool] = Batcher(engine, credit_all)
-
-    async def credit(self, event: PaymentEvent) -> bool:
-        return await self._credit(event)
 
     async def entries(
         self, external_user_id: UUID, *, limit: int, before_seq: int | None = None

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.domain.errors import BalanceLimitExceeded, CommitUnknown, PaymentEventConflict
-from app.domain.ledger import BALANCE_TOKENS_MAX, PaymentEvent
+from app.domain.ledger import BALANCE_TOKENS_MAX
+from app.domain.payments import PaymentEvent
+from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 
 # Whether this delivery credited: False for an event that was credited before.
@@ -47,6 +50,14 @@ _INSERT_CREDITS = """
     SELECT source, event_id, account_id, amount, 'CREDIT'
       FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS event (source, event_id, account_id, amount)
 """
+
+
+class PostgresPayments:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._credit: Batcher[PaymentEvent, bool] = Batcher(engine, credit_all)
+
+    async def credit(self, event: PaymentEvent) -> bool:
+        return await self._credit(event)
 
 
 @dataclass(frozen=True, slots=True)

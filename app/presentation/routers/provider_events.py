@@ -1,11 +1,11 @@
 from fastapi import APIRouter, Request, Response
 
 from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
-from app.presentation.dependencies import DirectRoute, use_cases_of
-from app.presentation.documentation import DATABASE_ERRORS, answer, problems
-from app.presentation.errors import RequestBodyTooLarge
-from app.presentation.json_answers import json_answer
-from app.presentation.json_bodies import read_body
+from app.presentation.http.answers import json_answer
+from app.presentation.http.bodies import read_body
+from app.presentation.http.errors import RequestBodyTooLarge
+from app.presentation.http.openapi import DATABASE_ERRORS, answer, problems
+from app.presentation.http.routing import DirectRoute, use_cases_of
 from app.presentation.schemas.acknowledged import Acknowledged
 from app.presentation.schemas.fields import parse_uuid
 

@@ -1,7 +1,7 @@
 from fastapi import APIRouter, Request, Response
 
-from app.presentation.dependencies import use_cases_of
-from app.presentation.documentation import answer
+from app.presentation.http.openapi import answer
+from app.presentation.http.routing import use_cases_of
 from app.presentation.schemas.system import Alive, CheckView, Readiness
 
 router = APIRouter(tags=["System"])

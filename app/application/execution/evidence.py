@@ -1,0 +1,88 @@
+"""What fal's request history can tell of a submission whose answer nobody has.
+
+A match must be ours beyond doubt: an adopted request is delivered and charged. Where the user left the seed to us it is
+derived from the attempt token, so no other submission has this input; where the user chose it, anybody who asks for the
+same with the same seed has the same input.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from app.application.ports.evidence import LostSubmission, LostSubmissions, RequestHistory
+from app.application.ports.execution import JobState
+from app.application.ports.provider import ProviderUnavailable
+from app.domain.errors import DatabaseUnavailable
+
+log = structlog.get_logger(__name__)
+
+# After the claim. fal seems to list what has ended: soon for an image, after minutes for a video.
+SEARCH_SECONDS = (120, 300, 600, 1200)
+# fal's clock against the database's.
+CLOCK_SLACK = timedelta(seconds=60)
+# No POST of an attempt begins or ends later than this after its claim.
+POST_TIME_MAX = timedelta(seconds=30)
+
+
+def seed_of(attempt_token: UUID) -> int:
+    """31 bits, as fal's models take them. Of a digest: users see the seed, and nobody may see the token."""
+    return int.from_bytes(hashlib.sha256(attempt_token.bytes).digest()[:4], "big") >> 1
+
+
+def marked(parameters: Mapping[str, Any], attempt_token: UUID) -> Mapping[str, Any]:
+    """What is sent to fal: the user's own seed stays."""
+    return parameters if "seed" in parameters else {**parameters, "seed": seed_of(attempt_token)}
+
+
+def is_search_due(age_seconds: float, every_seconds: float) -> bool:
+    """Once for each moment, for somebody who comes by `every_seconds` after `seconds_to_next_look` at the latest."""
+    return any(moment <= age_seconds < moment + every_seconds for moment in SEARCH_SECONDS)
+
+
+def seconds_to_next_look(age_seconds: float, every_seconds: float) -> float:
+    """As often as usual, and not past the moment of a search."""
+    return min([every_seconds, *(moment - age_seconds for moment in SEARCH_SECONDS if moment > age_seconds)])
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHistory:
+    """Raises nothing: a search that cannot be made is one without evidence, and must not keep a job from its end."""
+
+    submissions: LostSubmissions
+    history: RequestHistory
+
+    async def __call__(self, state: JobState) -> str | None:
+        """The id of the request that can only be this job's. None: there is no evidence, or too much."""
+        try:
+            lost = await self.submissions.load(state.id)
+            return None if lost is None else await self._search(lost)
+        except (ProviderUnavailable, DatabaseUnavailable) as error:
+            log.warning("history_search_failed", job_id=str(state.id), reason=str(error))
+            return None
+
+    async def _search(self, lost: LostSubmission) -> str | None:
+        found = await self.history.find(
+            lost.model_id,
+            marked(lost.parameters, lost.attempt_token),
+            sent_from=lost.claimed_at - CLOCK_SLACK,
+            sent_until=lost.claimed_at + POST_TIME_MAX + CLOCK_SLACK,
+        )
+        candidates = sorted(set(found) - await self.submissions.known(found))
+        if not candidates:
+            log.info("generation_evidence_missing", job_id=str(lost.job_id), found=len(found))
+            return None
+        if len(candidates) > 1 or await self._has_rival(lost):
+            log.error("generation_evidence_ambiguous", job_id=str(lost.job_id), fal_request_ids=candidates[:10])
+            return None
+        return candidates[0]
+
+    async def _has_rival(self, lost: LostSubmission) -> bool:
+        """One run, and two jobs that may have caused it."""
+        # The candidate is within the time of both.
+        within = POST_TIME_MAX + 2 * CLOCK_SLACK
+        return "seed" in lost.parameters and await self.submissions.has_rival(lost.job_id, within)

@@ -1,0 +1,58 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from app.application.execution.pacing import BACKSTOP_SECONDS_MIN
+from app.application.execution.settlement import outcome_of, record_late_result, settle
+from app.application.ports.execution import JobEvents, JobState
+from app.application.ports.provider import Observation, Provider, ProviderEvents
+from app.domain.errors import InvalidProviderEvent
+from app.domain.jobs import JobStatus
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveProviderEvent:
+    """fal says that a request is over. Whoever comes first settles, this or a look: the other one changes nothing.
+
+    An event may come before the answer to its own submission, or instead of it: its token finds the job, which
+    thereby learns its request id. Raises InvalidProviderEvent, ProviderKeysUnavailable.
+    """
+
+    jobs: JobEvents
+    provider: Provider
+    events: ProviderEvents
+
+    async def __call__(self, attempt_token: UUID, headers: Mapping[str, str], body: bytes) -> None:
+        event = await self.events.verify(headers, body)
+        state = await self.jobs.load_attempt(attempt_token)
+        if state is None:
+            raise InvalidProviderEvent
+        if state.request is None and not state.status.is_final:
+            request = self.provider.request_of(state.model_id, event.request_id)
+            if await self.jobs.record_submission(
+                state.id, attempt_token, request, look_after_seconds=BACKSTOP_SECONDS_MIN
+            ):
+                log.info("generation_adopted", job_id=str(state.id), fal_request_id=event.request_id, how="event")
+            state = await self.jobs.load_attempt(attempt_token) or state
+        # A job that was given up before its request id was known has only the token to go by. One that goes on
+        # without a request was not given this one, because another job has it.
+        is_ours = state.status.is_final if state.request is None else state.request.id == event.request_id
+        if not is_ours:
+            log.warning("provider_event_mismatched", job_id=str(state.id))
+            raise InvalidProviderEvent
+        await self._apply(state, event.request_id, self.events.observation(event, state.kind))
+
+    async def _apply(self, state: JobState, request_id: str, observation: Observation | None) -> None:
+        outcome = None if observation is None else outcome_of(observation, state)
+        if state.status.is_final:
+            # A result of which nothing would be charged is no loss: the usual event of a job that ended so.
+            if outcome is not None and outcome.result is not None and state.status is not JobStatus.COMPLETED:
+                await record_late_result(self.jobs, state, request_id, outcome.result)
+        elif outcome is None:
+            await self.jobs.look_now(state.id)
+        else:
+            await settle(self.jobs, state, outcome)

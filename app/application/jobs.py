@@ -1,0 +1,136 @@
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import structlog
+from uuid_utils.compat import uuid7
+
+from app.application.execution.follow import FollowJob
+from app.application.execution.precedence import Precedence
+from app.application.execution.steps import RetryLater
+from app.application.ports.jobs import Accepted, JobDesk
+from app.domain.catalogue import MODEL_IDS, GenerationKind, PriceList, outputs_requested
+from app.domain.jobs import IdempotencyKey, NewJob
+
+log = structlog.get_logger(__name__)
+
+CANCEL_WAIT_SECONDS = 3.0
+CANCEL_LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long a job may take from its submission to its end before it is given up and refunded."""
+
+    image_seconds: int = 20 * 60
+    video_seconds: int = 60 * 60
+
+    def seconds_for(self, kind: GenerationKind) -> int:
+        return self.video_seconds if kind.is_video else self.image_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class StartJob:
+    """Price the job, debit the tokens, store and queue it: all or nothing.
+
+    The same idempotency key with the same request leads to the same job, and debits once.
+    Raises InsufficientBalance, IdempotencyKeyReused, IdempotencyKeyInUse.
+    """
+
+    jobs: JobDesk
+    prices: PriceList
+    time_limits: TimeLimits
+    precedence: Precedence = field(default_factory=Precedence)
+
+    async def __call__(
+        self,
+        account_id: UUID,
+        kind: GenerationKind,
+        parameters: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+    ) -> Accepted:
+        job = NewJob(
+            id=uuid7(),
+            account_id=account_id,
+            kind=kind,
+            model_id=MODEL_IDS[kind],
+            parameters=parameters,
+            cost_tokens=self.prices.cost_tokens(kind, parameters),
+            outputs_requested=outputs_requested(parameters),
+            time_limit_seconds=self.time_limits.seconds_for(kind),
+        )
+        named = None if idempotency_key is None else IdempotencyKey(idempotency_key, fingerprint_of(kind, parameters))
+        with self.precedence.accepting():
+            accepted = await self.jobs.accept(job, named)
+        log.info(
+            "generation_replayed" if accepted.is_replay else "generation_accepted",
+            job_id=str(accepted.job.id),
+            kind=kind.value,
+            cost_tokens=accepted.job.cost_tokens,
+        )
+        return accepted
+
+
+def fingerprint_of(kind: GenerationKind, parameters: Mapping[str, Any]) -> bytes:
+    return _fingerprint([kind.value, parameters])
+
+
+def _fingerprint(asked_for: Sequence[Any]) -> bytes:
+    return hashlib.sha256(json.dumps(asked_for, sort_keys=True).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJob:
+    """Cancel at once what was never sent; otherwise ask fal, and wait a moment for its confirmation.
+
+    The refund comes with the confirmation, never before: a run that finishes anyway is delivered and charged.
+    The same idempotency key for the same job is one wish, also where the first one has ended the job.
+    Raises JobNotFound, JobFinished, IdempotencyKeyReused, IdempotencyKeyInUse.
+    """
+
+    jobs: JobDesk
+    follow: FollowJob
+    _looks: dict[UUID, asyncio.Task[None]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    async def __call__(self, account_id: UUID, job_id: UUID, *, idempotency_key: str | None = None) -> Accepted:
+        named = (
+            None if idempotency_key is None else IdempotencyKey(idempotency_key, _fingerprint(["CANCEL", str(job_id)]))
+        )
+        first = None if named is None else await self.jobs.find_by_idempotency_key(account_id, named)
+        if first is not None:
+            return Accepted(first, is_replay=True)
+        job = await self.jobs.request_cancel(account_id, job_id, named)
+        log.info("generation_cancel_requested", job_id=str(job_id), status=job.status.value)
+        try:
+            async with asyncio.timeout(CANCEL_WAIT_SECONDS):
+                while not job.status.is_final:
+                    await self._look(job_id)
+                    job = await self.jobs.get(account_id, job_id)
+        except TimeoutError:
+            job = await self.jobs.get(account_id, job_id)
+        return Accepted(job, is_replay=False)
+
+    async def _look(self, job_id: UUID) -> None:
+        """However many callers wait for the job, fal and the database are asked once at a time."""
+        look = self._looks.get(job_id)
+        if look is None:
+            look = self._looks[job_id] = asyncio.create_task(self._look_once(job_id))
+            look.add_done_callback(lambda ended: self._forget(job_id, ended))
+        await asyncio.shield(look)
+
+    def _forget(self, job_id: UUID, look: asyncio.Task[None]) -> None:
+        del self._looks[job_id]
+        if not look.cancelled():
+            # Every caller may have stopped waiting; asyncio would complain of an error that nobody saw.
+            look.exception()
+
+    async def _look_once(self, job_id: UUID) -> None:
+        try:
+            await self.follow(job_id)
+        except RetryLater:
+            await asyncio.sleep(CANCEL_LOOK_SECONDS)

@@ -1,0 +1,116 @@
+import hmac
+import secrets
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from app.application.ports.keys import Keys
+from app.domain.accounts import Account
+from app.domain.errors import AccountNotFound, InvalidApiKey, KeyAlreadyIssued, ProofRequired
+from app.domain.keys import KEY_RANDOM_BYTES, digest_of, format_key, is_well_formed, stored_form
+
+log = structlog.get_logger(__name__)
+
+
+def secrets_match(given: str | None, expected: str) -> bool:
+    return given is not None and hmac.compare_digest(given.encode(), expected.encode())
+
+
+def new_key() -> str:
+    return format_key(secrets.token_bytes(KEY_RANDOM_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Raises InvalidApiKey. A malformed key is turned away without a query."""
+
+    keys: Keys
+
+    async def __call__(self, api_key: str | None) -> Account:
+        if api_key is None or not is_well_formed(api_key):
+            raise InvalidApiKey
+        account = await self.keys.find_by_key(digest_of(api_key))
+        if account is None:
+            raise InvalidApiKey
+        return account
+
+
+@dataclass(frozen=True, slots=True)
+class IssueFirstKey:
+    """Raises KeyAlreadyIssued for a user who has, or ever had, a key."""
+
+    keys: Keys
+
+    async def __call__(self, external_user_id: UUID) -> str:
+        key = new_key()
+        if not await self.keys.add_first_key(external_user_id, stored_form(key)):
+            raise KeyAlreadyIssued
+        log.info("key_issued", external_user_id=str(external_user_id))
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class RotateKey:
+    """Replace the key of whoever proves the right to it; `current_key` is None where the operator vouches.
+
+    Raises ProofRequired.
+    """
+
+    keys: Keys
+
+    async def __call__(self, external_user_id: UUID, *, current_key: str | None = None) -> str:
+        key = new_key()
+        current = None if current_key is None else digest_of(current_key)
+        if not await self.keys.replace_key(external_user_id, stored_form(key), current):
+            raise ProofRequired
+        log.info("key_rotated", external_user_id=str(external_user_id))
+        return key
+
+
+class IssueKey:
+    """`POST /auth`. Knowing a user's id is never enough to take over the account.
+
+    - With a service secret configured, every call must carry it (`check_secret`); it also proves the right to
+      replace a key.
+    - Without one, a user who never had a key gets the first one, and only the current key can replace it.
+
+    Raises ProofRequired, KeyAlreadyIssued.
+    """
+
+    def __init__(self, issue_first: IssueFirstKey, rotate: RotateKey, auth_secret: str | None) -> None:
+        self._issue_first = issue_first
+        self._rotate = rotate
+        self._auth_secret = auth_secret
+
+    def check_secret(self, given: str | None) -> None:
+        """Raises ProofRequired."""
+        if self._auth_secret is not None and not secrets_match(given, self._auth_secret):
+            raise ProofRequired("Send the service secret in the X-Auth-Secret header.")
+
+    async def __call__(
+        self, external_user_id: UUID, *, rotate: bool, current_key: str | None, auth_secret: str | None
+    ) -> str:
+        self.check_secret(auth_secret)
+        try:
+            return await self._issue_first(external_user_id)
+        except KeyAlreadyIssued:
+            if not rotate:
+                raise
+        if self._auth_secret is not None:
+            return await self._rotate(external_user_id)
+        if current_key is None:
+            raise ProofRequired
+        return await self._rotate(external_user_id, current_key=current_key)
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeKey:
+    """Raises AccountNotFound where there is no live key to revoke."""
+
+    keys: Keys
+
+    async def __call__(self, external_user_id: UUID) -> None:
+        if not await self.keys.revoke_key(external_user_id):
+            raise AccountNotFound("This user has no live key.")
+        log.info("key_revoked", external_user_id=str(external_user_id))

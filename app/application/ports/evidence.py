@@ -1,0 +1,45 @@
+"""What tells the request of a submission whose answer was lost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class LostSubmission:
+    """A job whose POST left, or may have left, and what is known of it."""
+
+    job_id: UUID
+    model_id: str
+    parameters: Mapping[str, Any]
+    attempt_token: UUID
+    claimed_at: datetime
+
+
+class LostSubmissions(Protocol):
+    async def load(self, job_id: UUID) -> LostSubmission | None:
+        """None: fal's request is known, or nothing was lost."""
+        ...
+
+    async def known(self, request_ids: Sequence[str]) -> set[str]:
+        """Those that belong to a job already."""
+        ...
+
+    async def has_rival(self, job_id: UUID, within: timedelta) -> bool:
+        """Whether another job without a request has the same input, and was claimed at about the same time."""
+        ...
+
+
+class RequestHistory(Protocol):
+    """What fal says of the requests of our account, whoever sent them."""
+
+    async def find(
+        self, model_id: str, parameters: Mapping[str, Any], *, sent_from: datetime, sent_until: datetime
+    ) -> Sequence[str]:
+        """The ids of all requests of the model with this input, sent within the window. fal may have added defaults.
+
+        Raises ProviderUnavailable where fal does not answer, or not to the end.
+        """
+        ...

@@ -1,0 +1,137 @@
+"""What the steps of a job read and write. Each operation is atomic and may be repeated.
+
+Every operation may raise DatabaseUnavailable: nothing is half done then. If it is CommitUnknown, the operation was done
+whole or not at all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from app.application.ports.provider import ProviderRequest
+from app.domain.catalogue import GenerationKind
+from app.domain.jobs import JobStatus, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to make the one POST of this attempt."""
+
+    kind: GenerationKind
+    model_id: str
+    parameters: Mapping[str, Any]
+    attempt: int
+    time_limit_seconds: int
+
+
+class LargeInput(Exception):
+    """The job has pictures or sounds in its parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """Where a job stands, by the database's clock."""
+
+    id: UUID
+    kind: GenerationKind
+    model_id: str
+    status: JobStatus
+    attempt_token: UUID | None
+    request: ProviderRequest | None
+    cancel_requested: bool
+    cost_tokens: int
+    outputs_requested: int
+    seconds_since_claim: float
+    seconds_since_cancel_sent: float | None
+    is_submit_unknown: bool
+    seconds_to_deadline: float
+    """Infinite before the claim, negative after the deadline."""
+    seconds_since_overdue_noticed: float | None
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.seconds_to_deadline < 0
+
+
+class JobSteps(Protocol):
+    """What more than one step needs."""
+
+    async def load(self, job_id: UUID) -> JobState | None: ...
+
+    async def record_submission(
+        self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, *, look_after_seconds: float = 0
+    ) -> bool:
+        """SUBMITTING → SUBMITTED, and queue the first look at it, for so much later.
+
+        False: the attempt is not ours any more, or another job has this request; nothing is written.
+        Also QUEUED → SUBMITTED, where the attempt was given back and is at fal all the same.
+        """
+        ...
+
+    async def settle(self, job_id: UUID, outcome: Outcome) -> bool:
+        """The one way into a final status, with the refund that belongs to it. Atomic.
+
+        False: the job was final already; nothing is written. Locks the job row, then the account row.
+        """
+        ...
+
+    async def record_late_result(self, job_id: UUID, result: Mapping[str, Any]) -> None:
+        """Keep for the operator what fal made of a job that was given up. Never charged, never shown."""
+        ...
+
+
+class JobSubmission(JobSteps, Protocol):
+    async def claim(self, job_id: UUID, attempt_token: UUID, *, may_be_large: bool = True) -> Claim | None:
+        """QUEUED → SUBMITTING, with a new attempt. None: the job is not waiting to be submitted.
+
+        May be repeated with the same token where the answer was lost. Raises LargeInput where the claim would load
+        more than a few kilobytes of input and may not: nothing is claimed then.
+        """
+        ...
+
+    async def record_waiting(self, job_id: UUID, reason: str) -> None:
+        """Say in a QUEUED job why it is not submitted yet."""
+        ...
+
+    async def release(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
+        """SUBMITTING → QUEUED, for an attempt that provably never reached fal."""
+        ...
+
+    async def record_submit_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
+        """The POST left and its outcome is not known. The tokens stay debited; queue a later look."""
+        ...
+
+
+class JobFollowing(JobSteps, Protocol):
+    async def record_progress(self, job_id: UUID, status: JobStatus) -> bool: ...
+
+    async def record_cancel_sent(self, job_id: UUID) -> None: ...
+
+    async def record_overdue(self, job_id: UUID) -> None:
+        """The first look after the deadline: fal's period of grace begins."""
+        ...
+
+
+class JobEvents(JobSteps, Protocol):
+    async def load_attempt(self, attempt_token: UUID) -> JobState | None:
+        """The job whose current attempt has this token."""
+        ...
+
+    async def look_now(self, job_id: UUID) -> None:
+        """Bring the next look at the job forward, where one waits."""
+        ...
+
+
+class JobUpkeep(Protocol):
+    async def count_waiting_looks(self) -> int:
+        """How many jobs are at fal, and looked at from time to time."""
+        ...
+
+    async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
+        """Give every unfinished job (or this one) without a queue item a new one; which they were."""
+        ...
+
+    async def forget_idempotency_keys(self) -> int:
+        """Drop those of final jobs that are older than a day; how many."""
+        ...

@@ -1,0 +1,72 @@
+"""Jobs as their owners and the operator see them. Money moves only inside the operations that say so.
+
+Every operation may raise DatabaseUnavailable: nothing is half done then. If it is CommitUnknown, the operation was done
+whole or not at all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from app.domain.jobs import IdempotencyKey, Job, NewJob
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    job: Job
+    is_replay: bool
+
+
+class JobReader(Protocol):
+    async def get(self, account_id: UUID, job_id: UUID) -> Job:
+        """Raises JobNotFound, also for another account's job."""
+        ...
+
+    async def page(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:
+        """Newest first; `after` goes on where a page ended. Raises JobNotFound where that is no job of the account."""
+        ...
+
+
+class JobDesk(JobReader, Protocol):
+    """Where a user starts and cancels jobs."""
+
+    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
+        """Debit the cost, store the job, its idempotency key and its queue item. Atomic; committed when it returns.
+
+        Raises InsufficientBalance, IdempotencyKeyReused, IdempotencyKeyInUse; nothing is written then.
+        Locks the account row.
+        """
+        ...
+
+    async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
+        """The job that the key led to. Raises IdempotencyKeyReused where it was for another request."""
+        ...
+
+    async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
+        """Cancel and refund at once what was never sent; note the wish otherwise. Stores the key with it. Atomic.
+
+        Raises JobNotFound, JobFinished, IdempotencyKeyInUse. Locks the job row, then the account row.
+        """
+        ...
+
+
+class JobRecords(Protocol):
+    """Jobs of all accounts, for the operator."""
+
+    async def newest(
+        self, *, unfinished_only: bool = False, unknown_only: bool = False, late_only: bool = False, limit: int
+    ) -> Sequence[Job]:
+        """Of all accounts, for the operator.
+
+        `unknown_only`: it is, or never became, known whether fal got them. `late_only`: fal delivered after the end.
+        """
+        ...
+
+    async def inspect(self, job_id: UUID) -> Mapping[str, Any]:
+        """Everything stored of the job, by column, for the operator. Raises JobNotFound."""
+        ...
+
+    async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
+        """Give every unfinished job (or this one) without a queue item a new one; which they were."""
+        ...

@@ -1,0 +1,117 @@
+"""fal, as the steps of a job need it: one POST, looks, a cancel, and signed events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from app.domain.catalogue import GenerationKind
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRequest:
+    """A request that fal accepted. The URLs are fal's own, checked against the allowed hosts."""
+
+    id: str
+    status_url: str
+    response_url: str
+    cancel_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class InQueue:
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InProgress:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """fal's verdict that there will be no result. `reason` is our sentence, never fal's words."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """fal confirms that the request was canceled."""
+
+
+Observation = InQueue | InProgress | Succeeded | Rejected | Stopped
+
+
+class ProviderError(Exception):
+    """Says something about the conversation with fal, never about the job."""
+
+
+class ProviderUnavailable(ProviderError):
+    """No usable answer. Asking again later is safe."""
+
+
+class NotSubmitted(ProviderError):
+    """The attempt provably never entered fal's queue: another one is safe."""
+
+    def __init__(
+        self, reason: str, retry_after_seconds: float | None = None, *, is_operators_matter: bool = False
+    ) -> None:
+        """`is_operators_matter`: the key or the account is refused; no other submission will fare better."""
+        super().__init__(reason)
+        self.retry_after_seconds = retry_after_seconds
+        self.is_operators_matter = is_operators_matter
+
+
+class SubmitRefused(ProviderError):
+    """fal refused this input for good; nothing was queued."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class SubmitOutcomeUnknown(ProviderError):
+    """Bytes may have left and no usable answer came: fal may or may not run it."""
+
+
+class Provider(Protocol):
+    async def submit(
+        self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+    ) -> ProviderRequest:
+        """Exactly one POST. Raises NotSubmitted, SubmitRefused, SubmitOutcomeUnknown."""
+        ...
+
+    def request_of(self, model_id: str, request_id: str) -> ProviderRequest:
+        """The request of which only the id is known."""
+        ...
+
+    async def observe(self, request: ProviderRequest, kind: GenerationKind) -> Observation:
+        """Ask for the status and, at the end, the result. Raises ProviderUnavailable."""
+        ...
+
+    async def cancel(self, request: ProviderRequest) -> None:
+        """Ask fal to stop; the end is seen by `observe`. Raises ProviderUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderEvent:
+    """An incoming webhook that fal signed. `payload` is the result; None where only the queue can tell the end."""
+
+    request_id: str
+    payload: Mapping[str, Any] | None
+
+
+class ProviderEvents(Protocol):
+    async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
+        """Header names are lower case. Raises InvalidProviderEvent, ProviderKeysUnavailable."""
+        ...
+
+    def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None: ...

@@ -1,0 +1,70 @@
+"""The only place where adapters meet use cases."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from app.application.execution.breaker import Breaker
+from app.application.execution.precedence import Precedence
+from app.application.execution.sweep import SweepJobs
+from app.application.ports.health import Check
+from app.application.ports.provider import Provider
+from app.application.use_cases import CustomerUseCases, OperatorUseCases
+from app.bootstrap.adapters import Adapters, open_adapters
+from app.bootstrap.steps import step_handlers
+from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
+from app.infrastructure.background.runner import Runner
+from app.infrastructure.postgres.database import plain_dsn
+from app.infrastructure.postgres.health import backlog_check, database_check, migrations_check
+from app.infrastructure.settings import RunnerHome, Settings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    customers: CustomerUseCases
+    operator: OperatorUseCases
+    runner: Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    checks: Sequence[Callable[[], Awaitable[Check]]]
+
+    async def run(self) -> Sequence[Check]:
+        return [await check() for check in self.checks]
+
+
+@asynccontextmanager
+async def build(settings: Settings, *, provider: Provider | None = None) -> AsyncIterator[Runtime]:
+    """Everything connected, nothing running yet: the caller starts the runner where it belongs.
+
+    `provider` replaces the fal client in tests.
+    """
+    assert settings.database_url is not None, "the command line sees to a database before it builds"
+    if settings.public_url is not None and settings.fal_user_id is None and settings.is_production:
+        # Every customer of fal can have a webhook signed; only the token in its URL then tells ours.
+        log.warning("fal_user_id_not_set")
+    async with open_adapters(settings, provider) as adapters:
+        breaker, precedence = Breaker(), Precedence()
+        handlers = step_handlers(settings, adapters, breaker)
+        dsn = plain_dsn(settings.database_url.get_secret_value())
+        runner = Runner(dsn, handlers.by_step, SweepJobs(adapters.job_records), precedence)
+        health = Health(_checks(settings, adapters, runner, breaker))
+        yield Runtime(
+            customers=customer_use_cases(settings, adapters, handlers.follow, precedence, health),
+            operator=operator_use_cases(settings, adapters),
+            runner=runner,
+        )
+
+
+def _checks(
+    settings: Settings, adapters: Adapters, runner: Runner, breaker: Breaker
+) -> Sequence[Callable[[], Awaitable[Check]]]:
+    checks = [database_check(adapters.engine), migrations_check(adapters.engine)]
+    if settings.runner is RunnerHome.EMBEDDED:
+        return [*checks, runner.check, breaker.check]
+    return [*checks, backlog_check(adapters.engine)]

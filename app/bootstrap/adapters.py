@@ -1,0 +1,77 @@
+"""Everything that is opened, once and for all use cases."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.application.ports.evidence import RequestHistory
+from app.application.ports.provider import Provider, ProviderEvents
+from app.infrastructure.fal.client import FalClient
+from app.infrastructure.fal.history import FalHistory
+from app.infrastructure.fal.webhooks import FalWebhooks
+from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.evidence import PostgresLostSubmissions
+from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
+from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
+from app.infrastructure.postgres.jobs.records import PostgresJobRecords
+from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.ledger import PostgresLedger
+from app.infrastructure.postgres.payments import PostgresPayments
+from app.infrastructure.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    engine: AsyncEngine
+    keys: PostgresKeys
+    ledger: PostgresLedger
+    payments: PostgresPayments
+    job_desk: PostgresJobDesk
+    job_execution: PostgresJobExecution
+    job_records: PostgresJobRecords
+    lost_submissions: PostgresLostSubmissions
+    provider: Provider
+    provider_events: ProviderEvents
+    request_history: RequestHistory | None
+
+
+@asynccontextmanager
+async def open_adapters(settings: Settings, provider: Provider | None = None) -> AsyncIterator[Adapters]:
+    """`provider` replaces the fal client in tests."""
+    assert settings.database_url is not None
+    async with (
+        open_engine(settings.database_url.get_secret_value()) as engine,
+        FalClient.open(queue_url=settings.fal_queue_url, key=_fal_key(settings)) as fal,
+        FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id) as events,
+        _request_history(settings) as history,
+    ):
+        yield Adapters(
+            engine=engine,
+            keys=PostgresKeys(engine),
+            ledger=PostgresLedger(engine),
+            payments=PostgresPayments(engine),
+            job_desk=PostgresJobDesk(engine),
+            job_execution=PostgresJobExecution(engine),
+            job_records=PostgresJobRecords(engine),
+            lost_submissions=PostgresLostSubmissions(engine),
+            provider=provider or fal,
+            provider_events=events,
+            request_history=history,
+        )
+
+
+@asynccontextmanager
+async def _request_history(settings: Settings) -> AsyncIterator[FalHistory | None]:
+    if settings.fal_admin_key is None:
+        yield None
+        return
+    key = settings.fal_admin_key.get_secret_value()
+    async with FalHistory.open(api_url=settings.fal_api_url, key=key) as history:
+        yield history
+
+
+def _fal_key(settings: Settings) -> str:
+    """One-off commands such as `keys issue` never talk to fal and need no key."""
+    return settings.fal_key.get_secret_value() if settings.fal_key else "none:none"

@@ -1,0 +1,105 @@
+"""Where users start and cancel jobs. Locks are always taken in the order job, account."""
+
+from operator import attrgetter
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.application.ports.jobs import Accepted
+from app.domain.errors import CommitUnknown, IdempotencyKeyInUse, IdempotencyKeyReused, JobFinished, JobNotFound
+from app.domain.jobs import IdempotencyKey, Job, JobStatus, NewJob, Outcome
+from app.infrastructure.postgres.batching import Batcher
+from app.infrastructure.postgres.database import fetch_through, reading, transaction
+from app.infrastructure.postgres.jobs.acceptance import Order, accept_all
+from app.infrastructure.postgres.jobs.reader import PostgresJobReader
+from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
+from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
+from app.infrastructure.postgres.queue import look_after
+from app.infrastructure.postgres.tables import idempotency_keys, jobs
+
+# With larger ones everybody would be in the same batch, and Python and PostgreSQL would take turns at waiting. Of 128
+# callers half are in one and half in the next.
+ACCEPTS_MAX = 64
+# By then whoever asked for the cancel has stopped waiting for it.
+LOOK_AFTER_CANCEL_SECONDS = 3.0
+
+
+class PostgresJobDesk(PostgresJobReader):
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine)
+        self._accept: Batcher[Order, Accepted] = Batcher(
+            engine, accept_all, size_max=ACCEPTS_MAX, size_bytes=attrgetter("size_bytes")
+        )
+
+    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
+        return await self._accept(Order.of(job, idempotency))
+
+    async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
+        query = (
+            select(idempotency_keys.c.fingerprint, *JOB_COLUMNS)
+            .join(jobs, jobs.c.id == idempotency_keys.c.job_id)
+            .where(idempotency_keys.c.account_id == account_id, idempotency_keys.c.key == idempotency.key)
+        )
+        async with reading(self.engine) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            return None
+        if row[0] != idempotency.fingerprint:
+            raise IdempotencyKeyReused
+        return job_of(row[1:])
+
+    async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
+        try:
+            return await self._request_cancel(account_id, job_id, idempotency)
+        except CommitUnknown:
+            try:
+                return await self._request_cancel(account_id, job_id, idempotency)
+            except (JobFinished, IdempotencyKeyInUse):
+                job = await self.get(account_id, job_id)
+                if job.status is not JobStatus.CANCELED and job.cancel_requested_at is None:
+                    raise
+                return job
+
+    async def _request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None) -> Job:
+        async with transaction(self.engine, "request_cancel") as connection:
+            status = await connection.scalar(
+                select(jobs.c.status).where(jobs.c.id == job_id, jobs.c.account_id == account_id).with_for_update()
+            )
+            if status is None:
+                raise JobNotFound
+            if idempotency is not None:
+                await _name(connection, account_id, job_id, idempotency)
+            if JobStatus(status).is_final:
+                raise JobFinished
+            if status == JobStatus.QUEUED:
+                await settle_through(fetch_through(connection), [Settlement.of(job_id, Outcome.canceled())])
+            else:
+                await connection.execute(
+                    update(jobs)
+                    .where(jobs.c.id == job_id)
+                    .values(cancel_requested_at=func.coalesce(jobs.c.cancel_requested_at, func.clock_timestamp()))
+                )
+                # The caller looks at once; should that come to nothing, the runner does not wait for its next look.
+                await look_after(connection, job_id, LOOK_AFTER_CANCEL_SECONDS)
+            return await _get(connection, account_id, job_id)
+
+
+async def _name(connection: AsyncConnection, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey) -> None:
+    """Raises IdempotencyKeyInUse where somebody else was given the name since the caller looked."""
+    named = await connection.execute(
+        insert(idempotency_keys)
+        .values(account_id=account_id, key=idempotency.key, fingerprint=idempotency.fingerprint, job_id=job_id)
+        .on_conflict_do_nothing()
+    )
+    if not named.rowcount:
+        raise IdempotencyKeyInUse
+
+
+async def _get(connection: AsyncConnection, account_id: UUID, job_id: UUID) -> Job:
+    found = await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id, jobs.c.account_id == account_id))
+    row = found.one_or_none()
+    if row is None:
+        raise JobNotFound
+    return job_of(row)

@@ -1,0 +1,150 @@
+"""Jobs on their way through fal. Locks are always taken in the order job, account."""
+
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+from asyncpg import UniqueViolationError
+from sqlalchemy import Column, Update, func, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.application.execution.steps import Step
+from app.application.ports.execution import Claim, JobState
+from app.application.ports.provider import ProviderRequest
+from app.domain.jobs import JobStatus, Outcome
+from app.infrastructure.postgres.batching import Batcher
+from app.infrastructure.postgres.database import fetch_through, transaction
+from app.infrastructure.postgres.jobs.claiming import ClaimRequest, claim_all
+from app.infrastructure.postgres.jobs.recording import Submission, record_all
+from app.infrastructure.postgres.jobs.settling import Settlement, settle_all, settle_through
+from app.infrastructure.postgres.jobs.states import load_all, load_all_attempts
+from app.infrastructure.postgres.queue import enqueue, look_after
+from app.infrastructure.postgres.tables import REQUEST_OF_ONE_JOB, jobs
+
+# Of one job. Asked for `is_final`, the planner may find it by the index of the unfinished ones while they are few, and
+# keeps to that plan when they are many.
+_IS_UNFINISHED = jobs.c.status.not_in([status.value for status in JobStatus if status.is_final])
+
+
+class PostgresJobExecution:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        # A claim for a step that was cut off would be an attempt that nobody posts.
+        self._claim: Batcher[ClaimRequest, Claim | None] = Batcher(engine, claim_all, drops_abandoned=True)
+        self._record: Batcher[Submission, bool] = Batcher(engine, record_all)
+        self._settle: Batcher[Settlement, bool] = Batcher(engine, settle_all, size_bytes=attrgetter("size_bytes"))
+        self._load: Batcher[UUID, JobState | None] = Batcher(engine, load_all, flushes_max=1)
+        self._load_attempt: Batcher[UUID, JobState | None] = Batcher(engine, load_all_attempts, flushes_max=1)
+
+    async def claim(self, job_id: UUID, attempt_token: UUID, *, may_be_large: bool = True) -> Claim | None:
+        return await self._claim(ClaimRequest(job_id, attempt_token, may_be_large))
+
+    async def record_waiting(self, job_id: UUID, reason: str) -> None:
+        async with transaction(self.engine, "record_waiting") as connection:
+            await connection.execute(
+                update(jobs)
+                .where(
+                    jobs.c.id == job_id,
+                    jobs.c.status == JobStatus.QUEUED.value,
+                    jobs.c.status_reason.is_distinct_from(reason),
+                )
+                .values(status_reason=reason)
+            )
+
+    async def release(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
+        """A user who asked to cancel meanwhile gets it here: nothing is at fal."""
+        async with transaction(self.engine, "release") as connection:
+            released = await connection.execute(
+                _own_attempt(job_id, attempt_token)
+                .where(jobs.c.submit_unknown_at.is_(None))
+                .values(status=JobStatus.QUEUED.value, status_reason=reason)
+                .returning(jobs.c.cancel_requested_at)
+            )
+            row = released.one_or_none()
+            if row is not None and row.cancel_requested_at is not None:
+                await settle_through(fetch_through(connection), [Settlement.of(job_id, Outcome.canceled())])
+                return False
+        return row is not None
+
+    async def record_submission(
+        self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, *, look_after_seconds: float = 0
+    ) -> bool:
+        try:
+            return await self._record(Submission(job_id, attempt_token, request, look_after_seconds))
+        except UniqueViolationError as error:
+            # Whoever named it is wrong, and would be again.
+            if error.constraint_name == REQUEST_OF_ONE_JOB:
+                return False
+            raise
+
+    async def record_submit_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
+        async with transaction(self.engine, "record_submit_unknown") as connection:
+            recorded = await connection.execute(
+                _own_attempt(job_id, attempt_token).values(
+                    submit_unknown_at=func.coalesce(jobs.c.submit_unknown_at, func.clock_timestamp()),
+                    status_reason=reason,
+                )
+            )
+            if recorded.rowcount:
+                await enqueue(fetch_through(connection), Step.FOLLOW, [job_id])
+            return bool(recorded.rowcount)
+
+    async def load(self, job_id: UUID) -> JobState | None:
+        return await self._load(job_id)
+
+    async def load_attempt(self, attempt_token: UUID) -> JobState | None:
+        return await self._load_attempt(attempt_token)
+
+    async def look_now(self, job_id: UUID) -> None:
+        async with transaction(self.engine, "look_now") as connection:
+            await look_after(connection, job_id, 0)
+
+    async def record_late_result(self, job_id: UUID, result: Mapping[str, Any]) -> None:
+        async with transaction(self.engine, "record_late_result") as connection:
+            await connection.execute(
+                update(jobs)
+                .where(
+                    jobs.c.id == job_id,
+                    jobs.c.status.in_((JobStatus.FAILED.value, JobStatus.CANCELED.value)),
+                    jobs.c.late_result.is_(None),
+                )
+                .values(late_result=result)
+            )
+
+    async def record_progress(self, job_id: UUID, status: JobStatus) -> bool:
+        async with transaction(self.engine, "record_progress") as connection:
+            recorded = await connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id, _IS_UNFINISHED, jobs.c.fal_request_id.is_not(None))
+                .values(status=status.value)
+            )
+            return bool(recorded.rowcount)
+
+    async def record_cancel_sent(self, job_id: UUID) -> None:
+        async with transaction(self.engine, "record_cancel_sent") as connection:
+            await _record_moment(connection, job_id, jobs.c.cancel_sent_at)
+
+    async def record_overdue(self, job_id: UUID) -> None:
+        async with transaction(self.engine, "record_overdue") as connection:
+            await _record_moment(connection, job_id, jobs.c.overdue_noticed_at)
+
+    async def settle(self, job_id: UUID, outcome: Outcome) -> bool:
+        return await self._settle(Settlement.of(job_id, outcome))
+
+
+def _own_attempt(job_id: UUID, attempt_token: UUID) -> Update:
+    """The attempt token fences: a worker that was thought dead changes nothing any more."""
+    return update(jobs).where(
+        jobs.c.id == job_id,
+        jobs.c.status == JobStatus.SUBMITTING.value,
+        jobs.c.attempt_token == attempt_token,
+    )
+
+
+async def _record_moment(connection: AsyncConnection, job_id: UUID, moment: Column[Any]) -> None:
+    await connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, _IS_UNFINISHED, moment.is_(None))
+        .values({moment: func.clock_timestamp()})
+    )

@@ -1,0 +1,93 @@
+"""What keeps the jobs of all accounts going, and what the operator sees of them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, Text, cast, delete, exists, func, literal, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.application.execution.steps import Step
+from app.domain.errors import JobNotFound
+from app.domain.jobs import Job, JobStatus
+from app.infrastructure.postgres.database import fetch_through, reading, transaction
+from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
+from app.infrastructure.postgres.queue import PICKED, QUEUED, enqueue, queue
+from app.infrastructure.postgres.tables import idempotency_keys, jobs
+
+# Spelled out in the statement: the planner must see how little of the table that is.
+IDEMPOTENCY_KEYS_KEPT: ColumnElement[timedelta] = literal_column("interval '24 hours'")
+
+
+def _lost(step: Step) -> Select[Any]:
+    """Unfinished jobs that wait for this step while nothing in the queue will take it."""
+    is_waiting_for_submit = (jobs.c.status == JobStatus.QUEUED.value) | (
+        (jobs.c.status == JobStatus.SUBMITTING.value) & jobs.c.submit_unknown_at.is_(None)
+    )
+    return (
+        select(jobs.c.id)
+        .where(
+            ~jobs.c.is_final,
+            is_waiting_for_submit if step is Step.SUBMIT else ~is_waiting_for_submit,
+            ~exists().where(
+                queue.c.dedupe_key == literal(f"{step.value}:") + cast(jobs.c.id, Text),
+                queue.c.status.in_((QUEUED, PICKED)),
+            ),
+        )
+        # Everybody queues in this order, so that no two transactions wait for each other's items.
+        .order_by(jobs.c.id)
+    )
+
+
+class PostgresJobRecords:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    async def newest(
+        self, *, unfinished_only: bool = False, unknown_only: bool = False, late_only: bool = False, limit: int
+    ) -> Sequence[Job]:
+        query = select(*JOB_COLUMNS).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+        if unfinished_only:
+            query = query.where(~jobs.c.is_final)
+        if unknown_only:
+            query = query.where(jobs.c.submit_unknown_at.is_not(None))
+        if late_only:
+            query = query.where(jobs.c.late_result.is_not(None))
+        async with reading(self.engine) as connection:
+            return [job_of(row) for row in await connection.execute(query)]
+
+    async def inspect(self, job_id: UUID) -> Mapping[str, Any]:
+        async with reading(self.engine) as connection:
+            found = await connection.execute(select(jobs).where(jobs.c.id == job_id))
+            row = found.mappings().one_or_none()
+        if row is None:
+            raise JobNotFound
+        return dict(row)
+
+    async def count_waiting_looks(self) -> int:
+        query = select(func.count()).where(queue.c.entrypoint == Step.FOLLOW.value, queue.c.status == QUEUED)
+        async with reading(self.engine) as connection:
+            return await connection.scalar(query) or 0
+
+    async def forget_idempotency_keys(self) -> int:
+        async with transaction(self.engine, "forget_idempotency_keys") as connection:
+            forgotten = await connection.execute(
+                delete(idempotency_keys).where(
+                    idempotency_keys.c.created_at < func.now() - IDEMPOTENCY_KEYS_KEPT,
+                    idempotency_keys.c.job_id == jobs.c.id,
+                    jobs.c.is_final,
+                )
+            )
+            return forgotten.rowcount
+
+    async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
+        requeued: list[UUID] = []
+        async with transaction(self.engine, "requeue_lost") as connection:
+            for step in Step:
+                query = _lost(step) if job_id is None else _lost(step).where(jobs.c.id == job_id)
+                lost = list((await connection.scalars(query)).all())
+                if lost:
+                    await enqueue(fetch_through(connection), step, lost)
+                requeued += lost
+        return requeued

@@ -1,0 +1,116 @@
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from uuid_utils.compat import uuid7
+
+from app.domain.accounts import Account
+from app.domain.errors import CommitUnknown, Unavailable
+from app.domain.keys import StoredKey
+from app.infrastructure.postgres.batching import Batcher
+from app.infrastructure.postgres.database import DriverConnection, transaction
+from app.infrastructure.postgres.tables import accounts, api_keys
+
+_FIND_BY_DIGEST = """
+    SELECT key.digest, account.id, account.external_user_id, account.balance_tokens
+      FROM api_keys AS key JOIN accounts AS account ON account.id = key.account_id
+     WHERE key.digest = ANY($1::bytea[]) AND key.revoked_at IS NULL
+"""
+
+
+async def ensure_account(connection: AsyncConnection, external_user_id: UUID) -> None:
+    await connection.execute(
+        insert(accounts).values(id=uuid7(), external_user_id=external_user_id).on_conflict_do_nothing()
+    )
+
+
+async def _lock_account(connection: AsyncConnection, external_user_id: UUID) -> UUID | None:
+    """Two calls for one user take turns: what the second one reads afterwards is what the first one left.
+
+    The weaker lock does not wait for the jobs that the user starts meanwhile, which refer to the account.
+    """
+    account_id: UUID | None = await connection.scalar(
+        select(accounts.c.id).where(accounts.c.external_user_id == external_user_id).with_for_update(key_share=True)
+    )
+    return account_id
+
+
+async def _find_all(
+    driver: DriverConnection, digests: Sequence[bytes], *, is_repeated: bool = False
+) -> Sequence[Account | None]:
+    rows = await driver.fetch(_FIND_BY_DIGEST, digests)
+    found = {row[0]: Account(*row[1:]) for row in rows}
+    return [found.get(digest) for digest in digests]
+
+
+async def _has_key(connection: AsyncConnection, key: StoredKey) -> bool:
+    """Only an earlier try can have written it: nobody else ever makes the same one."""
+    return bool(await connection.scalar(select(exists().where(api_keys.c.digest == key.digest))))
+
+
+class PostgresKeys:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self._find: Batcher[bytes, Account | None] = Batcher(engine, _find_all, flushes_max=1)
+
+    async def find_by_key(self, digest: bytes) -> Account | None:
+        return await self._find(digest)
+
+    async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
+        return await self._written(partial(self._add_first_key, external_user_id, key))
+
+    async def replace_key(self, external_user_id: UUID, key: StoredKey, current: bytes | None) -> bool:
+        return await self._written(partial(self._replace_key, external_user_id, key, current))
+
+    async def _written(self, write: Callable[[], Awaitable[bool]]) -> bool:
+        """A key whose COMMIT got no answer may be live: reported as refused, it would be known to nobody.
+
+        The second try waits for the account, so for the end of the first one, and finds its own key there.
+        """
+        try:
+            return await write()
+        except CommitUnknown:
+            try:
+                return await write()
+            except Unavailable as error:
+                raise CommitUnknown from error
+
+    async def _add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
+        async with transaction(self.engine, "add_first_key") as connection:
+            await ensure_account(connection, external_user_id)
+            account_id = await _lock_account(connection, external_user_id)
+            if await _has_key(connection, key):
+                return True
+            if await connection.scalar(select(exists().where(api_keys.c.account_id == account_id))):
+                return False
+            await connection.execute(insert(api_keys).values(digest=key.digest, hint=key.hint, account_id=account_id))
+            return True
+
+    async def _replace_key(self, external_user_id: UUID, key: StoredKey, current: bytes | None) -> bool:
+        async with transaction(self.engine, "replace_key") as connection:
+            account_id = await _lock_account(connection, external_user_id)
+            if account_id is None:
+                return False
+            if await _has_key(connection, key):
+                return True
+            live = update(api_keys).where(api_keys.c.account_id == account_id, api_keys.c.revoked_at.is_(None))
+            if current is not None:
+                live = live.where(api_keys.c.digest == current)
+            revoked = await connection.execute(live.values(revoked_at=func.now()))
+            if current is not None and not revoked.rowcount:
+                return False
+            await connection.execute(insert(api_keys).values(digest=key.digest, hint=key.hint, account_id=account_id))
+            return True
+
+    async def revoke_key(self, external_user_id: UUID) -> bool:
+        async with transaction(self.engine, "revoke_key") as connection:
+            account_id = await _lock_account(connection, external_user_id)
+            revoked = await connection.execute(
+                update(api_keys)
+                .where(api_keys.c.account_id == account_id, api_keys.c.revoked_at.is_(None))
+                .values(revoked_at=func.now())
+            )
+            return bool(revoked.rowcount)

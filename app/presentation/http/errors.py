@@ -1,0 +1,191 @@
+"""Whatever goes wrong becomes one kind of answer: application/problem+json (RFC 9457)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar, TypedDict
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from app.domain.errors import (
+    Conflict,
+    DomainError,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    InsufficientBalance,
+    InvalidPrices,
+    JobFinished,
+    NotFound,
+    PaymentEventIdRequired,
+    Unauthenticated,
+    Unavailable,
+)
+from app.presentation.http.field_errors import FieldError, field_error, field_errors
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
+    Unauthenticated: 401,
+    InsufficientBalance: 402,
+    NotFound: 404,
+    JobFinished: 400,
+    Conflict: 409,
+    PaymentEventIdRequired: 400,
+    IdempotencyKeyReused: 422,
+    # A price list is read before the service starts: no request can cause it.
+    InvalidPrices: 500,
+    Unavailable: 503,
+}
+
+_HEADERS_BY_STATUS: Mapping[int, Mapping[str, str]] = {
+    401: {"WWW-Authenticate": "APIKey"},
+    503: {"Retry-After": "2"},
+}
+
+# The names of RFC 9110; Python gives the older ones up to 3.12.
+_TITLES: Mapping[int, str] = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
+class RefusedRequest(Exception):
+    """The request itself is at fault, whatever it asks for."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    default_detail: ClassVar[str]
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, detail: str | None = None) -> None:
+        self.detail = detail or self.default_detail
+        super().__init__(self.detail)
+
+
+class InvalidJson(RefusedRequest):
+    status = 400
+    code = "invalid_json"
+    default_detail = "The body is not valid JSON in UTF-8."
+
+
+class RequestBodyTooLarge(RefusedRequest):
+    status = 413
+    code = "request_body_too_large"
+    default_detail = "The body is too large."
+
+
+class UnsupportedMediaType(RefusedRequest):
+    status = 415
+    code = "unsupported_media_type"
+    default_detail = "Send the body as application/json in UTF-8."
+    headers: ClassVar[Mapping[str, str]] = {"Accept": "application/json"}
+
+
+class UnsupportedContentEncoding(RefusedRequest):
+    status = 415
+    code = "unsupported_content_encoding"
+    default_detail = "Send the body uncompressed."
+    headers: ClassVar[Mapping[str, str]] = {"Accept-Encoding": "identity"}
+
+
+class InvalidRequest(RefusedRequest):
+    status = 422
+    code = "invalid_request"
+    default_detail = "Some fields are not valid; errors lists them."
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__()
+        self.errors = errors
+
+
+class RequestHeadersTooLarge(RefusedRequest):
+    status = 431
+    code = "request_headers_too_large"
+    default_detail = "The headers are too large."
+
+
+class _Problem(TypedDict, total=False):
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: Sequence[FieldError]
+
+
+def title_of(status: int) -> str:
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
+
+def status_of(error: type[DomainError]) -> int:
+    return next(STATUS_BY_ERROR[known] for known in error.__mro__ if known in STATUS_BY_ERROR)
+
+
+def problem(
+    scope: Scope,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[FieldError] = (),
+) -> Response:
+    """`about:blank` says that the type is the status itself; `code` tells apart what shares a status."""
+    content: _Problem = {
+        "type": "about:blank",
+        "title": title_of(status),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": scope["state"]["request_id"],
+    }
+    if errors:
+        content["errors"] = errors
+    # Plain ASCII, so that no text whatsoever can fail to be encoded.
+    return Response(
+        json.dumps(content, separators=(",", ":")),
+        status_code=status,
+        headers={**_HEADERS_BY_STATUS.get(status, {}), **(headers or {})},
+        media_type=PROBLEM_MEDIA_TYPE,
+    )
+
+
+async def _answer_domain_error(request: Request, error: DomainError) -> Response:
+    if isinstance(error, IdempotencyKeyReused):
+        errors = [field_error(error.code, "Idempotency-Key")]
+        return problem(request.scope, status_of(type(error)), error.code, error.detail, errors=errors)
+    headers = {"Retry-After": "1"} if isinstance(error, IdempotencyKeyInUse) else {}
+    return problem(request.scope, status_of(type(error)), error.code, error.detail, headers=headers)
+
+
+async def _answer_refused_request(request: Request, error: RefusedRequest) -> Response:
+    errors = error.errors if isinstance(error, InvalidRequest) else ()
+    return problem(request.scope, error.status, error.code, error.detail, headers=error.headers, errors=errors)
+
+
+async def _answer_validation_error(request: Request, error: RequestValidationError) -> Response:
+    """Path, query and headers: the bodies are validated by our own dependency."""
+    # The first part of a location says where it was found: "query", "header".
+    errors = field_errors([{**found, "loc": found["loc"][1:]} for found in error.errors()])
+    return await _answer_refused_request(request, InvalidRequest(errors))
+
+
+async def _answer_http_exception(request: Request, error: HTTPException) -> Response:
+    """What the framework refuses. Its words stay inside; its headers (`Allow`) go out."""
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        code, detail = NotFound.code, NotFound.default_detail
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        code, detail = "method_not_allowed", "This path does not answer to this method; Allow lists those it does."
+    else:
+        title = title_of(error.status_code)
+        code, detail = title.lower().replace(" ", "_"), f"{title}."
+    return problem(request.scope, error.status_code, code, detail, headers=error.headers)
+
+
+EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {
+    DomainError: _answer_domain_error,
+    RefusedRequest: _answer_refused_request,
+    RequestValidationError: _answer_validation_error,
+    HTTPException: _answer_http_exception,
+}

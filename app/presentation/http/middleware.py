@@ -1,0 +1,119 @@
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from time import perf_counter
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid4
+
+from app.presentation.http.errors import PROBLEM_MEDIA_TYPE, RequestHeadersTooLarge, problem
+
+log = structlog.get_logger(__name__)
+
+HEADERS_BYTES_MAX = 32 * 1024
+_SEPARATORS_BYTES = len(": \r\n")
+# What nginx writes where the client went away before there was an answer; it never goes over the wire.
+STATUS_CLIENT_GONE = 499
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# ReDoc would fetch its logo from its maker. Nothing that these pages show comes from elsewhere.
+_DOCUMENTATION_PATHS = frozenset({"/docs", "/redoc"})
+_DOCUMENTATION_POLICY = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'"
+)
+_PRIVATE_MEDIA_TYPES = frozenset({b"application/json", PROBLEM_MEDIA_TYPE.encode()})
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """Names every request, writes its one log line, and turns an unexpected exception into a plain 500.
+
+    The exception ends here: Starlette would raise it again, and the server would close the connection.
+    """
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = perf_counter()
+        status: int | None = None
+        request_id = _request_id(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _mark(message, scope)
+            await send(message)
+
+        names = structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            # httptools reads headers of any size; this bounds what the rest of the service has to look at.
+            if _size_bytes(scope["headers"]) > HEADERS_BYTES_MAX:
+                await _refuse_headers(scope)(scope, receive, send_marked)
+            else:
+                await self.app(scope, receive, send_marked)
+        except ClientDisconnect:
+            status = status or STATUS_CLIENT_GONE
+        except Exception:
+            log.exception("request_failed", method=scope["method"], route=_route(scope))
+            # An answer that has begun cannot be taken back: the server closes the connection.
+            if status is None:
+                answer = problem(scope, 500, "internal_error", "Something went wrong on our side.")
+                await answer(scope, receive, send_marked)
+        finally:
+            log.info(
+                "request_served",
+                method=scope["method"],
+                route=_route(scope),
+                status=status,
+                duration_ms=round((perf_counter() - started) * 1000, 1),
+            )
+            structlog.contextvars.reset_contextvars(**names)
+
+
+def _size_bytes(headers: Headers) -> int:
+    size_bytes = 0
+    for name, value in headers:
+        size_bytes += len(name) + len(value) + _SEPARATORS_BYTES
+    return size_bytes
+
+
+def _refuse_headers(scope: Scope) -> Response:
+    error = RequestHeadersTooLarge
+    return problem(scope, error.status, error.code, f"The headers must have at most {HEADERS_BYTES_MAX} bytes.")
+
+
+def _request_id(headers: Headers) -> str:
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return uuid4().hex
+
+
+def _mark(message: Message, scope: Scope) -> None:
+    headers = message["headers"]
+    if any(name == b"content-type" and value in _PRIVATE_MEDIA_TYPES for name, value in headers):
+        # Keys, balances, jobs, errors: nothing that we answer in JSON may be kept by a cache.
+        headers.append((b"cache-control", b"no-store"))
+    if scope["path"] in _DOCUMENTATION_PATHS:
+        headers.append((b"content-security-policy", _DOCUMENTATION_POLICY))
+    if scope["app"].state.is_stopping:
+        # A connection that a caller keeps for the next request would be cut under that request.
+        headers.append((b"connection", b"close"))
+    headers.append((b"x-request-id", scope["state"]["request_id"].encode()))
+    headers.append((b"x-content-type-options", b"nosniff"))
+
+
+def _route(scope: Scope) -> str | None:
+    """The template, never the path as sent: paths are many and hold ids."""
+    return getattr(scope.get("route"), "path", None)

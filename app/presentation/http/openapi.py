@@ -1,0 +1,197 @@
+"""What the OpenAPI document says beyond what the code of the routes says by itself."""
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import Any
+
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
+
+from app.domain.errors import DatabaseUnavailable, DomainError, Overloaded
+from app.presentation.http.errors import (
+    PROBLEM_MEDIA_TYPE,
+    InvalidJson,
+    InvalidRequest,
+    RefusedRequest,
+    RequestBodyTooLarge,
+    UnsupportedContentEncoding,
+    UnsupportedMediaType,
+    status_of,
+    title_of,
+)
+from app.presentation.http.field_errors import field_error
+from app.presentation.schemas.problems import InvalidRequestProblem, Problem
+
+SCHEMA_REFERENCE = "#/components/schemas/{model}"
+
+DESCRIPTION = """
+Make images and videos with the models of [fal.ai](https://fal.ai), paid from a balance of tokens.
+
+## The tour
+
+1. `POST /auth` gives a user an API key. Keep it: it is shown once.
+2. The payment provider calls `POST /webhook/topup` when the user has paid; the balance grows.
+3. `POST /generations/...` takes the cost from the balance and answers 202 with a job.
+4. `GET /generations/{job_id}` says where the job stands. Ask about every second for images, every five for videos.
+5. `POST /generations/{job_id}/cancel` stops a job. What was not made is not charged.
+
+On this page, press **Authorize**, paste the key into *ApiKey*, and try the routes.
+
+## Status of a job
+
+| status | meaning |
+|---|---|
+| `QUEUED` | accepted and paid, not known to be at fal yet |
+| `SUBMITTED` | fal has it |
+| `IN_QUEUE` | it waits at fal |
+| `IN_PROGRESS` | fal works on it |
+| `CANCELING` | you asked to stop it, fal has not confirmed yet |
+| `COMPLETED` | the result is there; final |
+| `FAILED` | there is no result, and the tokens are back; final |
+| `CANCELED` | it was stopped, and the tokens are back; final |
+
+A job never has both a result and a refund.
+
+## Prices
+
+Unless the operator of this service set others: 5 tokens for an image from text and 6 from images, each times
+`num_images`; 30 tokens for a video of 5 seconds from text (55 for 10 seconds) and 35 from an image (65).
+The answer that accepts a job says what it cost.
+
+## Errors
+
+Every error is `application/problem+json` (RFC 9457), with a `code` that does not change, a `detail` for people,
+and the `request_id` that every answer also carries in `X-Request-Id`. A 422 lists in `errors` what to mend.
+Besides what each route documents: 404 `not_found` for an unknown path, 405 `method_not_allowed`,
+431 `request_headers_too_large` above 32 KiB of headers, and 500 `internal_error`, which is our fault.
+On 503 nothing was done: wait as `Retry-After` says and ask again. Only where its code is `outcome_unknown` that is not
+known: ask again with the same `Idempotency-Key` or event id, and it is done once.
+
+Bodies are read strictly: an unknown field is refused, and `true` and `"5"` are no numbers.
+"""
+
+TAGS: list[dict[str, Any]] = [
+    {"name": "Accounts", "description": "API keys and balances."},
+    {"name": "Top-up", "description": "Called by the payment provider, not by users."},
+    {"name": "Generations", "description": "Start images and videos, follow them, stop them."},
+    {"name": "Provider", "description": "Called by fal, not by users."},
+    {"name": "System", "description": "For load balancers and monitoring."},
+]
+
+DATABASE_ERRORS = (DatabaseUnavailable, Overloaded)
+
+BODY_ERRORS = (
+    InvalidJson,
+    RequestBodyTooLarge,
+    UnsupportedMediaType,
+    UnsupportedContentEncoding,
+    InvalidRequest,
+)
+
+_REQUEST_ID = "9f1c2d7e5b0a4c3f8e6d1a2b3c4d5e6f"
+_REQUEST_ID_HEADER = {
+    "description": "The caller's, if it sent one of 1 to 128 letters, digits, dots, hyphens or underscores; else ours.",
+    "schema": {"type": "string"},
+}
+
+Errors = type[DomainError] | type[RefusedRequest]
+
+
+def problems(*errors: Errors) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route: one entry per status, one example per code."""
+    by_status = groupby(sorted(errors, key=_status), key=_status)
+    return {status: _problem_response(status, list(group)) for status, group in by_status}
+
+
+def answer(example: object, description: str = "", **more: Any) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"example": example}}, **more}
+
+
+def request_body(model: type[BaseModel], **examples: object) -> dict[str, Any]:
+    """FastAPI does not see the bodies that routes read themselves."""
+    content = {
+        "schema": {"$ref": SCHEMA_REFERENCE.format(model=model.__name__)},
+        "examples": {name: {"summary": name.replace("_", " "), "value": value} for name, value in examples.items()},
+    }
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def complete(document: dict[str, Any], routes: Iterable[BaseRoute], request_models: Iterable[type[BaseModel]]) -> None:
+    """Add what the routes refer to by name, and what is the same for all of them."""
+    components = document["components"]
+    schemas = components["schemas"]
+    schemas.update(_schemas([*request_models, Problem, InvalidRequestProblem]))
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for path in document["paths"].values():
+        for operation in path.values():
+            _complete_responses(operation["responses"])
+    for route in routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            _restore_examples(document["paths"][route.path_format], route)
+    # Routes stand in the order in which requests are matched, which is not the one to read them in.
+    document["paths"] = dict(sorted(document["paths"].items(), key=_reading_order))
+    components["schemas"] = dict(sorted(schemas.items()))
+    components["headers"] = {"X-Request-Id": _REQUEST_ID_HEADER}
+
+
+def _reading_order(path: tuple[str, Mapping[str, Any]]) -> tuple[int, bool, str]:
+    """As the tags come; what is done to one job after what leads to it."""
+    name, operations = path
+    (tag,) = next(iter(operations.values()))["tags"]
+    return [known["name"] for known in TAGS].index(tag), "{" in name, name
+
+
+def _status(error: Errors) -> int:
+    return error.status if issubclass(error, RefusedRequest) else status_of(error)
+
+
+def _problem_response(status: int, errors: list[Errors]) -> dict[str, Any]:
+    model = InvalidRequestProblem if InvalidRequest in errors else Problem
+    examples = {error.code: {"value": _problem_example(status, error)} for error in errors}
+    return {
+        "description": f"{title_of(status)}: {', '.join(f'`{code}`' for code in examples)}",
+        "content": {
+            PROBLEM_MEDIA_TYPE: {
+                "schema": {"$ref": SCHEMA_REFERENCE.format(model=model.__name__)},
+                "examples": examples,
+            }
+        },
+    }
+
+
+def _problem_example(status: int, error: Errors) -> dict[str, Any]:
+    example = {
+        "type": "about:blank",
+        "title": title_of(status),
+        "status": status,
+        "detail": error.default_detail,
+        "code": error.code,
+        "request_id": _REQUEST_ID,
+    }
+    return example | {"errors": [field_error("missing", "name_of_the_field")]} if error is InvalidRequest else example
+
+
+def _schemas(models: Iterable[type[BaseModel]]) -> Mapping[str, Any]:
+    _, schema = models_json_schema([(model, "validation") for model in models], ref_template=SCHEMA_REFERENCE)
+    definitions: Mapping[str, Any] = schema["$defs"]
+    return definitions
+
+
+def _restore_examples(path: Mapping[str, Any], route: APIRoute) -> None:
+    """FastAPI drops every null from the document, also from the examples."""
+    for method in route.methods or ():
+        for status, response in route.responses.items():
+            documented = path[method.lower()]["responses"][str(status)]["content"]
+            for media_type, content in response["content"].items():
+                documented[media_type] |= content
+
+
+def _complete_responses(responses: dict[str, Any]) -> None:
+    # FastAPI documents its own 422 for every route with a parameter that does not document one itself.
+    if "application/json" in responses.get("422", {}).get("content", {}):
+        del responses["422"]
+    for response in responses.values():
+        response.setdefault("headers", {})["X-Request-Id"] = {"$ref": "#/components/headers/X-Request-Id"}
