@@ -63,7 +63,12 @@ class Customer:
 def payment(
     external_user_id: UUID, amount: int, *, event_id: str | None = None, source: str = "webhook"
 ) -> PaymentEvent:
-    return PaymentEvent(source, event_id or f"event-{uuid4()}", external_user_id, amount)
+    return PaymentEvent(
+        source=source,
+        event_id=event_id or f"event-{uuid4()}",
+        external_user_id=external_user_id,
+        amount=amount,
+    )
 
 
 async def open_account(engine: AsyncEngine, balance_tokens: int = 0) -> Customer:
@@ -107,7 +112,7 @@ def new_job(customer: Customer, *, cost_tokens: int = COST_TOKENS, time_limit_se
 def provider_request(request_id: str | None = None) -> ProviderRequest:
     request_id = request_id or str(uuid4())
     url = f"https://queue.fal.run/fal-ai/wan-25-preview/requests/{request_id}"
-    return ProviderRequest(request_id, f"{url}/status", url, f"{url}/cancel")
+    return ProviderRequest(id=request_id, status_url=f"{url}/status", response_url=url, cancel_url=f"{url}/cancel")
 
 
 async def accept_job(engine: AsyncEngine, customer: Customer, *, cost_tokens: int = COST_TOKENS) -> UUID:

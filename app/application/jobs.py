@@ -12,9 +12,10 @@ from uuid_utils.compat import uuid7
 from app.application.execution.follow import FollowJob
 from app.application.execution.precedence import Precedence
 from app.application.execution.steps import RetryLater
-from app.application.ports.jobs import Accepted, JobDesk
+from app.application.ports.jobs import JobDesk
 from app.domain.catalogue import MODEL_IDS, GenerationKind, PriceList, outputs_requested
-from app.domain.jobs import IdempotencyKey, NewJob
+from app.domain.jobs import NewJob
+from app.domain.orders import Accepted, IdempotencyKey
 
 log = structlog.get_logger(__name__)
 
@@ -105,10 +106,10 @@ class CancelJob:
         if first is not None:
             return Accepted(first, is_replay=True)
         job = await self.jobs.request_cancel(account_id, job_id, named)
-        log.info("generation_cancel_requested", job_id=str(job_id), status=job.status.value)
+        log.info("generation_cancel_requested", job_id=str(job_id), status=str(job.status))
         try:
             async with asyncio.timeout(CANCEL_WAIT_SECONDS):
-                while not job.status.is_final:
+                while not job.is_final:
                     await self._look(job_id)
                     job = await self.jobs.get(account_id, job_id)
         except TimeoutError:

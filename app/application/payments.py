@@ -42,7 +42,7 @@ class TopUp:
             if self.is_event_id_required:
                 raise PaymentEventIdRequired
             event_id, source = str(uuid4()), UNIDENTIFIED_SOURCE
-        event = PaymentEvent(source, event_id, external_user_id, amount)
+        event = PaymentEvent(source=source, event_id=event_id, external_user_id=external_user_id, amount=amount)
         fields = {"external_user_id": str(external_user_id), "amount": amount, "event_id": event_id}
         try:
             credited = await self.payments.credit(event)

@@ -317,8 +317,8 @@ def list_jobs(
             [
                 (
                     job.id,
-                    job.kind.value,
-                    job.status.value,
+                    str(job.kind),
+                    str(job.status),
                     job.cost_tokens,
                     job.refunded_tokens,
                     job.created_at.isoformat(timespec="seconds"),
@@ -387,7 +387,7 @@ def _print_entries(entries: Sequence[LedgerEntry]) -> None:
         [
             (
                 entry.created_at.isoformat(timespec="seconds"),
-                entry.kind.value,
+                str(entry.kind),
                 f"{'-' if entry.kind is EntryKind.DEBIT else '+'}{entry.amount}",
                 entry.balance_after,
                 entry.job_id or entry.payment_event_id,

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from app.domain.catalogue import GenerationKind
+from app.domain.reading import known
 
 
 class JobStatus(StrEnum):
@@ -68,7 +69,7 @@ class BillingOutcome(StrEnum):
     NOT_CHARGED = "not_charged"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Billing:
     charged_tokens: int
     refunded_tokens: int
@@ -76,7 +77,7 @@ class Billing:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     id: UUID
     account_id: UUID
@@ -88,20 +89,16 @@ class NewJob:
     time_limit_seconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """The caller's own name for a request, and the SHA-256 of what it asked for."""
-
-    key: str
-    fingerprint: bytes
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
+    """A job as it is stored. A kind or status that only a newer release knows is a plain text."""
+
     id: UUID
-    kind: GenerationKind
+    account_id: UUID
+    kind: GenerationKind | str
     model_id: str
-    status: JobStatus
+    status: JobStatus | str
+    is_final: bool
     cost_tokens: int
     refunded_tokens: int
     fal_request_id: str | None
@@ -113,30 +110,54 @@ class Job:
     created_at: datetime
     updated_at: datetime
 
-    @property
-    def billing(self) -> "Billing | None":
-        """None until the job is final."""
-        if not self.status.is_final:
-            return None
-        charged = self.cost_tokens - self.refunded_tokens
-        if charged == 0:
-            return Billing(0, self.refunded_tokens, BillingOutcome.NOT_CHARGED, "There is no result.")
-        if self.refunded_tokens:
-            return Billing(
-                charged, self.refunded_tokens, BillingOutcome.PARTIALLY_CHARGED, "Some outputs were not delivered."
-            )
-        return Billing(charged, 0, BillingOutcome.CHARGED, "Everything was delivered.")
+    @classmethod
+    def accepted(cls, job: NewJob, at: datetime) -> Self:
+        """The job as the table's defaults make it when it is written."""
+        return cls(
+            id=job.id,
+            account_id=job.account_id,
+            kind=job.kind,
+            model_id=job.model_id,
+            status=JobStatus.QUEUED,
+            is_final=False,
+            cost_tokens=job.cost_tokens,
+            refunded_tokens=0,
+            fal_request_id=None,
+            result=None,
+            error_code=None,
+            error_message=None,
+            status_reason=None,
+            cancel_requested_at=None,
+            created_at=at,
+            updated_at=at,
+        )
 
     @property
-    def public_status(self) -> PublicStatus:
-        if not self.status.is_final and self.cancel_requested_at is not None:
+    def billing(self) -> Billing | None:
+        """None until the job is final."""
+        if not self.is_final:
+            return None
+        charged_tokens = self.cost_tokens - self.refunded_tokens
+        if charged_tokens == 0:
+            outcome, reason = BillingOutcome.NOT_CHARGED, "There is no result."
+        elif self.refunded_tokens:
+            outcome, reason = BillingOutcome.PARTIALLY_CHARGED, "Some outputs were not delivered."
+        else:
+            outcome, reason = BillingOutcome.CHARGED, "Everything was delivered."
+        return Billing(
+            charged_tokens=charged_tokens, refunded_tokens=self.refunded_tokens, outcome=outcome, reason=reason
+        )
+
+    @property
+    def public_status(self) -> PublicStatus | str:
+        if not self.is_final and self.cancel_requested_at is not None:
             return PublicStatus.CANCELING
         if self.status is JobStatus.SUBMITTING:
             return PublicStatus.QUEUED
-        return PublicStatus(self.status.value)
+        return known(PublicStatus, self.status)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a job ends. A job without a result gives all its tokens back, whatever `refunded_tokens` says."""
 
@@ -148,16 +169,16 @@ class Outcome:
 
     @classmethod
     def completed(cls, result: Mapping[str, Any], refunded_tokens: int = 0) -> "Outcome":
-        return cls(JobStatus.COMPLETED, result, refunded_tokens=refunded_tokens)
+        return cls(status=JobStatus.COMPLETED, result=result, refunded_tokens=refunded_tokens)
 
     @classmethod
     def failed(cls, code: str, reason: str) -> "Outcome":
-        return cls(JobStatus.FAILED, error_code=code, error_message=f"{reason} Nothing was charged.")
+        return cls(status=JobStatus.FAILED, error_code=code, error_message=f"{reason} Nothing was charged.")
 
     @classmethod
     def canceled(cls) -> "Outcome":
         return cls(
-            JobStatus.CANCELED,
+            status=JobStatus.CANCELED,
             error_code="canceled",
             error_message="The job was canceled. Nothing was charged.",
         )

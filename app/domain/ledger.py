@@ -15,12 +15,14 @@ class EntryKind(StrEnum):
     REFUND = "REFUND"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
-    """`seq` numbers the entries of an account from 1, without a gap."""
+    """`seq` numbers the entries of an account from 1, without a gap. A kind that only a newer release knows is a plain
+    text.
+    """
 
     seq: int
-    kind: EntryKind
+    kind: EntryKind | str
     amount: int
     balance_after: int
     job_id: UUID | None
@@ -28,7 +30,7 @@ class LedgerEntry:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
     """One place where the books do not add up; `subject` names the row."""
 

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -306,7 +307,7 @@ async def test_follows_no_redirect_with_the_key(stub: FalStub, client: FalClient
 async def test_uses_no_stored_url_that_leads_elsewhere(stub: FalStub, client: FalClient) -> None:
     async with running_stub() as elsewhere:
         tampered = request_at(elsewhere.url)
-        mixed = ProviderRequest("r-1", request_at(stub.url).status_url, tampered.response_url, tampered.cancel_url)
+        mixed = replace(tampered, status_url=request_at(stub.url).status_url)
         stub.then(reply(200, {"status": "COMPLETED"}))
         for call in (client.observe(tampered, IMAGE), client.observe(mixed, IMAGE), client.cancel(tampered)):
             with capture_logs() as logs, pytest.raises(ProviderUnavailable):

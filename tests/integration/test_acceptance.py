@@ -11,21 +11,21 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.fault_points import reach
 from app.application.keys import new_key
-from app.application.ports.jobs import Accepted
 from app.domain.errors import (
     CommitUnknown,
     IdempotencyKeyReused,
     InsufficientBalance,
     PaymentEventConflict,
 )
-from app.domain.jobs import IdempotencyKey, JobStatus
+from app.domain.jobs import JobStatus
 from app.domain.keys import digest_of, stored_form
+from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.payments import PaymentEvent
 from app.infrastructure.postgres import payments
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, driver_connection
 from app.infrastructure.postgres.jobs import acceptance
-from app.infrastructure.postgres.jobs.acceptance import Order, accept_all
+from app.infrastructure.postgres.jobs.acceptance import StorableOrder, accept_all
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments, credit_all
@@ -53,22 +53,22 @@ async def sql(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-def order(customer: Customer, cost_tokens: int, key: str | None = None, fingerprint: str = "a") -> Order:
+def order(customer: Customer, cost_tokens: int, key: str | None = None, fingerprint: str = "a") -> StorableOrder:
     named = None if key is None else IdempotencyKey(key, fingerprint.encode().ljust(32))
-    return Order.of(new_job(customer, cost_tokens=cost_tokens), named)
+    return StorableOrder.of(new_job(customer, cost_tokens=cost_tokens), named)
 
 
-async def accepted(engine: AsyncEngine, orders: Sequence[Order]) -> list[Any]:
+async def accepted(engine: AsyncEngine, orders: Sequence[StorableOrder]) -> list[Any]:
     """True, the error's type, or the place of the order whose job is replayed; all of one batch."""
-    batcher: Batcher[Order, Accepted] = Batcher(engine, accept_all)
+    batcher: Batcher[StorableOrder, Accepted] = Batcher(engine, accept_all)
     decisions = await asyncio.gather(*(batcher(order) for order in orders), return_exceptions=True)
-    places = {order.job.id: place for place, order in enumerate(orders)}
+    places = {order.order.job.id: place for place, order in enumerate(orders)}
     return [
         type(decision)
         if isinstance(decision, BaseException)
         else places[decision.job.id]
         if decision.is_replay
-        else decision.job.id == order.job.id
+        else decision.job.id == order.order.job.id
         for order, decision in zip(orders, decisions, strict=True)
     ]
 
@@ -87,7 +87,7 @@ async def test_cheap_orders_behind_one_that_does_not_fit_are_accepted(engine: As
 
     assert decisions == [True, InsufficientBalance, True, True, InsufficientBalance, InsufficientBalance]
     assert [await balance_of(engine, customer) for customer in (rich, poor)] == [100, 0]
-    assert {job_id for _, job_id in await queue_items(sql)} == {orders[place].job.id for place in (0, 2, 3)}
+    assert {job_id for _, job_id in await queue_items(sql)} == {orders[place].order.job.id for place in (0, 2, 3)}
     assert await PostgresLedger(engine).violations() == []
 
 
@@ -259,7 +259,7 @@ async def test_an_event_that_another_transaction_recorded_first_is_decided_by_it
     events = [
         payment(ours.external_user_id, 9, event_id="x"),
         payment(ours.external_user_id, 3, event_id="y"),
-        PaymentEvent("webhook", "x", ours.external_user_id, 9),
+        payment(ours.external_user_id, 9, event_id="x"),
     ]
     async with sql.transaction():
         await sql.execute(insert, theirs.account_id)
@@ -274,7 +274,7 @@ async def test_an_event_that_another_transaction_recorded_first_is_decided_by_it
 
 
 async def test_a_batch_that_fits_asks_for_nothing_first(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(acceptance, "_open_books")
+    monkeypatch.delattr(acceptance, "_standing")
     rich, exact = await open_account(engine, 100), await open_account(engine, 10)
 
     decisions = await accepted(engine, [order(exact, 5), order(rich, 5), order(exact, 5)])
@@ -343,16 +343,15 @@ async def test_a_repeat_waits_for_its_own_first_try_and_tells_what_became_of_it(
     async with driver_connection(engine) as driver:
         first = driver.transaction()
         await first.start()
-        books = await acceptance._open_books(driver, orders, is_repeated=False)
-        books.decide(orders[0])
-        await acceptance._write(driver, books.fresh)
+        await acceptance._standing(driver, [one.order for one in orders], is_repeated=False)
+        await acceptance._write(driver, orders)
         repeating = asyncio.create_task(repeat())
         await blocked(sql)
         await first.commit()
     (answer,) = await repeating
 
     assert isinstance(answer, Accepted)
-    assert (answer.job.id, answer.is_replay) == (orders[0].job.id, False)
+    assert (answer.job.id, answer.is_replay) == (orders[0].order.job.id, False)
     assert await balance_of(engine, customer) == 5
 
 

@@ -56,7 +56,7 @@ async def test_a_key_finds_its_account_and_the_balance(engine: AsyncEngine) -> N
 
     account = await PostgresKeys(engine).find_by_key(digest_of(customer.api_key))
 
-    assert account == Account(customer.account_id, customer.external_user_id, 7)
+    assert account == Account(id=customer.account_id, external_user_id=customer.external_user_id, balance_tokens=7)
 
 
 async def test_an_unknown_key_finds_nothing(engine: AsyncEngine) -> None:

@@ -22,7 +22,6 @@ from app.application.execution.pacing import BACKSTOP_SECONDS_MAX, BACKSTOP_SECO
 from app.application.execution.steps import RetryLater, Step
 from app.application.execution.submit import SubmitJob
 from app.application.jobs import CancelJob
-from app.application.ports.jobs import Accepted
 from app.application.ports.provider import (
     InProgress,
     InQueue,
@@ -39,6 +38,7 @@ from app.application.ports.provider import (
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import DatabaseUnavailable, JobFinished, Overloaded
 from app.domain.jobs import Job, JobStatus, PublicStatus
+from app.domain.orders import Accepted
 from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
     COST_TOKENS,

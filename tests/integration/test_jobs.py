@@ -144,7 +144,13 @@ async def test_a_claim_says_what_to_send(engine: AsyncEngine) -> None:
 
     claim = await jobs_of(engine).claim(asked.id, uuid4())
 
-    assert claim == Claim(asked.kind, asked.model_id, asked.parameters, 1, asked.time_limit_seconds)
+    assert claim == Claim(
+        kind=asked.kind,
+        model_id=asked.model_id,
+        parameters=asked.parameters,
+        attempt=1,
+        time_limit_seconds=asked.time_limit_seconds,
+    )
 
 
 async def test_claims_small_inputs_alone_where_large_ones_have_to_wait(engine: AsyncEngine, sql: Connection) -> None:

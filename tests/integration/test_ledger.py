@@ -371,4 +371,4 @@ async def test_hands_over_the_row_that_is_wrong(engine: AsyncEngine, sql: Connec
 
     violations = await PostgresLedger(engine).violations()
 
-    assert violations == [Violation("the account counts its entries", str(customer.account_id))]
+    assert violations == [Violation(invariant="the account counts its entries", subject=str(customer.account_id))]

@@ -87,7 +87,12 @@ async def test_a_job_that_was_partly_refunded_says_so_in_its_bill(engine: AsyncE
     await jobs_of(engine).settle(job_id, Outcome.completed(images(3), 5))
 
     job = await jobs_of(engine).get(customer.account_id, job_id)
-    assert job.billing == Billing(15, 5, BillingOutcome.PARTIALLY_CHARGED, "Some outputs were not delivered.")
+    assert job.billing == Billing(
+        charged_tokens=15,
+        refunded_tokens=5,
+        outcome=BillingOutcome.PARTIALLY_CHARGED,
+        reason="Some outputs were not delivered.",
+    )
 
 
 @pytest.mark.parametrize("refunded", [COST_TOKENS, COST_TOKENS + 1, -1])

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.keys import new_key
-from app.domain.jobs import IdempotencyKey, JobStatus, Outcome
+from app.domain.jobs import JobStatus, Outcome
 from app.domain.keys import digest_of, stored_form
+from app.domain.orders import IdempotencyKey
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.keys import PostgresKeys

@@ -31,10 +31,10 @@ class Mutant:
 
 NO_COMPARE_AND_SET = Change(
     SETTLING,
-    "         WHERE jobs.id = locked.id AND jobs.status NOT IN ('COMPLETED', 'FAILED', 'CANCELED')\n",
-    "         WHERE jobs.id = locked.id\n",
+    "        jobs.c.status.not_in(constants(FINAL_STATUSES)),\n",
+    "",
 )
-CANCEL_AT_ONCE = Change(DESK, "            if status == JobStatus.QUEUED:\n", "            if status:\n")
+CANCEL_AT_ONCE = Change(DESK, "            if job.status == JobStatus.QUEUED:\n", "            if job.status:\n")
 
 MUTANTS = (
     Mutant(
@@ -58,7 +58,7 @@ MUTANTS = (
         (
             NO_COMPARE_AND_SET,
             CANCEL_AT_ONCE,
-            Change(DESK, "            if JobStatus(status).is_final:\n                raise JobFinished\n", ""),
+            Change(DESK, "            if job.is_final:\n                raise JobFinished\n", ""),
         ),
         (
             f"{TEST_JOBS}::test_refunds_once_when_8_cancels_meet",

@@ -15,7 +15,7 @@ from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKe
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.execution import JobFollowing
 from app.application.ports.health import Check
-from app.application.ports.jobs import Accepted, JobDesk
+from app.application.ports.jobs import JobDesk
 from app.application.ports.ledger import LedgerReader
 from app.application.ports.payments import Payments
 from app.application.ports.provider import Provider
@@ -31,9 +31,10 @@ from app.domain.errors import (
     JobNotFound,
     PaymentEventConflict,
 )
-from app.domain.jobs import IdempotencyKey, Job, JobStatus, NewJob
+from app.domain.jobs import Job, JobStatus, NewJob
 from app.domain.keys import StoredKey
 from app.domain.ledger import BALANCE_TOKENS_MAX
+from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.payments import PaymentEvent
 from app.presentation.http.api import create_api
 
@@ -49,7 +50,9 @@ class AccountsInMemory:
     lookups: int = 0
 
     def get_or_add(self, external_user_id: UUID) -> Account:
-        return self.accounts.setdefault(external_user_id, Account(uuid4(), external_user_id, 0))
+        return self.accounts.setdefault(
+            external_user_id, Account(id=uuid4(), external_user_id=external_user_id, balance_tokens=0)
+        )
 
     def add_tokens(self, account_id: UUID, amount: int) -> None:
         account = next(account for account in self.accounts.values() if account.id == account_id)
@@ -148,10 +151,10 @@ class JobsInMemory:
 
     async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
         job = await self.get(account_id, job_id)
-        if job.status.is_final:
+        if job.is_final:
             raise JobFinished
         self.accounts.add_tokens(account_id, job.cost_tokens)
-        self.jobs[job_id] = replace(job, status=JobStatus.CANCELED, refunded_tokens=job.cost_tokens)
+        self.jobs[job_id] = replace(job, status=JobStatus.CANCELED, is_final=True, refunded_tokens=job.cost_tokens)
         return self.jobs[job_id]
 
 
@@ -219,12 +222,14 @@ def problem_of(response: httpx.Response) -> dict[str, Any]:
     return problem
 
 
-def a_job(**changes: Any) -> Job:
+def a_job(*, status: JobStatus = JobStatus.QUEUED, **changes: Any) -> Job:
     job = Job(
         id=uuid4(),
+        account_id=uuid4(),
         kind=GenerationKind.TEXT_TO_IMAGE,
         model_id="fal-ai/wan-25-preview/text-to-image",
-        status=JobStatus.QUEUED,
+        status=status,
+        is_final=status.is_final,
         cost_tokens=5,
         refunded_tokens=0,
         fal_request_id=None,

@@ -14,9 +14,11 @@ UNFINISHED = [status for status in JobStatus if status not in FINAL]
 def job(status: JobStatus, *, cancel_requested: bool) -> Job:
     return Job(
         id=UUID(int=1),
+        account_id=UUID(int=2),
         kind=GenerationKind.TEXT_TO_IMAGE,
         model_id="fal-ai/wan-25-preview/text-to-image",
         status=status,
+        is_final=status.is_final,
         cost_tokens=5,
         refunded_tokens=0,
         fal_request_id=None,
@@ -75,7 +77,7 @@ def test_a_job_that_fal_has_is_never_sent_again(status: JobStatus) -> None:
 def test_the_user_sees_a_job_that_is_being_submitted_as_queued(status: JobStatus) -> None:
     shown = job(status, cancel_requested=False).public_status
 
-    assert shown.value == ("QUEUED" if status is JobStatus.SUBMITTING else status.value)
+    assert shown == ("QUEUED" if status is JobStatus.SUBMITTING else status.value)
 
 
 @pytest.mark.parametrize("status", JobStatus)
@@ -86,16 +88,20 @@ def test_the_user_sees_canceling_until_the_job_is_final(status: JobStatus) -> No
 
 
 def test_a_job_completes_with_a_result_and_no_error() -> None:
-    assert Outcome.completed({"images": []}) == Outcome(JobStatus.COMPLETED, {"images": []}, None, None)
+    assert Outcome.completed({"images": []}) == Outcome(status=JobStatus.COMPLETED, result={"images": []})
 
 
 def test_a_job_fails_with_a_sentence_that_says_that_nothing_was_charged() -> None:
     outcome = Outcome.failed("timed_out", "fal did not finish.")
 
-    assert outcome == Outcome(JobStatus.FAILED, None, "timed_out", "fal did not finish. Nothing was charged.")
+    assert outcome == Outcome(
+        status=JobStatus.FAILED, error_code="timed_out", error_message="fal did not finish. Nothing was charged."
+    )
 
 
 def test_a_job_is_canceled_with_a_sentence_that_says_that_nothing_was_charged() -> None:
     outcome = Outcome.canceled()
 
-    assert outcome == Outcome(JobStatus.CANCELED, None, "canceled", "The job was canceled. Nothing was charged.")
+    assert outcome == Outcome(
+        status=JobStatus.CANCELED, error_code="canceled", error_message="The job was canceled. Nothing was charged."
+    )

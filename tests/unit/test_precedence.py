@@ -18,9 +18,10 @@ from app.application.execution.precedence import (
     Precedence,
 )
 from app.application.jobs import StartJob, TimeLimits
-from app.application.ports.jobs import Accepted, JobDesk
+from app.application.ports.jobs import JobDesk
 from app.domain.catalogue import GenerationKind, PriceList
 from app.domain.errors import InsufficientBalance
+from app.domain.orders import Accepted
 from tests.unit.clock import Clock
 
 

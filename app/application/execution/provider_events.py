@@ -6,9 +6,10 @@ import structlog
 
 from app.application.execution.pacing import BACKSTOP_SECONDS_MIN
 from app.application.execution.settlement import outcome_of, record_late_result, settle
+from app.application.execution.steps import LeftToNewerRelease
 from app.application.ports.execution import JobEvents, JobState
 from app.application.ports.provider import Observation, Provider, ProviderEvents
-from app.domain.errors import InvalidProviderEvent
+from app.domain.errors import InvalidProviderEvent, Unavailable
 from app.domain.jobs import JobStatus
 
 log = structlog.get_logger(__name__)
@@ -28,9 +29,7 @@ class ReceiveProviderEvent:
 
     async def __call__(self, attempt_token: UUID, headers: Mapping[str, str], body: bytes) -> None:
         event = await self.events.verify(headers, body)
-        state = await self.jobs.load_attempt(attempt_token)
-        if state is None:
-            raise InvalidProviderEvent
+        state = await self._load(attempt_token)
         if state.request is None and not state.status.is_final:
             request = self.provider.request_of(state.model_id, event.request_id)
             if await self.jobs.record_submission(
@@ -45,6 +44,17 @@ class ReceiveProviderEvent:
             log.warning("provider_event_mismatched", job_id=str(state.id))
             raise InvalidProviderEvent
         await self._apply(state, event.request_id, self.events.observation(event, state.kind))
+
+    async def _load(self, attempt_token: UUID) -> JobState:
+        try:
+            state = await self.jobs.load_attempt(attempt_token)
+        except LeftToNewerRelease as left:
+            # fal delivers again, until a process of the newer release takes the event; and that one looks by itself.
+            await self.jobs.look_now(left.job_id)
+            raise Unavailable from left
+        if state is None:
+            raise InvalidProviderEvent
+        return state
 
     async def _apply(self, state: JobState, request_id: str, observation: Observation | None) -> None:
         outcome = None if observation is None else outcome_of(observation, state)

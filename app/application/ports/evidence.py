@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LostSubmission:
     """A job whose POST left, or may have left, and what is known of it."""
 

@@ -14,7 +14,7 @@ from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus, Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """The right to make the one POST of this attempt."""
 
@@ -29,7 +29,7 @@ class LargeInput(Exception):
     """The job has pictures or sounds in its parameters."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
     """Where a job stands, by the database's clock."""
 
@@ -57,7 +57,9 @@ class JobState:
 class JobSteps(Protocol):
     """What more than one step needs."""
 
-    async def load(self, job_id: UUID) -> JobState | None: ...
+    async def load(self, job_id: UUID) -> JobState | None:
+        """Raises LeftToNewerRelease."""
+        ...
 
     async def record_submission(
         self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, *, look_after_seconds: float = 0
@@ -115,7 +117,7 @@ class JobFollowing(JobSteps, Protocol):
 
 class JobEvents(JobSteps, Protocol):
     async def load_attempt(self, attempt_token: UUID) -> JobState | None:
-        """The job whose current attempt has this token."""
+        """The job whose current attempt has this token. Raises LeftToNewerRelease."""
         ...
 
     async def look_now(self, job_id: UUID) -> None:

@@ -5,17 +5,11 @@ whole or not at all.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from app.domain.jobs import IdempotencyKey, Job, NewJob
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    job: Job
-    is_replay: bool
+from app.domain.jobs import Job, NewJob
+from app.domain.orders import Accepted, IdempotencyKey
 
 
 class JobReader(Protocol):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from app.domain.catalogue import GenerationKind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderRequest:
     """A request that fal accepted. The URLs are fal's own, checked against the allowed hosts."""
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 from sqlalchemy import event, exc
@@ -45,8 +45,8 @@ _CONTENTION_CODES = ("55P03", "40P01", "57014")
 DriverConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
-class Fetch(Protocol):
-    async def __call__(self, query: str, /, *args: object) -> Sequence[Mapping[str, Any]]: ...
+# Executes a statement with its values, in their order, and returns rows that are read by name.
+Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 
 
 def plain_dsn(dsn: str) -> str:

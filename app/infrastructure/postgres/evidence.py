@@ -18,15 +18,15 @@ class PostgresLostSubmissions:
 
     async def load(self, job_id: UUID) -> LostSubmission | None:
         query = select(
-            jobs.c.id,
+            jobs.c.id.label("job_id"),
             jobs.c.model_id,
             jobs.c.parameters,
             jobs.c.attempt_token,
             jobs.c.claimed_at,
         ).where(jobs.c.id == job_id, jobs.c.submit_unknown_at.is_not(None), jobs.c.fal_request_id.is_(None))
         async with reading(self.engine) as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return None if row is None else LostSubmission(*row)
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return None if row is None else LostSubmission(**row)
 
     async def known(self, request_ids: Sequence[str]) -> set[str]:
         query = select(jobs.c.fal_request_id).where(jobs.c.fal_request_id.in_(request_ids))

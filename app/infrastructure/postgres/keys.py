@@ -1,5 +1,6 @@
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import exists, func, select, update
@@ -12,13 +13,14 @@ from app.domain.errors import CommitUnknown, Unavailable
 from app.domain.keys import StoredKey
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, transaction
+from app.infrastructure.postgres.statements import Statement, any_of
 from app.infrastructure.postgres.tables import accounts, api_keys
 
-_FIND_BY_DIGEST = """
-    SELECT key.digest, account.id, account.external_user_id, account.balance_tokens
-      FROM api_keys AS key JOIN accounts AS account ON account.id = key.account_id
-     WHERE key.digest = ANY($1::bytea[]) AND key.revoked_at IS NULL
-"""
+_FIND_BY_DIGEST = Statement(
+    select(api_keys.c.digest, accounts.c.id, accounts.c.external_user_id, accounts.c.balance_tokens)
+    .join(accounts, accounts.c.id == api_keys.c.account_id)
+    .where(any_of(api_keys.c.digest, "digests"), api_keys.c.revoked_at.is_(None))
+)
 
 
 async def ensure_account(connection: AsyncConnection, external_user_id: UUID) -> None:
@@ -41,9 +43,12 @@ async def _lock_account(connection: AsyncConnection, external_user_id: UUID) -> 
 async def _find_all(
     driver: DriverConnection, digests: Sequence[bytes], *, is_repeated: bool = False
 ) -> Sequence[Account | None]:
-    rows = await driver.fetch(_FIND_BY_DIGEST, digests)
-    found = {row[0]: Account(*row[1:]) for row in rows}
+    found = {row["digest"]: _account_of(row) for row in await _FIND_BY_DIGEST(driver.fetch, digests=digests)}
     return [found.get(digest) for digest in digests]
+
+
+def _account_of(row: Mapping[str, Any]) -> Account:
+    return Account(id=row["id"], external_user_id=row["external_user_id"], balance_tokens=row["balance_tokens"])
 
 
 async def _has_key(connection: AsyncConnection, key: StoredKey) -> bool:

@@ -1,10 +1,12 @@
 from collections.abc import Sequence
+from dataclasses import fields
 from uuid import UUID
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.ledger import EntryKind, LedgerEntry, Violation
+from app.domain.reading import known
 from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.tables import accounts, ledger_entries
 
@@ -17,15 +19,7 @@ class PostgresLedger:
         self, external_user_id: UUID, *, limit: int, before_seq: int | None = None
     ) -> Sequence[LedgerEntry]:
         query = (
-            select(
-                ledger_entries.c.seq,
-                ledger_entries.c.kind,
-                ledger_entries.c.amount,
-                ledger_entries.c.balance_after,
-                ledger_entries.c.job_id,
-                ledger_entries.c.payment_event_id,
-                ledger_entries.c.created_at,
-            )
+            select(*(ledger_entries.c[field.name] for field in fields(LedgerEntry)))
             # Not by a join: the account's entries then come in order from their index, however many there are.
             .where(
                 ledger_entries.c.account_id
@@ -37,8 +31,8 @@ class PostgresLedger:
         if before_seq is not None:
             query = query.where(ledger_entries.c.seq < before_seq)
         async with reading(self.engine) as connection:
-            found = await connection.execute(query)
-            return [LedgerEntry(seq, EntryKind(kind), *rest) for seq, kind, *rest in found]
+            found = (await connection.execute(query)).mappings()
+            return [LedgerEntry(**{**row, "kind": known(EntryKind, row["kind"])}) for row in found]
 
     async def violations(self) -> Sequence[Violation]:
         async with transaction(self.engine, "violations") as connection:
@@ -47,4 +41,4 @@ class PostgresLedger:
             # This one does read whole tables.
             await connection.execute(text("SET LOCAL enable_seqscan = on"))
             found = await connection.execute(text("SELECT invariant, subject FROM ledger_violations"))
-            return [Violation(*row) for row in found]
+            return [Violation(**row) for row in found.mappings()]

@@ -1,55 +1,103 @@
 """Crediting payment events, many of them in one transaction: each event once, with its ledger entry."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
+from sqlalchemy import exists, insert, select
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app.domain.errors import BalanceLimitExceeded, CommitUnknown, PaymentEventConflict
-from app.domain.ledger import BALANCE_TOKENS_MAX
-from app.domain.payments import PaymentEvent
+from app.domain.errors import CommitUnknown
+from app.domain.ledger import BALANCE_TOKENS_MAX, EntryKind
+from app.domain.payments import Decision, EventName, PaymentEvent, decide_credits
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
+from app.infrastructure.postgres.statements import Batch, Statement, any_of, constant
+from app.infrastructure.postgres.tables import accounts, ledger_entries, payment_events
 
-# Whether this delivery credited: False for an event that was credited before.
-Decision = bool | PaymentEventConflict | BalanceLimitExceeded
-Name = tuple[str, str]
 
-_KNOWN_EVENTS = """
-    SELECT known.source, known.event_id, account.external_user_id, known.amount
-      FROM unnest($1::text[], $2::text[]) AS name (source, event_id)
-      JOIN payment_events AS known ON (known.source, known.event_id) = (name.source, name.event_id)
-      JOIN accounts AS account ON account.id = known.account_id
-"""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NewAccount:
+    id: UUID
+    external_user_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EventRow:
+    source: str
+    event_id: str
+    account_id: UUID
+    amount: int
+
+    @classmethod
+    def of(cls, event: PaymentEvent, account_id: UUID) -> "_EventRow":
+        return cls(source=event.source, event_id=event.event_id, account_id=account_id, amount=event.amount)
+
+
+_NAMES = Batch("named", payment_events.c.source, payment_events.c.event_id)
+_KNOWN_EVENTS = Statement(
+    select(payment_events.c.source, payment_events.c.event_id, accounts.c.external_user_id, payment_events.c.amount)
+    .join_from(
+        _NAMES.table,
+        payment_events,
+        (payment_events.c.source == _NAMES.c.source) & (payment_events.c.event_id == _NAMES.c.event_id),
+    )
+    .join(accounts, accounts.c.id == payment_events.c.account_id)
+)
+_NEW_ACCOUNTS = Batch("wanted", accounts.c.id, accounts.c.external_user_id)
 # Before any account is locked, and in one order: whoever waits here for another transaction's new account holds
 # nothing but new ones itself.
-_ADD_ACCOUNTS = """
-    INSERT INTO accounts (id, external_user_id)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[]) AS wanted (id, external_user_id)
-     WHERE NOT EXISTS (SELECT FROM accounts WHERE external_user_id = wanted.external_user_id)
-     ORDER BY external_user_id
-    ON CONFLICT DO NOTHING
-"""
+_ADD_ACCOUNTS = Statement(
+    upsert(accounts)
+    .from_select(
+        ["id", "external_user_id"],
+        select(*_NEW_ACCOUNTS.c)
+        .where(~exists(select(accounts.c.id).where(accounts.c.external_user_id == _NEW_ACCOUNTS.c.external_user_id)))
+        .order_by(_NEW_ACCOUNTS.c.external_user_id),
+    )
+    .on_conflict_do_nothing()
+)
 # In the order of their ids, so that two transactions never wait for each other.
-_LOCK_ACCOUNTS = """
-    SELECT external_user_id, id, balance_tokens FROM accounts WHERE external_user_id = ANY($1::uuid[])
-     ORDER BY id FOR NO KEY UPDATE
-"""
+_LOCK_ACCOUNTS = Statement(
+    select(accounts.c.external_user_id, accounts.c.id, accounts.c.balance_tokens)
+    .where(any_of(accounts.c.external_user_id, "external_user_ids"))
+    .order_by(accounts.c.id)
+    .with_for_update(key_share=True)
+)
+_EVENT_COLUMNS = (
+    payment_events.c.source,
+    payment_events.c.event_id,
+    payment_events.c.account_id,
+    payment_events.c.amount,
+)
+_NEW_EVENTS = Batch("event", *_EVENT_COLUMNS)
 # A delivery of the same event for another user that runs right now makes this wait for its commit.
-_INSERT_EVENTS = """
-    INSERT INTO payment_events (source, event_id, account_id, amount)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[])
-        AS event (source, event_id, account_id, amount)
-     ORDER BY source, event_id
-    ON CONFLICT (source, event_id) DO NOTHING RETURNING source, event_id
-"""
-_INSERT_CREDITS = """
-    INSERT INTO ledger_entries (payment_source, payment_event_id, account_id, amount, kind)
-    SELECT source, event_id, account_id, amount, 'CREDIT'
-      FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS event (source, event_id, account_id, amount)
-"""
+_INSERT_EVENTS = Statement(
+    upsert(payment_events)
+    .from_select(
+        [column.key for column in _EVENT_COLUMNS],
+        select(*_NEW_EVENTS.c).order_by(_NEW_EVENTS.c.source, _NEW_EVENTS.c.event_id),
+    )
+    .on_conflict_do_nothing(index_elements=["source", "event_id"])
+    .returning(payment_events.c.source, payment_events.c.event_id)
+)
+_INSERT_CREDITS = Statement(
+    insert(ledger_entries).from_select(
+        ["payment_source", "payment_event_id", "account_id", "amount", "kind"],
+        select(*_NEW_EVENTS.c, constant(EntryKind.CREDIT)),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Books:
+    """What the events are decided by, under the locks of the accounts."""
+
+    known: Mapping[EventName, PaymentEvent]
+    account_ids: Mapping[UUID, UUID]
+    balances_tokens: Mapping[UUID, int]
 
 
 class PostgresPayments:
@@ -58,28 +106,6 @@ class PostgresPayments:
 
     async def credit(self, event: PaymentEvent) -> bool:
         return await self._credit(event)
-
-
-@dataclass(frozen=True, slots=True)
-class _Books:
-    """What the events are decided by; it changes with each decision, so that the next one sees it."""
-
-    account_ids: dict[UUID, UUID]
-    balances: dict[UUID, int]
-    known: dict[Name, PaymentEvent]
-    fresh: list[PaymentEvent] = field(default_factory=list)
-
-    def decide(self, event: PaymentEvent) -> Decision:
-        known = self.known.get(_name(event))
-        if known is not None:
-            return False if known == event else PaymentEventConflict()
-        balance = self.balances.get(event.external_user_id, 0) + event.amount
-        if balance > BALANCE_TOKENS_MAX:
-            return BalanceLimitExceeded()
-        self.balances[event.external_user_id] = balance
-        self.known[_name(event)] = event
-        self.fresh.append(event)
-        return True
 
 
 async def credit_all(
@@ -92,54 +118,46 @@ async def credit_all(
     """
     async with driver_transaction(driver, "credit"):
         books = await _open_books(driver, events)
-        decisions = [books.decide(event) for event in events]
-        overtaken = await _write(driver, books) if books.fresh else set()
+        decisions = decide_credits(events, known=books.known, balances_tokens=books.balances_tokens)
+        credited = [event for event, decision in zip(events, decisions, strict=True) if decision is True]
+        overtaken = await _write(driver, books, credited) if credited else set()
     if not overtaken:
         return decisions
     # Another transaction recorded them first. They are known now.
     try:
-        again = iter(await credit_all(driver, [event for event in events if _name(event) in overtaken]))
+        again = iter(await credit_all(driver, [event for event in events if event.name in overtaken]))
     except Exception as error:
         # The others are credited, and must not be told that nothing was done.
         raise CommitUnknown from error
     return [
-        next(again) if _name(event) in overtaken else decision
-        for event, decision in zip(events, decisions, strict=True)
+        next(again) if event.name in overtaken else decision for event, decision in zip(events, decisions, strict=True)
     ]
 
 
 async def _open_books(driver: DriverConnection, events: Sequence[PaymentEvent]) -> _Books:
-    rows = await driver.fetch(_KNOWN_EVENTS, [event.source for event in events], [event.event_id for event in events])
-    known = {(row[0], row[1]): PaymentEvent(*row) for row in rows}
+    rows = await _KNOWN_EVENTS(driver.fetch, **_NAMES.values(events))
+    known = {event.name: event for event in (PaymentEvent(**row) for row in rows)}
     # No account for a user whose payment is refused: of one event id the first content counts.
-    first = {_name(event): event for event in reversed(events)}
+    first = {event.name: event for event in reversed(events)}
     fits = [event for name, event in first.items() if name not in known and event.amount <= BALANCE_TOKENS_MAX]
     users = list({event.external_user_id for event in fits})
     if not users:
-        return _Books({}, {}, known)
-    await driver.fetch(_ADD_ACCOUNTS, [uuid7() for _ in users], users)
-    accounts = await driver.fetch(_LOCK_ACCOUNTS, users)
+        return _Books(known=known, account_ids={}, balances_tokens={})
+    new_accounts = [_NewAccount(id=uuid7(), external_user_id=user) for user in users]
+    await _ADD_ACCOUNTS(driver.fetch, **_NEW_ACCOUNTS.values(new_accounts))
+    locked = await _LOCK_ACCOUNTS(driver.fetch, external_user_ids=users)
     return _Books(
-        account_ids={row[0]: row[1] for row in accounts}, balances={row[0]: row[2] for row in accounts}, known=known
+        known=known,
+        account_ids={row["external_user_id"]: row["id"] for row in locked},
+        balances_tokens={row["external_user_id"]: row["balance_tokens"] for row in locked},
     )
 
 
-async def _write(driver: DriverConnection, books: _Books) -> set[Name]:
+async def _write(driver: DriverConnection, books: _Books, credited: Collection[PaymentEvent]) -> set[EventName]:
     """The names of the events that were recorded by another transaction meanwhile; all others are credited."""
-    rows = await driver.fetch(_INSERT_EVENTS, *_columns(books, books.fresh))
-    recorded = {(row[0], row[1]) for row in rows}
-    await driver.fetch(_INSERT_CREDITS, *_columns(books, [event for event in books.fresh if _name(event) in recorded]))
-    return {_name(event) for event in books.fresh} - recorded
-
-
-def _columns(books: _Books, events: Sequence[PaymentEvent]) -> tuple[list[str], list[str], list[UUID], list[int]]:
-    return (
-        [event.source for event in events],
-        [event.event_id for event in events],
-        [books.account_ids[event.external_user_id] for event in events],
-        [event.amount for event in events],
-    )
-
-
-def _name(event: PaymentEvent) -> Name:
-    return (event.source, event.event_id)
+    rows = [_EventRow.of(event, books.account_ids[event.external_user_id]) for event in credited]
+    inserted = await _INSERT_EVENTS(driver.fetch, **_NEW_EVENTS.values(rows))
+    recorded = {EventName(row["source"], row["event_id"]) for row in inserted}
+    entries = [row for row in rows if EventName(row.source, row.event_id) in recorded]
+    await _INSERT_CREDITS(driver.fetch, **_NEW_EVENTS.values(entries))
+    return {event.name for event in credited} - recorded

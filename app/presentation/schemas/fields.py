@@ -1,11 +1,11 @@
 """The strictness that all request bodies share, and the field types that more than one of them uses."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any, get_args
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"-?[0-9]{1,1000}", re.ASCII)
@@ -53,3 +53,16 @@ PageSize = Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole_number)]
 PageOffset = Annotated[int, Field(ge=0, le=100_000), BeforeValidator(_whole_number)]
 STORABLE = AfterValidator(_storable)
 NOT_BLANK = AfterValidator(_not_blank)
+
+
+class OrNewer:
+    """For `SomeEnumeration | str` in answers: a word that a newer release wrote is shown as it is, and the document
+    lists the words of this one.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            lambda word, _: word,
+            handler.generate_schema(get_args(source)[0]),
+            serialization=core_schema.plain_serializer_function_ser_schema(str),
+        )

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.domain.catalogue import GenerationKind
 from app.domain.jobs import Billing, BillingOutcome, Job, PublicStatus
-from app.presentation.schemas.fields import NOT_BLANK, STORABLE, RequestModel
+from app.presentation.schemas.fields import NOT_BLANK, STORABLE, OrNewer, RequestModel
 from app.presentation.schemas.media_urls import AudioUrl, ImageUrl
 
 IMAGE_PROMPT_LENGTH_MAX = 2000
@@ -112,7 +112,7 @@ class ImageToVideoRequest(_VideoRequest):
 
 class AcceptedJob(BaseModel):
     job_id: UUID
-    status: PublicStatus
+    status: Annotated[PublicStatus | str, OrNewer()]
     cost_tokens: int = Field(description="Already debited. Refunded if the job ends without a result.")
     created_at: datetime
 
@@ -139,9 +139,9 @@ class BillingView(BaseModel):
 
 class JobView(BaseModel):
     job_id: UUID
-    type: GenerationKind
+    type: Annotated[GenerationKind | str, OrNewer()]
     model_id: str = Field(description="The model of fal that makes it.")
-    status: PublicStatus = Field(description="COMPLETED, FAILED and CANCELED are final.")
+    status: Annotated[PublicStatus | str, OrNewer()] = Field(description="COMPLETED, FAILED and CANCELED are final.")
     cost_tokens: int
     fal_request_id: str | None = Field(description="Known once fal has accepted the job.")
     result: dict[str, Any] | None = Field(

@@ -1,9 +1,11 @@
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from app.domain.ledger import EntryKind, LedgerEntry
+from app.presentation.schemas.fields import OrNewer
 
 
 class Balance(BaseModel):
@@ -12,7 +14,9 @@ class Balance(BaseModel):
 
 
 class LedgerEntryView(BaseModel):
-    kind: EntryKind = Field(description="A CREDIT and a REFUND add to the balance, a DEBIT takes from it.")
+    kind: Annotated[EntryKind | str, OrNewer()] = Field(
+        description="A CREDIT and a REFUND add to the balance, a DEBIT takes from it."
+    )
     amount: int = Field(description="Tokens, always above zero.")
     balance_after: int
     job_id: UUID | None = Field(description="The job that was paid or refunded.")

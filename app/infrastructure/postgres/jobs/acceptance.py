@@ -1,216 +1,197 @@
-"""Accepting jobs, many of them in one transaction: debits, jobs, idempotency keys and queue items commit together."""
+"""Accepting orders, many of them in one transaction: debits, jobs, idempotency keys and queue items commit together."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Self
 from uuid import UUID
 
+from sqlalchemy import Text, cast, exists, func, insert, select, true
+
 from app.application.execution.steps import Step
-from app.application.ports.jobs import Accepted
-from app.domain.errors import DomainError, IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance
-from app.domain.jobs import IdempotencyKey, Job, JobStatus, NewJob
+from app.domain.jobs import Job, NewJob
+from app.domain.ledger import EntryKind
+from app.domain.orders import (
+    Accepted,
+    Decision,
+    FirstUse,
+    IdempotencyKey,
+    Order,
+    OwnedKey,
+    Standing,
+    decide_orders,
+    is_new,
+)
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
-from app.infrastructure.postgres.jobs.rows import JOB_COLUMN_NAMES, job_of
+from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.queue import insert_items
-
-Decision = Accepted | DomainError
-# The account and the caller's own name for the request.
-Name = tuple[UUID, str]
-
-# In the order of their ids, so that two transactions never wait for each other.
-_LOCK_ACCOUNTS = """
-    SELECT id, balance_tokens, now() FROM accounts WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE
-"""
-_JOBS = f"SELECT {JOB_COLUMN_NAMES} FROM jobs WHERE id = ANY($1::uuid[])"  # noqa: S608 - our own column names
-_LOCK_NAMES = """
-    SELECT account_id, key, pg_try_advisory_xact_lock(hashtextextended(account_id || '/' || key, 0))
-      FROM unnest($1::uuid[], $2::text[]) AS name (account_id, key)
-"""
-_KNOWN_NAMES = f"""
-    SELECT known.account_id, known.key, known.fingerprint, {JOB_COLUMN_NAMES}
-      FROM unnest($1::uuid[], $2::text[]) AS name (account_id, key)
-      JOIN idempotency_keys AS known ON (known.account_id, known.key) = (name.account_id, name.key)
-      JOIN jobs ON jobs.id = known.job_id
-"""  # noqa: S608 - our own column names
-_INSERT_NAMES = """
-    INSERT INTO idempotency_keys (account_id, key, fingerprint, job_id)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[])
-"""
-# All of them or, where an account cannot pay for its own, none.
-_INSERT_JOBS = f"""
-    WITH wanted AS (
-        SELECT * FROM unnest(
-            $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::int[], $8::int[])
-            AS wanted (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)
-    ), account AS MATERIALIZED (
-        SELECT id, balance_tokens FROM accounts WHERE id = ANY($2::uuid[]) ORDER BY id FOR NO KEY UPDATE
-    ), due AS (
-        SELECT account_id, sum(cost_tokens) AS tokens FROM wanted GROUP BY account_id
-    ), affordable AS MATERIALIZED (
-        SELECT now() AS at WHERE NOT EXISTS (
-            SELECT FROM due JOIN account ON account.id = due.account_id WHERE account.balance_tokens < due.tokens)
-    ), job AS (
-        INSERT INTO jobs
-            (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)
-        SELECT wanted.* FROM affordable, wanted
-        RETURNING id, account_id, cost_tokens
-    ), debit AS (
-        INSERT INTO ledger_entries (account_id, kind, amount, job_id)
-        SELECT account_id, 'DEBIT', cost_tokens, id FROM job
-    ), item AS ({insert_items(Step.SUBMIT, "(SELECT id AS job_id, 0 AS after_seconds FROM job) AS item")})
-    SELECT at FROM affordable
-"""  # noqa: S608 - our own text
+from app.infrastructure.postgres.statements import Batch, Statement, any_of, constant
+from app.infrastructure.postgres.tables import accounts, idempotency_keys, jobs, ledger_entries
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    job: NewJob
-    idempotency: IdempotencyKey | None
+class StorableOrder:
+    order: Order
     parameters: str
     """The job's, as JSON."""
 
     @classmethod
     def of(cls, job: NewJob, idempotency: IdempotencyKey | None) -> Self:
-        return cls(job, idempotency, json.dumps(job.parameters))
+        return cls(Order(job, idempotency), json.dumps(job.parameters))
 
     @property
     def size_bytes(self) -> int:
         return len(self.parameters)
 
-    @property
-    def name(self) -> Name | None:
-        return None if self.idempotency is None else (self.job.account_id, self.idempotency.key)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeyRow:
+    account_id: UUID
+    key: str
+    fingerprint: bytes
+    job_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class _Books:
-    """What the orders are decided by; it changes with each decision, so that the next one sees it."""
+# In the order of their ids, so that two transactions never wait for each other.
+_LOCKED_ACCOUNTS = (
+    select(accounts.c.id, accounts.c.balance_tokens).order_by(accounts.c.id).with_for_update(key_share=True)
+)
+_LOCK_ACCOUNTS = Statement(_LOCKED_ACCOUNTS.add_columns(func.now().label("now")).where(any_of(accounts.c.id, "ids")))
+_JOBS = Statement(select(*JOB_COLUMNS).where(any_of(jobs.c.id, "job_ids")))
 
-    balances: dict[UUID, int]
-    now: datetime | None
-    names_in_use: Collection[Name]
-    known: dict[Name, tuple[bytes, Job]]
-    written: Mapping[UUID, Job]
-    fresh: list[Order] = field(default_factory=list)
+_OWNED = Batch("owned", idempotency_keys.c.account_id, idempotency_keys.c.key)
+_TRY_LOCK_KEYS = Statement(
+    select(
+        _OWNED.c.account_id,
+        _OWNED.c.key,
+        func.pg_try_advisory_xact_lock(
+            func.hashtextextended(cast(_OWNED.c.account_id, Text) + constant("/") + _OWNED.c.key, constant(0))
+        ).label("is_locked"),
+    )
+)
+_FIRST_USES = Statement(
+    select(idempotency_keys.c.key, idempotency_keys.c.fingerprint, *JOB_COLUMNS)
+    .join_from(
+        _OWNED.table,
+        idempotency_keys,
+        (idempotency_keys.c.account_id == _OWNED.c.account_id) & (idempotency_keys.c.key == _OWNED.c.key),
+    )
+    .join(jobs, jobs.c.id == idempotency_keys.c.job_id)
+)
+_NEW_KEYS = Batch("new", *(idempotency_keys.c[field.name] for field in fields(_KeyRow)))
+_INSERT_KEYS = Statement(
+    insert(idempotency_keys).from_select([field.name for field in fields(_KeyRow)], select(*_NEW_KEYS.c))
+)
 
-    def decide(self, order: Order) -> Decision:
-        job = order.job
-        if job.id in self.written:
-            return Accepted(self.written[job.id], is_replay=False)
-        if order.name in self.names_in_use:
-            return IdempotencyKeyInUse()
-        if order.name in self.known:
-            assert order.idempotency is not None
-            fingerprint, first = self.known[order.name]
-            return (
-                Accepted(first, is_replay=True)
-                if fingerprint == order.idempotency.fingerprint
-                else IdempotencyKeyReused()
-            )
-        if self.balances[job.account_id] < job.cost_tokens:
-            return InsufficientBalance()
-        self.balances[job.account_id] -= job.cost_tokens
-        assert self.now is not None
-        accepted = _accepted_job(job, self.now)
-        if order.idempotency is not None and order.name is not None:
-            self.known[order.name] = (order.idempotency.fingerprint, accepted)
-        self.fresh.append(order)
-        return Accepted(accepted, is_replay=False)
+_NEW_JOBS = Batch("wanted", *(jobs.c[field.name] for field in fields(NewJob)))
+_WANTED = select(*_NEW_JOBS.c).cte("wanted")
+_ACCOUNT = (
+    _LOCKED_ACCOUNTS.where(_NEW_JOBS.names(accounts.c.id, "account_id")).cte("account").prefix_with("MATERIALIZED")
+)
+_DUE = (
+    select(_WANTED.c.account_id, func.sum(_WANTED.c.cost_tokens).label("tokens"))
+    .group_by(_WANTED.c.account_id)
+    .cte("due")
+)
+_IS_SHORT = exists(
+    select(constant(1))
+    .join_from(_DUE, _ACCOUNT, _ACCOUNT.c.id == _DUE.c.account_id)
+    .where(_ACCOUNT.c.balance_tokens < _DUE.c.tokens)
+)
+# All or nothing: no job is written if any account cannot pay its share.
+_AFFORDABLE = select(func.now().label("accepted_at")).where(~_IS_SHORT).cte("affordable").prefix_with("MATERIALIZED")
+_JOB = (
+    insert(jobs)
+    .from_select([field.name for field in fields(NewJob)], select(*_WANTED.c).join_from(_AFFORDABLE, _WANTED, true()))
+    .returning(jobs.c.id, jobs.c.account_id, jobs.c.cost_tokens)
+    .cte("job")
+)
+_DEBIT = insert(ledger_entries).from_select(
+    ["account_id", "kind", "amount", "job_id"],
+    select(_JOB.c.account_id, constant(EntryKind.DEBIT), _JOB.c.cost_tokens, _JOB.c.id),
+)
+_SUBMITTABLE = select(_JOB.c.id.label("subject_id"), constant(0).label("after_seconds")).subquery("submittable")
+_INSERT_JOBS = Statement(
+    select(_AFFORDABLE.c.accepted_at).add_cte(_DEBIT.cte("debit"), insert_items(Step.SUBMIT, _SUBMITTABLE).cte("item"))
+)
 
 
 async def accept_all(
-    driver: DriverConnection, orders: Sequence[Order], *, is_repeated: bool = False
+    driver: DriverConnection, storable: Sequence[StorableOrder], *, is_repeated: bool = False
 ) -> Sequence[Decision]:
-    """Each order in its turn: refused is only what does not fit by then, whatever comes before or after it.
+    """Accept what fits, in the order of arrival.
 
     Locks the accounts, in the order of their ids. Should an earlier try with the same orders still run, the locks
     wait for its end: what then is not there never will be.
     """
+    orders = [one.order for one in storable]
     async with driver_transaction(driver, "accept"):
         if not is_repeated and not any(order.idempotency for order in orders):
             # Almost always all of them fit, and nothing has to be asked first.
-            accepted_at = await _write(driver, orders)
+            accepted_at = await _write(driver, storable)
             if accepted_at is not None:
-                return [Accepted(_accepted_job(order.job, accepted_at), is_replay=False) for order in orders]
-        books = await _open_books(driver, orders, is_repeated=is_repeated)
-        decisions = [books.decide(order) for order in orders]
-        if books.fresh and await _write(driver, books.fresh) is None:
+                return [Accepted(Job.accepted(order.job, accepted_at), is_replay=False) for order in orders]
+        standing = await _standing(driver, orders, is_repeated=is_repeated)
+        decisions = decide_orders(orders, standing)
+        new = [one for one, decision in zip(storable, decisions, strict=True) if is_new(one.order, decision, standing)]
+        if new and await _write(driver, new) is None:
             raise RuntimeError("what fits by the locked balances was not written")
     return decisions
 
 
-async def _open_books(driver: DriverConnection, orders: Sequence[Order], *, is_repeated: bool) -> _Books:
+async def _standing(driver: DriverConnection, orders: Sequence[Order], *, is_repeated: bool) -> Standing:
+    written: Mapping[UUID, Job] = {}
     if is_repeated:
         # First of all, so that whatever the earlier try still does is done.
-        await driver.fetch(_LOCK_ACCOUNTS, [order.job.account_id for order in orders])
-    written = await driver.fetch(_JOBS, [order.job.id for order in orders]) if is_repeated else []
-    names = sorted({order.name for order in orders if order.name is not None})
-    known: dict[Name, tuple[bytes, Job]] = {}
-    in_use: set[Name] = set()
-    if names:
-        columns = [account_id for account_id, _ in names], [key for _, key in names]
-        # Without the lock the insert would wait for the other request, however long that takes.
-        in_use = {(row[0], row[1]) for row in await driver.fetch(_LOCK_NAMES, *columns) if not row[2]}
-        for account_id, key, fingerprint, *job in await driver.fetch(_KNOWN_NAMES, *columns):
-            known[account_id, key] = (fingerprint, job_of(job))
+        await _LOCK_ACCOUNTS(driver.fetch, ids=[order.job.account_id for order in orders])
+        rows = await _JOBS(driver.fetch, job_ids=[order.job.id for order in orders])
+        written = {row["id"]: job_of(row) for row in rows}
+    keys = sorted({order.owned_key for order in orders if order.owned_key is not None})
+    in_use = await _keys_in_use(driver, keys) if keys else set()
+    first_uses = await _first_uses(driver, keys) if keys else {}
     # Neither a refusal nor a replay waits for the account.
-    paying = {order.job.account_id for order in orders if order.name not in in_use and order.name not in known}
-    rows = await driver.fetch(_LOCK_ACCOUNTS, list(paying)) if paying else []
-    return _Books(
-        balances={row[0]: row[1] for row in rows},
-        now=rows[0][2] if rows else None,
-        names_in_use=in_use,
-        known=known,
-        written={row[0]: job_of(row) for row in written},
+    paying = {
+        order.job.account_id for order in orders if order.owned_key not in in_use and order.owned_key not in first_uses
+    }
+    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying)) if paying else []
+    return Standing(
+        accepted_at=rows[0]["now"] if rows else None,
+        balances_tokens={row["id"]: row["balance_tokens"] for row in rows},
+        first_uses=first_uses,
+        keys_in_use=in_use,
+        written=written,
     )
 
 
-async def _write(driver: DriverConnection, orders: Sequence[Order]) -> datetime | None:
+async def _keys_in_use(driver: DriverConnection, keys: Sequence[OwnedKey]) -> set[OwnedKey]:
+    """Those that another request has locked. Without the lock the insert would wait for it, however long it takes."""
+    rows = await _TRY_LOCK_KEYS(driver.fetch, **_OWNED.values(keys))
+    return {OwnedKey(row["account_id"], row["key"]) for row in rows if not row["is_locked"]}
+
+
+async def _first_uses(driver: DriverConnection, keys: Sequence[OwnedKey]) -> Mapping[OwnedKey, FirstUse]:
+    rows = await _FIRST_USES(driver.fetch, **_OWNED.values(keys))
+    return {OwnedKey(row["account_id"], row["key"]): FirstUse(row["fingerprint"], job_of(row)) for row in rows}
+
+
+async def _write(driver: DriverConnection, storable: Sequence[StorableOrder]) -> datetime | None:
     """When they were accepted. None: nothing is written, because an account cannot pay for its own.
 
     Locks the accounts, in the order of their ids.
     """
-    accepted = [order.job for order in orders]
-    named = [(order.job, order.idempotency) for order in orders if order.idempotency is not None]
-    if named:
-        await driver.fetch(
-            _INSERT_NAMES,
-            [job.account_id for job, _ in named],
-            [idempotency.key for _, idempotency in named],
-            [idempotency.fingerprint for _, idempotency in named],
-            [job.id for job, _ in named],
+    keys = [
+        _KeyRow(
+            account_id=one.order.job.account_id,
+            key=one.order.idempotency.key,
+            fingerprint=one.order.idempotency.fingerprint,
+            job_id=one.order.job.id,
         )
-    rows = await driver.fetch(
-        _INSERT_JOBS,
-        [job.id for job in accepted],
-        [job.account_id for job in accepted],
-        [job.kind.value for job in accepted],
-        [job.model_id for job in accepted],
-        [order.parameters for order in orders],
-        [job.cost_tokens for job in accepted],
-        [job.outputs_requested for job in accepted],
-        [job.time_limit_seconds for job in accepted],
-    )
-    return rows[0][0] if rows else None
-
-
-def _accepted_job(job: NewJob, now: datetime) -> Job:
-    """As the table's defaults make it; `now` is the time of the transaction."""
-    return Job(
-        id=job.id,
-        kind=job.kind,
-        model_id=job.model_id,
-        status=JobStatus.QUEUED,
-        cost_tokens=job.cost_tokens,
-        refunded_tokens=0,
-        fal_request_id=None,
-        result=None,
-        error_code=None,
-        error_message=None,
-        status_reason=None,
-        cancel_requested_at=None,
-        created_at=now,
-        updated_at=now,
-    )
+        for one in storable
+        if one.order.idempotency is not None
+    ]
+    if keys:
+        await _INSERT_KEYS(driver.fetch, **_NEW_KEYS.values(keys))
+    new_jobs = _NEW_JOBS.values([one.order.job for one in storable], parameters=[one.parameters for one in storable])
+    rows = await _INSERT_JOBS(driver.fetch, **new_jobs)
+    return rows[0]["accepted_at"] if rows else None

@@ -1,68 +1,103 @@
 """Claims, many of them in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
+
+from sqlalchemy import Boolean, Uuid, case, func, null, select, update
 
 from app.application.ports.execution import Claim, LargeInput
 from app.domain.catalogue import GenerationKind
+from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
-from app.infrastructure.postgres.jobs.locks import LOCKED_JOBS
+from app.infrastructure.postgres.jobs.locks import locked_jobs
+from app.infrastructure.postgres.jobs.rows import IS_KNOWN
+from app.infrastructure.postgres.statements import Batch, Statement, any_of, column, constant, seconds
+from app.infrastructure.postgres.tables import jobs
 
-# As stored, which is compressed: nothing is unpacked to see this. What gets through is a few megabytes at the most, of
-# one byte repeated.
-_IS_SMALL = "pg_column_size(jobs.parameters) <= 8192"
-_LARGE = f"SELECT id FROM jobs WHERE id = ANY($1::uuid[]) AND NOT {_IS_SMALL}"  # noqa: S608 - our own text
-# The same claim again is granted: the answer to the first one was lost.
-_CLAIM = f"""
-    WITH {LOCKED_JOBS}
-    UPDATE jobs SET
-           status = 'SUBMITTING',
-           attempts = jobs.attempts + CASE jobs.status WHEN 'QUEUED' THEN 1 ELSE 0 END,
-           attempt_token = wish.attempt_token,
-           claimed_at = clock_timestamp(),
-           deadline_at = clock_timestamp() + make_interval(secs => jobs.time_limit_seconds),
-           status_reason = NULL
-      FROM locked
-      JOIN unnest($1::uuid[], $2::uuid[], $3::bool[]) AS wish (job_id, attempt_token, may_be_large)
-           ON wish.job_id = locked.id
-     WHERE jobs.id = locked.id
-       AND (wish.may_be_large OR {_IS_SMALL})
-       AND (jobs.status = 'QUEUED' OR (jobs.status = 'SUBMITTING' AND jobs.attempt_token = wish.attempt_token
-                                       AND jobs.submit_unknown_at IS NULL))
-    RETURNING jobs.id, jobs.attempt_token, jobs.kind, jobs.model_id, jobs.parameters, jobs.attempts,
-              jobs.time_limit_seconds
-"""  # noqa: S608 - our own text
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A job and one attempt to submit it."""
+
+    job_id: UUID
+    token: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """To claim a job."""
-
     job_id: UUID
     attempt_token: UUID
     may_be_large: bool
 
     @property
-    def attempt(self) -> tuple[UUID, UUID]:
-        return (self.job_id, self.attempt_token)
+    def attempt(self) -> Attempt:
+        return Attempt(self.job_id, self.attempt_token)
+
+
+_WANTED = Batch("wanted", column("job_id", Uuid), column("attempt_token", Uuid), column("may_be_large", Boolean))
+_LOCKED = locked_jobs(_WANTED)
+# As stored, which is compressed: nothing is unpacked to see this. What gets through is a few megabytes at the most, of
+# one byte repeated.
+_IS_SMALL = func.pg_column_size(jobs.c.parameters) <= constant(8192)
+_IS_QUEUED = jobs.c.status == constant(JobStatus.QUEUED)
+# The same claim again is granted: the answer to the first one was lost.
+_IS_THE_SAME_CLAIM = (
+    (jobs.c.status == constant(JobStatus.SUBMITTING))
+    & (jobs.c.attempt_token == _WANTED.c.attempt_token)
+    & jobs.c.submit_unknown_at.is_(None)
+)
+_CLAIM = Statement(
+    update(jobs)
+    .values(
+        status=constant(JobStatus.SUBMITTING),
+        attempts=jobs.c.attempts + case((_IS_QUEUED, constant(1)), else_=constant(0)),
+        attempt_token=_WANTED.c.attempt_token,
+        claimed_at=func.clock_timestamp(),
+        deadline_at=func.clock_timestamp() + seconds(jobs.c.time_limit_seconds),
+        status_reason=null(),
+    )
+    .where(
+        jobs.c.id == _LOCKED.c.id,
+        _WANTED.c.job_id == _LOCKED.c.id,
+        _WANTED.c.may_be_large | _IS_SMALL,
+        _IS_QUEUED | _IS_THE_SAME_CLAIM,
+        IS_KNOWN,
+    )
+    .returning(
+        jobs.c.id,
+        jobs.c.attempt_token,
+        jobs.c.kind,
+        jobs.c.model_id,
+        jobs.c.parameters,
+        jobs.c.attempts,
+        jobs.c.time_limit_seconds,
+    )
+)
+_LARGE = Statement(select(jobs.c.id).where(any_of(jobs.c.id, "job_ids"), ~_IS_SMALL))
 
 
 async def claim_all(
-    driver: DriverConnection, wishes: Sequence[ClaimRequest], *, is_repeated: bool = False
+    driver: DriverConnection, requests: Sequence[ClaimRequest], *, is_repeated: bool = False
 ) -> Sequence[Claim | LargeInput | None]:
-    """One of those that want the same job gets it. A repeated try is granted what the first one was."""
+    """Grant each job to one of those that ask for it. A repeated try is granted what the first one was."""
     async with driver_transaction(driver, "claim"):
-        rows = await driver.fetch(
-            _CLAIM,
-            [wish.job_id for wish in wishes],
-            [wish.attempt_token for wish in wishes],
-            [wish.may_be_large for wish in wishes],
-        )
-        claims = {(row[0], row[1]): Claim(GenerationKind(row[2]), *row[3:]) for row in rows}
-        refused = [wish.job_id for wish in wishes if wish.attempt not in claims and not wish.may_be_large]
-        large = {row[0] for row in await driver.fetch(_LARGE, refused)} if refused else set()
+        rows = await _CLAIM(driver.fetch, **_WANTED.values(requests))
+        claims = {Attempt(row["id"], row["attempt_token"]): _claim_of(row) for row in rows}
+        refused = [request.job_id for request in requests if request.attempt not in claims and not request.may_be_large]
+        large = {row["id"] for row in await _LARGE(driver.fetch, job_ids=refused)} if refused else set()
     return [
-        claims.get(wish.attempt) or (LargeInput() if wish.job_id in large and not wish.may_be_large else None)
-        for wish in wishes
+        claims.get(request.attempt) or (LargeInput() if request.job_id in large and not request.may_be_large else None)
+        for request in requests
     ]
+
+
+def _claim_of(row: Mapping[str, Any]) -> Claim:
+    return Claim(
+        kind=GenerationKind(row["kind"]),
+        model_id=row["model_id"],
+        parameters=row["parameters"],
+        attempt=row["attempts"],
+        time_limit_seconds=row["time_limit_seconds"],
+    )

@@ -7,12 +7,12 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.application.ports.jobs import Accepted
 from app.domain.errors import CommitUnknown, IdempotencyKeyInUse, IdempotencyKeyReused, JobFinished, JobNotFound
-from app.domain.jobs import IdempotencyKey, Job, JobStatus, NewJob, Outcome
+from app.domain.jobs import Job, JobStatus, NewJob, Outcome
+from app.domain.orders import Accepted, IdempotencyKey
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import fetch_through, reading, transaction
-from app.infrastructure.postgres.jobs.acceptance import Order, accept_all
+from app.infrastructure.postgres.jobs.acceptance import StorableOrder, accept_all
 from app.infrastructure.postgres.jobs.reader import PostgresJobReader
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
@@ -29,12 +29,12 @@ LOOK_AFTER_CANCEL_SECONDS = 3.0
 class PostgresJobDesk(PostgresJobReader):
     def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(engine)
-        self._accept: Batcher[Order, Accepted] = Batcher(
+        self._accept: Batcher[StorableOrder, Accepted] = Batcher(
             engine, accept_all, size_max=ACCEPTS_MAX, size_bytes=attrgetter("size_bytes")
         )
 
     async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
-        return await self._accept(Order.of(job, idempotency))
+        return await self._accept(StorableOrder.of(job, idempotency))
 
     async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
         query = (
@@ -43,12 +43,12 @@ class PostgresJobDesk(PostgresJobReader):
             .where(idempotency_keys.c.account_id == account_id, idempotency_keys.c.key == idempotency.key)
         )
         async with reading(self.engine) as connection:
-            row = (await connection.execute(query)).one_or_none()
+            row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
             return None
-        if row[0] != idempotency.fingerprint:
+        if row["fingerprint"] != idempotency.fingerprint:
             raise IdempotencyKeyReused
-        return job_of(row[1:])
+        return job_of(row)
 
     async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
         try:
@@ -64,16 +64,19 @@ class PostgresJobDesk(PostgresJobReader):
 
     async def _request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None) -> Job:
         async with transaction(self.engine, "request_cancel") as connection:
-            status = await connection.scalar(
-                select(jobs.c.status).where(jobs.c.id == job_id, jobs.c.account_id == account_id).with_for_update()
+            found = await connection.execute(
+                select(jobs.c.status, jobs.c.is_final)
+                .where(jobs.c.id == job_id, jobs.c.account_id == account_id)
+                .with_for_update()
             )
-            if status is None:
+            job = found.one_or_none()
+            if job is None:
                 raise JobNotFound
             if idempotency is not None:
                 await _name(connection, account_id, job_id, idempotency)
-            if JobStatus(status).is_final:
+            if job.is_final:
                 raise JobFinished
-            if status == JobStatus.QUEUED:
+            if job.status == JobStatus.QUEUED:
                 await settle_through(fetch_through(connection), [Settlement.of(job_id, Outcome.canceled())])
             else:
                 await connection.execute(
@@ -99,7 +102,7 @@ async def _name(connection: AsyncConnection, account_id: UUID, job_id: UUID, ide
 
 async def _get(connection: AsyncConnection, account_id: UUID, job_id: UUID) -> Job:
     found = await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id, jobs.c.account_id == account_id))
-    row = found.one_or_none()
+    row = found.mappings().one_or_none()
     if row is None:
         raise JobNotFound
     return job_of(row)

@@ -71,7 +71,9 @@ class PostgresJobExecution:
         self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, *, look_after_seconds: float = 0
     ) -> bool:
         try:
-            return await self._record(Submission(job_id, attempt_token, request, look_after_seconds))
+            return await self._record(
+                Submission.of(job_id, attempt_token, request, look_after_seconds=look_after_seconds)
+            )
         except UniqueViolationError as error:
             # Whoever named it is wrong, and would be again.
             if error.constraint_name == REQUEST_OF_ONE_JOB:

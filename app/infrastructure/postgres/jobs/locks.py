@@ -7,10 +7,21 @@ each other in a circle. Jobs are locked as fully as the updates need them: no lo
 from collections.abc import Hashable, Sequence, Set
 from typing import TypeVar
 
-# An update of many rows takes them in any order; joined to this one, in the order of their ids.
-LOCKED_JOBS = "locked AS (SELECT id FROM jobs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE)"
+from sqlalchemy import CTE, select
+
+from app.infrastructure.postgres.statements import Batch
+from app.infrastructure.postgres.tables import jobs
 
 Won = TypeVar("Won", bound=Hashable)
+
+
+def locked_jobs(batch: Batch) -> CTE:
+    """The jobs that `job_id` of the batch names.
+
+    An update of many rows locks them in any order; joined to this, in the order of their ids.
+    """
+    named = batch.names(jobs.c.id, "job_id")
+    return select(jobs.c.id).where(named).order_by(jobs.c.id).with_for_update().cte("locked")
 
 
 def one_for_each(won: Set[Won], named: Sequence[Won]) -> Sequence[bool]:

@@ -11,29 +11,34 @@ from app.domain.errors import JobNotFound
 from app.domain.jobs import Job
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, reading
-from app.infrastructure.postgres.jobs.rows import JOB_COLUMN_NAMES, JOB_COLUMNS, job_of
+from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
+from app.infrastructure.postgres.statements import Batch, Statement
 from app.infrastructure.postgres.tables import jobs
-
-_FIND_JOBS = f"SELECT account_id, {JOB_COLUMN_NAMES} FROM jobs WHERE id = ANY($1::uuid[])"  # noqa: S608 - our own column names
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _OwnedJob:
     account_id: UUID
-    job: Job
+    id: UUID
+
+
+_WANTED = Batch("wanted", jobs.c.account_id, jobs.c.id)
+_FIND_JOBS = Statement(
+    select(*JOB_COLUMNS).join(_WANTED.table, (jobs.c.id == _WANTED.c.id) & (jobs.c.account_id == _WANTED.c.account_id))
+)
 
 
 class PostgresJobReader:
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
-        self._find: Batcher[UUID, _Found | None] = Batcher(engine, _find_all, flushes_max=1)
+        self._find: Batcher[_OwnedJob, Job | None] = Batcher(engine, _find_all, flushes_max=1)
 
     async def get(self, account_id: UUID, job_id: UUID) -> Job:
-        found = await self._find(job_id)
         # Another account's job is answered like one that does not exist.
-        if found is None or found.account_id != account_id:
+        job = await self._find(_OwnedJob(account_id, job_id))
+        if job is None:
             raise JobNotFound
-        return found.job
+        return job
 
     async def page(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:
         query = (
@@ -47,12 +52,12 @@ class PostgresJobReader:
             last = await self.get(account_id, after)
             query = query.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(last.created_at, last.id))
         async with reading(self.engine) as connection:
-            return [job_of(row) for row in await connection.execute(query)]
+            return [job_of(row) for row in (await connection.execute(query)).mappings()]
 
 
 async def _find_all(
-    driver: DriverConnection, job_ids: Sequence[UUID], *, is_repeated: bool = False
-) -> Sequence[_Found | None]:
-    rows = await driver.fetch(_FIND_JOBS, job_ids)
-    found = {row[1]: _Found(row[0], job_of(row[1:])) for row in rows}
-    return [found.get(job_id) for job_id in job_ids]
+    driver: DriverConnection, wanted: Sequence[_OwnedJob], *, is_repeated: bool = False
+) -> Sequence[Job | None]:
+    found = [job_of(row) for row in await _FIND_JOBS(driver.fetch, **_WANTED.values(wanted))]
+    jobs_by_owner = {_OwnedJob(job.account_id, job.id): job for job in found}
+    return [jobs_by_owner.get(owned) for owned in wanted]

@@ -1,49 +1,85 @@
 """Submissions that fal accepted, many of them in one transaction."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from sqlalchemy import Double, Uuid, null, select, update
+
 from app.application.execution.steps import Step
 from app.application.ports.provider import ProviderRequest
+from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
-from app.infrastructure.postgres.jobs.locks import LOCKED_JOBS, one_for_each
+from app.infrastructure.postgres.jobs.claiming import Attempt
+from app.infrastructure.postgres.jobs.locks import locked_jobs, one_for_each
 from app.infrastructure.postgres.queue import insert_items
-
-# Also an attempt that fal's answer made us give back.
-_RECORD = f"""
-    WITH {LOCKED_JOBS}, recorded AS (
-        UPDATE jobs SET
-               status = 'SUBMITTED',
-               fal_request_id = request.id,
-               fal_status_url = request.status_url,
-               fal_response_url = request.response_url,
-               fal_cancel_url = request.cancel_url,
-               submit_unknown_at = NULL,
-               status_reason = NULL
-          FROM locked
-          JOIN unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[])
-               AS request (job_id, attempt_token, id, status_url, response_url, cancel_url, look_after_seconds)
-               ON request.job_id = locked.id
-         WHERE jobs.id = locked.id
-           AND jobs.status IN ('SUBMITTING', 'QUEUED') AND jobs.attempt_token = request.attempt_token
-        RETURNING jobs.id AS job_id, jobs.attempt_token, request.look_after_seconds AS after_seconds
-    ), look AS ({insert_items(Step.FOLLOW, "recorded")})
-    SELECT job_id, attempt_token FROM recorded
-"""  # noqa: S608 - our own text
-_RECORDED = "SELECT id, attempt_token, fal_request_id FROM jobs WHERE id = ANY($1::uuid[])"
+from app.infrastructure.postgres.statements import Batch, Statement, any_of, column, constant, constants
+from app.infrastructure.postgres.tables import jobs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     job_id: UUID
     attempt_token: UUID
-    request: ProviderRequest
-    look_after_seconds: float
+    fal_request_id: str
+    fal_status_url: str
+    fal_response_url: str
+    fal_cancel_url: str
+    after_seconds: float
+    """Until the first look."""
+
+    @classmethod
+    def of(
+        cls, job_id: UUID, attempt_token: UUID, request: ProviderRequest, *, look_after_seconds: float
+    ) -> "Submission":
+        return cls(
+            job_id=job_id,
+            attempt_token=attempt_token,
+            fal_request_id=request.id,
+            fal_status_url=request.status_url,
+            fal_response_url=request.response_url,
+            fal_cancel_url=request.cancel_url,
+            after_seconds=look_after_seconds,
+        )
 
     @property
-    def attempt(self) -> tuple[UUID, UUID]:
-        return (self.job_id, self.attempt_token)
+    def attempt(self) -> Attempt:
+        return Attempt(self.job_id, self.attempt_token)
+
+
+_REQUEST_COLUMNS = (jobs.c.fal_request_id, jobs.c.fal_status_url, jobs.c.fal_response_url, jobs.c.fal_cancel_url)
+_ACCEPTED = Batch(
+    "accepted",
+    column("job_id", Uuid),
+    column("attempt_token", Uuid),
+    *_REQUEST_COLUMNS,
+    column("after_seconds", Double),
+)
+_LOCKED = locked_jobs(_ACCEPTED)
+_RECORDED = (
+    update(jobs)
+    .values(
+        status=constant(JobStatus.SUBMITTED),
+        submit_unknown_at=null(),
+        status_reason=null(),
+        **{column.key: _ACCEPTED.c[column.key] for column in _REQUEST_COLUMNS},
+    )
+    .where(
+        jobs.c.id == _LOCKED.c.id,
+        _ACCEPTED.c.job_id == _LOCKED.c.id,
+        # Also an attempt that fal's answer made us give back.
+        jobs.c.status.in_(constants((JobStatus.SUBMITTING, JobStatus.QUEUED))),
+        jobs.c.attempt_token == _ACCEPTED.c.attempt_token,
+    )
+    .returning(jobs.c.id.label("subject_id"), jobs.c.attempt_token, _ACCEPTED.c.after_seconds)
+    .cte("recorded")
+)
+_RECORD = Statement(
+    select(_RECORDED.c.subject_id, _RECORDED.c.attempt_token).add_cte(insert_items(Step.FOLLOW, _RECORDED).cte("look"))
+)
+_REQUESTS = Statement(
+    select(jobs.c.id, jobs.c.attempt_token, jobs.c.fal_request_id).where(any_of(jobs.c.id, "job_ids"))
+)
 
 
 async def record_all(
@@ -51,24 +87,12 @@ async def record_all(
 ) -> Sequence[bool]:
     """Raises UniqueViolationError for all of them where one names the request of another job."""
     first = {submission.attempt: submission for submission in reversed(submissions)}
-    job_ids = [job_id for job_id, _ in first]
     async with driver_transaction(driver, "record_submission"):
-        rows = await driver.fetch(_RECORD, job_ids, [token for _, token in first], *_columns(first.values()))
-        won = {(row[0], row[1]) for row in rows}
+        rows = await _RECORD(driver.fetch, **_ACCEPTED.values(list(first.values())))
+        won = {Attempt(row["subject_id"], row["attempt_token"]) for row in rows}
         if is_repeated:
-            for job_id, token, request_id in await driver.fetch(_RECORDED, job_ids):
-                earlier = first.get((job_id, token))
-                if earlier is not None and earlier.request.id == request_id:
-                    won.add((job_id, token))
+            for row in await _REQUESTS(driver.fetch, job_ids=[attempt.job_id for attempt in first]):
+                attempt = Attempt(row["id"], row["attempt_token"])
+                if attempt in first and first[attempt].fal_request_id == row["fal_request_id"]:
+                    won.add(attempt)
     return one_for_each(won, [submission.attempt for submission in submissions])
-
-
-def _columns(submissions: Collection[Submission]) -> tuple[list[str], list[str], list[str], list[str], list[float]]:
-    requests = [submission.request for submission in submissions]
-    return (
-        [request.id for request in requests],
-        [request.status_url for request in requests],
-        [request.response_url for request in requests],
-        [request.cancel_url for request in requests],
-        [submission.look_after_seconds for submission in submissions],
-    )

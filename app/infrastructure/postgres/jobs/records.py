@@ -55,7 +55,7 @@ class PostgresJobRecords:
         if late_only:
             query = query.where(jobs.c.late_result.is_not(None))
         async with reading(self.engine) as connection:
-            return [job_of(row) for row in await connection.execute(query)]
+            return [job_of(row) for row in (await connection.execute(query)).mappings()]
 
     async def inspect(self, job_id: UUID) -> Mapping[str, Any]:
         async with reading(self.engine) as connection:

@@ -1,32 +1,33 @@
 """What a row of `jobs` becomes."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
-from app.domain.catalogue import GenerationKind
+from sqlalchemy import ColumnElement, and_, false, or_
+
+from app.domain.catalogue import MODEL_IDS, GenerationKind
 from app.domain.jobs import Job, JobStatus
+from app.domain.reading import known
+from app.infrastructure.postgres.statements import constant
 from app.infrastructure.postgres.tables import jobs
 
-JOB_COLUMNS = (
-    jobs.c.id,
-    jobs.c.kind,
-    jobs.c.model_id,
-    jobs.c.status,
-    jobs.c.cost_tokens,
-    jobs.c.refunded_tokens,
-    jobs.c.fal_request_id,
-    jobs.c.result,
-    jobs.c.error_code,
-    jobs.c.error_message,
-    jobs.c.status_reason,
-    jobs.c.cancel_requested_at,
-    jobs.c.created_at,
-    jobs.c.updated_at,
+_JOB_FIELDS = tuple(field.name for field in fields(Job))
+JOB_COLUMNS = tuple(jobs.c[name] for name in _JOB_FIELDS)
+
+# What this release can submit and settle. Whatever else there is was written by a newer one, and is left to that.
+IS_KNOWN: ColumnElement[bool] = or_(
+    false(),
+    *(
+        and_(jobs.c.kind == constant(kind), jobs.c.model_id == constant(model_id))
+        for kind, model_id in MODEL_IDS.items()
+    ),
 )
 
 
-JOB_COLUMN_NAMES = ", ".join(f"jobs.{column.name}" for column in JOB_COLUMNS)
-
-
-def job_of(row: Any) -> Job:
-    job_id, kind, model_id, status, *rest = row
-    return Job(job_id, GenerationKind(kind), model_id, JobStatus(status), *rest)
+def job_of(row: Mapping[Any, Any]) -> Job:
+    """From a row that has JOB_COLUMNS."""
+    values = {name: row[name] for name in _JOB_FIELDS}
+    values["kind"] = known(GenerationKind, row["kind"])
+    values["status"] = known(JobStatus, row["status"])
+    return Job(**values)

@@ -1,95 +1,113 @@
 """Ends of jobs, many of them in one transaction: the one way into a final status, with its refund."""
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
 
+from sqlalchemy import Uuid, case, insert, null, select, update
+
 from app.application.execution.steps import Step
-from app.domain.jobs import Outcome
-from app.infrastructure.postgres.database import DriverConnection, driver_transaction
-from app.infrastructure.postgres.jobs.locks import LOCKED_JOBS, one_for_each
-
-# Compare-and-set into a final status; the refund is the same statement's second half. Not by `is_final`: while few jobs
-# are unfinished the planner may go through all of those, and keeps to that plan when they are many.
-# The look that waits for such an end has nothing left to see, unless fal's request is not known and will be searched
-# for. The item of a look under way is the runner's. Locked ones are left alone: who waits for no item is in no circle
-# of those that wait.
-_SETTLE = f"""
-    WITH {LOCKED_JOBS}, settled AS (
-        UPDATE jobs SET
-               status = outcome.status,
-               refunded_tokens = CASE outcome.status WHEN 'COMPLETED' THEN outcome.refunded_tokens
-                                                     ELSE jobs.cost_tokens END,
-               result = outcome.result,
-               error_code = outcome.error_code,
-               error_message = outcome.error_message,
-               status_reason = NULL
-          FROM locked
-          JOIN unnest($1::uuid[], $2::text[], $3::bigint[], $4::jsonb[], $5::text[], $6::text[])
-               AS outcome (job_id, status, refunded_tokens, result, error_code, error_message)
-               ON outcome.job_id = locked.id
-         WHERE jobs.id = locked.id AND jobs.status NOT IN ('COMPLETED', 'FAILED', 'CANCELED')
-        RETURNING jobs.id, jobs.account_id, jobs.refunded_tokens, jobs.fal_request_id
-    ), refund AS (
-        INSERT INTO ledger_entries (account_id, kind, amount, job_id)
-        SELECT account_id, 'REFUND', refunded_tokens, id FROM settled WHERE refunded_tokens > 0
-         ORDER BY account_id
-    ), look AS (
-        DELETE FROM pgqueuer WHERE id IN (
-            SELECT item.id
-              FROM settled JOIN pgqueuer AS item ON item.dedupe_key = '{Step.FOLLOW.value}:' || settled.id
-             WHERE item.status = 'queued' AND settled.fal_request_id IS NOT NULL
-               FOR UPDATE OF item SKIP LOCKED
-        )
-    )
-    SELECT id FROM settled
-"""  # noqa: S608 - our own text
-_ENDED = "SELECT id, status, error_code FROM jobs WHERE id = ANY($1::uuid[])"
+from app.domain.jobs import JobStatus, Outcome
+from app.domain.ledger import EntryKind
+from app.infrastructure.postgres.database import DriverConnection, Fetch, driver_transaction
+from app.infrastructure.postgres.jobs.locks import locked_jobs, one_for_each
+from app.infrastructure.postgres.queue import delete_queued
+from app.infrastructure.postgres.statements import Batch, Statement, any_of, column, constant, constants
+from app.infrastructure.postgres.tables import jobs, ledger_entries
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
     job_id: UUID
-    outcome: Outcome
+    status: JobStatus
+    refunded_tokens: int
+    """Of a job that is completed; others give all their tokens back."""
     result: str | None
-    """The outcome's, as JSON."""
+    """As JSON."""
+    error_code: str | None
+    error_message: str | None
 
     @classmethod
     def of(cls, job_id: UUID, outcome: Outcome) -> Self:
-        return cls(job_id, outcome, None if outcome.result is None else json.dumps(outcome.result))
+        return cls(
+            job_id=job_id,
+            status=outcome.status,
+            refunded_tokens=outcome.refunded_tokens,
+            result=None if outcome.result is None else json.dumps(outcome.result),
+            error_code=outcome.error_code,
+            error_message=outcome.error_message,
+        )
 
     @property
     def size_bytes(self) -> int:
         return 0 if self.result is None else len(self.result)
 
 
+FINAL_STATUSES = [status for status in JobStatus if status.is_final]
+
+_ENDED = Batch(
+    "ended",
+    column("job_id", Uuid),
+    jobs.c.status,
+    jobs.c.refunded_tokens,
+    jobs.c.result,
+    jobs.c.error_code,
+    jobs.c.error_message,
+)
+_LOCKED = locked_jobs(_ENDED)
+_SETTLED = (
+    update(jobs)
+    .values(
+        status=_ENDED.c.status,
+        refunded_tokens=case(
+            (_ENDED.c.status == constant(JobStatus.COMPLETED), _ENDED.c.refunded_tokens), else_=jobs.c.cost_tokens
+        ),
+        result=_ENDED.c.result,
+        error_code=_ENDED.c.error_code,
+        error_message=_ENDED.c.error_message,
+        status_reason=null(),
+    )
+    .where(
+        jobs.c.id == _LOCKED.c.id,
+        _ENDED.c.job_id == _LOCKED.c.id,
+        # Compare-and-set. Not by `is_final`: while few jobs are unfinished the planner may go through all of those, and
+        # it keeps to that plan when they are many.
+        jobs.c.status.not_in(constants(FINAL_STATUSES)),
+    )
+    .returning(jobs.c.id, jobs.c.account_id, jobs.c.refunded_tokens, jobs.c.fal_request_id)
+    .cte("settled")
+)
+_REFUND = insert(ledger_entries).from_select(
+    ["account_id", "kind", "amount", "job_id"],
+    select(_SETTLED.c.account_id, constant(EntryKind.REFUND), _SETTLED.c.refunded_tokens, _SETTLED.c.id)
+    .where(_SETTLED.c.refunded_tokens > constant(0))
+    .order_by(_SETTLED.c.account_id),
+)
+# The look that waits for such an end has nothing left to see, unless fal's request is not known and will be searched
+# for.
+_SEEN = select(_SETTLED.c.id.label("subject_id")).where(_SETTLED.c.fal_request_id.is_not(None)).subquery("seen")
+_SETTLE = Statement(select(_SETTLED.c.id).add_cte(_REFUND.cte("refund"), delete_queued(Step.FOLLOW, _SEEN).cte("look")))
+_ENDS = Statement(select(jobs.c.id, jobs.c.status, jobs.c.error_code).where(any_of(jobs.c.id, "job_ids")))
+
+
 async def settle_all(
-    driver: DriverConnection, endings: Sequence[Settlement], *, is_repeated: bool = False
+    driver: DriverConnection, settlements: Sequence[Settlement], *, is_repeated: bool = False
 ) -> Sequence[bool]:
     """Of those that end the same job the first one wins, unless the job is final already."""
-    first = {ending.job_id: ending for ending in reversed(endings)}
+    first = {settlement.job_id: settlement for settlement in reversed(settlements)}
     async with driver_transaction(driver, "settle"):
         won = await settle_through(driver.fetch, list(first.values()))
         if is_repeated:
-            for job_id, status, error_code in await driver.fetch(_ENDED, list(first)):
-                if (status, error_code) == (first[job_id].outcome.status.value, first[job_id].outcome.error_code):
+            for row in await _ENDS(driver.fetch, job_ids=list(first)):
+                settlement = first[row["id"]]
+                if (row["status"], row["error_code"]) == (settlement.status, settlement.error_code):
                     # The first try's doing, or that of somebody who came to the same end.
-                    won.add(job_id)
-    return one_for_each(won, [ending.job_id for ending in endings])
+                    won.add(row["id"])
+    return one_for_each(won, [settlement.job_id for settlement in settlements])
 
 
-async def settle_through(fetch: Callable[..., Awaitable[Sequence[Any]]], endings: Sequence[Settlement]) -> set[UUID]:
-    """In the caller's transaction, at most one for each job; those that were not final before."""
-    outcomes = [ending.outcome for ending in endings]
-    rows = await fetch(
-        _SETTLE,
-        [ending.job_id for ending in endings],
-        [outcome.status.value for outcome in outcomes],
-        [outcome.refunded_tokens for outcome in outcomes],
-        [ending.result for ending in endings],
-        [outcome.error_code for outcome in outcomes],
-        [outcome.error_message for outcome in outcomes],
-    )
-    return {row["id"] for row in rows}
+async def settle_through(fetch: Fetch, settlements: Sequence[Settlement]) -> set[UUID]:
+    """In the caller's transaction, at most one for each job; returns those that were not final before."""
+    return {row["id"] for row in await _SETTLE(fetch, **_ENDED.values(settlements))}

@@ -1,0 +1,108 @@
+"""Orders: jobs that callers ask for, and the rule by which they are accepted."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias
+from uuid import UUID
+
+from app.domain.errors import DomainError, IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance
+from app.domain.jobs import Job, NewJob
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """The caller's own name for a request, and the SHA-256 of what it asked for."""
+
+    key: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class OwnedKey:
+    """An idempotency key among those of its account."""
+
+    account_id: UUID
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    job: NewJob
+    idempotency: IdempotencyKey | None
+
+    @property
+    def owned_key(self) -> OwnedKey | None:
+        return None if self.idempotency is None else OwnedKey(self.job.account_id, self.idempotency.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    job: Job
+    is_replay: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FirstUse:
+    """What an idempotency key led to when it came first."""
+
+    fingerprint: bytes
+    job: Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What is known, and kept from changing by locks, when a batch of orders is decided."""
+
+    accepted_at: datetime | None
+    """By the database's clock; None if no account is to pay."""
+    balances_tokens: Mapping[UUID, int]
+    """By account, of those whose orders have no known key."""
+    first_uses: Mapping[OwnedKey, FirstUse] = field(default_factory=dict)
+    keys_in_use: Collection[OwnedKey] = ()
+    """Another request that is being served right now has the key."""
+    written: Mapping[UUID, Job] = field(default_factory=dict)
+    """By its id, what an earlier try with the same orders has written."""
+
+
+Decision: TypeAlias = Accepted | DomainError
+
+
+def decide_orders(orders: Sequence[Order], standing: Standing) -> Sequence[Decision]:
+    """Decide each order in its turn: refused is what does not fit by then, whatever comes before or after it."""
+    balances_tokens = dict(standing.balances_tokens)
+    first_uses = dict(standing.first_uses)
+    decisions: list[Decision] = []
+    for order in orders:
+        decision = _decide(order, standing, balances_tokens, first_uses)
+        decisions.append(decision)
+        if is_new(order, decision, standing):
+            assert isinstance(decision, Accepted)
+            balances_tokens[order.job.account_id] -= order.job.cost_tokens
+            if order.idempotency is not None and order.owned_key is not None:
+                first_uses[order.owned_key] = FirstUse(order.idempotency.fingerprint, decision.job)
+    return decisions
+
+
+def _decide(
+    order: Order, standing: Standing, balances_tokens: Mapping[UUID, int], first_uses: Mapping[OwnedKey, FirstUse]
+) -> Decision:
+    job = order.job
+    if job.id in standing.written:
+        return Accepted(standing.written[job.id], is_replay=False)
+    if order.idempotency is not None and order.owned_key is not None:
+        if order.owned_key in standing.keys_in_use:
+            return IdempotencyKeyInUse()
+        first_use = first_uses.get(order.owned_key)
+        if first_use is not None:
+            is_same = first_use.fingerprint == order.idempotency.fingerprint
+            return Accepted(first_use.job, is_replay=True) if is_same else IdempotencyKeyReused()
+    if balances_tokens[job.account_id] < job.cost_tokens:
+        return InsufficientBalance()
+    assert standing.accepted_at is not None
+    return Accepted(Job.accepted(job, standing.accepted_at), is_replay=False)
+
+
+def is_new(order: Order, decision: Decision, standing: Standing) -> bool:
+    """Whether the decision accepts the order for the first time, so that it is to be written."""
+    return isinstance(decision, Accepted) and not decision.is_replay and order.job.id not in standing.written
