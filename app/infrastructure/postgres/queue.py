@@ -1,53 +1,134 @@
-"""Queue items, written in the caller's own transaction: a job and its queue item commit together or not at all."""
+"""The queue's table: the only file that knows its name, its columns, and the form of its keys and payloads.
+
+Items are written in the caller's own transaction: a subject and its queue item commit together or not at all.
+"""
 
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, column, func, literal_column, update
-from sqlalchemy import table as named_table
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Delete,
+    FromClause,
+    Integer,
+    LargeBinary,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    column,
+    create_engine,
+    delete,
+    func,
+    literal,
+    literal_column,
+    select,
+    table,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, ENUM, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningInsert
 
 from app.application.execution.steps import Step
-from app.infrastructure.postgres.database import Fetch
 
-queue = named_table("pgqueuer", column("entrypoint"), column("dedupe_key"), column("status"), column("execute_after"))
-# Of the queue's own type: compared as text, they would miss the index of the dedupe keys.
-QUEUED: ColumnElement[str] = literal_column("'queued'")
-PICKED: ColumnElement[str] = literal_column("'picked'")
+queue_items = table(
+    "pgqueuer",
+    column("id", BigInteger),
+    column("priority", Integer),
+    column("entrypoint", Text),
+    column("payload", LargeBinary),
+    column("dedupe_key", Text),
+    # Compared as text, a status would miss the index of the dedupe keys.
+    column("status", ENUM("queued", "picked", name="pgqueuer_status", create_type=False)),
+    column("execute_after", DateTime(timezone=True)),
+)
+# Spelled out in the statements: the planner uses a partial index only if it sees the values.
+QUEUED: ColumnElement[str] = literal_column("'queued'", queue_items.c.status.type)
+PICKED: ColumnElement[str] = literal_column("'picked'", queue_items.c.status.type)
+IS_LIVE: ColumnElement[bool] = queue_items.c.status.in_((QUEUED, PICKED))
 
 
-def insert_items(step: Step, source: str) -> str:
-    """The statement, or its part, that queues the step for each row of `source`: its `job_id`, after `after_seconds`.
+def key_of(step: Step, subject_id: ColumnElement[UUID] | UUID) -> ColumnElement[str]:
+    """The dedupe key: a subject has at most one item of each step that waits or runs."""
+    known_id = literal(subject_id, Uuid) if isinstance(subject_id, UUID) else subject_id
+    return _constant(f"{step.value}:") + cast(known_id, Text)
 
-    One item per job and step: an item that waits or runs already stays as it is. In the order of the jobs, so that no
-    two transactions wait for each other's items. PgQueuer's own statement writes a row of its log with each item, which
-    nothing here reads and which takes as long.
+
+def insert_items(step: Step, source: FromClause) -> ReturningInsert[int]:
+    """Queue the step for each row of `source`: for its `subject_id`, due in `after_seconds`. Returns the items' ids.
+
+    An item of the same step and subject that waits or runs already stays as it is. The items are written in the order
+    of their subjects, so that no two transactions wait for each other's items. PgQueuer's own statement writes a row of
+    its log with each item, which nothing here reads and which takes as long.
     """
-    return f"""
-    INSERT INTO pgqueuer (priority, entrypoint, payload, dedupe_key, status, execute_after)
-    SELECT 0, '{step.value}', uuid_send(job_id), '{step.value}:' || job_id, 'queued',
-           now() + make_interval(secs => after_seconds)
-      FROM {source} ORDER BY job_id
-    ON CONFLICT (dedupe_key) WHERE status IN ('queued', 'picked') AND dedupe_key IS NOT NULL DO NOTHING
-    RETURNING id
-    """  # noqa: S608 - our own names
+    after = func.make_interval(literal_column("secs").op("=>")(source.c.after_seconds))
+    values = {
+        queue_items.c.priority: literal_column("0", Integer),
+        queue_items.c.entrypoint: _constant(step.value),
+        queue_items.c.payload: func.uuid_send(source.c.subject_id),
+        queue_items.c.dedupe_key: key_of(step, source.c.subject_id),
+        queue_items.c.status: QUEUED,
+        queue_items.c.execute_after: func.now() + after,
+    }
+    return (
+        insert(queue_items)
+        .from_select(list(values), select(*values.values()).order_by(source.c.subject_id), include_defaults=False)
+        .on_conflict_do_nothing(
+            index_elements=[queue_items.c.dedupe_key],
+            index_where=IS_LIVE & queue_items.c.dedupe_key.is_not(None),
+        )
+        .returning(queue_items.c.id)
+    )
 
 
-_ENQUEUE = {
-    step: insert_items(step, "(SELECT unnest($1::uuid[]) AS job_id, 0 AS after_seconds) AS item") for step in Step
-}
+def delete_queued(step: Step, subject_ids: FromClause) -> Delete:
+    """Delete the item of the step that waits for each `subject_id`.
+
+    An item that is picked or locked is left to the runner: who waits for no item is in no circle of those that wait.
+    """
+    item = queue_items.alias("item")
+    waiting = (
+        select(item.c.id)
+        .select_from(subject_ids.join(item, item.c.dedupe_key == key_of(step, subject_ids.c.subject_id)))
+        .where(item.c.status == QUEUED)
+        .with_for_update(of=item, skip_locked=True)
+    )
+    return delete(queue_items).where(queue_items.c.id.in_(waiting))
 
 
-async def enqueue(fetch: Fetch, step: Step, job_ids: Sequence[UUID]) -> None:
-    """Queue the step for each of the jobs, due immediately."""
-    await fetch(_ENQUEUE[step], job_ids)
+async def enqueue(connection: AsyncConnection, step: Step, subject_ids: Sequence[UUID]) -> None:
+    """Queue the step for each of the subjects, due immediately."""
+    await connection.execute(_ENQUEUE[step], {"subject_ids": subject_ids})
 
 
 async def look_after(connection: AsyncConnection, job_id: UUID, seconds: float) -> None:
     """Make the queued look at the job due in at most `seconds`."""
     await connection.execute(
-        update(queue)
-        .where(queue.c.dedupe_key == f"{Step.FOLLOW.value}:{job_id}", queue.c.status == QUEUED)
-        .values(execute_after=func.least(queue.c.execute_after, func.now() + timedelta(seconds=seconds)))
+        update(queue_items)
+        .where(queue_items.c.dedupe_key == key_of(Step.FOLLOW, job_id), queue_items.c.status == QUEUED)
+        .values(execute_after=func.least(queue_items.c.execute_after, func.now() + timedelta(seconds=seconds)))
     )
+
+
+def insert_items_text(step: Step, source: str) -> str:
+    """`insert_items` as part of a statement that is text. `source` is a query with the same two columns."""
+    subjects = text(source).columns(column("subject_id", Uuid), column("after_seconds", Integer)).subquery("subject")
+    return str(insert_items(step, subjects).compile(dialect=create_engine("postgresql+asyncpg://").dialect))
+
+
+def _constant(value: str) -> ColumnElement[str]:
+    """A name of ours as part of the statement's text: as a parameter it would have to be passed with each call."""
+    return literal_column(f"'{value}'", Text)
+
+
+def _items_due_immediately(step: Step) -> ReturningInsert[int]:
+    subjects = func.unnest(bindparam("subject_ids", type_=ARRAY(Uuid))).column_valued("subject_id")
+    return insert_items(step, select(subjects, literal_column("0").label("after_seconds")).subquery("subject"))
+
+
+_ENQUEUE = {step: _items_due_immediately(step) for step in Step}

@@ -13,7 +13,7 @@ from app.domain.errors import DomainError, IdempotencyKeyInUse, IdempotencyKeyRe
 from app.domain.jobs import IdempotencyKey, Job, JobStatus, NewJob
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMN_NAMES, job_of
-from app.infrastructure.postgres.queue import insert_items
+from app.infrastructure.postgres.queue import insert_items_text
 
 Decision = Accepted | DomainError
 # The account and the caller's own name for the request.
@@ -59,7 +59,7 @@ _INSERT_JOBS = f"""
     ), debit AS (
         INSERT INTO ledger_entries (account_id, kind, amount, job_id)
         SELECT account_id, 'DEBIT', cost_tokens, id FROM job
-    ), item AS ({insert_items(Step.SUBMIT, "(SELECT id AS job_id, 0 AS after_seconds FROM job) AS item")})
+    ), item AS ({insert_items_text(Step.SUBMIT, "SELECT id AS subject_id, 0 AS after_seconds FROM job")})
     SELECT at FROM affordable
 """  # noqa: S608 - our own text
 
