@@ -338,21 +338,21 @@ async def test_accepts_lock_accounts_in_the_order_of_the_ids(
     assert free == [True] * 3
 
 
-async def test_items_are_queued_in_the_order_of_the_jobs(database: str, sql: Connection) -> None:
+async def test_items_are_queued_in_the_order_of_the_jobs(engine: AsyncEngine, sql: Connection) -> None:
     """Whoever waits for the lowest has queued none of the higher ones, in whatever order they were named."""
     lowest, *higher = job_ids = sorted(uuid4() for _ in range(4))
 
-    async def queue(connection: Any, *ids: UUID) -> None:
-        await enqueue(connection.fetch, Step.FOLLOW, ids)
+    async def queue(*ids: UUID) -> None:
+        async with engine.begin() as connection:
+            await enqueue(connection, Step.FOLLOW, ids)
 
-    async with connect(database) as one, connect(database) as other:
-        async with sql.transaction():
-            await queue(sql, lowest)
-            queueing = asyncio.create_task(queue(one, *job_ids[::-1]))
-            await blocked(other)
-            async with asyncio.timeout(2):
-                await queue(other, *higher)
-        await queueing
+    async with engine.begin() as first:
+        await enqueue(first, Step.FOLLOW, [lowest])
+        queueing = asyncio.create_task(queue(*job_ids[::-1]))
+        await blocked(sql)
+        async with asyncio.timeout(2):
+            await queue(*higher)
+    await queueing
 
     assert await queue_items(sql) == {(Step.FOLLOW, job_id) for job_id in job_ids}
 

@@ -1,109 +1,121 @@
-"""Queue items, written in the caller's own transaction: a job and its queue item commit together or not at all."""
+"""The queue's table: the only file that knows its name, its columns, and the form of its keys and payloads.
+
+Items are written in the caller's own transaction: a subject and its queue item commit together or not at all.
+"""
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
+    DateTime,
     Delete,
     FromClause,
+    Integer,
+    LargeBinary,
     Text,
     Uuid,
+    bindparam,
     cast,
     column,
     delete,
     func,
+    literal,
     literal_column,
     select,
+    table,
     update,
 )
-from sqlalchemy import table as named_table
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, ENUM, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert
 
 from app.application.execution.steps import Step
-from app.infrastructure.postgres.database import Fetch
-from app.infrastructure.postgres.statements import Batch, Statement, constant, seconds
-from app.infrastructure.postgres.statements import column as typed
+from app.infrastructure.postgres.statements import constant, seconds
 
-queue = named_table(
+queue_items = table(
     "pgqueuer",
-    column("id"),
-    column("priority"),
-    column("entrypoint"),
-    column("payload"),
-    column("dedupe_key"),
-    column("status"),
-    column("execute_after"),
+    column("id", BigInteger),
+    column("priority", Integer),
+    column("entrypoint", Text),
+    column("payload", LargeBinary),
+    column("dedupe_key", Text),
+    # Compared as text, a status would miss the index of the dedupe keys.
+    column("status", ENUM("queued", "picked", name="pgqueuer_status", create_type=False)),
+    column("execute_after", DateTime(timezone=True)),
 )
-# Of the queue's own type: compared as text, they would miss the index of the dedupe keys.
-QUEUED: ColumnElement[str] = literal_column("'queued'")
-PICKED: ColumnElement[str] = literal_column("'picked'")
+# Spelled out in the statements: the planner uses a partial index only if it sees the values.
+QUEUED: ColumnElement[str] = literal_column("'queued'", queue_items.c.status.type)
+PICKED: ColumnElement[str] = literal_column("'picked'", queue_items.c.status.type)
+IS_LIVE: ColumnElement[bool] = queue_items.c.status.in_((QUEUED, PICKED))
 
 
-def dedupe_key(step: Step, subject_id: ColumnElement[UUID]) -> ColumnElement[str]:
-    return constant(f"{step.value}:") + cast(subject_id, Text)
+def key_of(step: Step, subject_id: ColumnElement[UUID] | UUID) -> ColumnElement[str]:
+    """The dedupe key: a subject has at most one item of each step that waits or runs."""
+    known_id = literal(subject_id, Uuid) if isinstance(subject_id, UUID) else subject_id
+    return constant(f"{step.value}:") + cast(known_id, Text)
 
 
-def insert_items(step: Step, source: FromClause) -> ReturningInsert[Any]:
-    """Queue the step for each row of `source`: its `subject_id`, after `after_seconds`.
+def insert_items(step: Step, source: FromClause) -> ReturningInsert[int]:
+    """Queue the step for each row of `source`: for its `subject_id`, due in `after_seconds`. Returns the items' ids.
 
-    One item per job and step: an item that waits or runs already stays as it is. In the order of the jobs, so that no
-    two transactions wait for each other's items. PgQueuer's own statement writes a row of its log with each item, which
-    nothing here reads and which takes as long.
+    An item of the same step and subject that waits or runs already stays as it is. The items are written in the order
+    of their subjects, so that no two transactions wait for each other's items. PgQueuer's own statement writes a row of
+    its log with each item, which nothing here reads and which takes as long.
     """
-    due = func.now() + seconds(source.c.after_seconds)
-    items = select(
-        constant(0),
-        constant(step.value),
-        func.uuid_send(source.c.subject_id),
-        dedupe_key(step, source.c.subject_id),
-        QUEUED,
-        due,
-    ).order_by(source.c.subject_id)
+    values = {
+        queue_items.c.priority: constant(0),
+        queue_items.c.entrypoint: constant(step.value),
+        queue_items.c.payload: func.uuid_send(source.c.subject_id),
+        queue_items.c.dedupe_key: key_of(step, source.c.subject_id),
+        queue_items.c.status: QUEUED,
+        queue_items.c.execute_after: func.now() + seconds(source.c.after_seconds),
+    }
     return (
-        insert(queue)
-        .from_select(["priority", "entrypoint", "payload", "dedupe_key", "status", "execute_after"], items)
+        insert(queue_items)
+        .from_select(list(values), select(*values.values()).order_by(source.c.subject_id), include_defaults=False)
         .on_conflict_do_nothing(
-            index_elements=["dedupe_key"],
-            index_where=queue.c.status.in_([QUEUED, PICKED]) & queue.c.dedupe_key.is_not(None),
+            index_elements=[queue_items.c.dedupe_key],
+            index_where=IS_LIVE & queue_items.c.dedupe_key.is_not(None),
         )
-        .returning(queue.c.id)
+        .returning(queue_items.c.id)
     )
 
 
-def delete_queued(step: Step, subjects: FromClause) -> Delete:
-    """Take back the items that wait for each `subject_id`.
+def delete_queued(step: Step, subject_ids: FromClause) -> Delete:
+    """Delete the item of the step that waits for each `subject_id`.
 
-    The item of a step under way is the runner's. Locked ones are left alone: who waits for no item is in no circle of
-    those that wait.
+    An item that is picked or locked is left to the runner: who waits for no item is in no circle of those that wait.
     """
+    item = queue_items.alias("item")
     waiting = (
-        select(queue.c.id)
-        .join_from(subjects, queue, queue.c.dedupe_key == dedupe_key(step, subjects.c.subject_id))
-        .where(queue.c.status == QUEUED)
-        .with_for_update(of=queue, skip_locked=True)
+        select(item.c.id)
+        .select_from(subject_ids.join(item, item.c.dedupe_key == key_of(step, subject_ids.c.subject_id)))
+        .where(item.c.status == QUEUED)
+        .with_for_update(of=item, skip_locked=True)
     )
-    return delete(queue).where(queue.c.id.in_(waiting))
+    return delete(queue_items).where(queue_items.c.id.in_(waiting))
 
 
-_SUBJECTS = Batch("queued", typed("subject_id", Uuid))
-_DUE_NOW = select(_SUBJECTS.c.subject_id, constant(0).label("after_seconds")).subquery("due")
-_ENQUEUE = {step: Statement(insert_items(step, _DUE_NOW)) for step in Step}
+async def enqueue(connection: AsyncConnection, step: Step, subject_ids: Sequence[UUID]) -> None:
+    """Queue the step for each of the subjects, due immediately."""
+    await connection.execute(_ENQUEUE[step], {"subject_ids": subject_ids})
 
 
-async def enqueue(fetch: Fetch, step: Step, job_ids: Sequence[UUID]) -> None:
-    """Queue the step for each of the jobs, due immediately."""
-    await _ENQUEUE[step](fetch, queued_subject_id=job_ids)
-
-
-async def look_after(connection: AsyncConnection, job_id: UUID, seconds: float) -> None:
-    """Make the queued look at the job due in at most `seconds`."""
+async def look_after(connection: AsyncConnection, job_id: UUID, delay_seconds: float) -> None:
+    """Make the queued look at the job due in at most `delay_seconds`."""
     await connection.execute(
-        update(queue)
-        .where(queue.c.dedupe_key == f"{Step.FOLLOW.value}:{job_id}", queue.c.status == QUEUED)
-        .values(execute_after=func.least(queue.c.execute_after, func.now() + timedelta(seconds=seconds)))
+        update(queue_items)
+        .where(queue_items.c.dedupe_key == key_of(Step.FOLLOW, job_id), queue_items.c.status == QUEUED)
+        .values(execute_after=func.least(queue_items.c.execute_after, func.now() + timedelta(seconds=delay_seconds)))
     )
+
+
+def _items_due_immediately(step: Step) -> ReturningInsert[int]:
+    subjects = func.unnest(bindparam("subject_ids", type_=ARRAY(Uuid))).column_valued("subject_id")
+    return insert_items(step, select(subjects, constant(0).label("after_seconds")).subquery("subject"))
+
+
+_ENQUEUE = {step: _items_due_immediately(step) for step in Step}

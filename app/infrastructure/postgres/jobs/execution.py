@@ -89,7 +89,7 @@ class PostgresJobExecution:
                 )
             )
             if recorded.rowcount:
-                await enqueue(fetch_through(connection), Step.FOLLOW, [job_id])
+                await enqueue(connection, Step.FOLLOW, [job_id])
             return bool(recorded.rowcount)
 
     async def load(self, job_id: UUID) -> JobState | None:

@@ -5,15 +5,15 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Text, cast, delete, exists, func, literal, literal_column, select
+from sqlalchemy import ColumnElement, Select, delete, exists, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.steps import Step
 from app.domain.errors import JobNotFound
 from app.domain.jobs import Job, JobStatus
-from app.infrastructure.postgres.database import fetch_through, reading, transaction
+from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
-from app.infrastructure.postgres.queue import PICKED, QUEUED, enqueue, queue
+from app.infrastructure.postgres.queue import IS_LIVE, QUEUED, enqueue, key_of, queue_items
 from app.infrastructure.postgres.tables import idempotency_keys, jobs
 
 # Spelled out in the statement: the planner must see how little of the table that is.
@@ -30,10 +30,7 @@ def _lost(step: Step) -> Select[Any]:
         .where(
             ~jobs.c.is_final,
             is_waiting_for_submit if step is Step.SUBMIT else ~is_waiting_for_submit,
-            ~exists().where(
-                queue.c.dedupe_key == literal(f"{step.value}:") + cast(jobs.c.id, Text),
-                queue.c.status.in_((QUEUED, PICKED)),
-            ),
+            ~exists().where(queue_items.c.dedupe_key == key_of(step, jobs.c.id), IS_LIVE),
         )
         # Everybody queues in this order, so that no two transactions wait for each other's items.
         .order_by(jobs.c.id)
@@ -66,7 +63,9 @@ class PostgresJobRecords:
         return dict(row)
 
     async def count_waiting_looks(self) -> int:
-        query = select(func.count()).where(queue.c.entrypoint == Step.FOLLOW.value, queue.c.status == QUEUED)
+        query = select(func.count()).where(
+            queue_items.c.entrypoint == Step.FOLLOW.value, queue_items.c.status == QUEUED
+        )
         async with reading(self.engine) as connection:
             return await connection.scalar(query) or 0
 
@@ -88,6 +87,6 @@ class PostgresJobRecords:
                 query = _lost(step) if job_id is None else _lost(step).where(jobs.c.id == job_id)
                 lost = list((await connection.scalars(query)).all())
                 if lost:
-                    await enqueue(fetch_through(connection), step, lost)
+                    await enqueue(connection, step, lost)
                 requeued += lost
         return requeued
