@@ -1,0 +1,113 @@
+"""The rule by which orders are accepted: a pure function of what the database says under its locks."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import pytest
+
+from app.domain.catalogue import MODEL_IDS, GenerationKind
+from app.domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance
+from app.domain.jobs import Job, NewJob
+from app.domain.orders import Accepted, FirstUse, IdempotencyKey, Order, OwnedKey, Standing, decide_orders, is_new
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ACCOUNT, OTHER = UUID(int=1), UUID(int=2)
+ASKED, ASKED_ELSE = bytes(32), bytes([1] * 32)
+
+
+def order(cost_tokens: int, *, account_id: UUID = ACCOUNT, key: str | None = None, fingerprint: bytes = ASKED) -> Order:
+    kind = GenerationKind.TEXT_TO_IMAGE
+    job = NewJob(
+        id=uuid4(),
+        account_id=account_id,
+        kind=kind,
+        model_id=MODEL_IDS[kind],
+        parameters={},
+        cost_tokens=cost_tokens,
+        outputs_requested=1,
+        time_limit_seconds=60,
+    )
+    return Order(job, None if key is None else IdempotencyKey(key, fingerprint))
+
+
+def standing(balance_tokens: int = 10) -> Standing:
+    return Standing(accepted_at=NOW, balances_tokens={ACCOUNT: balance_tokens, OTHER: balance_tokens})
+
+
+def said(decision: object) -> object:
+    return decision.is_replay if isinstance(decision, Accepted) else type(decision)
+
+
+def test_an_order_is_accepted_as_the_table_will_have_it() -> None:
+    asked = order(5)
+
+    (decision,) = decide_orders([asked], standing())
+
+    assert decision == Accepted(Job.accepted(asked.job, NOW), is_replay=False)
+
+
+def test_a_cheap_order_behind_one_that_does_not_fit_still_goes() -> None:
+    orders = [order(7), order(4), order(3), order(1)]
+
+    decisions = decide_orders(orders, standing(10))
+
+    assert [said(decision) for decision in decisions] == [False, InsufficientBalance, False, InsufficientBalance]
+
+
+def test_one_account_does_not_pay_for_another() -> None:
+    decisions = decide_orders([order(10), order(10, account_id=OTHER), order(1)], standing(10))
+
+    assert [said(decision) for decision in decisions] == [False, False, InsufficientBalance]
+
+
+def test_the_same_key_twice_in_a_batch_is_one_job_and_paid_once() -> None:
+    orders = [order(6, key="a"), order(6, key="a"), order(4), order(6, key="a", fingerprint=ASKED_ELSE)]
+
+    decisions = decide_orders(orders, standing(10))
+
+    assert [said(decision) for decision in decisions] == [False, True, False, IdempotencyKeyReused]
+    assert [decision.job.id for decision in decisions[:2] if isinstance(decision, Accepted)] == [orders[0].job.id] * 2
+
+
+def test_the_key_of_an_order_that_was_refused_is_free() -> None:
+    decisions = decide_orders([order(11, key="a"), order(5, key="a", fingerprint=ASKED_ELSE)], standing(10))
+
+    assert [said(decision) for decision in decisions] == [InsufficientBalance, False]
+
+
+def test_a_key_is_the_accounts_own() -> None:
+    decisions = decide_orders([order(5, key="a"), order(5, account_id=OTHER, key="a")], standing())
+
+    assert [said(decision) for decision in decisions] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "expected"), [(ASKED, True), (ASKED_ELSE, IdempotencyKeyReused)], ids=["same", "other"]
+)
+def test_a_known_key_answers_without_looking_at_the_balance(fingerprint: bytes, expected: object) -> None:
+    first = Job.accepted(order(5).job, NOW)
+    known = {OwnedKey(ACCOUNT, "a"): FirstUse(ASKED, first)}
+    empty = Standing(accepted_at=None, balances_tokens={}, first_uses=known)
+
+    (decision,) = decide_orders([order(5, key="a", fingerprint=fingerprint)], empty)
+
+    assert said(decision) == expected
+
+
+def test_a_key_that_another_request_holds_is_not_waited_for() -> None:
+    busy = replace(standing(), keys_in_use={OwnedKey(ACCOUNT, "a")})
+
+    decisions = decide_orders([order(5, key="a"), order(10)], busy)
+
+    assert [said(decision) for decision in decisions] == [IdempotencyKeyInUse, False]
+
+
+def test_what_an_earlier_try_wrote_is_answered_and_not_written_again() -> None:
+    written, new = order(10, key="a"), order(10)
+    repeated = replace(standing(10), written={written.job.id: Job.accepted(written.job, NOW)})
+
+    decisions = decide_orders([written, new], repeated)
+
+    assert [said(decision) for decision in decisions] == [False, False]
+    assert [is_new(one, said, repeated) for one, said in zip((written, new), decisions, strict=True)] == [False, True]
