@@ -1,4 +1,7 @@
-"""The tour of README.md, pasted as it is printed, against the service that `make run` starts."""
+"""The tour of README.md, pasted as it is printed, against the service that `make run` starts.
+
+Commands, targets of make and links are checked in all documents.
+"""
 
 import os
 import re
@@ -23,6 +26,10 @@ pytestmark = [
 ]
 
 README = (PROJECT_DIR / "README.md").read_text()
+DOCUMENTS = {
+    str(path.relative_to(PROJECT_DIR)): path.read_text()
+    for path in sorted([PROJECT_DIR / "README.md", PROJECT_DIR / "CONTRIBUTING.md", *PROJECT_DIR.glob("docs/**/*.md")])
+}
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -81,7 +88,7 @@ def test_every_command_that_is_mentioned_exists() -> None:
     root = get_command(command_line)
     known = {name for name, _ in commands_of(root)}
     mentioned = set()
-    for words in re.findall(r"python -m app ((?:[a-z]+(?:\|[a-z]+)* ?){1,2})", README):
+    for words in re.findall(r"python -m app ((?:[a-z]+(?:\|[a-z]+)* ?){1,2})", "\n".join(DOCUMENTS.values())):
         first, *rest = words.split()
         options = rest[0].split("|") if rest and any(name.startswith(f"{first} ") for name in known) else []
         mentioned |= {f"{first} {option}" for option in options} or {first}
@@ -103,14 +110,19 @@ def commands_of(command: object, prefix: str = "") -> list[tuple[str, object]]:
 def test_every_target_of_make_that_is_mentioned_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (PROJECT_DIR / "Makefile").read_text(), re.MULTILINE))
 
-    mentioned = set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE))
+    mentioned = set(re.findall(r"(?:^|`)make ([a-z]+)", "\n".join(DOCUMENTS.values()), re.MULTILINE))
 
     assert {"run", "test"} <= mentioned
     assert mentioned <= targets
 
 
 def test_every_file_that_is_linked_exists() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    links = [
+        (name, link.partition("#")[0])
+        for name, text in DOCUMENTS.items()
+        for link in re.findall(r"\]\(([^)]+)\)", text)
+        if "://" not in link
+    ]
 
-    assert links
-    assert [link for link in links if not (PROJECT_DIR / link).exists()] == []
+    assert {"README.md", "docs/architecture.md", "docs/data-model.md"} <= {name for name, _ in links}
+    assert [(name, link) for name, link in links if not ((PROJECT_DIR / name).parent / link).exists()] == []
