@@ -2,7 +2,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +10,8 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from app.application.execution.follow import FollowJob
-from app.application.execution.precedence import Precedence
 from app.application.execution.steps import RetryLater
-from app.application.ports.jobs import JobDesk
+from app.application.ports.jobs import JobAcceptance, JobCancellation
 from app.domain.catalogue import MODEL_IDS, GenerationKind, PriceList, outputs_requested
 from app.domain.jobs import NewJob
 from app.domain.orders import Accepted, IdempotencyKey
@@ -42,10 +41,9 @@ class StartJob:
     Raises InsufficientBalance, IdempotencyKeyReused, IdempotencyKeyInUse.
     """
 
-    jobs: JobDesk
+    jobs: JobAcceptance
     prices: PriceList
     time_limits: TimeLimits
-    precedence: Precedence = field(default_factory=Precedence)
 
     async def __call__(
         self,
@@ -65,9 +63,7 @@ class StartJob:
             outputs_requested=outputs_requested(parameters),
             time_limit_seconds=self.time_limits.seconds_for(kind),
         )
-        named = None if idempotency_key is None else IdempotencyKey(idempotency_key, fingerprint_of(kind, parameters))
-        with self.precedence.accepting():
-            accepted = await self.jobs.accept(job, named)
+        accepted = await self.jobs.accept(job, _idempotency(idempotency_key, fingerprint_of(kind, parameters)))
         log.info(
             "generation_replayed" if accepted.is_replay else "generation_accepted",
             job_id=str(accepted.job.id),
@@ -85,27 +81,30 @@ def _fingerprint(asked_for: Sequence[Any]) -> bytes:
     return hashlib.sha256(json.dumps(asked_for, sort_keys=True).encode()).digest()
 
 
-@dataclass(frozen=True, slots=True)
+def _idempotency(key: str | None, fingerprint: bytes) -> IdempotencyKey | None:
+    return None if key is None else IdempotencyKey(key, fingerprint)
+
+
 class CancelJob:
     """Cancel at once what was never sent; otherwise ask fal, and wait a moment for its confirmation.
 
     The refund comes with the confirmation, never before: a run that finishes anyway is delivered and charged.
-    The same idempotency key for the same job is one wish, also where the first one has ended the job.
+    The same idempotency key for the same job is one wish, also if the first request with it has ended the job.
     Raises JobNotFound, JobFinished, IdempotencyKeyReused, IdempotencyKeyInUse.
     """
 
-    jobs: JobDesk
-    follow: FollowJob
-    _looks: dict[UUID, asyncio.Task[None]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    def __init__(self, jobs: JobCancellation, follow: FollowJob) -> None:
+        self.jobs = jobs
+        self.follow = follow
+        self._looks: dict[UUID, asyncio.Task[None]] = {}
 
     async def __call__(self, account_id: UUID, job_id: UUID, *, idempotency_key: str | None = None) -> Accepted:
-        named = (
-            None if idempotency_key is None else IdempotencyKey(idempotency_key, _fingerprint(["CANCEL", str(job_id)]))
-        )
-        first = None if named is None else await self.jobs.find_by_idempotency_key(account_id, named)
-        if first is not None:
-            return Accepted(first, is_replay=True)
-        job = await self.jobs.request_cancel(account_id, job_id, named)
+        idempotency = _idempotency(idempotency_key, _fingerprint(["CANCEL", str(job_id)]))
+        if idempotency is not None:
+            first = await self.jobs.find_by_idempotency_key(account_id, idempotency)
+            if first is not None:
+                return Accepted(first, is_replay=True)
+        job = await self.jobs.request_cancel(account_id, job_id, idempotency)
         log.info("generation_cancel_requested", job_id=str(job_id), status=str(job.status))
         try:
             async with asyncio.timeout(CANCEL_WAIT_SECONDS):
@@ -117,7 +116,7 @@ class CancelJob:
         return Accepted(job, is_replay=False)
 
     async def _look(self, job_id: UUID) -> None:
-        """However many callers wait for the job, fal and the database are asked once at a time."""
+        """Share one look among all callers that wait for the job: fal and the database are asked once at a time."""
         look = self._looks.get(job_id)
         if look is None:
             look = self._looks[job_id] = asyncio.create_task(self._look_once(job_id))
@@ -127,7 +126,7 @@ class CancelJob:
     def _forget(self, job_id: UUID, look: asyncio.Task[None]) -> None:
         del self._looks[job_id]
         if not look.cancelled():
-            # Every caller may have stopped waiting; asyncio would complain of an error that nobody saw.
+            # If every caller has stopped waiting, nobody else retrieves the error, and asyncio would complain of it.
             look.exception()
 
     async def _look_once(self, job_id: UUID) -> None:

@@ -1,5 +1,5 @@
 from app.application.execution.follow import FollowJob
-from app.application.execution.precedence import Precedence
+from app.application.execution.precedence import CountedAcceptance, Precedence
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.jobs import CancelJob, StartJob, TimeLimits
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
@@ -21,7 +21,7 @@ def customer_use_cases(
             issue=IssueKey(IssueFirstKey(keys), RotateKey(keys), settings.service_secret),
         ),
         jobs=CustomerJobs(
-            start=StartJob(desk, settings.token_prices_json, time_limits, precedence),
+            start=StartJob(CountedAcceptance(desk, precedence), settings.token_prices_json, time_limits),
             cancel=CancelJob(desk, follow),
             reader=desk,
         ),

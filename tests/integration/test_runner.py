@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from app.application.execution.precedence import Precedence
+from app.application.execution.precedence import CountedAcceptance, Precedence
 from app.application.execution.steps import RetryLater, Step
 from app.application.execution.sweep import SweepJobs
 from app.bootstrap import build
@@ -720,7 +720,9 @@ async def test_what_waits_for_a_rush_is_not_taken_any_more_by_a_runner_that_stop
 async def test_the_runner_hears_of_the_accepts_of_its_process(database: str) -> None:
     settings = load_settings(_env_file=None, database_url=SecretStr(database), fal_key=SecretStr("test:key"))
     async with build(settings) as runtime:
-        assert runtime.runner._precedence is runtime.customers.jobs.start.precedence
+        acceptance = runtime.customers.jobs.start.jobs
+        assert isinstance(acceptance, CountedAcceptance)
+        assert runtime.runner._precedence is acceptance.precedence
 
 
 async def test_looks_go_on_while_more_submits_wait_than_may_run(

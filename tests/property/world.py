@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import asyncpg
@@ -117,7 +117,7 @@ class World:
 
     def start_over(self) -> None:
         """As after a migration: no rows, and no request at fal."""
-        self.submit = replace(self.submit, breaker=Breaker(self.clock))
+        self.submit = SubmitJob(self.submit.jobs, self.submit.provider, Breaker(self.clock))
         # The tables refuse it otherwise, as they should.
         empty = "".join(f"DELETE FROM {table};" for table in (*TABLES, "idempotency_keys", "pgqueuer_log"))
         self.run(
@@ -159,7 +159,8 @@ class World:
 
     def die_while_submitting(self, job_id: UUID, *, is_posted: bool) -> bool:
         """False: the step did not come to the POST."""
-        dying = replace(self.submit, provider=DyingProvider(self.submit.provider, is_posted))
+        provider = cast(Provider, DyingProvider(self.submit.provider, is_posted))
+        dying = SubmitJob(self.submit.jobs, provider, self.submit.breaker)
         try:
             self.run(dying(job_id))
         except ProcessDied:

@@ -15,7 +15,7 @@ from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKe
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.execution import JobFollowing
 from app.application.ports.health import Check
-from app.application.ports.jobs import JobDesk
+from app.application.ports.jobs import JobAcceptance, JobCancellation
 from app.application.ports.ledger import LedgerReader
 from app.application.ports.payments import Payments
 from app.application.ports.provider import Provider
@@ -180,16 +180,17 @@ class World:
         self.jobs = JobsInMemory(self.accounts)
 
     def use_cases(self) -> CustomerUseCases:
-        payments, desk = cast(Payments, self.payments), cast(JobDesk, self.jobs)
+        payments = cast(Payments, self.payments)
+        follow = FollowJob(cast(JobFollowing, None), cast(Provider, None))
         return CustomerUseCases(
             keys=CustomerKeys(
                 authenticate=Authenticate(self.accounts),
                 issue=IssueKey(IssueFirstKey(self.accounts), RotateKey(self.accounts), self.auth_secret),
             ),
             jobs=CustomerJobs(
-                start=StartJob(desk, PriceList(), TimeLimits()),
-                cancel=CancelJob(desk, FollowJob(cast(JobFollowing, None), cast(Provider, None))),
-                reader=desk,
+                start=StartJob(cast(JobAcceptance, self.jobs), PriceList(), TimeLimits()),
+                cancel=CancelJob(cast(JobCancellation, self.jobs), follow),
+                reader=self.jobs,
             ),
             ledger=cast(LedgerReader, None),
             receive_payment=ReceivePayment(TopUp(payments, self.is_event_id_required), WEBHOOK_SECRET),

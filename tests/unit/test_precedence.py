@@ -15,10 +15,11 @@ from app.application.execution.precedence import (
     MANY_ACCEPTS,
     MEAN_OF,
     RUSH_SECONDS,
+    CountedAcceptance,
     Precedence,
 )
 from app.application.jobs import StartJob, TimeLimits
-from app.application.ports.jobs import JobDesk
+from app.application.ports.jobs import JobAcceptance
 from app.domain.catalogue import GenerationKind, PriceList
 from app.domain.errors import InsufficientBalance
 from app.domain.orders import Accepted
@@ -137,7 +138,7 @@ async def test_what_is_being_accepted_counts_and_what_was_refused_does_not(busy:
             await may_end.wait()
             raise InsufficientBalance
 
-    start = StartJob(cast(JobDesk, SlowJobs()), PriceList(), TimeLimits(), busy)
+    start = StartJob(CountedAcceptance(cast(JobAcceptance, SlowJobs()), busy), PriceList(), TimeLimits())
     asked = [
         asyncio.create_task(start(uuid4(), GenerationKind.TEXT_TO_IMAGE, {"prompt": "a fox", "num_images": 1}))
         for _ in range(3 * MANY_ACCEPTS)

@@ -17,7 +17,8 @@ log = structlog.get_logger(__name__)
 CANCEL_GRACE_SECONDS = 120
 UNANSWERED_GRACE_SECONDS = 600
 UNKNOWN_LOOK_SECONDS = 10
-# From the end of a job whose submission stayed unknown to the one search for what fal made of it all the same.
+# fal may have run a job that was given up because its submission stayed unknown: this much later its history is
+# searched once more.
 LATE_SEARCH_SECONDS = 600
 
 
@@ -39,7 +40,7 @@ class FollowJob:
             return
         if self._is_search_due(state):
             await self._adopt_from_history(state)
-            # The search took a while, and fal's event may have come meanwhile.
+            # The search took a while, and fal's event may have come in the meantime.
             state = await self.jobs.load(job_id) or state
         if state.status.is_final:
             await self._search_for_late_result(state)
@@ -56,7 +57,7 @@ class FollowJob:
         await self._observe(state, request)
 
     def _is_search_due(self, state: JobState) -> bool:
-        """At its moments, and once more before the job is given up."""
+        """The history is searched at the moments that `evidence` sets, and once more before the job is given up."""
         if self.search is None or state.status.is_final or state.request is not None:
             return False
         return state.is_overdue or is_search_due(state.seconds_since_claim, UNKNOWN_LOOK_SECONDS)
@@ -85,7 +86,7 @@ class FollowJob:
             await record_late_result(self.jobs, state, request_id, observation.result)
 
     async def _wait_for_evidence(self, state: JobState) -> None:
-        # Without the mark its POST may still be under way in another process.
+        # Without the mark that its outcome is unknown, the POST may still be under way in another process.
         if not (state.is_overdue and state.is_submit_unknown):
             if self.search is None:
                 raise RetryLater(UNKNOWN_LOOK_SECONDS)
@@ -125,9 +126,9 @@ class FollowJob:
         await self._wait_or_give_up(state, status, grace_seconds=CANCEL_GRACE_SECONDS)
 
     async def _wait_or_give_up(self, state: JobState, status: JobStatus, *, grace_seconds: float) -> None:
-        """fal has a grace period to stop: after the time limit, or after a cancel that found the request queued.
+        """Give fal a period of grace to stop, after the time limit or after a cancel that found the request queued.
 
-        Both are counted from a look that we made, and are longer where fal does not answer.
+        Both are counted from a look that we made. The period is longer if fal does not answer.
         """
         seconds_used = state.seconds_since_overdue_noticed or 0
         if state.cancel_requested and status is JobStatus.IN_QUEUE:

@@ -1,21 +1,25 @@
-"""Who goes first where there is more work than processor time: callers who wait, before jobs that were answered."""
+"""Who goes first if there is more work than processor time: callers who wait come before jobs that were answered."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from app.application.ports.jobs import JobAcceptance
+from app.domain.jobs import NewJob
+from app.domain.orders import Accepted, IdempotencyKey
+
 MANY_ACCEPTS = 8
-# A mean of what the last few found that came: independent callers happen to meet.
+# The mean of what so many of the last accepts met: independent callers happen to meet now and then.
 MEAN_OF = 16
-# Where a slow disk is what accepts wait for, holding back jobs helps nobody.
+# If accepts wait for a slow disk instead of the processor, holding back jobs helps nobody.
 BUSY_SHARE = 0.7
 BUSY_SECONDS = 0.1
-# Accepts are answered many at a time: that none of them is left at a moment does not mean that the rush is over.
+# Accepts are answered many at a time, so a moment without any does not mean that the rush is over.
 RUSH_SECONDS = 0.05
 
 
 class Precedence:
-    """A rush: many accepts wait at a time, and this process is short of processor time."""
+    """Tells whether there is a rush: many accepts wait at a time, and this process is short of processor time."""
 
     def __init__(
         self,
@@ -53,3 +57,15 @@ class Precedence:
         share = (used_seconds - self._used_seconds) / (now_seconds - self._looked_at_seconds)
         self._is_busy = share >= BUSY_SHARE
         self._looked_at_seconds, self._used_seconds = now_seconds, used_seconds
+
+
+class CountedAcceptance:
+    """An acceptance whose accepts count as those that go first."""
+
+    def __init__(self, jobs: JobAcceptance, precedence: Precedence) -> None:
+        self._jobs = jobs
+        self.precedence = precedence
+
+    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
+        with self.precedence.accepting():
+            return await self._jobs.accept(job, idempotency)

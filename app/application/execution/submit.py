@@ -1,6 +1,5 @@
 import asyncio
 import random
-from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 import structlog
@@ -11,7 +10,7 @@ from app.application.execution.pacing import POLL_SECONDS_MIN, Backstop, backoff
 from app.application.execution.settlement import persist
 from app.application.execution.steps import RetryLater
 from app.application.fault_points import reach
-from app.application.ports.execution import JobState, JobSubmission, LargeInput
+from app.application.ports.execution import Claim, JobState, JobSubmission, LargeInput
 from app.application.ports.provider import (
     NotSubmitted,
     Provider,
@@ -25,12 +24,11 @@ log = structlog.get_logger(__name__)
 
 # The fal client ends its POST within 20 s: an older claim belongs to a process that is gone.
 SUBMIT_LEASE_SECONDS = 30
-# In memory at once: two pictures of 5 MiB each at the most, and their copies on the way.
+# Each holds two pictures of 5 MiB at most, and their copies, in memory.
 LARGE_INPUTS_MAX = 16
 LARGE_INPUT_PAUSE_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
 class SubmitJob:
     """Claim the job, make the one POST, record what came of it.
 
@@ -38,45 +36,58 @@ class SubmitJob:
     which is never posted again: fal has no idempotency key, and a second POST would be a second paid job.
     """
 
-    jobs: JobSubmission
-    provider: Provider
-    breaker: Breaker
-    webhooks_url: str | None = None
-    backstop: Backstop | None = None
-    has_history: bool = False
-    _large_inputs: asyncio.Semaphore = field(
-        default_factory=lambda: asyncio.Semaphore(LARGE_INPUTS_MAX), init=False, repr=False, compare=False
-    )
+    def __init__(
+        self,
+        jobs: JobSubmission,
+        provider: Provider,
+        breaker: Breaker,
+        webhooks_url: str | None = None,
+        backstop: Backstop | None = None,
+        *,
+        has_history: bool = False,
+    ) -> None:
+        """`has_history`: lost submissions are searched for in fal's request history, so that inputs get a mark."""
+        self.jobs = jobs
+        self.provider = provider
+        self.breaker = breaker
+        self._webhooks_url = webhooks_url
+        self._backstop = backstop
+        self._has_history = has_history
+        self._large_inputs = asyncio.Semaphore(LARGE_INPUTS_MAX)
 
     async def __call__(self, job_id: UUID) -> None:
         wait_seconds = self.breaker.wait_seconds()
         if wait_seconds:
             await self._look_after_lost_claim(job_id)
             await self.jobs.record_waiting(job_id, self.breaker.reason or "")
-            # Spread out, so that the backlog does not come at once when fal is back.
+            # The jobs are spread out, so that the backlog does not come at once when fal is back.
             raise RetryLater(wait_seconds + random.uniform(0, PAUSE_SECONDS_MIN))
         try:
             await self._submit(job_id, may_be_large=False)
         except LargeInput:
             if self._large_inputs.locked():
-                # Not waited for here: meanwhile the breaker may open, or the service stop.
+                # The step does not wait here: meanwhile the breaker may open, or the service may stop.
                 raise RetryLater(random.uniform(LARGE_INPUT_PAUSE_SECONDS, 2 * LARGE_INPUT_PAUSE_SECONDS)) from None
             async with self._large_inputs:
                 await self._submit(job_id, may_be_large=True)
 
     async def _submit(self, job_id: UUID, *, may_be_large: bool) -> None:
-        # Before the claim, too.
-        look_after_seconds = 0.0 if self.backstop is None else await self.backstop.seconds_to_look(0)
+        # Asked before the claim: between claim and POST nothing should take time or fail.
+        look_after_seconds = 0.0 if self._backstop is None else await self._backstop.seconds_to_look(0)
         attempt_token = uuid4()
         claim = await persist(lambda: self.jobs.claim(job_id, attempt_token, may_be_large=may_be_large))
-        if claim is None:
-            state = await self._look_after_lost_claim(job_id)
-            if state is not None and state.status is JobStatus.QUEUED:
-                # Given back just now: the claim waited for that, and did not see it.
-                raise RetryLater(0)
+        if claim is not None:
+            look_after_seconds = min(look_after_seconds, claim.time_limit_seconds + POLL_SECONDS_MIN)
+            await self._post(job_id, attempt_token, claim, look_after_seconds)
             return
-        # The token is recorded already, and the seed follows from it.
-        parameters = marked(claim.parameters, attempt_token) if self.has_history else claim.parameters
+        state = await self._look_after_lost_claim(job_id)
+        if state is not None and state.status is JobStatus.QUEUED:
+            # It was given back just now: the claim waited for that transaction, and did not see what it wrote.
+            raise RetryLater(0)
+
+    async def _post(self, job_id: UUID, attempt_token: UUID, claim: Claim, look_after_seconds: float) -> None:
+        # The claim has recorded the token, and the seed follows from it.
+        parameters = marked(claim.parameters, attempt_token) if self._has_history else claim.parameters
         try:
             reach("submit.before_post")
             request = await self.provider.submit(
@@ -96,30 +107,31 @@ class SubmitJob:
             await self._record_unknown(job_id, attempt_token, str(error))
         else:
             self.breaker.record_success()
-            seconds = min(look_after_seconds, claim.time_limit_seconds + POLL_SECONDS_MIN)
-            await self._record(job_id, attempt_token, request, seconds)
+            await self._record(job_id, attempt_token, request, look_after_seconds)
 
     def _webhook_url(self, attempt_token: UUID) -> str | None:
-        """The token makes the event findable before fal's request id is known, and unguessable."""
-        return None if self.webhooks_url is None else f"{self.webhooks_url}/{attempt_token}"
+        """The URL for fal's event. Its token finds the job before fal's request id is known, and cannot be guessed."""
+        return None if self._webhooks_url is None else f"{self._webhooks_url}/{attempt_token}"
 
     async def _release(self, job_id: UUID, attempt_token: UUID, attempt: int, error: NotSubmitted) -> None:
-        delay = max(backoff_seconds(attempt), error.retry_after_seconds or 0)
+        delay_seconds = max(backoff_seconds(attempt), error.retry_after_seconds or 0)
         reason = str(error)
-        log.info("generation_submit_postponed", job_id=str(job_id), reason=reason, delay_seconds=round(delay, 1))
+        log.info(
+            "generation_submit_postponed", job_id=str(job_id), reason=reason, delay_seconds=round(delay_seconds, 1)
+        )
         await persist(lambda: self.jobs.release(job_id, attempt_token, reason))
-        raise RetryLater(delay)
+        raise RetryLater(delay_seconds)
 
     async def _record(
         self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, look_after_seconds: float
     ) -> None:
-        # Before the database has it: should everything else be lost, the operator finds the request here.
+        # The line is written before the database has the request: if all else is lost, the operator finds it here.
         log.info("generation_submitted", job_id=str(job_id), fal_request_id=request.id)
         if not await persist(
             lambda: self.jobs.record_submission(job_id, attempt_token, request, look_after_seconds=look_after_seconds)
         ):
             log.warning("generation_submission_unclaimed", job_id=str(job_id), fal_request_id=request.id)
-            # Where the attempt is still ours, fal has named the request of another job. Otherwise this changes nothing.
+            # If the attempt is still ours, fal has named the request of another job. Otherwise this changes nothing.
             await self._record_unknown(job_id, attempt_token, "fal named the request of another job")
 
     async def _record_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> None:

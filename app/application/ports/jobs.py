@@ -12,6 +12,16 @@ from app.domain.jobs import Job, NewJob
 from app.domain.orders import Accepted, IdempotencyKey
 
 
+class JobAcceptance(Protocol):
+    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
+        """Debit the cost, store the job, its idempotency key and its queue item. Atomic; committed when it returns.
+
+        Raises InsufficientBalance, IdempotencyKeyReused, IdempotencyKeyInUse; nothing is written then.
+        Locks the account row.
+        """
+        ...
+
+
 class JobReader(Protocol):
     async def get(self, account_id: UUID, job_id: UUID) -> Job:
         """Raises JobNotFound, also for another account's job."""
@@ -22,16 +32,8 @@ class JobReader(Protocol):
         ...
 
 
-class JobDesk(JobReader, Protocol):
-    """Where a user starts and cancels jobs."""
-
-    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
-        """Debit the cost, store the job, its idempotency key and its queue item. Atomic; committed when it returns.
-
-        Raises InsufficientBalance, IdempotencyKeyReused, IdempotencyKeyInUse; nothing is written then.
-        Locks the account row.
-        """
-        ...
+class JobCancellation(JobReader, Protocol):
+    """What a cancel needs."""
 
     async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
         """The job that the key led to. Raises IdempotencyKeyReused where it was for another request."""
