@@ -1,6 +1,7 @@
 """The service as a process of its own, for tests that stop, kill and restart it."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,11 +17,28 @@ import httpx
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 READY_SECONDS_MAX = 40
 STOP_SECONDS_MAX = 40
+# Below those that systems give to connections and to port 0, so that nobody gets one by chance.
+PORTS = range(20_000, 32_000)
+
+_claims: list[socket.socket] = []
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+    """A port that no other test gets as long as this process lives, though nobody listens on it yet.
+
+    The claim is a UDP socket of the same number, which does not disturb a TCP server and ends with the process.
+    """
+    for port in secrets.SystemRandom().sample(PORTS, len(PORTS)):
+        claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", port))
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            claim.close()
+        else:
+            _claims.append(claim)
+            return port
+    raise AssertionError("no port is free")
 
 
 class ServiceProcess:

@@ -34,7 +34,7 @@ from tests.fal_stub import (
 ADMIN_KEY = "admin:secret"
 TEXT_TO_VIDEO = "fal-ai/wan-25-preview/text-to-video"
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-NOW = datetime.now(UTC).replace(microsecond=0)
+NOW = datetime(2026, 1, 31, 23, 59, 30, tzinfo=UTC)
 SENT: dict[str, Any] = {"prompt": "a lighthouse", "seed": 7}
 SHORT_LIMITS = HttpLimits(read_seconds=0.2, exchange_seconds=0.4, body_bytes_max=4096)
 
