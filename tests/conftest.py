@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
 from devtools.embedded_postgres import embedded_postgres_blocking
+from tests.builders import Connection, connect, database_copy
 
 TESTS = Path(__file__).resolve().parent
 SCRATCH_BYTES_MIN = 2 * 1024**3
@@ -112,16 +113,21 @@ def empty_database(postgres_dsn: str) -> Iterator[str]:
 @pytest.fixture
 def database(postgres_dsn: str, template_database: str) -> Iterator[str]:
     """The DSN of a migrated database that nobody else uses."""
-    name = f"test_{uuid4().hex}"
-    run_sql(postgres_dsn, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY FILE_COPY")
-    yield with_database(postgres_dsn, name)
-    run_sql(postgres_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+    with database_copy(postgres_dsn, template_database) as dsn:
+        yield dsn
 
 
 @pytest.fixture
 async def engine(database: str) -> AsyncIterator[AsyncEngine]:
     async with open_engine(database) as engine:
         yield engine
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[Connection]:
+    """A connection past the service."""
+    async with connect(database) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")

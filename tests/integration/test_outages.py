@@ -81,12 +81,6 @@ def shared_database(postgres_dsn: str, template_database: str) -> Iterator[str]:
         yield dsn
 
 
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
-
-
 async def terminate(sql: Connection) -> int:
     return len(await sql.fetch(f"SELECT pg_terminate_backend(pid) {OURS}"))
 
