@@ -26,7 +26,7 @@ demo: $(READY) ## Take the running service through its main job and save the fil
 	@exec $(BIN)/python -m app demo
 
 test: $(READY) ## Run the whole test suite on its own PostgreSQL
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 torture: $(READY) ## What is too long for make test, one to two hours; ARGS="kills --scale 0.1 --seed 7" for a part of it
 	@$(BIN)/python -m torture $(ARGS)

@@ -1,6 +1,7 @@
 """One PostgreSQL for the run, a migrated template, and a database of its own for each test that asks for one."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
 from devtools.embedded_postgres import embedded_postgres_blocking
+from tests.builders import Connection, connect, database_copy
 
+TESTS = Path(__file__).resolve().parent
 SCRATCH_BYTES_MIN = 2 * 1024**3
 TEMPLATE = "template_tollgate"
 # Only the tests' server: what a test writes need not survive a power cut.
@@ -25,6 +28,32 @@ TEST_SERVER_SETTINGS = {
     "full_page_writes": "off",
     "max_connections": "300",
 }
+# The longest files begin first: what begins last must not be what everybody waits for.
+DIRECTORIES_BY_LENGTH = ("fault", "end_to_end", "property", "integration", "contract", "unit")
+WORKERS_PER_CORE = 2
+WORKERS_MAX = 8
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes `-n auto` starts: none where tests are picked, because to start them takes seconds.
+
+    More than there are cores, because the long tests mostly wait for a process or a clock.
+    """
+    are_picked = bool(config.option.keyword) or not all(Path(argument).is_dir() for argument in config.args)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if are_picked else min(WORKERS_PER_CORE * cores, WORKERS_MAX)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a worker, bring the directories into order; within one the order stays random."""
+
+    def place(item: pytest.Item) -> int:
+        directory = item.path.relative_to(TESTS).parts[0]
+        return DIRECTORIES_BY_LENGTH.index(directory) if directory in DIRECTORIES_BY_LENGTH else -1
+
+    if hasattr(config, "workerinput"):
+        items.sort(key=place)
 
 
 def with_database(dsn: str, name: str) -> str:
@@ -84,10 +113,8 @@ def empty_database(postgres_dsn: str) -> Iterator[str]:
 @pytest.fixture
 def database(postgres_dsn: str, template_database: str) -> Iterator[str]:
     """The DSN of a migrated database that nobody else uses."""
-    name = f"test_{uuid4().hex}"
-    run_sql(postgres_dsn, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY FILE_COPY")
-    yield with_database(postgres_dsn, name)
-    run_sql(postgres_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+    with database_copy(postgres_dsn, template_database) as dsn:
+        yield dsn
 
 
 @pytest.fixture
@@ -96,6 +123,13 @@ async def engine(database: str) -> AsyncIterator[AsyncEngine]:
         yield engine
 
 
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[Connection]:
+    """A connection past the service."""
+    async with connect(database) as connection:
+        yield connection
+
+
 @pytest.fixture(scope="session")
 def project_dir() -> Path:
-    return Path(__file__).resolve().parents[1]
+    return TESTS.parent

@@ -1,6 +1,7 @@
 """The service as a process of its own, for tests that stop, kill and restart it."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,11 +17,28 @@ import httpx
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 READY_SECONDS_MAX = 40
 STOP_SECONDS_MAX = 40
+# Below those that systems give to connections and to port 0, so that nobody gets one by chance.
+PORTS = range(20_000, 32_000)
+
+_claims: list[socket.socket] = []
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+    """A port that no other test gets as long as this process lives, though nobody listens on it yet.
+
+    The claim is a UDP socket of the same number, which does not disturb a TCP server and ends with the process.
+    """
+    for port in secrets.SystemRandom().sample(PORTS, len(PORTS)):
+        claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", port))
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            claim.close()
+        else:
+            _claims.append(claim)
+            return port
+    raise AssertionError("no port is free")
 
 
 class ServiceProcess:
@@ -56,14 +74,16 @@ class ServiceProcess:
 
     def wait_until_ready(self) -> Self:
         deadline = time.monotonic() + READY_SECONDS_MAX
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, f"the service ended: {self.output()}"
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200:
-                    return self
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
+        # One client for all looks: making one reads certificates for 20 ms, in which the service could start.
+        with httpx.Client(timeout=2, trust_env=False) as http:
+            while time.monotonic() < deadline:
+                assert self.process.poll() is None, f"the service ended: {self.output()}"
+                try:
+                    if http.get(f"{self.url}/readyz", headers={"Connection": "close"}).status_code == 200:
+                        return self
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.05)
         raise AssertionError(f"not ready after {READY_SECONDS_MAX} s: {self.output()}")
 
     @property

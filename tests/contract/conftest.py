@@ -1,8 +1,11 @@
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 
+from app.infrastructure.fal.client import FalClient
+from tests.contract.fal_calls import KEY, PLAIN, SHORT_LIMITS
+from tests.fal_stub import FalStub, running_stub
 from tests.simulator_server import running_simulator
 
 
@@ -27,3 +30,23 @@ def fal_http(simulator_client: httpx.Client) -> httpx.Client:
 def fal_simulator(fal_http: httpx.Client) -> str:
     """The base URL of that simulator."""
     return str(fal_http.base_url).rstrip("/")
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[FalStub]:
+    async with running_stub() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(stub: FalStub) -> AsyncIterator[FalClient]:
+    """The client of the stub, with a key as people paste it."""
+    async with FalClient.open(queue_url=stub.url, key=f" {KEY}\n", ssl_context=PLAIN) as fal:
+        yield fal
+
+
+@pytest.fixture
+async def impatient(stub: FalStub) -> AsyncIterator[FalClient]:
+    """A client that does not wait for the stub as long as production does."""
+    async with FalClient.open(queue_url=stub.url, key=KEY, limits=SHORT_LIMITS, ssl_context=PLAIN) as fal:
+        yield fal

@@ -3,8 +3,6 @@
 import asyncio
 import gzip
 import json
-import ssl
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -17,15 +15,12 @@ from app.application.ports.provider import (
     InQueue,
     NotSubmitted,
     Observation,
-    Provider,
-    ProviderRequest,
     SubmitOutcomeUnknown,
     SubmitRefused,
     Succeeded,
 )
-from app.domain.catalogue import GenerationKind
 from app.infrastructure.fal.client import FalClient
-from app.infrastructure.fal.exchange import HttpLimits
+from tests.contract.fal_calls import IMAGE, KEY, PLAIN, SHORT_LIMITS, submit
 from tests.fal_stub import (
     MARK,
     MODEL_ID,
@@ -43,33 +38,6 @@ from tests.fal_stub import (
     reset,
     running_stub,
 )
-
-KEY = "key-id:key-secret"
-IMAGE = GenerationKind.TEXT_TO_IMAGE
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-SHORT_LIMITS = HttpLimits(read_seconds=0.2, submit_seconds=0.4, exchange_seconds=0.4)
-
-
-@pytest.fixture
-async def stub() -> AsyncIterator[FalStub]:
-    async with running_stub() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(stub: FalStub) -> AsyncIterator[FalClient]:
-    async with FalClient.open(queue_url=stub.url, key=f" {KEY}\n", ssl_context=PLAIN) as fal:
-        yield fal
-
-
-@pytest.fixture
-async def impatient(stub: FalStub) -> AsyncIterator[FalClient]:
-    async with FalClient.open(queue_url=stub.url, key=KEY, limits=SHORT_LIMITS, ssl_context=PLAIN) as fal:
-        yield fal
-
-
-async def submit(client: Provider, **parameters: Any) -> ProviderRequest:
-    return await client.submit(MODEL_ID, IMAGE, {"prompt": "a lighthouse", **parameters})
 
 
 @pytest.mark.parametrize("key", ["", "secret", "id:", ":secret", "id:sec ret", "id:se\ncret", "a:b:c", "id:gehéim"])

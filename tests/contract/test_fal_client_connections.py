@@ -6,7 +6,6 @@ import ipaddress
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,17 +19,14 @@ from structlog.testing import capture_logs
 
 from app.application.ports.provider import (
     NotSubmitted,
-    Provider,
-    ProviderRequest,
     ProviderUnavailable,
     SubmitOutcomeUnknown,
     SubmitRefused,
 )
-from app.domain.catalogue import GenerationKind
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.exchange import HttpLimits
+from tests.contract.fal_calls import IMAGE, KEY, PLAIN, submit
 from tests.fal_stub import (
-    MODEL_ID,
     NGINX_PAGE,
     FalStub,
     accepted,
@@ -42,34 +38,9 @@ from tests.fal_stub import (
     request_at,
     running_stub,
 )
+from tests.service_process import free_port
 
-KEY = "key-id:key-secret"
-IMAGE = GenerationKind.TEXT_TO_IMAGE
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-SHORT_LIMITS = HttpLimits(read_seconds=0.2, submit_seconds=0.4, exchange_seconds=0.4)
 LARGER_THAN_ALL_BUFFERS = "A" * 15_000_000
-
-
-@pytest.fixture
-async def stub() -> AsyncIterator[FalStub]:
-    async with running_stub() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(stub: FalStub) -> AsyncIterator[FalClient]:
-    async with FalClient.open(queue_url=stub.url, key=f" {KEY}\n", ssl_context=PLAIN) as fal:
-        yield fal
-
-
-@pytest.fixture
-async def impatient(stub: FalStub) -> AsyncIterator[FalClient]:
-    async with FalClient.open(queue_url=stub.url, key=KEY, limits=SHORT_LIMITS, ssl_context=PLAIN) as fal:
-        yield fal
-
-
-async def submit(client: Provider, **parameters: Any) -> ProviderRequest:
-    return await client.submit(MODEL_ID, IMAGE, {"prompt": "a lighthouse", **parameters})
 
 
 async def test_posts_once_when_a_kept_connection_breaks_under_it(stub: FalStub, client: FalClient) -> None:
@@ -123,13 +94,6 @@ async def test_drops_the_connection_of_an_answer_that_is_too_large(stub: FalStub
         await ended.wait()
     await submit(client)
     assert [request.connection for request in stub.seen] == [1, 2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_knows_that_a_refused_connection_sent_nothing() -> None:

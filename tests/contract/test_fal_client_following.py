@@ -1,7 +1,5 @@
 """What the statuses, results and answers to a cancel mean for a job, and that trouble on the way means nothing."""
 
-import ssl
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ from app.application.ports.provider import (
 )
 from app.domain.catalogue import GenerationKind
 from app.infrastructure.fal.client import FalClient
-from app.infrastructure.fal.exchange import HttpLimits
+from tests.contract.fal_calls import IMAGE, KEY
 from tests.fal_stub import (
     MARK,
     NGINX_PAGE,
@@ -33,33 +31,10 @@ from tests.fal_stub import (
     reply_then_drop_the_next,
     request_at,
     reset,
-    running_stub,
 )
 
-KEY = "key-id:key-secret"
-IMAGE = GenerationKind.TEXT_TO_IMAGE
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-SHORT_LIMITS = HttpLimits(read_seconds=0.2, submit_seconds=0.4, exchange_seconds=0.4)
 VIDEO = GenerationKind.TEXT_TO_VIDEO
 SLOW_ANSWERS = [(hang, "fal stopped answering"), (drip, r"no answer from fal within 0\.4 s")]
-
-
-@pytest.fixture
-async def stub() -> AsyncIterator[FalStub]:
-    async with running_stub() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(stub: FalStub) -> AsyncIterator[FalClient]:
-    async with FalClient.open(queue_url=stub.url, key=f" {KEY}\n", ssl_context=PLAIN) as fal:
-        yield fal
-
-
-@pytest.fixture
-async def impatient(stub: FalStub) -> AsyncIterator[FalClient]:
-    async with FalClient.open(queue_url=stub.url, key=KEY, limits=SHORT_LIMITS, ssl_context=PLAIN) as fal:
-        yield fal
 
 
 def completed(**fields: Any) -> Behaviour:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from app.application.ports.provider import ProviderUnavailable
 from app.infrastructure.fal import history
 from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.history import FalHistory
+from tests.contract.fal_calls import PLAIN
 from tests.fal_stub import (
     MODEL_ID,
     NGINX_PAGE,
@@ -33,8 +33,7 @@ from tests.fal_stub import (
 
 ADMIN_KEY = "admin:secret"
 TEXT_TO_VIDEO = "fal-ai/wan-25-preview/text-to-video"
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-NOW = datetime.now(UTC).replace(microsecond=0)
+NOW = datetime(2026, 1, 31, 23, 59, 30, tzinfo=UTC)
 SENT: dict[str, Any] = {"prompt": "a lighthouse", "seed": 7}
 SHORT_LIMITS = HttpLimits(read_seconds=0.2, exchange_seconds=0.4, body_bytes_max=4096)
 
@@ -58,12 +57,6 @@ async def find(
 ) -> Sequence[str]:
     span = {"sent_from": NOW - timedelta(seconds=60), "sent_until": NOW + timedelta(seconds=90)}
     return await searched.find(model_id, parameters or SENT, **{**span, **changes})
-
-
-@pytest.fixture
-async def stub() -> AsyncIterator[FalStub]:
-    async with running_stub() as server:
-        yield server
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ from tests.builders import (
     accept_job,
     balance_of,
     claimed_job,
-    connect,
     contents,
     job_in,
     jobs_of,
@@ -83,12 +82,6 @@ async def cutter(database: str) -> AsyncIterator[CommitCutter]:
 async def steps(cutter: CommitCutter, simulator: str) -> AsyncIterator[Steps]:
     async with open_steps(cutter.dsn, simulator) as steps:
         yield steps
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
 
 
 @dataclass(frozen=True)

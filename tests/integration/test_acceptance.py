@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -35,7 +35,6 @@ from tests.builders import (
     accept_job,
     balance_of,
     blocked,
-    connect,
     jobs_of,
     new_job,
     open_account,
@@ -45,12 +44,6 @@ from tests.builders import (
 )
 
 REACH = "app.infrastructure.postgres.database.reach"
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
 
 
 def order(customer: Customer, cost_tokens: int, key: str | None = None, fingerprint: str = "a") -> StorableOrder:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -17,26 +16,12 @@ from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
     Connection,
     accept_job,
-    connect,
     contents,
     dump,
     open_account,
-    open_crowd,
     payment,
     until,
 )
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
-
-
-@pytest.fixture
-async def crowd(database: str) -> AsyncIterator[AsyncEngine]:
-    async with open_crowd(database, 20) as engine:
-        yield engine
 
 
 async def live_keys(engine: AsyncEngine, *keys: str) -> list[str]:

@@ -1,7 +1,6 @@
 """The caller's own name for a request: one job and one debit, however often it is sent."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,7 +27,6 @@ from tests.builders import (
     Customer,
     balance_of,
     blocked,
-    connect,
     contents,
     job_in,
     jobs_of,
@@ -40,18 +38,6 @@ from tests.builders import (
 from tests.integration.api_on_postgres import TEXT_TO_VIDEO, Api, job_id_of, open_api
 
 KEY = "order-4711"
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
-
-
-@pytest.fixture
-async def api(engine: AsyncEngine) -> AsyncIterator[Api]:
-    async with open_api(engine) as api:
-        yield api
 
 
 async def everything(sql: Connection) -> dict[str, list[str]]:

@@ -1,26 +1,13 @@
 """Lists of jobs: every job once, newest first, by offset and by cursor, and by the index that was made for it."""
 
 import random
-from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.builders import Connection, Customer, accept_job, connect, jobs_of, open_account
-from tests.integration.api_on_postgres import Api, open_api
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
-
-
-@pytest.fixture
-async def api(engine: AsyncEngine) -> AsyncIterator[Api]:
-    async with open_api(engine) as api:
-        yield api
+from tests.builders import Connection, Customer, accept_job, jobs_of, open_account
+from tests.integration.api_on_postgres import Api
 
 
 @pytest.fixture

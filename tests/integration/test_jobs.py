@@ -3,7 +3,6 @@
 import asyncio
 from base64 import b64encode
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import permutations
 from random import Random
@@ -26,13 +25,11 @@ from tests.builders import (
     accept_job,
     balance_of,
     claimed_job,
-    connect,
     contents,
     job_in,
     jobs_of,
     new_job,
     open_account,
-    open_crowd,
     provider_request,
     queue_items,
 )
@@ -40,18 +37,6 @@ from tests.builders import (
 LIVE = [status for status in JobStatus if not status.is_final]
 FINAL = [status for status in JobStatus if status.is_final]
 SENT = [status for status in LIVE if status is not JobStatus.QUEUED]
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
-
-
-@pytest.fixture
-async def crowd(database: str) -> AsyncIterator[AsyncEngine]:
-    async with open_crowd(database, 20) as engine:
-        yield engine
 
 
 async def status_of(sql: Connection, job_id: UUID) -> str:

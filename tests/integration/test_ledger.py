@@ -23,22 +23,9 @@ from tests.builders import (
     database_copy,
     job_in,
     open_account,
-    open_crowd,
     payment,
     run_with_engine,
 )
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
-
-
-@pytest.fixture
-async def crowd(database: str) -> AsyncIterator[AsyncEngine]:
-    async with open_crowd(database, 25) as engine:
-        yield engine
 
 
 async def balances(sql: Connection) -> list[int]:

@@ -1,7 +1,7 @@
 """GET /ledger: what moved a user's balance, page by page, while it goes on moving."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,29 +16,15 @@ from app.domain.jobs import Outcome
 from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
     RESULT,
-    Connection,
     Customer,
     accept_job,
     balance_of,
-    connect,
     jobs_of,
     new_job,
     open_account,
     payment,
 )
-from tests.integration.api_on_postgres import Api, open_api
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
-
-
-@pytest.fixture
-async def api(engine: AsyncEngine) -> AsyncIterator[Api]:
-    async with open_api(engine) as api:
-        yield api
+from tests.integration.api_on_postgres import Api
 
 
 async def pay(engine: AsyncEngine, customer: Customer, amount: int, event_id: str | None = None) -> None:

@@ -1,6 +1,5 @@
 """What a job gives back when only a part of it was delivered, in the books."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,7 +16,6 @@ from tests.builders import (
     Connection,
     Customer,
     balance_of,
-    connect,
     contents,
     jobs_of,
     new_job,
@@ -26,12 +24,6 @@ from tests.builders import (
 )
 
 COST_TOKENS = 20
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
 
 
 async def running_job(engine: AsyncEngine, customer: Customer) -> UUID:

@@ -3,7 +3,7 @@
 The operations run as they are: no statement is copied here.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -25,7 +25,6 @@ from tests.builders import (
     Connection,
     Customer,
     claimed_job,
-    connect,
     job_in,
     jobs_of,
     new_job,
@@ -53,12 +52,6 @@ SELECT account_id, id::text, sha256(id::text::bytea), id FROM jobs;
 INSERT INTO pgqueuer (priority, entrypoint, payload, dedupe_key, status)
 SELECT 0, 'other', uuid_send(id), 'other:' || id, 'queued' FROM jobs;
 """
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -57,12 +57,6 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "RESTART_SECONDS_MIN", 0.1)
 
 
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
-
-
 @dataclass(slots=True)
 class Calls:
     """Steps that note for which job they ran, and then do what a test wants."""

@@ -1,7 +1,7 @@
 """The steps of many jobs at once: they share transactions, and nobody feels it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -44,12 +44,6 @@ ROUNDS = 6
 ENDS = [OUTCOMES[status] for status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED)]
 PARTLY = Outcome.completed(RESULT, 2)
 BEYOND = Outcome.completed(RESULT, COST_TOKENS + 1)
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[Connection]:
-    async with connect(database) as connection:
-        yield connection
 
 
 @pytest.fixture
