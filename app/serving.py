@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from app.bootstrap import Runtime
 from app.infrastructure.background.runner import Runner
@@ -30,9 +31,9 @@ SAME_SIGNAL_SECONDS = 1
 
 
 def handle_stop_signals(stop: Callable[[], object], stop_now: Callable[[], object]) -> None:
-    """SIGTERM and Ctrl-C: `stop` at the first, `stop_now` from the second on. Replaces what handled them before.
+    """Call `stop` at the first SIGTERM or Ctrl-C, and `stop_now` from the second on. Replaces earlier handlers.
 
-    Whatever then hangs, the process is gone after STOP_SECONDS_MAX, and after STOP_NOW_SECONDS_MAX.
+    Whatever then hangs, the process ends STOP_SECONDS_MAX after the first, and STOP_NOW_SECONDS_MAX after the second.
     """
     loop = asyncio.get_running_loop()
     stopping_since: float | None = None
@@ -78,58 +79,69 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Stop:
+    """The runner stops at the signal, and /readyz says so. Requests are served on until proxies have seen that."""
+
+    def __init__(self, api: FastAPI, server: _Server, drain_seconds: float) -> None:
+        self._api = api
+        self._server = server
+        self._drain_seconds = drain_seconds
+        self._runner: Runner | None = None
+
+    def applies_to(self, runner: Runner) -> None:
+        """The signal may have come before there was a runner."""
+        self._runner = runner
+        if self._api.state.is_stopping:
+            runner.begin_stop()
+
+    def begin(self) -> None:
+        log.info("stop_begun", drain_seconds=self._drain_seconds)
+        self._api.state.is_stopping = True
+        if self._runner is not None:
+            self._runner.begin_stop()
+        asyncio.get_running_loop().call_later(self._drain_seconds, self._close)
+
+    def _close(self) -> None:
+        self._server.should_exit = True
+
+    def force(self) -> None:
+        log.warning("stop_forced")
+        self._server.should_exit = self._server.force_exit = True
+        if self._runner is not None:
+            self._runner.begin_stop(at_once=True)
+
+
 async def serve_until_stopped(
     settings: Settings, listener: socket.socket, on_ready: Callable[[Runtime], Awaitable[None]]
 ) -> bool:
-    """False: it could not start.
+    """False if it could not start."""
 
-    At the signal the runner stops and /readyz says so. Requests are served on until proxies have seen that.
-    """
-    runner: Runner | None = None
-
-    async def remember_runner(runtime: Runtime) -> None:
-        nonlocal runner
-        runner = runtime.runner
-        if api.state.is_stopping:
-            runner.begin_stop()
+    async def get_ready(runtime: Runtime) -> None:
+        stop.applies_to(runtime.runner)
         await on_ready(runtime)
         spare_the_collector()
 
-    api = create_app(settings, on_ready=remember_runner)
-    server = _Server(
-        uvicorn.Config(
-            api,
-            http=HttpProtocol,
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=REQUEST_SECONDS_MAX,
-            timeout_keep_alive=30,
-            backlog=BACKLOG,
-        )
-    )
-
-    def stop() -> None:
-        log.info("stop_begun", drain_seconds=settings.seconds_to_drain)
-        api.state.is_stopping = True
-        if runner is not None:
-            runner.begin_stop()
-        asyncio.get_running_loop().call_later(settings.seconds_to_drain, close)
-
-    def close() -> None:
-        server.should_exit = True
-
-    def stop_now() -> None:
-        log.warning("stop_forced")
-        server.should_exit = server.force_exit = True
-        if runner is not None:
-            runner.begin_stop(at_once=True)
-
-    handle_stop_signals(stop, stop_now)
+    api = create_app(settings, on_ready=get_ready)
+    server = _Server(_configuration(api))
+    stop = _Stop(api, server, settings.seconds_to_drain)
+    handle_stop_signals(stop.begin, stop.force)
     await server.serve(sockets=[listener])
     if server.force_exit:
         # uvicorn then leaves out what closes our connections.
         await server.lifespan.shutdown()
     return server.started
+
+
+def _configuration(api: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        api,
+        http=HttpProtocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=REQUEST_SECONDS_MAX,
+        timeout_keep_alive=30,
+        backlog=BACKLOG,
+    )

@@ -13,16 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from app.infrastructure.settings import Settings
+from devtools import DevtoolError
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "spheres.jpg"
 TOPUP_TOKENS = 200
 JOB_SECONDS_MAX = 600
 POLL_SECONDS = 0.5
 STEPS = ("QUEUED", "SUBMITTED", "IN_QUEUE", "IN_PROGRESS", "COMPLETED")
-
-
-class DemoError(RuntimeError):
-    """The demo cannot go on. The message is one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ def _orders() -> list[Order]:
 
 
 async def run_demo(settings: Settings, console: Console) -> UUID:
-    """Returns the demo user. Raises DemoError."""
+    """Returns the demo user. Raises DevtoolError."""
     base_url = settings.base_url
     folder = settings.data_dir / "demo"
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +74,7 @@ async def run_demo(settings: Settings, console: Console) -> UUID:
             balance = (await _send(client, "GET", "/balance"))["balance_tokens"]
             console.print(f"[bold]4. The balance[/bold] is now {balance} tokens; the ledger:")
     except httpx.TransportError as error:
-        raise DemoError(f"nothing answers on {base_url}: start the service with `make run` first") from error
+        raise DevtoolError(f"nothing answers on {base_url}: start the service with `make run` first") from error
     return user
 
 
@@ -134,7 +131,7 @@ async def _save(client: httpx.AsyncClient, url: str, stem: Path) -> Path:
     async with httpx.AsyncClient(timeout=client.timeout, trust_env=False, follow_redirects=True) as anonymous:
         answer = await anonymous.get(url)
     if answer.status_code != httpx.codes.OK:
-        raise DemoError(f"{url} answers {answer.status_code}")
+        raise DevtoolError(f"{url} answers {answer.status_code}")
     path = stem.with_suffix(Path(urlsplit(url).path).suffix)
     path.write_bytes(answer.content)
     return path
@@ -144,5 +141,5 @@ async def _send(client: httpx.AsyncClient, method: str, path: str, **request: An
     answer = await client.request(method, path, **request)
     body: dict[str, Any] = answer.json()
     if answer.is_error:
-        raise DemoError(f"{method} {path} answers {answer.status_code}: {body.get('detail')}")
+        raise DevtoolError(f"{method} {path} answers {answer.status_code}: {body.get('detail')}")
     return body

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import structlog
 
+from devtools import DevtoolError
+
 log = structlog.get_logger(__name__)
 
 START_SECONDS_MAX = 30
@@ -18,14 +20,10 @@ SIMULATOR_ADMIN_KEY = "admin:simulator"
 _LISTENING = "simulator listening on "
 
 
-class SimulatorError(RuntimeError):
-    """The simulator cannot be started. The message is one line for the operator."""
-
-
 @asynccontextmanager
 async def fal_simulator(data_dir: Path) -> AsyncIterator[str]:
     """Yield the simulator's base URL. What it accepted is kept in `data_dir/simulator`, with its port, so that
-    jobs go on after a restart. It ends with this process, however this process ends. Raises SimulatorError.
+    jobs go on after a restart. It ends with this process, however this process ends. Raises DevtoolError.
     """
     state_dir = data_dir / "simulator"
     state_dir.mkdir(parents=True, exist_ok=True)
@@ -58,7 +56,7 @@ async def _wait_until_listening(process: asyncio.subprocess.Process) -> str:
                     return url
     except TimeoutError:
         pass
-    raise SimulatorError("the fal simulator did not start; install requirements-dev.txt or set FAL_KEY")
+    raise DevtoolError("the fal simulator did not start; install requirements-dev.txt or set FAL_KEY")
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

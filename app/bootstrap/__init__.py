@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.breaker import Breaker
 from app.application.execution.precedence import Precedence
@@ -12,7 +13,7 @@ from app.application.execution.sweep import SweepJobs
 from app.application.ports.health import Check
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
-from app.bootstrap.adapters import Adapters, open_adapters
+from app.bootstrap.adapters import open_adapters, open_postgres
 from app.bootstrap.steps import step_handlers
 from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
 from app.infrastructure.background.runner import Runner
@@ -52,19 +53,26 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         breaker, precedence = Breaker(), Precedence()
         handlers = step_handlers(settings, adapters, breaker)
         dsn = plain_dsn(settings.database_url.get_secret_value())
-        runner = Runner(dsn, handlers.by_step, SweepJobs(adapters.job_records), precedence)
-        health = Health(_checks(settings, adapters, runner, breaker))
+        runner = Runner(dsn, handlers.by_step, SweepJobs(adapters.postgres.job_records), precedence)
+        health = Health(_checks(settings, adapters.postgres.engine, runner, breaker))
         yield Runtime(
             customers=customer_use_cases(settings, adapters, handlers.follow, precedence, health),
-            operator=operator_use_cases(settings, adapters),
+            operator=operator_use_cases(settings, adapters.postgres),
             runner=runner,
         )
 
 
+@asynccontextmanager
+async def build_operator(settings: Settings) -> AsyncIterator[OperatorUseCases]:
+    """What an operator does by hand: it needs the database, and no key of fal."""
+    async with open_postgres(settings) as postgres:
+        yield operator_use_cases(settings, postgres)
+
+
 def _checks(
-    settings: Settings, adapters: Adapters, runner: Runner, breaker: Breaker
+    settings: Settings, engine: AsyncEngine, runner: Runner, breaker: Breaker
 ) -> Sequence[Callable[[], Awaitable[Check]]]:
-    checks = [database_check(adapters.engine), migrations_check(adapters.engine)]
+    checks = [database_check(engine), migrations_check(engine)]
     if settings.runner is RunnerHome.EMBEDDED:
         return [*checks, runner.check, breaker.check]
-    return [*checks, backlog_check(adapters.engine)]
+    return [*checks, backlog_check(engine)]

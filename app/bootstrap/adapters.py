@@ -23,7 +23,7 @@ from app.infrastructure.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Adapters:
+class PostgresAdapters:
     engine: AsyncEngine
     keys: PostgresKeys
     ledger: PostgresLedger
@@ -32,22 +32,21 @@ class Adapters:
     job_execution: PostgresJobExecution
     job_records: PostgresJobRecords
     lost_submissions: PostgresLostSubmissions
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    postgres: PostgresAdapters
     provider: Provider
     provider_events: ProviderEvents
     request_history: RequestHistory | None
 
 
 @asynccontextmanager
-async def open_adapters(settings: Settings, provider: Provider | None = None) -> AsyncIterator[Adapters]:
-    """`provider` replaces the fal client in tests."""
-    assert settings.database_url is not None
-    async with (
-        open_engine(settings.database_url.get_secret_value()) as engine,
-        FalClient.open(queue_url=settings.fal_queue_url, key=_fal_key(settings)) as fal,
-        FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id) as events,
-        _request_history(settings) as history,
-    ):
-        yield Adapters(
+async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
+    assert settings.database_url is not None, "the command line sees to a database before it builds"
+    async with open_engine(settings.database_url.get_secret_value()) as engine:
+        yield PostgresAdapters(
             engine=engine,
             keys=PostgresKeys(engine),
             ledger=PostgresLedger(engine),
@@ -56,6 +55,22 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
             job_execution=PostgresJobExecution(engine),
             job_records=PostgresJobRecords(engine),
             lost_submissions=PostgresLostSubmissions(engine),
+        )
+
+
+@asynccontextmanager
+async def open_adapters(settings: Settings, provider: Provider | None = None) -> AsyncIterator[Adapters]:
+    """`provider` replaces the fal client in tests."""
+    assert settings.fal_key is not None, "the command line sees to a key before it builds"
+    key = settings.fal_key.get_secret_value()
+    async with (
+        open_postgres(settings) as postgres,
+        FalClient.open(queue_url=settings.fal_queue_url, key=key) as fal,
+        FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id) as events,
+        _request_history(settings) as history,
+    ):
+        yield Adapters(
+            postgres=postgres,
             provider=provider or fal,
             provider_events=events,
             request_history=history,
@@ -70,8 +85,3 @@ async def _request_history(settings: Settings) -> AsyncIterator[FalHistory | Non
     key = settings.fal_admin_key.get_secret_value()
     async with FalHistory.open(api_url=settings.fal_api_url, key=key) as history:
         yield history
-
-
-def _fal_key(settings: Settings) -> str:
-    """One-off commands such as `keys issue` never talk to fal and need no key."""
-    return settings.fal_key.get_secret_value() if settings.fal_key else "none:none"

@@ -26,16 +26,16 @@ class StepHandlers:
 
 def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> StepHandlers:
     history = adapters.request_history
-    search = None if history is None else SearchHistory(adapters.lost_submissions, history)
-    backstop = None if settings.public_url is None else Backstop(adapters.job_records)
+    search = None if history is None else SearchHistory(adapters.postgres.lost_submissions, history)
+    backstop = None if settings.public_url is None else Backstop(adapters.postgres.job_records)
     return StepHandlers(
         submit=SubmitJob(
-            adapters.job_execution,
+            adapters.postgres.job_execution,
             adapters.provider,
             breaker,
             settings.webhooks_url,
             backstop,
             has_history=history is not None,
         ),
-        follow=FollowJob(adapters.job_execution, adapters.provider, backstop, search),
+        follow=FollowJob(adapters.postgres.job_execution, adapters.provider, backstop, search),
     )

@@ -6,14 +6,15 @@ from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKe
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
-from app.bootstrap.adapters import Adapters
+from app.bootstrap.adapters import Adapters, PostgresAdapters
 from app.infrastructure.settings import Settings
 
 
 def customer_use_cases(
     settings: Settings, adapters: Adapters, follow: FollowJob, precedence: Precedence, health: HealthChecks
 ) -> CustomerUseCases:
-    keys, desk = adapters.keys, adapters.job_desk
+    postgres = adapters.postgres
+    keys, desk = postgres.keys, postgres.job_desk
     time_limits = TimeLimits(settings.image_time_limit_seconds, settings.video_time_limit_seconds)
     return CustomerUseCases(
         keys=CustomerKeys(
@@ -25,22 +26,22 @@ def customer_use_cases(
             cancel=CancelJob(desk, follow),
             reader=desk,
         ),
-        ledger=adapters.ledger,
+        ledger=postgres.ledger,
         receive_payment=ReceivePayment(
-            TopUp(adapters.payments, settings.is_event_id_required), settings.webhook_secret
+            TopUp(postgres.payments, settings.is_event_id_required), settings.webhook_secret
         ),
         receive_provider_event=ReceiveProviderEvent(
-            adapters.job_execution, adapters.provider, adapters.provider_events
+            postgres.job_execution, adapters.provider, adapters.provider_events
         ),
         health=health,
     )
 
 
-def operator_use_cases(settings: Settings, adapters: Adapters) -> OperatorUseCases:
-    keys = adapters.keys
+def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> OperatorUseCases:
+    keys = postgres.keys
     return OperatorUseCases(
         keys=OperatorKeys(issue_first=IssueFirstKey(keys), rotate=RotateKey(keys), revoke=RevokeKey(keys)),
-        jobs=adapters.job_records,
-        ledger=adapters.ledger,
-        top_up=TopUp(adapters.payments, settings.is_event_id_required),
+        jobs=postgres.job_records,
+        ledger=postgres.ledger,
+        top_up=TopUp(postgres.payments, settings.is_event_id_required),
     )

@@ -16,7 +16,6 @@ import typer
 from typer.main import get_command
 
 from app.cli import app as command_line
-from app.infrastructure.settings import Settings
 from tests.service_process import PROJECT_DIR, ServiceProcess
 
 pytestmark = [
@@ -76,12 +75,6 @@ def test_the_tour_works_as_printed_and_ends_with_a_picture() -> None:
         assert re.search(r"CREDIT +\+100 +100 ", pasted.stdout)
         assert re.search(r"DEBIT +-10 +90 ", pasted.stdout)
         assert (here / "image.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-
-
-def test_every_setting_is_in_the_table() -> None:
-    listed = set(re.findall(r"`([A-Z][A-Z_]+)`", section("Configuration")))
-
-    assert {name.upper() for name in Settings.model_fields} <= listed
 
 
 def test_every_command_that_is_mentioned_exists() -> None:

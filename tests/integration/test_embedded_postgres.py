@@ -18,7 +18,8 @@ import asyncpg
 import psutil
 import pytest
 
-from devtools.embedded_postgres import EmbeddedPostgresError, embedded_postgres, embedded_postgres_blocking
+from devtools import DevtoolError
+from devtools.embedded_postgres import embedded_postgres, embedded_postgres_blocking
 
 PROJECT = Path(__file__).parents[2]
 FAST = {"fsync": "off"}
@@ -27,7 +28,7 @@ NOBODY = 65534
 ASYNC_OWNER = """
 import asyncio, sys
 from pathlib import Path
-from app.infrastructure.embedded_postgres import embedded_postgres
+from devtools.embedded_postgres import embedded_postgres
 
 async def main():
     async with embedded_postgres(Path(sys.argv[1]), {"fsync": "off"}) as dsn:
@@ -40,7 +41,7 @@ asyncio.run(main())
 BLOCKING_OWNER = """
 import sys, time
 from pathlib import Path
-from app.infrastructure.embedded_postgres import embedded_postgres_blocking
+from devtools.embedded_postgres import embedded_postgres_blocking
 
 with embedded_postgres_blocking(Path(sys.argv[1]), {"fsync": "off"}) as dsn:
     print("DSN", dsn, flush=True)
@@ -65,7 +66,7 @@ ORDINARY_USER = """
 import asyncio, os, sys
 from pathlib import Path
 import asyncpg, psutil
-from app.infrastructure.embedded_postgres import embedded_postgres
+from devtools.embedded_postgres import embedded_postgres
 
 async def main():
     for _ in range(2):
@@ -363,7 +364,7 @@ async def test_pid_file_that_names_a_stranger_neither_stops_the_start_nor_the_st
 async def test_second_owner_is_refused_and_the_first_keeps_its_server(data_dir: Path) -> None:
     with owner(data_dir) as process:
         dsn = dsn_of(process)
-        with pytest.raises(EmbeddedPostgresError) as refusal:
+        with pytest.raises(DevtoolError) as refusal:
             async with embedded_postgres(data_dir, FAST):
                 pytest.fail("two owners")
         assert await fetch(dsn, "SELECT 1") == 1
@@ -394,7 +395,7 @@ def test_socket_of_an_unusable_path_is_private_elsewhere_and_removed(used_dir: P
 
 async def test_broken_files_are_one_line_with_the_reason(copy_dir: Path) -> None:
     (copy_dir / "postgres/global/pg_control").unlink()
-    with pytest.raises(EmbeddedPostgresError, match=r"did not start in .*pg_control") as failure:
+    with pytest.raises(DevtoolError, match=r"did not start in .*pg_control") as failure:
         async with embedded_postgres(copy_dir, FAST):
             pytest.fail("started without its control file")
     assert "\n" not in str(failure.value)
@@ -402,7 +403,7 @@ async def test_broken_files_are_one_line_with_the_reason(copy_dir: Path) -> None
 
 async def test_missing_wheel_names_both_ways_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(EmbeddedPostgresError, match=r"set DATABASE_URL or install requirements-dev\.txt"):
+    with pytest.raises(DevtoolError, match=r"set DATABASE_URL or install requirements-dev\.txt"):
         async with embedded_postgres(place):
             pytest.fail("there is nothing to run")
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import StringIO
 from threading import Thread
 from typing import Any
@@ -13,6 +13,8 @@ import structlog
 
 from app.application.keys import new_key
 from app.infrastructure.logging import configure_logging
+
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 PASSWORD = "pa55word-of-the-database"
 DSN = f"postgresql://tollgate:{PASSWORD}@db.example:5432/tollgate"
@@ -43,19 +45,6 @@ NESTINGS: dict[str, Callable[[str], Any]] = {
 }
 every_secret = pytest.mark.parametrize(("text", "hidden"), SECRETS.values(), ids=SECRETS.keys())
 both_forms = pytest.mark.parametrize("as_json", [True, False], ids=["json", "console"])
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("COLUMNS", "80")
-    root, configuration = logging.getLogger(), structlog.get_config()
-    loggers = [root, *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
-    handlers, levels = root.handlers, [(logger, logger.level) for logger in loggers]
-    yield
-    root.handlers = handlers
-    for logger, level in levels:
-        logger.setLevel(level)
-    structlog.configure(**configuration)
 
 
 def lines(*, as_json: bool, secrets: list[str] | None = None) -> StringIO:

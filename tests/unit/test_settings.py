@@ -1,8 +1,6 @@
-"""What the environment may say, what is refused, and that no secret ever shows."""
+"""What the environment may say, and what is refused."""
 
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,70 +12,9 @@ from app.cli import app as command_line
 from app.domain.catalogue import GenerationKind
 from app.infrastructure.postgres.database import plain_dsn
 from app.infrastructure.settings import Settings, SettingsError, load_settings
+from tests.unit.settings_environment import PASSWORD, PRODUCTION, refusal, set_all
 
-# The database that docker-compose.yml creates.
-COMPOSE_NAMES = {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"}
-
-PASSWORD = "database-password-4711"
-AUTH_SECRET = "auth-0123456789abcdef0123456789abcdef"
-WEBHOOK_SECRET = "webhook-0123456789abcdef0123456789abcdef"
-FAL_KEY_SECRET = "0123456789abcdef0123456789abcdef"
-FAL_KEY_ID = "7d5f6a0e-key-id"
-ADMIN_KEY_SECRET = "fedcba9876543210fedcba9876543210"
-SECRETS = (PASSWORD, AUTH_SECRET, WEBHOOK_SECRET, FAL_KEY_SECRET, FAL_KEY_ID, ADMIN_KEY_SECRET)
-PRODUCTION = {
-    "APP_ENV": "production",
-    "DATABASE_URL": f"postgresql://tollgate:{PASSWORD}@db:5432/tollgate",
-    "AUTH_SECRET": AUTH_SECRET,
-    "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET,
-    "FAL_KEY": f"{FAL_KEY_ID}:{FAL_KEY_SECRET}",
-    "FAL_ADMIN_KEY": f"admin:{ADMIN_KEY_SECRET}",
-}
-
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting from the environment, and no .env in the working directory."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-def set_all(monkeypatch: pytest.MonkeyPatch, values: Mapping[str, str]) -> None:
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-
-
-def refusal(monkeypatch: pytest.MonkeyPatch, values: Mapping[str, str]) -> str:
-    set_all(monkeypatch, values)
-    with pytest.raises(SettingsError) as refused:
-        load_settings()
-    return str(refused.value)
-
-
-def production_with(name: str, value: str | None) -> dict[str, str]:
-    others = {other: given for other, given in PRODUCTION.items() if other != name}
-    return others if value is None else {**others, name: value}
-
-
-def test_the_example_lists_exactly_the_settings(project_dir: Path) -> None:
-    lines = (project_dir / ".env.example").read_text().splitlines()
-
-    listed = [line.partition("=")[0] for line in lines if re.match("[A-Z]", line)]
-
-    assert sorted(listed) == sorted({name.upper() for name in Settings.model_fields} | COMPOSE_NAMES)
-
-
-def test_every_line_of_the_example_is_a_comment_or_a_setting(project_dir: Path) -> None:
-    lines = (project_dir / ".env.example").read_text().splitlines()
-
-    assert [line for line in lines if not re.fullmatch(r"#.*||[A-Z_]+=(\S+)?", line)] == []
-
-
-def test_the_example_says_the_defaults(project_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text((project_dir / ".env.example").read_text())
-
-    assert load_settings() == Settings(_env_file=None)  # type: ignore[call-arg]
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -93,16 +30,6 @@ def test_an_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> No
     set_all(monkeypatch, {name.upper(): "" for name in Settings.model_fields})
 
     assert load_settings() == Settings(_env_file=None)  # type: ignore[call-arg]
-
-
-def test_production_starts_with_everything_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, PRODUCTION)
-
-    loaded = load_settings()
-
-    assert loaded.is_production
-    assert loaded.is_event_id_required
-    assert loaded.seconds_to_drain == 3
 
 
 @pytest.mark.parametrize(
@@ -124,104 +51,12 @@ def test_development_drains_only_where_asked(monkeypatch: pytest.MonkeyPatch, va
     assert load_settings().seconds_to_drain == seconds
 
 
-def test_production_may_drain_for_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, {**PRODUCTION, "DRAIN_SECONDS": "0"})
-
-    assert load_settings().seconds_to_drain == 0
-
-
 @pytest.mark.parametrize("value", ["-1", "10.1", "nan", "long"])
 def test_refuses_a_drain_that_does_not_fit_into_a_stop(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     set_all(monkeypatch, {"DRAIN_SECONDS": value})
 
     with pytest.raises(SettingsError, match="DRAIN_SECONDS"):
         load_settings()
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        "",
-        "short",
-        "0123456789abcdef0123456789abcde",
-        "development-webhook-secret",
-        "change-me-change-me-change-me-change-me",
-        "a" * 64,
-        "abababababababababababababababababababab",
-    ],
-)
-@pytest.mark.parametrize("name", ["AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET"])
-def test_production_refuses_a_missing_or_weak_secret(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
-) -> None:
-    message = refusal(monkeypatch, production_with(name, value))
-
-    assert message == f"APP_ENV=production: {name} must be set to a secret of at least 32 characters"
-
-
-@pytest.mark.parametrize(
-    "value", [None, "", "simulator:simulator", "id:short", "change-me:change-me-change-me-change-me"]
-)
-def test_production_refuses_a_missing_or_weak_fal_key(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-    message = refusal(monkeypatch, production_with("FAL_KEY", value))
-
-    assert message == "APP_ENV=production: FAL_KEY must be set to the key of your fal.ai account"
-
-
-@pytest.mark.parametrize("value", ["admin:simulator", "id:short", "change-me:change-me-change-me-change-me"])
-def test_production_refuses_a_weak_admin_key(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    message = refusal(monkeypatch, {**PRODUCTION, "FAL_ADMIN_KEY": value})
-
-    assert message == "APP_ENV=production: FAL_ADMIN_KEY must be an ADMIN key of your fal.ai account, or not set"
-
-
-@pytest.mark.parametrize("value", [None, ""])
-def test_production_starts_without_an_admin_key(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-    set_all(monkeypatch, production_with("FAL_ADMIN_KEY", value))
-
-    assert load_settings().fal_admin_key is None
-
-
-def test_names_every_secret_that_must_not_be_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, PRODUCTION)
-
-    assert [secret for secret in SECRETS if not any(secret in hidden for hidden in load_settings().secrets)] == []
-
-
-@pytest.mark.parametrize("value", [None, ""])
-def test_production_refuses_to_start_without_a_database(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-    assert (
-        refusal(monkeypatch, production_with("DATABASE_URL", value)) == "APP_ENV=production: DATABASE_URL must be set"
-    )
-
-
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9000", "http://localhost:9000/", "http://LOCALHOST", "https://[::1]:9000"]
-)
-@pytest.mark.parametrize("name", ["FAL_QUEUE_URL", "FAL_API_URL"])
-def test_production_refuses_the_simulator(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
-    message = refusal(monkeypatch, production_with(name, url))
-
-    assert message == f"APP_ENV=production: {name} must not be the simulator"
-
-
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.2:9000", "http://0.0.0.0:9000", "http://[::ffff:127.0.0.1]:9000", "http://localhost.:9000"]
-)
-def test_production_refuses_the_simulator_under_other_names_of_this_machine(
-    monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
-    message = refusal(monkeypatch, production_with("FAL_QUEUE_URL", url))
-
-    assert message == "APP_ENV=production: FAL_QUEUE_URL must not be the simulator"
-
-
-def test_production_names_everything_that_is_wrong_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = refusal(monkeypatch, {"APP_ENV": "production"})
-
-    for name in ("AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET", "FAL_KEY", "DATABASE_URL"):
-        assert f"{name} must be set" in message
 
 
 def test_development_starts_with_nothing_and_listens_on_this_machine_only() -> None:
@@ -368,41 +203,6 @@ def test_refuses_a_value_out_of_range_in_one_line(monkeypatch: pytest.MonkeyPatc
 
     assert message.startswith(f"{name}: ")
     assert len(message.splitlines()) == 1
-
-
-def shown_of(settings: Settings) -> Mapping[str, str]:
-    return {
-        "str": str(settings),
-        "repr": repr(settings),
-        "dict": str(settings.model_dump()),
-        "JSON": settings.model_dump_json(),
-        "command": CliRunner().invoke(command_line, ["settings"]).output,
-    }
-
-
-def test_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, PRODUCTION)
-
-    shown = shown_of(load_settings())
-
-    leaks = [(place, secret) for place, text in shown.items() for secret in SECRETS if secret in text]
-    assert leaks == []
-    assert all("production" in text for text in shown.values())
-
-
-@pytest.mark.parametrize(
-    "mistake",
-    [{"PORT": "x"}, {"FAL_QUEUE_URL": "http://localhost"}, {"DATABASE_URL": PASSWORD}, {"APP_ENV": AUTH_SECRET}],
-)
-def test_names_no_secret_in_an_error(monkeypatch: pytest.MonkeyPatch, mistake: Mapping[str, str]) -> None:
-    set_all(monkeypatch, {**PRODUCTION, **mistake})
-
-    outcome = CliRunner().invoke(command_line, ["settings"])
-
-    assert outcome.exit_code == 1
-    assert outcome.stdout == ""
-    assert all(line.startswith("error: ") for line in outcome.stderr.splitlines())
-    assert [secret for secret in SECRETS if secret in outcome.output] == []
 
 
 def test_prints_the_settings_in_force_as_json(monkeypatch: pytest.MonkeyPatch) -> None:

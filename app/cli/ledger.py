@@ -1,0 +1,57 @@
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+
+from app.application.use_cases import OperatorUseCases
+from app.cli.running import User, fail, print_table, run_for_operator
+from app.domain.ledger import EntryKind, LedgerEntry
+
+# Of what each kind does to the balance. A kind of a newer release is unknown here and gets no sign.
+SIGNS: Mapping[str, str] = {EntryKind.CREDIT: "+", EntryKind.DEBIT: "-", EntryKind.REFUND: "+"}
+
+commands = typer.Typer(no_args_is_help=True, help="Check the books.")
+
+
+@commands.command()
+def verify() -> None:
+    """Recompute every balance and job from the entries. Exits with 1 where anything differs."""
+
+    async def work(operator: OperatorUseCases) -> None:
+        violations = await operator.ledger.violations()
+        for violation in violations:
+            typer.echo(f"{violation.invariant}: {violation.subject}")
+        if violations:
+            fail(f"{len(violations)} differences")
+        typer.echo("the ledger is right: every token is accounted for")
+
+    run_for_operator(work)
+
+
+@commands.command()
+def show(
+    user: User,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+) -> None:
+    """Show the user's newest entries."""
+
+    async def work(operator: OperatorUseCases) -> None:
+        print_entries(await operator.ledger.entries(user, limit=limit))
+
+    run_for_operator(work)
+
+
+def print_entries(entries: Sequence[LedgerEntry]) -> None:
+    print_table(
+        ("time", "kind", "tokens", "balance", "job or payment event"),
+        [
+            (
+                entry.created_at.isoformat(timespec="seconds"),
+                str(entry.kind),
+                f"{SIGNS.get(entry.kind, '')}{entry.amount}",
+                entry.balance_after,
+                entry.job_id or entry.payment_event_id,
+            )
+            for entry in entries
+        ],
+    )

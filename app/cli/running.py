@@ -1,0 +1,94 @@
+"""What the commands share: how one runs, on which database, and what it says when it fails."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, NoReturn
+from uuid import UUID
+
+import typer
+import uvloop
+from pydantic import SecretStr
+from tabulate import tabulate
+
+from app.application.use_cases import OperatorUseCases
+from app.bootstrap import build_operator
+from app.cli.development import DevelopmentError, embedded_postgres, running_dsn
+from app.domain.errors import DomainError
+from app.infrastructure.logging import configure_logging
+from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.migrations import migrate
+from app.infrastructure.settings import Settings, SettingsError, load_settings
+from app.serving import handle_stop_signals
+
+User = Annotated[UUID, typer.Argument(help="The user's id in your own system (external_user_id).")]
+
+
+def fail(reason: object) -> NoReturn:
+    """One line, or one for each problem, instead of a traceback."""
+    for line in str(reason).splitlines():
+        typer.echo(f"error: {line}", err=True)
+    raise typer.Exit(1)
+
+
+def run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False) -> None:
+    try:
+        settings = load_settings()
+        level = "WARNING" if is_quiet else settings.log_level
+        configure_logging(level, as_json=settings.logs_as_json, secrets=settings.secrets)
+        uvloop.run(_interruptible(work(settings)))
+    except (SettingsError, DevelopmentError) as error:
+        fail(error)
+    except DomainError as error:
+        fail(error.detail)
+    except asyncio.CancelledError:
+        raise typer.Exit(130) from None
+
+
+async def _interruptible(work: Awaitable[None]) -> None:
+    """Ctrl-C and SIGTERM cancel the work, at whatever point it is, so that what it started is stopped again."""
+    task = asyncio.ensure_future(work)
+    handle_stop_signals(task.cancel, task.cancel)
+    await task
+
+
+def run_for_operator(work: Callable[[OperatorUseCases], Awaitable[None]]) -> None:
+    """For one-off commands: connected to the database alone, with nothing running in the background."""
+
+    async def connected(settings: Settings) -> None:
+        async with with_database(settings) as complete:
+            if settings.database_url is None:
+                await migrate_database(complete)
+            async with build_operator(complete) as operator:
+                await work(operator)
+
+    run(connected, is_quiet=True)
+
+
+@asynccontextmanager
+async def with_database(settings: Settings, *, start: bool = False) -> AsyncIterator[Settings]:
+    """The settings with a database: the given one, the embedded one that runs already, or one started for this."""
+    if settings.database_url is not None:
+        yield settings
+        return
+    dsn = None if start else running_dsn(settings.data_dir)
+    if dsn is not None:
+        yield _on(dsn, settings)
+        return
+    async with embedded_postgres(settings.data_dir) as dsn:
+        yield _on(dsn, settings)
+
+
+def _on(dsn: str, settings: Settings) -> Settings:
+    return settings.model_copy(update={"database_url": SecretStr(dsn)})
+
+
+async def migrate_database(settings: Settings) -> None:
+    assert settings.database_url is not None
+    async with open_engine(settings.database_url.get_secret_value()) as engine:
+        await migrate(engine)
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Whole ids, however narrow the terminal: they are there to be copied."""
+    typer.echo(tabulate(rows, headings, tablefmt="plain", disable_numparse=True) if rows else "nothing yet")

@@ -1,0 +1,136 @@
+"""The processes of the service, and the schema that they need."""
+
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import structlog
+
+from app.bootstrap import Runtime, build
+from app.cli.development import running_dsn, simulated_fal
+from app.cli.running import fail, migrate_database, run, with_database
+from app.infrastructure.settings import DEVELOPMENT_WEBHOOK_SECRET, Settings
+from app.serving import BACKLOG, handle_stop_signals, serve_until_stopped, spare_the_collector
+
+log = structlog.get_logger(__name__)
+
+DEMO_TOKENS = 1_000
+
+
+def serve() -> None:
+    """Serve the API. Without DATABASE_URL it starts PostgreSQL, without FAL_KEY the fal simulator."""
+
+    async def work(settings: Settings) -> None:
+        listener = _listen(settings)
+        settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+        async with (
+            with_database(settings, start=True) as on_database,
+            _with_provider(on_database) as complete,
+        ):
+            await migrate_database(complete)
+            await _serve(complete, listener, is_simulated=settings.fal_key is None)
+
+    run(work)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Before anything else starts, so that a port in use costs nothing and is one clear line."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        # Two bound sockets get along; only one of them may listen.
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        fail(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another PORT or HOST")
+    return listener
+
+
+@asynccontextmanager
+async def _with_provider(settings: Settings) -> AsyncIterator[Settings]:
+    """The settings with a fal to talk to: the simulator where there is no key."""
+    if settings.fal_key is not None:
+        yield settings
+        return
+    async with simulated_fal(settings) as simulated:
+        yield simulated
+
+
+async def _serve(settings: Settings, listener: socket.socket, *, is_simulated: bool) -> None:
+    url = settings.base_url
+
+    async def announce(runtime: Runtime) -> None:
+        if not settings.is_production:
+            _print_welcome(url, await _demo_key(runtime), settings, is_simulated=is_simulated)
+        log.info("service_ready", url=url)
+
+    if not await serve_until_stopped(settings, listener, announce):
+        fail("the service could not start; the log above says why")
+
+
+async def _demo_key(runtime: Runtime) -> str:
+    """A fresh user with a balance, so that the first curl line works when pasted."""
+    user = uuid4()
+    await runtime.operator.top_up(user, DEMO_TOKENS, event_id=str(uuid4()), source="development")
+    return await runtime.operator.keys.issue_first(user)
+
+
+def _print_welcome(url: str, key: str, settings: Settings, *, is_simulated: bool) -> None:
+    lines = [
+        "",
+        f"  Tollgate is ready at {url}    documentation: {url}/docs",
+        "",
+    ]
+    if is_simulated:
+        lines += [
+            "  FAL_KEY is not set: a SIMULATOR stands in for fal.ai. It draws its own pictures; no model runs.",
+            f"  The simulator: {settings.fal_queue_url}",
+        ]
+    if settings.auth_secret is None:
+        lines.append("  AUTH_SECRET is not set: anybody who reaches this port can get a key for a new user.")
+    if settings.payment_webhook_secret is None:
+        lines.append(f"  PAYMENT_WEBHOOK_SECRET is not set: top-ups are open with {DEVELOPMENT_WEBHOOK_SECRET!r}.")
+    lines += [
+        "",
+        f"  An API key with {DEMO_TOKENS} tokens:  {key}",
+        "",
+        "  Try it:",
+        f"  curl -s {url}/generations/images/text-to-image -H 'X-API-Key: {key}' \\",
+        "    -H 'Content-Type: application/json' -d '{\"prompt\": \"a lighthouse at dawn\"}'",
+        "",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def worker() -> None:
+    """Work on jobs without serving HTTP. Start as many as you like against one PostgreSQL."""
+
+    async def work(settings: Settings) -> None:
+        if settings.database_url is None and running_dsn(settings.data_dir) is None:
+            fail("set DATABASE_URL: a worker shares the database of the API")
+        if settings.fal_key is None:
+            fail("set FAL_KEY (and FAL_QUEUE_URL for a simulator): a worker talks to fal")
+        async with with_database(settings) as complete, build(complete) as runtime:
+            runner = runtime.runner
+            runner.start()
+            spare_the_collector()
+            handle_stop_signals(runner.begin_stop, lambda: runner.begin_stop(at_once=True))
+            await runner.wait()
+            await runner.stop()
+
+    run(work)
+
+
+def migrate() -> None:
+    """Bring the database to this release's schema. Safe to run in several processes at once."""
+
+    async def work(settings: Settings) -> None:
+        async with with_database(settings) as complete:
+            await migrate_database(complete)
+
+    run(work)

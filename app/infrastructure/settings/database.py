@@ -1,0 +1,31 @@
+"""The PostgreSQL that holds everything that matters."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, SecretStr
+
+from app.infrastructure.settings.values import InProduction, is_set
+
+_SCHEMES = ("postgresql://", "postgresql+asyncpg://", "postgres://")
+
+
+def _is_postgres(url: SecretStr) -> SecretStr:
+    try:
+        # A password with a slash or an @ in it ends up in the wrong part, where messages would quote it.
+        port = urlsplit(url.get_secret_value()).port
+    except ValueError:
+        port = -1
+    if port == -1 or not url.get_secret_value().startswith(_SCHEMES):
+        raise ValueError(
+            "must be a PostgreSQL URL, postgresql://user:password@host:5432/database, "
+            "with special characters of the password percent-encoded"
+        )
+    return url
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_postgres)]
+
+
+class DatabaseSettings(BaseModel):
+    database_url: Annotated[DatabaseUrl | None, InProduction(is_set, "must be set")] = None
