@@ -1,29 +1,32 @@
-"""Routes of ours are FastAPI's, however they are added: the key first, then all that the manual promises."""
+"""Routes of ours are FastAPI's: what its manual promises holds, however they are added."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from typing import Annotated, Any
-from uuid import UUID
 
 import fastapi.routing
-import httpx
 import pytest
-from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.domain.accounts import Account
-from app.presentation.http.api import create_api
 from app.presentation.http.errors import problem
 from app.presentation.http.routing import CurrentAccount, DirectRoute, KeyedRoute, account_of, splice
 from app.presentation.http.state import use_cases_of
-from app.presentation.routers import jobs, keys, ledger, payments, provider_events, system
+from tests.unit.presentation_routers import (
+    Owner,
+    Way,
+    api_of,
+    client_of,
+    endpoints,
+    included,
+    router_with,
+    spliced,
+    ways,
+    with_query,
+    with_request,
+    with_yield,
+)
 from tests.unit.presentation_stand_ins import WEBHOOK_SECRET, Health, World, problem_of
-
-OUR_ROUTERS = (jobs.router, ledger.router, payments.router, provider_events.router, system.router, keys.router)
-
-
-class Owner(BaseModel):
-    user: UUID
 
 
 class OwnerAndMore(Owner):
@@ -32,147 +35,6 @@ class OwnerAndMore(Owner):
 
 class Refused(Exception):
     pass
-
-
-async def simple(account: CurrentAccount) -> Owner:
-    return Owner(user=account.external_user_id)
-
-
-async def with_request(request: Request) -> Response:
-    account = await account_of(request)
-    return Response(Owner(user=account.external_user_id).model_dump_json(), media_type="application/json")
-
-
-def in_a_thread(account: CurrentAccount) -> Owner:
-    return Owner(user=account.external_user_id)
-
-
-async def with_query(account: CurrentAccount, limit: Annotated[int, Query(le=5)] = 1) -> Owner:
-    return Owner(user=account.external_user_id)
-
-
-async def with_body(account: CurrentAccount, size: Annotated[int, Body(embed=True)] = 1) -> Owner:
-    return Owner(user=account.external_user_id)
-
-
-async def with_response(account: CurrentAccount, response: Response) -> Owner:
-    response.headers["X-More"] = "yes"
-    return Owner(user=account.external_user_id)
-
-
-async def opened(request: Request) -> AsyncIterator[list[str]]:
-    steps = ["opened"]
-    request.app.state.steps = steps
-    yield steps
-    steps.append("closed")
-
-
-async def with_yield(account: CurrentAccount, steps: Annotated[list[str], Depends(opened)]) -> Owner:
-    steps.append("used")
-    return Owner(user=account.external_user_id)
-
-
-async def anything() -> None:
-    return None
-
-
-def included(api: FastAPI, router: APIRouter) -> str:
-    api.include_router(router, prefix="/x")
-    return "/x/owner/1"
-
-
-def included_in_an_included_one(api: FastAPI, router: APIRouter) -> str:
-    between = APIRouter(prefix="/y")
-    between.include_router(router, prefix="/z")
-    api.include_router(between, prefix="/x")
-    return "/x/y/z/owner/1"
-
-
-def included_with_dependencies(api: FastAPI, router: APIRouter) -> str:
-    api.include_router(router, dependencies=[Depends(anything)])
-    return "/owner/1"
-
-
-def spliced(api: FastAPI, router: APIRouter) -> str:
-    splice(api, [router])
-    return "/owner/1"
-
-
-def added_to_the_application(api: FastAPI, router: APIRouter) -> str:
-    (route,) = router.routes
-    api.router.route_class = KeyedRoute
-    api.api_route("/owner/{number}", methods=["POST"])(route.endpoint)  # type: ignore[attr-defined]
-    return "/owner/1"
-
-
-Way = Callable[[FastAPI, APIRouter], str]
-WAYS = (included, included_in_an_included_one, included_with_dependencies, spliced, added_to_the_application)
-ENDPOINTS = (simple, with_request, in_a_thread, with_query, with_body, with_response, with_yield)
-
-ways = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-endpoints = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.__name__)
-
-
-def api_of(world: World) -> FastAPI:
-    api = create_api(version="1")
-    api.state.use_cases = world.use_cases()
-    return api
-
-
-def client_of(api: FastAPI) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate")
-
-
-def router_with(endpoint: Callable[..., Any], route_class: type[DirectRoute] = KeyedRoute) -> APIRouter:
-    router = APIRouter(route_class=route_class)
-    router.post("/owner/{number}")(endpoint)
-    return router
-
-
-@ways
-@endpoints
-async def test_asks_for_the_key_however_it_is_added(way: Way, endpoint: Callable[..., Any]) -> None:
-    world = World()
-    account, key = await world.a_user()
-    api = api_of(world)
-    path = way(api, router_with(endpoint))
-
-    without, wrong, right = [
-        await client_of(api).post(path, headers=headers) for headers in ({}, {"X-API-Key": "tgk_wrong"}, key)
-    ]
-
-    assert [without.status_code, wrong.status_code, right.status_code] == [401, 401, 200], right.text
-    assert problem_of(without)["code"] == problem_of(wrong)["code"] == "invalid_api_key"
-    assert right.json() == {"user": str(account.external_user_id)}
-    operation = api.openapi()["paths"][path.replace("1", "{number}")]["post"]
-    assert operation["security"] == [{"ApiKey": []}]
-
-
-@ways
-async def test_asks_for_the_key_before_it_reads_or_judges_anything(way: Way) -> None:
-    api = api_of(World())
-    judged: list[str] = []
-
-    async def judge(limit: int) -> None:
-        judged.append("query")
-
-    router = APIRouter(route_class=KeyedRoute, dependencies=[Depends(judge)])
-    router.post("/owner/{number}")(with_body)
-    path = way(api, router)
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        raise AssertionError("the body was read")
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"1")]
-    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b"limit=none"}
-    await api(scope, receive, send)
-
-    assert sent[0]["status"] == 401
-    assert judged == []
 
 
 @ways
@@ -267,23 +129,6 @@ async def test_overrides_reach_our_own_routes_of_this_application_only() -> None
     assert unknown.status_code == 404
     assert elsewhere.json()["checks"] != []
     assert looked == ["/readyz", "/generations/0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"]
-
-
-@pytest.mark.parametrize("endpoint", [simple, with_request, in_a_thread, with_query, with_yield])
-@pytest.mark.parametrize("way", [included, spliced])
-async def test_never_answers_for_an_account_where_the_route_asks_for_no_key(
-    way: Way, endpoint: Callable[..., Any]
-) -> None:
-    world = World()
-    _, key = await world.a_user()
-    api = api_of(world)
-    path = way(api, router_with(endpoint, DirectRoute))
-    client = client_of(api)
-    assert (await client.get("/balance", headers=key)).status_code == 200
-
-    responses = [await client.post(path, headers=headers) for headers in ({}, key)]
-
-    assert [response.status_code for response in responses] == [500, 500]
 
 
 async def test_takes_middleware_after_the_application_was_made() -> None:
@@ -414,57 +259,3 @@ async def test_never_shows_a_field_that_the_route_does_not_document(way: Way) ->
     response = await client_of(api).post(way(api, router_with(answers_more)), headers=key)
 
     assert "secret" not in response.text
-
-
-Call = Callable[[httpx.AsyncClient, str], Awaitable[httpx.Response]]
-
-
-async def test_our_routes_answer_alike_where_they_are_included() -> None:
-    world = World()
-    account, key = await world.a_user(tokens=1000)
-    job = world.jobs.add(account.id)
-    payment = {"external_user_id": str(account.external_user_id), "amount": 5}
-    secret = {"X-Webhook-Secret": WEBHOOK_SECRET, "X-Event-Id": "pay_1"}
-    repeated = [*key.items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
-    start = "/generations/images/text-to-image"
-    requests: list[tuple[str, str, dict[str, Any]]] = [
-        ("GET", "/balance", {"headers": key}),
-        ("GET", "/balance", {}),
-        ("GET", f"/generations/{job.id}", {"headers": key}),
-        ("GET", "/generations/other", {"headers": key}),
-        ("GET", "/generations", {"headers": key}),
-        ("GET", "/generations?limit=0", {"headers": key}),
-        ("GET", "/ledger?cursor=0", {"headers": key}),
-        ("POST", start, {"headers": key | {"Idempotency-Key": "k"}, "json": {"prompt": "fox"}}),
-        ("POST", start, {"headers": key | {"Idempotency-Key": "k"}, "json": {"prompt": "fox"}}),
-        ("POST", start, {"headers": repeated, "json": {"prompt": ""}}),
-        ("POST", start, {"headers": repeated, "json": {"prompt": "fox"}}),
-        ("POST", start, {"headers": key, "content": b"{"}),
-        ("POST", "/generations/other/cancel", {"headers": repeated}),
-        ("POST", f"/generations/{job.id}/cancel", {"headers": repeated}),
-        ("POST", "/webhook/topup", {"headers": secret, "json": payment}),
-        ("POST", "/webhook/topup", {"headers": {}, "content": b"{"}),
-        ("POST", "/webhooks/fal/other", {"content": b"{"}),
-        ("POST", "/auth", {"json": {"external_user_id": str(account.external_user_id)}}),
-        ("POST", "/auth", {"content": b"{"}),
-        ("GET", "/healthz", {}),
-        ("GET", "/readyz", {}),
-    ]
-    api = api_of(world)
-    for router in OUR_ROUTERS:
-        api.include_router(router, prefix="/included")
-    client = client_of(api)
-    # Whatever the first request of a kind writes is there for both that are compared.
-    for method, path, options in requests:
-        await client.request(method, path, **options)
-    headers_of_each = {"x-request-id"}
-
-    for method, path, options in requests:
-        direct = await client.request(method, path, **options)
-        through_fastapi = await client.request(method, f"/included{path}", **options)
-
-        assert direct.status_code == through_fastapi.status_code, path
-        mask = lambda answer: answer.text.replace(answer.headers["x-request-id"], "")  # noqa: E731
-        assert mask(direct) == mask(through_fastapi), path
-        names = [set(answer.headers.items()) for answer in (direct, through_fastapi)]
-        assert {name for name, _ in names[0] ^ names[1]} <= headers_of_each, path
