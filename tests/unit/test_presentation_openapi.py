@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app.presentation.http.api import REQUEST_MODELS, create_api
+from app.presentation.http.api import create_api
+from app.presentation.http.bodies import JsonBody
+from app.presentation.http.routing import calls_of
 from app.presentation.routers import jobs, keys, ledger, payments, system
 from tests.unit.presentation_stand_ins import World
 
@@ -95,7 +97,9 @@ def test_documents_where_an_accepted_job_is_found() -> None:
 
 @pytest.mark.parametrize("operation_id", sorted(name for name in OPERATIONS if "requestBody" in OPERATIONS[name]))
 def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> None:
-    models = {model.__name__: model for model in REQUEST_MODELS}
+    routers = (keys.router, payments.router, jobs.router)
+    calls = [call for router in routers for route in router.routes for call in calls_of(route.dependant)]  # type: ignore[attr-defined]
+    models = {call.model.__name__: call.model for call in calls if isinstance(call, JsonBody)}
     content = OPERATIONS[operation_id]["requestBody"]["content"]["application/json"]
 
     assert content["examples"]

@@ -1,9 +1,13 @@
 from collections.abc import Mapping
 
-from fastapi import Response
+from fastapi import Request, Response
 from pydantic import BaseModel
 
 
-def json_answer(view: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """What a route answers. FastAPI would validate what we have just built once more, a fifth of a request's time."""
+def json_answer(request: Request, view: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
+    """The view with the status that the route documents.
+
+    FastAPI would validate the view that we have just built, which takes a fifth of the time of a request.
+    """
+    status = request.scope["route"].status_code or 200
     return Response(view.model_dump_json(), status_code=status, headers=headers, media_type="application/json")

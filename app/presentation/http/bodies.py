@@ -1,15 +1,16 @@
-"""JSON bodies, read strictly and only when a route asks for it.
+"""Bodies, read strictly and by a dependency of the endpoint.
 
-FastAPI reads and parses a declared body before it runs the first dependency. Here a route reads it itself: a caller
-without a key gets 401 before a byte of the body is read or judged, the limit gives our own answer also for a
-chunked body (Starlette's middleware answers in plain text), and validation gets a context.
+FastAPI reads and parses a body that an endpoint declares before it runs the first dependency. Here a caller without a
+secret gets 401 before a byte of the body is read or judged, the limit gives our own answer also for a chunked body
+(Starlette's middleware answers in plain text), and validation gets a context.
 """
 
 import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, NoReturn, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -22,6 +23,7 @@ from app.presentation.http.errors import (
     UnsupportedMediaType,
 )
 from app.presentation.http.field_errors import field_errors
+from app.presentation.http.state import state_of
 
 SMALL_BODY_BYTES_MAX = 64 * 1024
 # Two pictures of 5 MiB as data URIs, in base64, and the other fields.
@@ -29,20 +31,45 @@ LARGE_BODY_BYTES_MAX = 16 * 1024 * 1024
 # Our largest body has some twenty fields; its texts may hold some two thousand commas.
 SEPARATORS_MAX = 5_000
 
+SCHEMA_REFERENCE = "#/components/schemas/{model}"
+
 Body = TypeVar("Body", bound=BaseModel)
 
 _JSON_MEDIA_TYPE = re.compile(r'application/json[ \t]*(;[ \t]*(charset="?utf-8"?[ \t]*)?)?', re.ASCII | re.IGNORECASE)
 
 
-async def read_model(request: Request, model: type[Body], size_bytes_max: int = SMALL_BODY_BYTES_MAX) -> Body:
-    """Raises RefusedRequest."""
-    _check_media_type(request)
-    document = parse_json(await read_body(request, size_bytes_max))
-    try:
-        return model.model_validate(document, context=request.app.state.validation_context)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        raise InvalidRequest(field_errors(found)) from None
+@dataclass(frozen=True, eq=False)
+class JsonBody(Generic[Body]):
+    """A JSON body, and what the document says about it. Raises RefusedRequest."""
+
+    model: type[Body]
+    examples: Mapping[str, object]
+    size_bytes_max: int = SMALL_BODY_BYTES_MAX
+
+    async def __call__(self, request: Request) -> Body:
+        _check_media_type(request)
+        document = parse_json(await read_body(request, self.size_bytes_max))
+        try:
+            return self.model.model_validate(document, context=state_of(request.scope).validation_context)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False)
+            raise InvalidRequest(field_errors(found)) from None
+
+    @property
+    def request_body(self) -> dict[str, Any]:
+        examples = {name: {"summary": name.replace("_", " "), "value": value} for name, value in self.examples.items()}
+        content = {"schema": {"$ref": SCHEMA_REFERENCE.format(model=self.model.__name__)}, "examples": examples}
+        return {"required": True, "content": {"application/json": content}}
+
+
+@dataclass(frozen=True, eq=False)
+class RawBody:
+    """A body of any kind, for endpoints that check a signature over its bytes. Raises RequestBodyTooLarge."""
+
+    size_bytes_max: int
+
+    async def __call__(self, request: Request) -> bytes:
+        return await read_body(request, self.size_bytes_max)
 
 
 def parse_json(body: bytes) -> Any:

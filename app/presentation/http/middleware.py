@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
 from app.presentation.http.errors import PROBLEM_MEDIA_TYPE, RequestHeadersTooLarge, problem
+from app.presentation.http.state import state_of
 
 log = structlog.get_logger(__name__)
 
@@ -19,9 +20,8 @@ _SEPARATORS_BYTES = len(": \r\n")
 STATUS_CLIENT_GONE = 499
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-# ReDoc would fetch its logo from its maker. Nothing that these pages show comes from elsewhere.
-_DOCUMENTATION_PATHS = frozenset({"/docs", "/redoc"})
-_DOCUMENTATION_POLICY = (
+# Nothing that our pages show comes from elsewhere; ReDoc would fetch its logo from its maker.
+_PAGE_POLICY = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     b"img-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'"
 )
@@ -102,18 +102,28 @@ def _request_id(headers: Headers) -> str:
 
 def _mark(message: Message, scope: Scope) -> None:
     headers = message["headers"]
-    if any(name == b"content-type" and value in _PRIVATE_MEDIA_TYPES for name, value in headers):
+    media_type = _value(headers, b"content-type")
+    if media_type in _PRIVATE_MEDIA_TYPES:
         # Keys, balances, jobs, errors: nothing that we answer in JSON may be kept by a cache.
         headers.append((b"cache-control", b"no-store"))
-    if scope["path"] in _DOCUMENTATION_PATHS:
-        headers.append((b"content-security-policy", _DOCUMENTATION_POLICY))
-    if scope["app"].state.is_stopping:
+    elif media_type.startswith(b"text/html") and not _value(headers, b"content-security-policy"):
+        headers.append((b"content-security-policy", _PAGE_POLICY))
+    if state_of(scope).is_stopping:
         # A connection that a caller keeps for the next request would be cut under that request.
         headers.append((b"connection", b"close"))
     headers.append((b"x-request-id", scope["state"]["request_id"].encode()))
     headers.append((b"x-content-type-options", b"nosniff"))
 
 
+def _value(headers: Headers, name: bytes) -> bytes:
+    for known, value in headers:
+        if known == name:
+            return value
+    return b""
+
+
 def _route(scope: Scope) -> str | None:
     """The template, never the path as sent: paths are many and hold ids."""
-    return getattr(scope.get("route"), "path", None)
+    # FastAPI keeps what a prefix makes of the route of an included router here, and nowhere that is documented.
+    included = scope.get("fastapi", {}).get("effective_route_context")
+    return getattr(included or scope.get("route"), "path", None)

@@ -1,15 +1,16 @@
 """What the OpenAPI document says beyond what the code of the routes says by itself."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from app.domain.errors import DatabaseUnavailable, DomainError, Overloaded
+from app.presentation.http.bodies import SCHEMA_REFERENCE, JsonBody
 from app.presentation.http.errors import (
     PROBLEM_MEDIA_TYPE,
     InvalidJson,
@@ -22,9 +23,8 @@ from app.presentation.http.errors import (
     title_of,
 )
 from app.presentation.http.field_errors import field_error
+from app.presentation.http.routing import calls_of
 from app.presentation.schemas.problems import InvalidRequestProblem, Problem
-
-SCHEMA_REFERENCE = "#/components/schemas/{model}"
 
 DESCRIPTION = """
 Make images and videos with the models of [fal.ai](https://fal.ai), paid from a balance of tokens.
@@ -109,39 +109,45 @@ def answer(example: object, description: str = "", **more: Any) -> dict[str, Any
     return {"description": description, "content": {"application/json": {"example": example}}, **more}
 
 
-def request_body(model: type[BaseModel], **examples: object) -> dict[str, Any]:
-    """FastAPI does not see the bodies that routes read themselves."""
-    content = {
-        "schema": {"$ref": SCHEMA_REFERENCE.format(model=model.__name__)},
-        "examples": {name: {"summary": name.replace("_", " "), "value": value} for name, value in examples.items()},
-    }
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
-
-
-def complete(document: dict[str, Any], routes: Iterable[BaseRoute], request_models: Iterable[type[BaseModel]]) -> None:
+def complete(document: dict[str, Any], routes: Sequence[BaseRoute]) -> None:
     """Add what the routes refer to by name, and what is the same for all of them."""
-    components = document["components"]
-    schemas = components["schemas"]
-    schemas.update(_schemas([*request_models, Problem, InvalidRequestProblem]))
+    documented = [context for context in iter_route_contexts(routes) if _is_documented(context)]
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas.update(_schemas([*_request_models(documented), Problem, InvalidRequestProblem]))
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     for path in document["paths"].values():
         for operation in path.values():
             _complete_responses(operation["responses"])
-    for route in routes:
-        if isinstance(route, APIRoute) and route.include_in_schema:
-            _restore_examples(document["paths"][route.path_format], route)
+    for context in documented:
+        for method in context.methods or ():
+            operation = document["paths"][context.path_format][method.lower()]
+            _restore_examples(operation["responses"], context.responses)
     # Routes stand in the order in which requests are matched, which is not the one to read them in.
     document["paths"] = dict(sorted(document["paths"].items(), key=_reading_order))
-    components["schemas"] = dict(sorted(schemas.items()))
-    components["headers"] = {"X-Request-Id": _REQUEST_ID_HEADER}
+    document["components"]["schemas"] = dict(sorted(schemas.items()))
+    document["components"]["headers"] = {"X-Request-Id": _REQUEST_ID_HEADER}
+
+
+def _is_documented(context: RouteContext) -> bool:
+    return isinstance(context.original_route, APIRoute) and bool(context.include_in_schema)
+
+
+def _request_models(contexts: Iterable[RouteContext]) -> Iterator[type[BaseModel]]:
+    """FastAPI does not see the bodies that our own dependencies read."""
+    for context in contexts:
+        for call in calls_of(context.dependant):
+            if isinstance(call, JsonBody):
+                yield call.model
 
 
 def _reading_order(path: tuple[str, Mapping[str, Any]]) -> tuple[int, bool, str]:
-    """As the tags come; what is done to one job after what leads to it."""
+    """As the tags come, unknown ones last; what is done to one job after what leads to it."""
     name, operations = path
-    (tag,) = next(iter(operations.values()))["tags"]
-    return [known["name"] for known in TAGS].index(tag), "{" in name, name
+    tags = next(iter(operations.values())).get("tags", [])
+    known = [tag["name"] for tag in TAGS]
+    place = known.index(tags[0]) if tags and tags[0] in known else len(known)
+    return place, "{" in name, name
 
 
 def _status(error: Errors) -> int:
@@ -180,18 +186,22 @@ def _schemas(models: Iterable[type[BaseModel]]) -> Mapping[str, Any]:
     return definitions
 
 
-def _restore_examples(path: Mapping[str, Any], route: APIRoute) -> None:
+def _restore_examples(documented: Mapping[str, Any], responses: Mapping[int | str, Mapping[str, Any]]) -> None:
     """FastAPI drops every null from the document, also from the examples."""
-    for method in route.methods or ():
-        for status, response in route.responses.items():
-            documented = path[method.lower()]["responses"][str(status)]["content"]
-            for media_type, content in response["content"].items():
-                documented[media_type] |= content
+    for status, response in responses.items():
+        for media_type, content in response.get("content", {}).items():
+            examples = {name: content[name] for name in ("example", "examples") if name in content}
+            documented[str(status)]["content"][media_type] |= examples
 
 
 def _complete_responses(responses: dict[str, Any]) -> None:
-    # FastAPI documents its own 422 for every route with a parameter that does not document one itself.
-    if "application/json" in responses.get("422", {}).get("content", {}):
-        del responses["422"]
+    if _is_fastapis(responses.get("422", {})):
+        responses.update({str(status): response for status, response in problems(InvalidRequest).items()})
     for response in responses.values():
         response.setdefault("headers", {})["X-Request-Id"] = {"$ref": "#/components/headers/X-Request-Id"}
+
+
+def _is_fastapis(response: Mapping[str, Any]) -> bool:
+    """FastAPI documents its own 422 for every route with a parameter that does not document one itself."""
+    schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+    return bool(schema == {"$ref": SCHEMA_REFERENCE.format(model="HTTPValidationError")})

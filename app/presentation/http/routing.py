@@ -1,179 +1,206 @@
-"""What routes need from a request, and how it is documented.
+"""Routes that FastAPI documents and can serve, with a shorter way through for those that are asked all the time.
 
-FastAPI spends more on resolving parameters and dependencies than most routes spend on their work: those that are
-called all the time take nothing but the request, and read what they need with plain functions.
+Authentication stands in `get_route_handler`, which FastAPI calls for a route of an application and again for each
+inclusion of its router, so a route asks for its key however it is added.
 """
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any
-from uuid import UUID
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from typing import Annotated, Any, Protocol, cast, runtime_checkable
 
-from fastapi import Request, Response, Security
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from fastapi.security import APIKeyHeader
-from fastapi.security.base import SecurityBase
-from pydantic import Field, TypeAdapter, ValidationError
-from starlette.types import Receive, Scope, Send
+from pydantic import BaseModel
 
-from app.application.use_cases import CustomerUseCases
 from app.domain.accounts import Account
-from app.domain.errors import JobNotFound
-from app.presentation.http.errors import InvalidRequest
-from app.presentation.http.field_errors import field_error, field_errors
-from app.presentation.schemas.fields import parse_uuid
+from app.presentation.http.answers import json_answer
+from app.presentation.http.bodies import JsonBody
+from app.presentation.http.state import use_cases_of
 
-_api_key_header = APIKeyHeader(
-    name="X-API-Key", scheme_name="ApiKey", auto_error=False, description="The user's key, from `POST /auth`."
-)
-_auth_secret_header = APIKeyHeader(
-    name="X-Auth-Secret",
-    scheme_name="AuthSecret",
-    auto_error=False,
-    description="The service secret that the operator set as `AUTH_SECRET`, where there is one.",
-)
-_webhook_secret_header = APIKeyHeader(
-    name="X-Webhook-Secret",
-    scheme_name="WebhookSecret",
-    auto_error=False,
-    description="The secret that the payment provider and the operator share (`PAYMENT_WEBHOOK_SECRET`).",
-)
+API_KEY_HEADER = "X-API-Key"
+API_KEY_SCHEME = "ApiKey"
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Reader = Callable[[Request], Awaitable[Any]]
 
 
-class _Service(SecurityBase):
-    """What `POST /auth` needs before its body is looked at; the value itself, for the proof of a rotation."""
+@runtime_checkable
+class DocumentedParameter(Protocol):
+    """A dependency that reads a parameter by itself, and says what the document says about it."""
 
-    def __init__(self) -> None:
-        self.model = _auth_secret_header.model
-        self.scheme_name = _auth_secret_header.scheme_name
-
-    async def __call__(self, request: Request) -> str | None:
-        given = request.headers.get("X-Auth-Secret")
-        use_cases_of(request).keys.issue.check_secret(given)
-        return given
-
-
-ApiKey = Annotated[str | None, Security(_api_key_header)]
-AuthSecret = Annotated[str | None, Security(_Service())]
-
-
-def use_cases_of(request: Request) -> CustomerUseCases:
-    use_cases: CustomerUseCases = request.app.state.use_cases
-    return use_cases
+    @property
+    def parameter(self) -> dict[str, Any]: ...
 
 
 class DirectRoute(APIRoute):
-    """A route whose endpoint, where it takes only the request and answers with a Response, is called without all that
-    FastAPI has around the others: the search for parameters, and what closes them.
+    """A route that calls its endpoint and its dependencies directly, if these need nothing but the request.
+
+    FastAPI's search for parameters costs more than most endpoints do. Whatever is not that simple goes FastAPI's
+    way: other parameters, dependencies of dependencies, `yield`, endpoints that are plain functions.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        self._options = options
+        self._is_under_construction = True
         super().__init__(path, endpoint, **options)
-        if not self.dependant.dependencies and _takes_only_the_request(endpoint):
-            self.app = self._call
+        self._is_under_construction = False
+        self.openapi_extra = _documented(self.openapi_extra or {}, self.dependant)
 
-    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response: Response = await self.endpoint(Request(scope, receive, send))
-        await response(scope, receive, send)
+    def get_route_handler(self) -> Handler:
+        handler = super().get_route_handler()
+        # FastAPI asks again for each inclusion of the router. An inclusion may bring dependencies that only FastAPI
+        # knows, so it always goes FastAPI's way.
+        if self._is_under_construction and _is_simple(self):
+            return _direct_handler(self, handler)
+        return handler
+
+    def of(self, api: FastAPI) -> "DirectRoute":
+        """The same route as one of this application, whose `dependency_overrides` it then obeys."""
+        return type(self)(self.path, self.endpoint, **{**self._options, "dependency_overrides_provider": api})
 
 
 class KeyedRoute(DirectRoute):
-    """A route for users: the key is looked up before anything else of the request is judged."""
+    """A route for users: the key is looked up before anything else of the request is read or judged."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        security: dict[str, Any] = {"security": [{_api_key_header.scheme_name: []}]}
-        options["openapi_extra"] = security | (options.get("openapi_extra") or {})
+        # The route always asks, so nothing that the options say can document otherwise.
+        options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "security": [{API_KEY_SCHEME: []}]}
         super().__init__(path, endpoint, **options)
-        self._app_behind_the_key = self.app
-        self.app = self._authenticate_first
 
-    async def _authenticate_first(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope)
-        account = await use_cases_of(request).keys.authenticate(request.headers.get("X-API-Key"))
-        scope["state"]["account"] = account
-        await self._app_behind_the_key(scope, receive, send)
+    def get_route_handler(self) -> Handler:
+        handler = super().get_route_handler()
 
+        async def authenticate_first(request: Request) -> Response:
+            keys = (await use_cases_of(request)).keys
+            request.scope.setdefault("state", {})["account"] = await keys.authenticate(
+                request.headers.get(API_KEY_HEADER)
+            )
+            return await handler(request)
 
-def _takes_only_the_request(endpoint: Callable[..., Any]) -> bool:
-    signature = inspect.signature(endpoint)
-    return (
-        inspect.iscoroutinefunction(endpoint)
-        and list(signature.parameters) == ["request"]
-        and signature.return_annotation is Response
-    )
+        return authenticate_first
 
 
-def account_of(request: Request) -> Account:
-    """Whose key the request to a KeyedRoute carries."""
-    account: Account = request.scope["state"]["account"]
+async def account_of(request: Request) -> Account:
+    """Whose key the request carries. Raises RuntimeError if its route is no KeyedRoute."""
+    account: Account | None = request.scope.get("state", {}).get("account")
+    if account is None:
+        raise RuntimeError(f"{request.scope['route'].path} asks for an account, and its route for no key")
     return account
 
 
-class _PaymentProvider(SecurityBase):
-    def __init__(self) -> None:
-        self.model = _webhook_secret_header.model
-        self.scheme_name = _webhook_secret_header.scheme_name
-
-    async def __call__(self, request: Request) -> None:
-        use_cases_of(request).receive_payment.check_secret(request.headers.get("X-Webhook-Secret"))
+CurrentAccount = Annotated[Account, Depends(account_of)]
 
 
-authenticate_payment_provider = Security(_PaymentProvider())
+def splice(api: FastAPI, routers: Iterable[APIRouter]) -> None:
+    """Put the routes of the routers before the others that the application has, as its own."""
+    routes = [cast(DirectRoute, route) for router in routers for route in router.routes]
+    api.router.routes[:0] = [route.of(api) for route in routes]
 
 
-# A name that callers give: an idempotency key, or the id of a payment event.
-_NAME = TypeAdapter(Annotated[str, Field(min_length=1, max_length=255, pattern="^[ -~]*$")])
+def _direct_handler(route: APIRoute, handler: Handler) -> Handler:
+    endpoint, model = route.endpoint, route.response_model
+    request_name = route.dependant.request_param_name
+    readers = [(sub.name, cast(Reader, sub.call)) for sub in route.dependant.dependencies]
+
+    async def call(request: Request) -> Response:
+        if request.app.dependency_overrides:
+            return await handler(request)
+        values: dict[str, Any] = {}
+        if request_name is not None:
+            values[request_name] = request
+        for name, read in readers:
+            value = await read(request)
+            if name is not None:
+                values[name] = value
+        answer = await endpoint(**values)
+        if isinstance(answer, Response):
+            return answer
+        assert type(answer) is model, "FastAPI would leave out the fields that a subclass adds"
+        return json_answer(request, answer)
+
+    return call
 
 
-def name_in(request: Request, header: str) -> str | None:
-    """None: the header is not there. Raises InvalidRequest."""
-    values = request.headers.getlist(header)
-    if not values:
-        return None
-    if len(values) > 1:
-        # Two values would name two things; picking one of them is not ours to do.
-        raise InvalidRequest([field_error("repeated_header", header)])
-    try:
-        return _NAME.validate_python(values[0])
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        raise InvalidRequest(field_errors({**one, "loc": (header,)} for one in found)) from None
+def _is_simple(route: APIRoute) -> bool:
+    """Whether a direct call does all that FastAPI would do."""
+    whole = route.dependant
+    calls = {id(sub.call) for sub in whole.dependencies}
+    return (
+        inspect.iscoroutinefunction(route.endpoint)
+        and _answers_simply(route)
+        # FastAPI calls a dependency that is named twice once.
+        and len(calls) == len(whole.dependencies)
+        and all(map(_reads_only_the_request, whole.dependencies))
+        # Whatever else a Dependant may hold, now or in a later release, is FastAPI's to see to.
+        and whole
+        == Dependant(
+            call=whole.call,
+            path=whole.path,
+            scope=whole.scope,
+            dependencies=whole.dependencies,
+            request_param_name=whole.request_param_name,
+        )
+    )
 
 
-def name_header(header: str, description: str) -> dict[str, Any]:
-    return {
-        "name": header,
-        "in": "header",
-        "required": False,
-        "description": description,
-        "schema": _NAME.json_schema(),
-    }
+def _reads_only_the_request(dependant: Dependant) -> bool:
+    names = [dependant.request_param_name, dependant.http_connection_param_name]
+    call = dependant.call
+    return (
+        # A function, or an object that is called like one.
+        any(map(inspect.iscoroutinefunction, (call, type(call).__call__)))
+        and names.count(None) == 1
+        and dependant
+        == Dependant(
+            call=call,
+            name=dependant.name,
+            path=dependant.path,
+            scope=dependant.scope,
+            request_param_name=dependant.request_param_name,
+            http_connection_param_name=dependant.http_connection_param_name,
+            own_oauth_scopes=dependant.own_oauth_scopes,
+            parent_oauth_scopes=dependant.parent_oauth_scopes,
+        )
+    )
 
 
-IDEMPOTENCY_KEY = name_header(
-    "Idempotency-Key",
-    "Your own name for this request, a UUID for example. Repeated with the same body it changes "
-    "nothing more, however often you send it; keys are kept for at least 24 hours.",
-)
+def _answers_simply(route: APIRoute) -> bool:
+    annotation = inspect.signature(route.endpoint).return_annotation
+    if not inspect.isclass(annotation):
+        return False
+    return issubclass(annotation, Response) or (
+        issubclass(annotation, BaseModel)
+        and route.response_model is annotation
+        and isinstance(route.response_class, DefaultPlaceholder)
+        and route.response_model_by_alias
+        and not any(
+            (
+                route.response_model_include,
+                route.response_model_exclude,
+                route.response_model_exclude_unset,
+                route.response_model_exclude_defaults,
+                route.response_model_exclude_none,
+            )
+        )
+    )
 
 
-def idempotency_key_of(request: Request) -> str | None:
-    """Raises InvalidRequest."""
-    return name_in(request, "Idempotency-Key")
+def calls_of(dependant: Dependant) -> Iterator[object]:
+    """All that FastAPI would call before the endpoint."""
+    for sub in dependant.dependencies:
+        yield from calls_of(sub)
+        if sub.call is not None:
+            yield sub.call
 
 
-JOB_ID = {
-    "name": "job_id",
-    "in": "path",
-    "required": True,
-    "description": "From the answer that accepted the job.",
-    "schema": {"type": "string", "format": "uuid"},
-}
-
-
-def job_id_of(request: Request) -> UUID:
-    """No other text than the canonical one can name a job: it is unknown, like any other wrong id."""
-    job_id = parse_uuid(request.path_params["job_id"])
-    if job_id is None:
-        raise JobNotFound
-    return job_id
+def _documented(extra: dict[str, Any], dependant: Dependant) -> dict[str, Any]:
+    """FastAPI's description of the route does not know what our own dependencies read."""
+    calls = list(calls_of(dependant))
+    documented = dict(extra)
+    if parameters := [call.parameter for call in calls if isinstance(call, DocumentedParameter)]:
+        documented["parameters"] = [*extra.get("parameters", ()), *parameters]
+    if bodies := [call.request_body for call in calls if isinstance(call, JsonBody)]:
+        (documented["requestBody"],) = bodies
+    return documented

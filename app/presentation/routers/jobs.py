@@ -2,7 +2,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import (
@@ -15,19 +15,13 @@ from app.domain.errors import (
     JobNotFound,
 )
 from app.presentation.http.answers import json_answer
-from app.presentation.http.bodies import LARGE_BODY_BYTES_MAX, read_model
+from app.presentation.http.bodies import LARGE_BODY_BYTES_MAX, JsonBody
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.field_errors import field_error
-from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, problems, request_body
-from app.presentation.http.routing import (
-    IDEMPOTENCY_KEY,
-    JOB_ID,
-    KeyedRoute,
-    account_of,
-    idempotency_key_of,
-    job_id_of,
-    use_cases_of,
-)
+from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, problems
+from app.presentation.http.parameters import IdempotencyKey, JobId
+from app.presentation.http.routing import CurrentAccount, KeyedRoute
+from app.presentation.http.state import UseCases
 from app.presentation.schemas.fields import PageOffset, PageSize, parse_uuid
 from app.presentation.schemas.jobs import (
     AcceptedJob,
@@ -168,36 +162,40 @@ _STARTS = (
     "/{job_id}",
     operation_id="get_generation",
     summary="Look at a job",
-    response_model=JobView,
     response_description="The job",
     responses={200: answer(_COMPLETED), **problems(InvalidApiKey, JobNotFound, *DATABASE_ERRORS)},
-    openapi_extra={"parameters": [JOB_ID]},
 )
-async def get_generation(request: Request) -> Response:
+async def get_generation(account: CurrentAccount, job_id: JobId, use_cases: UseCases) -> JobView:
     """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
-    job = await use_cases_of(request).jobs.reader.get(account_of(request).id, job_id_of(request))
-    return json_answer(JobView.of(job))
+    return JobView.of(await use_cases.jobs.reader.get(account.id, job_id))
 
 
-def _handler(kind: GenerationKind, model: type[GenerationRequest]) -> Callable[..., Awaitable[Response]]:
-    async def start(request: Request) -> Response:
-        body = await read_model(request, model, LARGE_BODY_BYTES_MAX)
-        accepted = await use_cases_of(request).jobs.start(
-            account_of(request).id, kind, body.parameters(), idempotency_key=idempotency_key_of(request)
+def _handler(start: _Start) -> Callable[..., Awaitable[Response]]:
+    read_body = JsonBody(start.model, start.examples, LARGE_BODY_BYTES_MAX)
+
+    async def handler(
+        request: Request,
+        account: CurrentAccount,
+        body: Annotated[GenerationRequest, Depends(read_body)],
+        idempotency_key: IdempotencyKey,
+        use_cases: UseCases,
+    ) -> Response:
+        accepted = await use_cases.jobs.start(
+            account.id, start.kind, body.parameters(), idempotency_key=idempotency_key
         )
         headers = {"Location": f"/generations/{accepted.job.id}"}
         if accepted.is_replay:
             headers["Idempotent-Replayed"] = "true"
-        return json_answer(AcceptedJob.of(accepted.job), status=202, headers=headers)
+        return json_answer(request, AcceptedJob.of(accepted.job), headers)
 
-    return start
+    return handler
 
 
 for _start in _STARTS:
     _name = _start.kind.value.lower()
     router.add_api_route(
         f"/{'videos' if _start.kind.is_video else 'images'}/{_name.replace('_', '-')}",
-        _handler(_start.kind, _start.model),
+        _handler(_start),
         methods=["POST"],
         operation_id=f"start_{_name}",
         summary=_start.summary,
@@ -217,7 +215,6 @@ for _start in _STARTS:
                 *BODY_ERRORS,
             ),
         },
-        openapi_extra={"parameters": [IDEMPOTENCY_KEY], **request_body(_start.model, **_start.examples)},
     )
 
 
@@ -225,7 +222,6 @@ for _start in _STARTS:
     "",
     operation_id="list_generations",
     summary="List your jobs",
-    response_model=JobPage,
     response_description="The newest jobs first",
     responses={
         200: answer({"items": [_COMPLETED], "limit": 20, "offset": 0, "next_cursor": None}),
@@ -233,7 +229,8 @@ for _start in _STARTS:
     },
 )
 async def list_generations(
-    request: Request,
+    account: CurrentAccount,
+    use_cases: UseCases,
     limit: Annotated[PageSize, Query(description="How many jobs.")] = 20,
     offset: Annotated[
         PageOffset, Query(description="How many newer jobs to leave out. A cursor stays quick however far it leads.")
@@ -245,19 +242,17 @@ async def list_generations(
             json_schema_extra={"format": "uuid"},
         ),
     ] = None,
-) -> Response:
+) -> JobPage:
     """All your jobs, finished or not, one page at a time."""
     after = None if cursor is None else parse_uuid(cursor)
     if cursor is not None and after is None:
         raise InvalidRequest([field_error("invalid_cursor", "cursor")])
     # One more than asked for tells whether there is another page.
-    jobs = await use_cases_of(request).jobs.reader.page(
-        account_of(request).id, limit=limit + 1, offset=offset, after=after
-    )
+    jobs = await use_cases.jobs.reader.page(account.id, limit=limit + 1, offset=offset, after=after)
     page = jobs[:limit]
     next_cursor = page[-1].id if len(jobs) > limit else None
     items = [JobView.of(job) for job in page]
-    return json_answer(JobPage(items=items, limit=limit, offset=offset, next_cursor=next_cursor))
+    return JobPage(items=items, limit=limit, offset=offset, next_cursor=next_cursor)
 
 
 @router.post(
@@ -279,9 +274,10 @@ async def list_generations(
             CommitUnknown,
         ),
     },
-    openapi_extra={"parameters": [JOB_ID, IDEMPOTENCY_KEY]},
 )
-async def cancel_generation(request: Request) -> Response:
+async def cancel_generation(
+    request: Request, account: CurrentAccount, job_id: JobId, idempotency_key: IdempotencyKey, use_cases: UseCases
+) -> Response:
     """A job that was not sent to fal yet is canceled and refunded at once.
 
     Otherwise fal is asked to stop, and the answer waits up to three seconds for its confirmation. Where that
@@ -290,8 +286,6 @@ async def cancel_generation(request: Request) -> Response:
 
     Without an `Idempotency-Key` a repeat of a cancel that ended the job is answered like any cancel of a finished job.
     """
-    accepted = await use_cases_of(request).jobs.cancel(
-        account_of(request).id, job_id_of(request), idempotency_key=idempotency_key_of(request)
-    )
+    accepted = await use_cases.jobs.cancel(account.id, job_id, idempotency_key=idempotency_key)
     headers = {"Idempotent-Replayed": "true"} if accepted.is_replay else None
-    return json_answer(JobView.of(accepted.job), headers=headers)
+    return json_answer(request, JobView.of(accepted.job), headers)

@@ -1,14 +1,25 @@
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
 
 from app.domain.errors import CommitUnknown, KeyAlreadyIssued, ProofRequired
-from app.presentation.http.bodies import read_model
-from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, problems, request_body
-from app.presentation.http.routing import ApiKey, AuthSecret, use_cases_of
+from app.presentation.http.bodies import JsonBody
+from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, problems
+from app.presentation.http.parameters import ApiKey, AuthSecret
+from app.presentation.http.routing import DirectRoute
+from app.presentation.http.state import UseCases
 from app.presentation.schemas.keys import IssuedKey, IssueKeyRequest
 
-router = APIRouter(tags=["Accounts"])
+router = APIRouter(tags=["Accounts"], route_class=DirectRoute)
 
 _USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
+_read_body = JsonBody(
+    IssueKeyRequest,
+    {
+        "first_key": {"external_user_id": _USER_ID},
+        "replace_the_key": {"external_user_id": _USER_ID, "rotate": True},
+    },
+)
 
 
 @router.post(
@@ -21,23 +32,20 @@ _USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
         201: answer({"external_user_id": _USER_ID, "api_key": "tgk_" + "7bXq2Lr9" * 6 + "D"}),
         **problems(ProofRequired, KeyAlreadyIssued, *DATABASE_ERRORS, CommitUnknown, *BODY_ERRORS),
     },
-    openapi_extra={
-        "security": [{}],
-        **request_body(
-            IssueKeyRequest,
-            first_key={"external_user_id": _USER_ID},
-            replace_the_key={"external_user_id": _USER_ID, "rotate": True},
-        ),
-    },
+    openapi_extra={"security": [{}]},
 )
-async def issue_key(request: Request, auth_secret: AuthSecret, current_key: ApiKey) -> IssuedKey:
+async def issue_key(
+    auth_secret: AuthSecret,
+    current_key: ApiKey,
+    body: Annotated[IssueKeyRequest, Depends(_read_body)],
+    use_cases: UseCases,
+) -> IssuedKey:
     """Issue the first key of a user, or replace it with `"rotate": true`; the old key stops working at once.
 
     Where the operator set a service secret, every call needs it in `X-Auth-Secret`.
     Elsewhere the first key needs nothing, and replacing it needs the current one in `X-API-Key`.
     """
-    body = await read_model(request, IssueKeyRequest)
-    api_key = await use_cases_of(request).keys.issue(
+    api_key = await use_cases.keys.issue(
         body.external_user_id, rotate=body.rotate, current_key=current_key, auth_secret=auth_secret
     )
     return IssuedKey(external_user_id=body.external_user_id, api_key=api_key)

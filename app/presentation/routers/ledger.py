@@ -1,14 +1,14 @@
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query
 
 from app.domain.errors import InvalidApiKey
-from app.presentation.http.answers import json_answer
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.field_errors import field_error
 from app.presentation.http.openapi import DATABASE_ERRORS, answer, problems
-from app.presentation.http.routing import KeyedRoute, account_of, use_cases_of
+from app.presentation.http.routing import CurrentAccount, KeyedRoute
+from app.presentation.http.state import UseCases
 from app.presentation.schemas.fields import PageSize
 from app.presentation.schemas.ledger import Balance, LedgerEntryView, LedgerPage
 
@@ -38,24 +38,21 @@ _USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
     "/balance",
     operation_id="get_balance",
     summary="Look at the balance",
-    response_model=Balance,
     response_description="The balance",
     responses={
         200: answer({"external_user_id": _USER_ID, "balance_tokens": 120}),
         **problems(InvalidApiKey, *DATABASE_ERRORS),
     },
 )
-async def get_balance(request: Request) -> Response:
+async def get_balance(account: CurrentAccount) -> Balance:
     """The tokens that are left. The cost of unfinished jobs is already taken off."""
-    account = account_of(request)
-    return json_answer(Balance(external_user_id=account.external_user_id, balance_tokens=account.balance_tokens))
+    return Balance(external_user_id=account.external_user_id, balance_tokens=account.balance_tokens)
 
 
 @router.get(
     "/ledger",
     operation_id="list_ledger_entries",
     summary="List what moved the balance",
-    response_model=LedgerPage,
     response_description="The newest entries first",
     responses={
         200: answer({"items": [_DEBIT, _CREDIT], "next_cursor": None}),
@@ -63,7 +60,8 @@ async def get_balance(request: Request) -> Response:
     },
 )
 async def list_ledger_entries(
-    request: Request,
+    account: CurrentAccount,
+    use_cases: UseCases,
     limit: Annotated[PageSize, Query(description="How many entries.")] = 20,
     cursor: Annotated[
         str | None,
@@ -72,15 +70,15 @@ async def list_ledger_entries(
             json_schema_extra={"pattern": f"^{_CURSOR.pattern}$"},
         ),
     ] = None,
-) -> Response:
+) -> LedgerPage:
     """Every credit, debit and refund of your account, with the balance after it. Entries never change."""
-    entries = await use_cases_of(request).ledger.entries(
-        account_of(request).external_user_id, limit=limit + 1, before_seq=None if cursor is None else _seq_of(cursor)
+    entries = await use_cases.ledger.entries(
+        account.external_user_id, limit=limit + 1, before_seq=None if cursor is None else _seq_of(cursor)
     )
     page = entries[:limit]
     next_cursor = str(page[-1].seq) if len(entries) > limit else None
     items = [LedgerEntryView.of(entry) for entry in page]
-    return json_answer(LedgerPage(items=items, next_cursor=next_cursor))
+    return LedgerPage(items=items, next_cursor=next_cursor)
 
 
 def _seq_of(cursor: str) -> int:

@@ -1,10 +1,11 @@
 from fastapi import APIRouter, Request, Response
 
 from app.presentation.http.openapi import answer
-from app.presentation.http.routing import use_cases_of
+from app.presentation.http.routing import DirectRoute
+from app.presentation.http.state import UseCases, state_of
 from app.presentation.schemas.system import Alive, CheckView, Readiness
 
-router = APIRouter(tags=["System"])
+router = APIRouter(tags=["System"], route_class=DirectRoute)
 
 _READY = {"status": "ok", "checks": [{"name": "database", "ok": True, "detail": "answers in 1 ms"}]}
 _NOT_READY = {"status": "unavailable", "checks": [{"name": "database", "ok": False, "detail": "does not answer"}]}
@@ -32,15 +33,12 @@ async def get_health() -> Alive:
         503: {**answer(_NOT_READY, "A check fails"), "model": Readiness},
     },
 )
-async def get_readiness(request: Request, response: Response) -> Readiness:
+async def get_readiness(request: Request, response: Response, use_cases: UseCases) -> Readiness:
     """One entry per check, such as the database, its migrations, and the runner of the jobs."""
-    if request.app.state.is_stopping:
+    if state_of(request.scope).is_stopping:
         response.status_code = 503
         return Readiness(status="unavailable", checks=[CheckView(name="process", ok=False, detail="stopping")])
-    checks = [
-        CheckView(name=check.name, ok=check.ok, detail=check.detail)
-        for check in await use_cases_of(request).health.run()
-    ]
+    checks = [CheckView(name=check.name, ok=check.ok, detail=check.detail) for check in await use_cases.health.run()]
     if all(check.ok for check in checks):
         return Readiness(status="ok", checks=checks)
     response.status_code = 503

@@ -1,0 +1,29 @@
+"""What `create_api` and the lifespan put on the application, with its types: Starlette's own state has none."""
+
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.datastructures import State
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from app.application.use_cases import CustomerUseCases
+from app.presentation.schemas.media_urls import ValidationContext
+
+
+class ApiState(State):
+    use_cases: CustomerUseCases
+    validation_context: ValidationContext
+    is_stopping: bool
+
+
+def state_of(scope: Scope) -> ApiState:
+    state: ApiState = scope["app"].state
+    return state
+
+
+async def use_cases_of(request: HTTPConnection) -> CustomerUseCases:
+    return state_of(request.scope).use_cases
+
+
+UseCases = Annotated[CustomerUseCases, Depends(use_cases_of)]
