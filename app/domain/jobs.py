@@ -74,7 +74,6 @@ class Billing:
     charged_tokens: int
     refunded_tokens: int
     outcome: BillingOutcome
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,14 +138,12 @@ class Job:
             return None
         charged_tokens = self.cost_tokens - self.refunded_tokens
         if charged_tokens == 0:
-            outcome, reason = BillingOutcome.NOT_CHARGED, "There is no result."
+            outcome = BillingOutcome.NOT_CHARGED
         elif self.refunded_tokens:
-            outcome, reason = BillingOutcome.PARTIALLY_CHARGED, "Some outputs were not delivered."
+            outcome = BillingOutcome.PARTIALLY_CHARGED
         else:
-            outcome, reason = BillingOutcome.CHARGED, "Everything was delivered."
-        return Billing(
-            charged_tokens=charged_tokens, refunded_tokens=self.refunded_tokens, outcome=outcome, reason=reason
-        )
+            outcome = BillingOutcome.CHARGED
+        return Billing(charged_tokens=charged_tokens, refunded_tokens=self.refunded_tokens, outcome=outcome)
 
     @property
     def public_status(self) -> PublicStatus | str:

@@ -83,7 +83,6 @@ async def test_a_job_that_was_partly_refunded_says_so_in_its_bill(engine: AsyncE
         charged_tokens=15,
         refunded_tokens=5,
         outcome=BillingOutcome.PARTIALLY_CHARGED,
-        reason="Some outputs were not delivered.",
     )
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.jobs import BillingOutcome, JobStatus, outcome_of_result
+from app.presentation.schemas.jobs import BillingView
 from tests.unit.presentation_stand_ins import a_job
 
 PRICES = st.integers(1, 10**9)
@@ -94,7 +95,7 @@ def test_a_bill_adds_up_to_the_cost(cost: int, data: st.DataObject) -> None:
     assert (billing.charged_tokens, billing.refunded_tokens) == (cost - refunded, refunded)
     assert (billing.outcome is BillingOutcome.NOT_CHARGED) is (billing.charged_tokens == 0)
     assert (billing.outcome is BillingOutcome.CHARGED) is (refunded == 0)
-    assert billing.reason.endswith(".")
+    assert BillingView.of(billing).reason.endswith(".")
 
 
 @pytest.mark.parametrize("status", JobStatus)

@@ -121,6 +121,13 @@ class AcceptedJob(BaseModel):
         return cls(job_id=job.id, status=job.public_status, cost_tokens=job.cost_tokens, created_at=job.created_at)
 
 
+_REASONS: Mapping[BillingOutcome, str] = {
+    BillingOutcome.CHARGED: "Everything was delivered.",
+    BillingOutcome.PARTIALLY_CHARGED: "Some outputs were not delivered.",
+    BillingOutcome.NOT_CHARGED: "There is no result.",
+}
+
+
 class BillingView(BaseModel):
     charged_tokens: int
     refunded_tokens: int
@@ -133,7 +140,7 @@ class BillingView(BaseModel):
             charged_tokens=billing.charged_tokens,
             refunded_tokens=billing.refunded_tokens,
             outcome=billing.outcome,
-            reason=billing.reason,
+            reason=_REASONS[billing.outcome],
         )
 
 
