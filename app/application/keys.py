@@ -52,7 +52,7 @@ class IssueFirstKey:
 
 @dataclass(frozen=True, slots=True)
 class RotateKey:
-    """Replace the key of whoever proves the right to it; `current_key` is None where the operator vouches.
+    """Replace the key of whoever proves the right to it. `current_key` is None if the operator vouches for the user.
 
     Raises ProofRequired.
     """
@@ -106,7 +106,7 @@ class IssueKey:
 
 @dataclass(frozen=True, slots=True)
 class RevokeKey:
-    """Raises AccountNotFound where there is no live key to revoke."""
+    """Raises AccountNotFound if there is no live key to revoke."""
 
     keys: Keys
 

@@ -1,10 +1,10 @@
-"""A generation job: its states, what it may become, and how it ends.
+"""A job: its states, what it may become, and how it ends.
 
     QUEUED ──▶ SUBMITTING ──▶ SUBMITTED ──▶ IN_QUEUE ⇄ IN_PROGRESS ──▶ COMPLETED | FAILED | CANCELED
       ▲            │
       └────────────┘ only where the attempt provably never reached fal
 
-QUEUED becomes SUBMITTED where fal ran an attempt that it had answered with a refusal, and says so in a signed event.
+QUEUED becomes SUBMITTED if fal ran an attempt that it had answered with a refusal, and says so in a signed event.
 
 The last three are final: nothing leaves them. The database enforces the same table.
 """
@@ -51,7 +51,7 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
 
 
 class PublicStatus(StrEnum):
-    """What the user sees. SUBMITTING shows as QUEUED: not provably at fal yet."""
+    """The status that the user sees. SUBMITTING shows as QUEUED, because the job is not provably at fal yet."""
 
     QUEUED = "QUEUED"
     SUBMITTED = "SUBMITTED"

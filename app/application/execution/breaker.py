@@ -1,4 +1,4 @@
-"""While fal is away, or refuses the operator's key, submissions pause: jobs wait in QUEUED and none fails."""
+"""Pauses submissions while fal is away or refuses the operator's key: jobs wait in QUEUED and none fails."""
 
 import time
 from collections.abc import Callable
@@ -35,7 +35,9 @@ class Breaker:
         return self._reason
 
     def wait_seconds(self) -> float:
-        """How long a submission has to wait. 0: it may go on, where it is open as the one that tries."""
+        """How long a submission has to wait. If it is 0 the submission may go on: with an open breaker, as the one that
+        tries whether fal is back.
+        """
         if self._reason is None:
             return 0.0
         remaining = self._next_try_at - self._clock()
@@ -55,7 +57,7 @@ class Breaker:
         self._failures += 1
         if self._reason is not None:
             if not self._is_trying:
-                # It was under way when the breaker opened, and says nothing new.
+                # This submission was under way when the breaker opened, and says nothing new.
                 return
             self._is_trying = False
             self._pause_seconds = min(self._pause_seconds * 2, PAUSE_SECONDS_MAX)
@@ -67,7 +69,7 @@ class Breaker:
         self._next_try_at = self._clock() + self._pause_seconds
 
     async def check(self) -> Check:
-        """Never makes the service unready: accepting, answering and following go on."""
+        """Report the state. It never makes the service unready: accepting, answering and following go on."""
         if self._reason is None:
             return Check("fal", True, "submissions go on")
         return Check("fal", True, f"submissions pause: {self._reason}")

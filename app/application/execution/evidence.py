@@ -21,37 +21,44 @@ from app.domain.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
-# After the claim. fal seems to list what has ended: soon for an image, after minutes for a video.
+# When to search, counted from the claim. fal seems to list a request once it has ended: soon for an image, after minutes
+# for a video.
 SEARCH_SECONDS = (120, 300, 600, 1200)
-# fal's clock against the database's.
+# So much may fal's clock differ from the database's.
 CLOCK_SLACK = timedelta(seconds=60)
 # No POST of an attempt begins or ends later than this after its claim.
 POST_TIME_MAX = timedelta(seconds=30)
 
 
 def seed_of(attempt_token: UUID) -> int:
-    """31 bits, as fal's models take them. Of a digest: users see the seed, and nobody may see the token."""
+    """The seed that marks an attempt: 31 bits, as fal's models take them.
+
+    It is made of a digest, because users see the seed and nobody may see the token.
+    """
     return int.from_bytes(hashlib.sha256(attempt_token.bytes).digest()[:4], "big") >> 1
 
 
 def marked(parameters: Mapping[str, Any], attempt_token: UUID) -> Mapping[str, Any]:
-    """What is sent to fal: the user's own seed stays."""
+    """The parameters as they are sent to fal, with the seed of the attempt unless the user chose one."""
     return parameters if "seed" in parameters else {**parameters, "seed": seed_of(attempt_token)}
 
 
 def is_search_due(age_seconds: float, every_seconds: float) -> bool:
-    """Once for each moment, for somebody who comes by `every_seconds` after `seconds_to_next_look` at the latest."""
+    """Whether a search belongs to this look. If looks come after `seconds_to_next_look`, it does once for each moment."""
     return any(moment <= age_seconds < moment + every_seconds for moment in SEARCH_SECONDS)
 
 
 def seconds_to_next_look(age_seconds: float, every_seconds: float) -> float:
-    """As often as usual, and not past the moment of a search."""
+    """Come back after `every_seconds`, or earlier if a search is due by then."""
     return min([every_seconds, *(moment - age_seconds for moment in SEARCH_SECONDS if moment > age_seconds)])
 
 
 @dataclass(frozen=True, slots=True)
 class SearchHistory:
-    """Raises nothing: a search that cannot be made is one without evidence, and must not keep a job from its end."""
+    """Search fal's request history for a lost submission.
+
+    It raises nothing: a search that cannot be made is one without evidence, and must not keep a job from its end.
+    """
 
     submissions: LostSubmissions
     history: RequestHistory
@@ -82,7 +89,7 @@ class SearchHistory:
         return candidates[0]
 
     async def _has_rival(self, lost: LostSubmission) -> bool:
-        """One run, and two jobs that may have caused it."""
-        # The candidate is within the time of both.
+        """Whether another job may have caused the run that was found."""
+        # The run is within the time of both jobs.
         within = POST_TIME_MAX + 2 * CLOCK_SLACK
         return "seed" in lost.parameters and await self.submissions.has_rival(lost.job_id, within)

@@ -11,7 +11,7 @@ from app.domain.errors import Unavailable
 
 BACKSTOP_SECONDS_MIN = 5.0
 BACKSTOP_SECONDS_MAX = 120.0
-# At all jobs together: a look costs about as much as an accept, and almost all of them find nothing new.
+# Of all jobs together: a look costs about as much as an accept, and almost every look finds nothing new.
 LOOKS_PER_SECOND_MAX = 50
 COUNT_SECONDS = 5.0
 BACKOFF_SECONDS_MAX = 60.0
@@ -20,19 +20,19 @@ POLL_SECONDS_MAX = 10.0
 
 
 def backoff_seconds(attempt: int) -> float:
-    """Doubling from 1 s to 60 s, with full jitter in the upper half so that many jobs do not come back at once."""
+    """Double the pause from 1 s to 60 s, with jitter over its upper half so that many jobs do not come back at once."""
     ceiling = min(BACKOFF_SECONDS_MAX, 2.0 ** min(attempt - 1, 10))
     return ceiling * random.uniform(0.5, 1.0)
 
 
 def poll_seconds(age_seconds: float) -> float:
-    """A part of what the job has taken so far: quick for quick jobs, cheap for long ones."""
+    """Wait a tenth of what the job has taken so far: looks are quick for quick jobs and cheap for long ones."""
     return min(max(age_seconds * 0.1, POLL_SECONDS_MIN), POLL_SECONDS_MAX) * random.uniform(0.9, 1.1)
 
 
 @dataclass(slots=True)
 class Backstop:
-    """When to look at a job although fal's event will tell its end: events get lost.
+    """Tells when to look at a job although fal's event should tell its end, because events get lost.
 
     After as long again as the job has taken; later where so many jobs wait for a look that this would be too often.
     """
@@ -45,7 +45,7 @@ class Backstop:
     async def seconds_to_look(self, age_seconds: float) -> float:
         await self._count()
         own_seconds = min(max(age_seconds, BACKSTOP_SECONDS_MIN), BACKSTOP_SECONDS_MAX) * random.uniform(0.9, 1.1)
-        # Many jobs that began together are spread over all that time.
+        # The looks at many jobs that began together are spread over all that time.
         return max(own_seconds, self._seconds_for_all * random.uniform(0.5, 1.5))
 
     async def _count(self) -> None:
@@ -53,6 +53,6 @@ class Backstop:
         if now < self._counted_at + COUNT_SECONDS:
             return
         self._counted_at = now
-        # No step fails for the want of a figure: the one from before will do.
+        # A failed count must not fail the step; the last one is used.
         with suppress(Unavailable):
             self._seconds_for_all = await self.jobs.count_waiting_looks() / LOOKS_PER_SECOND_MAX

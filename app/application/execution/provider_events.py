@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReceiveProviderEvent:
-    """fal says that a request is over. Whoever comes first settles, this or a look: the other one changes nothing.
+    """Take fal's word that a request is over. Of this and a look, whoever comes first settles; the other changes nothing.
 
     An event may come before the answer to its own submission, or instead of it: its token finds the job, which
     thereby learns its request id. Raises InvalidProviderEvent, ProviderKeysUnavailable.
@@ -49,7 +49,7 @@ class ReceiveProviderEvent:
         try:
             state = await self.jobs.load_attempt(attempt_token)
         except LeftToNewerRelease as left:
-            # fal delivers again, until a process of the newer release takes the event; and that one looks by itself.
+            # fal delivers the event again until a process of the newer release takes it, or has seen the end by a look.
             await self.jobs.look_now(left.job_id)
             raise Unavailable from left
         if state is None:
@@ -59,7 +59,7 @@ class ReceiveProviderEvent:
     async def _apply(self, state: JobState, request_id: str, observation: Observation | None) -> None:
         outcome = None if observation is None else outcome_of(observation, state)
         if state.status.is_final:
-            # A result of which nothing would be charged is no loss: the usual event of a job that ended so.
+            # If nothing would be charged for the result, nothing is lost: it is the usual event of a job that ended so.
             if outcome is not None and outcome.result is not None and state.status is not JobStatus.COMPLETED:
                 await record_late_result(self.jobs, state, request_id, outcome.result)
         elif outcome is None:

@@ -40,7 +40,7 @@ def outcome_of(observation: Observation, state: JobState) -> Outcome | None:
         case Rejected(code, reason):
             return Outcome.failed(code, reason)
         case Stopped():
-            # Nobody asked for it but us: it took too long.
+            # If the job is overdue, it was we who asked fal to stop.
             return given_up(state, "timed_out", TIMED_OUT) if state.is_overdue else Outcome.canceled()
         case InQueue() | InProgress():
             return None
@@ -60,7 +60,7 @@ async def settle(jobs: JobSteps, state: JobState, outcome: Outcome) -> None:
             seconds=round(state.seconds_since_claim, 1),
         )
     elif outcome.result is not None:
-        # Somebody else was faster, and may have given the job up.
+        # Somebody else ended the job first, and may have given it up.
         await jobs.record_late_result(state.id, outcome.result)
 
 

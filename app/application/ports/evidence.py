@@ -20,11 +20,11 @@ class LostSubmission:
 
 class LostSubmissions(Protocol):
     async def load(self, job_id: UUID) -> LostSubmission | None:
-        """None: fal's request is known, or nothing was lost."""
+        """None if fal's request is known, or if nothing was lost."""
         ...
 
     async def known(self, request_ids: Sequence[str]) -> set[str]:
-        """Those that belong to a job already."""
+        """Those of the requests that belong to a job already."""
         ...
 
     async def has_rival(self, job_id: UUID, within: timedelta) -> bool:

@@ -26,7 +26,7 @@ class Claim:
 
 
 class LargeInput(Exception):
-    """The job has pictures or sounds in its parameters."""
+    """The job carries pictures or sounds in its parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class JobState:
 
 
 class JobSteps(Protocol):
-    """What more than one step needs."""
+    """What the submission, the looks and the events have in common."""
 
     async def load(self, job_id: UUID) -> JobState | None:
         """Raises LeftToNewerRelease."""
@@ -64,7 +64,7 @@ class JobSteps(Protocol):
     async def record_submission(
         self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, *, look_after_seconds: float = 0
     ) -> bool:
-        """SUBMITTING → SUBMITTED, and queue the first look at it, for so much later.
+        """SUBMITTING → SUBMITTED, and queue the first look at the job, due in `look_after_seconds`.
 
         False: the attempt is not ours any more, or another job has this request; nothing is written.
         Also QUEUED → SUBMITTED, where the attempt was given back and is at fal all the same.
@@ -87,8 +87,8 @@ class JobSubmission(JobSteps, Protocol):
     async def claim(self, job_id: UUID, attempt_token: UUID, *, may_be_large: bool = True) -> Claim | None:
         """QUEUED → SUBMITTING, with a new attempt. None: the job is not waiting to be submitted.
 
-        May be repeated with the same token where the answer was lost. Raises LargeInput where the claim would load
-        more than a few kilobytes of input and may not: nothing is claimed then.
+        May be repeated with the same token if the answer was lost. Raises LargeInput if the claim would load more
+        than a few kilobytes of input and may not: nothing is claimed then.
         """
         ...
 
@@ -101,7 +101,7 @@ class JobSubmission(JobSteps, Protocol):
         ...
 
     async def record_submit_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
-        """The POST left and its outcome is not known. The tokens stay debited; queue a later look."""
+        """Note that the POST left and its outcome is not known, and queue a look. The tokens stay debited."""
         ...
 
 
@@ -111,7 +111,7 @@ class JobFollowing(JobSteps, Protocol):
     async def record_cancel_sent(self, job_id: UUID) -> None: ...
 
     async def record_overdue(self, job_id: UUID) -> None:
-        """The first look after the deadline: fal's period of grace begins."""
+        """Note the first look after the deadline, with which fal's period of grace begins."""
         ...
 
 
@@ -121,13 +121,13 @@ class JobEvents(JobSteps, Protocol):
         ...
 
     async def look_now(self, job_id: UUID) -> None:
-        """Bring the next look at the job forward, where one waits."""
+        """Bring the next look at the job forward to now, if one waits."""
         ...
 
 
 class JobUpkeep(Protocol):
     async def count_waiting_looks(self) -> int:
-        """How many jobs are at fal, and looked at from time to time."""
+        """Count the jobs that are looked at from time to time."""
         ...
 
     async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
@@ -135,5 +135,5 @@ class JobUpkeep(Protocol):
         ...
 
     async def forget_idempotency_keys(self) -> int:
-        """Drop those of final jobs that are older than a day; how many."""
+        """Drop the idempotency keys of final jobs that are older than a day, and return how many those were."""
         ...

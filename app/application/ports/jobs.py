@@ -28,7 +28,7 @@ class JobReader(Protocol):
         ...
 
     async def page(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:
-        """Newest first; `after` goes on where a page ended. Raises JobNotFound where that is no job of the account."""
+        """The newest first; `after` goes on where a page ended. Raises JobNotFound if that is no job of the account."""
         ...
 
 
@@ -36,11 +36,11 @@ class JobCancellation(JobReader, Protocol):
     """What a cancel needs."""
 
     async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
-        """The job that the key led to. Raises IdempotencyKeyReused where it was for another request."""
+        """The job that the key led to. Raises IdempotencyKeyReused if the key was for another request."""
         ...
 
     async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
-        """Cancel and refund at once what was never sent; note the wish otherwise. Stores the key with it. Atomic.
+        """Cancel and refund at once what was never sent; otherwise note the wish. Stores the key with it. Atomic.
 
         Raises JobNotFound, JobFinished, IdempotencyKeyInUse. Locks the job row, then the account row.
         """

@@ -1,4 +1,4 @@
-"""fal, as the steps of a job need it: one POST, looks, a cancel, and signed events."""
+"""fal as the steps of a job need it: one POST, looks, a cancel, and signed events."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ class Provider(Protocol):
         ...
 
     def request_of(self, model_id: str, request_id: str) -> ProviderRequest:
-        """The request of which only the id is known."""
+        """Rebuild the request of which only the id is known."""
         ...
 
     async def observe(self, request: ProviderRequest, kind: GenerationKind) -> Observation:
@@ -103,7 +103,7 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProviderEvent:
-    """An incoming webhook that fal signed. `payload` is the result; None where only the queue can tell the end."""
+    """An incoming webhook that fal signed. `payload` is the result, or None if only the queue can tell the end."""
 
     request_id: str
     payload: Mapping[str, Any] | None

@@ -60,7 +60,7 @@ class Batcher(Generic[Item, Answer]):
         size_bytes: Callable[[Item], int] = lambda _: 0,
         drops_abandoned: bool = False,
     ) -> None:
-        """`size_bytes` of an item, where items can be large. `drops_abandoned`: an item is worth nothing, and not sent,
+        """`size_bytes` measures an item, if items can be large. `drops_abandoned`: an item is worth nothing, and not sent,
         once its caller has gone away.
         """
         self._engine = engine
@@ -75,7 +75,7 @@ class Batcher(Generic[Item, Answer]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: Item) -> Answer:
-        """Raises Overloaded where too many calls wait already, and what the flush answers for the item."""
+        """Raises Overloaded if too many calls wait already, and whatever exception the flush answers for the item."""
         if len(self._waiting) >= WAITING_MAX:
             raise Overloaded
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -84,11 +84,11 @@ class Batcher(Generic[Item, Answer]):
         return await answer
 
     def _start_worker(self) -> None:
-        """Unless one that is in time will come for who waits."""
+        """Start a worker for the calls that wait, unless one that is in time will come for them."""
         if not self._waiting or self._late < self._workers or self._workers >= self._flushes_max:
             return
         self._workers += 1
-        # Of no request's context: what it logs is about many. Kept here, because asyncio itself would forget it.
+        # The worker has no request's context, because what it logs is about many. asyncio alone would forget the task.
         task = asyncio.create_task(self._work(), context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -111,7 +111,7 @@ class Batcher(Generic[Item, Answer]):
             self._late -= is_late
 
     async def _work(self) -> None:
-        """Until nobody waits. Only then the connection goes back to the pool: taking one costs as much as using it."""
+        """Flush until no call waits. Only then the connection goes back: taking one costs as much as using it."""
         batch: list[_Call[Item, Answer]] = []
         try:
             while batch := self._next():
@@ -126,13 +126,13 @@ class Batcher(Generic[Item, Answer]):
                     with self._late_after(0):
                         await self._answer_after(error, batch)
         finally:
-            # In the same breath as the look that found nobody: whoever comes later starts a worker of their own.
+            # There was no await since the queue was seen empty, so a later call always starts a new worker.
             self._workers -= 1
             for call in batch:
                 call.answer.cancel()
 
     def _next(self) -> list[_Call[Item, Answer]]:
-        """As many as one transaction should hold; a large item goes alone, and nobody waits for it in the same one."""
+        """Take as many calls as one transaction should hold. A large item goes alone, so that no other waits for it."""
         batch: list[_Call[Item, Answer]] = []
         size_bytes = 0
         while self._waiting and len(batch) < self._size_max:
@@ -159,7 +159,7 @@ class Batcher(Generic[Item, Answer]):
         if is_everybodys or len(batch) == 1:
             _answer(batch, [_said(error, is_repeated=is_repeated)] * len(batch))
             return
-        # One of them is poisoned, or waits for a lock: alone, it fails alone, and nobody waits for it.
+        # One item is poisoned or waits for a lock. Flushed alone it fails alone, and no other waits for it.
         turns = asyncio.Semaphore(ALONE_AT_ONCE_MAX)
 
         async def alone(call: _Call[Item, Answer]) -> None:
@@ -180,7 +180,7 @@ class Batcher(Generic[Item, Answer]):
 
 
 def _said(error: Exception, *, is_repeated: bool) -> Exception:
-    """Where the first try may have been committed, a second one that did nothing proves nothing."""
+    """What a caller hears: if the first try may have been committed, a second one that did nothing proves nothing."""
     return CommitUnknown() if is_repeated and isinstance(error, Unavailable) else error
 
 
@@ -190,7 +190,7 @@ def _items(batch: Sequence[_Call[Item, Answer]]) -> list[Item]:
 
 def _answer(batch: Sequence[_Call[Item, Answer]], answers: Sequence[Answer | Exception]) -> None:
     for call, answer in zip(batch, answers, strict=True):
-        # A caller that went away has cancelled its future.
+        # The future of a caller that went away is cancelled.
         if call.answer.done():
             continue
         if isinstance(answer, Exception):

@@ -19,15 +19,15 @@ POOL_WAIT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3.0
 COMMAND_TIMEOUT_SECONDS = 15.0
 RETURN_SECONDS_MAX = 1.0
-# A transaction here is a handful of short statements: whatever takes longer is stuck.
+# A transaction of the service is a handful of short statements, so whatever takes longer is stuck.
 SESSION_SETTINGS = {
     "application_name": "tollgate",
     "statement_timeout": "10s",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "10s",
-    # A batch of one looks so cheap to the planner that it would plan each statement anew, for most of its time.
+    # A batch of one looks so cheap that the planner would plan each statement anew, which takes most of its time.
     "plan_cache_mode": "force_generic_plan",
-    # Such a plan outlives the size that a table had when it was made, when to read all of it may have been a short cut.
+    # A generic plan outlives the size that a table had when it was made: reading all of it may have been a short cut then.
     "enable_seqscan": "off",
 }
 
@@ -45,7 +45,7 @@ _CONTENTION_CODES = ("55P03", "40P01", "57014")
 DriverConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
-# Executes a statement with its values, in their order, and returns rows that are read by name.
+# What executes a statement with its values, in their order, and returns rows that are read by name.
 Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 
 
@@ -75,7 +75,7 @@ async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE) -> AsyncIterator[
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
-        # The connection that was used last: its server process still has everything at hand.
+        # Take the connection that was used last: its server process still has everything at hand.
         pool_use_lifo=True,
         hide_parameters=True,
     )
@@ -88,7 +88,7 @@ async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE) -> AsyncIterator[
 
 
 async def _until_returned(engine: AsyncEngine) -> None:
-    """A batch's worker gives its connection back a moment after its last answer; nobody would close it then."""
+    """Wait a moment for the connections that batches still hold after their last answer: nobody would close them."""
     pool = engine.pool
     assert isinstance(pool, AsyncAdaptedQueuePool)
     end = time.monotonic() + RETURN_SECONDS_MAX
@@ -98,7 +98,7 @@ async def _until_returned(engine: AsyncEngine) -> None:
 
 @asynccontextmanager
 async def transaction(engine: AsyncEngine, operation: str) -> AsyncIterator[AsyncConnection]:
-    """Commits on leaving, rolls back on any error.
+    """Commit on leaving, roll back on any error.
 
     `operation` names its two fault points, before and after the commit.
     Raises DatabaseUnavailable where nothing was written, CommitUnknown where that cannot be said.
@@ -138,19 +138,19 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator[DriverConnecti
                 yield driver
             except BaseException as error:
                 if driver.is_closed():
-                    # By this SQLAlchemy learns of it, and takes no other old connection from the pool either.
+                    # This tells SQLAlchemy, which then takes no other old connection from the pool either.
                     with suppress(exc.DBAPIError):
                         await connection.exec_driver_sql("SELECT 1")
                 await connection.invalidate()
                 if isinstance(error, TimeoutError):
-                    # The server limits statements to less: it is the network that is silent, and on all of them.
+                    # The server ends statements earlier, so it is the network that is silent, on all connections.
                     await engine.dispose(close=False)
                 raise
 
 
 @asynccontextmanager
 async def driver_transaction(driver: DriverConnection, operation: str) -> AsyncIterator[None]:
-    """As `transaction`, on a `driver_connection`, which ends with whatever error leaves this."""
+    """Do as `transaction` does, on a `driver_connection`. Whatever error leaves this ends that connection."""
     own = driver.transaction()
     await own.start()
     yield
@@ -210,13 +210,13 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def is_contention(error: Unavailable) -> bool:
-    """What one row, or one statement that takes too long, does to whoever shares its transaction."""
+    """Whether one locked row, or one slow statement, may be what failed all that shared its transaction."""
     cause = error.__cause__
     return cause is not None and getattr(_driver_error(cause), "sqlstate", None) in _CONTENTION_CODES
 
 
 def _driver_error(error: BaseException) -> BaseException | None:
-    """asyncpg's own exception inside SQLAlchemy's wrapping of its adapter's wrapping."""
+    """Find asyncpg's own exception, which SQLAlchemy's adapter wraps and SQLAlchemy wraps again."""
     if not isinstance(error, exc.DBAPIError):
         return error
     return error.orig.__cause__ if error.orig is not None and error.orig.__cause__ is not None else error.orig

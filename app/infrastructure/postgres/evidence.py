@@ -39,12 +39,12 @@ class PostgresLostSubmissions:
             select(jobs.c.id)
             .join(own, (own.c.id == job_id) & (own.c.id != jobs.c.id))
             .where(
-                # First of all, because it has an index.
+                # This condition comes first because it has an index.
                 jobs.c.fal_request_id.is_(None),
                 (jobs.c.status == JobStatus.SUBMITTING.value) | jobs.c.submit_unknown_at.is_not(None),
                 jobs.c.model_id == own.c.model_id,
                 jobs.c.claimed_at.between(own.c.claimed_at - within, own.c.claimed_at + within),
-                # What fal shows of a request may hold more than was sent: a rival asked for at least as much.
+                # fal may show more of a request than was sent, so a rival is a job that asked for at least as much.
                 jobs.c.parameters.contains(own.c.parameters),
             )
         )

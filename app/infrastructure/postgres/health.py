@@ -44,7 +44,7 @@ def migrations_check(engine: AsyncEngine) -> Callable[[], Awaitable[Check]]:
 
 
 def backlog_check(engine: AsyncEngine) -> Callable[[], Awaitable[Check]]:
-    """For an API without a runner of its own: what it can see of the workers.
+    """Tells what an API without a runner of its own can see of the workers.
 
     It stays ready without any: accepting and answering still work, and the jobs wait.
     """

@@ -30,7 +30,7 @@ async def ensure_account(connection: AsyncConnection, external_user_id: UUID) ->
 
 
 async def _lock_account(connection: AsyncConnection, external_user_id: UUID) -> UUID | None:
-    """Two calls for one user take turns: what the second one reads afterwards is what the first one left.
+    """Let two calls for one user take turns: what the second one reads afterwards is what the first one left.
 
     The weaker lock does not wait for the jobs that the user starts meanwhile, which refer to the account.
     """
@@ -52,7 +52,7 @@ def _account_of(row: Mapping[str, Any]) -> Account:
 
 
 async def _has_key(connection: AsyncConnection, key: StoredKey) -> bool:
-    """Only an earlier try can have written it: nobody else ever makes the same one."""
+    """Whether an earlier try wrote the key: nobody else ever makes the same one."""
     return bool(await connection.scalar(select(exists().where(api_keys.c.digest == key.digest))))
 
 
@@ -71,7 +71,7 @@ class PostgresKeys:
         return await self._written(partial(self._replace_key, external_user_id, key, current))
 
     async def _written(self, write: Callable[[], Awaitable[bool]]) -> bool:
-        """A key whose COMMIT got no answer may be live: reported as refused, it would be known to nobody.
+        """Try again if the COMMIT got no answer: the key may be live, and if it were refused, nobody would know it.
 
         The second try waits for the account, so for the end of the first one, and finds its own key there.
         """

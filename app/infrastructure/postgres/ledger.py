@@ -20,7 +20,7 @@ class PostgresLedger:
     ) -> Sequence[LedgerEntry]:
         query = (
             select(*(ledger_entries.c[field.name] for field in fields(LedgerEntry)))
-            # Not by a join: the account's entries then come in order from their index, however many there are.
+            # With a subquery instead of a join the entries come in order from their index, however many there are.
             .where(
                 ledger_entries.c.account_id
                 == select(accounts.c.id).where(accounts.c.external_user_id == external_user_id).scalar_subquery()
@@ -36,9 +36,8 @@ class PostgresLedger:
 
     async def violations(self) -> Sequence[Violation]:
         async with transaction(self.engine, "violations") as connection:
-            # Reads everything there is; the limit is for requests.
+            # The view reads whole tables. The limits are for requests.
             await connection.execute(text("SET LOCAL statement_timeout = 0"))
-            # This one does read whole tables.
             await connection.execute(text("SET LOCAL enable_seqscan = on"))
             found = await connection.execute(text("SELECT invariant, subject FROM ledger_violations"))
             return [Violation(**row) for row in found.mappings()]

@@ -1,4 +1,4 @@
-"""One migration tool, one way in: under an advisory lock, so that any number of processes may start at once."""
+"""The one way to migrate: under an advisory lock, so that any number of processes may start at once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from app.infrastructure.postgres.database import naming_outages, reading
 log = structlog.get_logger(__name__)
 
 PROJECT_DIR = Path(__file__).resolve().parents[3]
-# Any constant will do, as long as nothing else in the database uses it.
+# Any number does, as long as nothing else in the database locks it.
 LOCK_KEY = 7_306_087_150
 
 
@@ -54,12 +54,13 @@ async def _migrate(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -
         await connection.commit()
         try:
             before = await connection.run_sync(_revision)
-            # Where a newer release has migrated, this one does not know how, and need not.
+            # If a newer release has migrated already, this one does not know how to, and need not. Revisions are
+            # compared as texts: they are numbers of four digits.
             if before is None or before < head_revision():
                 await connection.run_sync(upgrade)
             await connection.commit()
         finally:
-            # Ends the session and with it the lock and the settings.
+            # This ends the session, and with it the lock and the settings.
             await connection.invalidate()
     if before is None or before < head_revision():
         log.info("schema_migrated", before=before, after=head_revision())

@@ -47,8 +47,8 @@ _KNOWN_EVENTS = Statement(
     .join(accounts, accounts.c.id == payment_events.c.account_id)
 )
 _NEW_ACCOUNTS = Batch("wanted", accounts.c.id, accounts.c.external_user_id)
-# Before any account is locked, and in one order: whoever waits here for another transaction's new account holds
-# nothing but new ones itself.
+# Accounts are added before any is locked, and in one order: whoever waits here for another transaction's new account
+# holds nothing but new ones.
 _ADD_ACCOUNTS = Statement(
     upsert(accounts)
     .from_select(
@@ -59,7 +59,7 @@ _ADD_ACCOUNTS = Statement(
     )
     .on_conflict_do_nothing()
 )
-# In the order of their ids, so that two transactions never wait for each other.
+# Locked in the order of their ids, so that two transactions never wait for each other.
 _LOCK_ACCOUNTS = Statement(
     select(accounts.c.external_user_id, accounts.c.id, accounts.c.balance_tokens)
     .where(any_of(accounts.c.external_user_id, "external_user_ids"))
@@ -73,7 +73,7 @@ _EVENT_COLUMNS = (
     payment_events.c.amount,
 )
 _NEW_EVENTS = Batch("event", *_EVENT_COLUMNS)
-# A delivery of the same event for another user that runs right now makes this wait for its commit.
+# If another transaction is just recording the same event, this waits for its commit.
 _INSERT_EVENTS = Statement(
     upsert(payment_events)
     .from_select(
@@ -123,11 +123,11 @@ async def credit_all(
         overtaken = await _write(driver, books, credited) if credited else set()
     if not overtaken:
         return decisions
-    # Another transaction recorded them first. They are known now.
+    # Another transaction recorded these events first. They are known now.
     try:
         again = iter(await credit_all(driver, [event for event in events if event.name in overtaken]))
     except Exception as error:
-        # The others are credited, and must not be told that nothing was done.
+        # The other events are credited, and their callers must not be told that nothing was done.
         raise CommitUnknown from error
     return [
         next(again) if event.name in overtaken else decision for event, decision in zip(events, decisions, strict=True)
@@ -137,7 +137,7 @@ async def credit_all(
 async def _open_books(driver: DriverConnection, events: Sequence[PaymentEvent]) -> _Books:
     rows = await _KNOWN_EVENTS(driver.fetch, **_NAMES.values(events))
     known = {event.name: event for event in (PaymentEvent(**row) for row in rows)}
-    # No account for a user whose payment is refused: of one event id the first content counts.
+    # A user whose payment is refused gets no account. Of one event id the first content counts.
     first = {event.name: event for event in reversed(events)}
     fits = [event for name, event in first.items() if name not in known and event.amount <= BALANCE_TOKENS_MAX]
     users = list({event.external_user_id for event in fits})
