@@ -21,8 +21,8 @@ from app.domain.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
-# When to search, counted from the claim. fal seems to list a request once it has ended: soon for an image, after minutes
-# for a video.
+# When to search, counted from the claim. fal seems to list a request once it has ended: soon for an image, after
+# minutes for a video.
 SEARCH_SECONDS = (120, 300, 600, 1200)
 # So much may fal's clock differ from the database's.
 CLOCK_SLACK = timedelta(seconds=60)
@@ -44,7 +44,7 @@ def marked(parameters: Mapping[str, Any], attempt_token: UUID) -> Mapping[str, A
 
 
 def is_search_due(age_seconds: float, every_seconds: float) -> bool:
-    """Whether a search belongs to this look. If looks come after `seconds_to_next_look`, it does once for each moment."""
+    """Whether a search belongs to this look: once for each moment, if looks come after `seconds_to_next_look`."""
     return any(moment <= age_seconds < moment + every_seconds for moment in SEARCH_SECONDS)
 
 

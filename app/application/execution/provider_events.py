@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReceiveProviderEvent:
-    """Take fal's word that a request is over. Of this and a look, whoever comes first settles; the other changes nothing.
+    """Take fal's word that a request is over. Of this and a look, the first one settles; the other changes nothing.
 
     An event may come before the answer to its own submission, or instead of it: its token finds the job, which
     thereby learns its request id. Raises InvalidProviderEvent, ProviderKeysUnavailable.

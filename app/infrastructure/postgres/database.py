@@ -27,7 +27,8 @@ SESSION_SETTINGS = {
     "idle_in_transaction_session_timeout": "10s",
     # A batch of one looks so cheap that the planner would plan each statement anew, which takes most of its time.
     "plan_cache_mode": "force_generic_plan",
-    # A generic plan outlives the size that a table had when it was made: reading all of it may have been a short cut then.
+    # A generic plan outlives the size that a table had when it was made, when reading all of it may have been a short
+    # cut.
     "enable_seqscan": "off",
 }
 
