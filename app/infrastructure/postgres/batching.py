@@ -60,8 +60,8 @@ class Batcher(Generic[Item, Answer]):
         size_bytes: Callable[[Item], int] = lambda _: 0,
         drops_abandoned: bool = False,
     ) -> None:
-        """`size_bytes` measures an item, if items can be large. `drops_abandoned`: an item is not sent any more once its
-        caller has gone away.
+        """`size_bytes` measures an item, if items can be large. `drops_abandoned`: an item is not sent once its caller
+        has gone away.
         """
         self._engine = engine
         self._flush = flush
