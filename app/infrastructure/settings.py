@@ -12,7 +12,6 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.domain.catalogue import PriceList
-from app.domain.errors import InvalidPrices
 from app.infrastructure.fal.urls import QueueUrls, checked_base_url, checked_key
 
 SECRET_LENGTH_MIN = 32
@@ -118,10 +117,7 @@ class Settings(BaseSettings):
             raise ValueError("is not valid JSON") from None
         if not isinstance(overrides, dict):
             raise ValueError('must be a JSON object such as {"text_to_image": 5}')
-        try:
-            return PriceList(overrides)
-        except InvalidPrices as error:
-            raise ValueError(error.detail) from error
+        return PriceList(overrides)
 
     @field_validator("database_url")
     @classmethod
