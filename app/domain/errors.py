@@ -18,12 +18,13 @@ DomainError
 │  └─ BalanceLimitExceeded
 ├─ PaymentEventIdRequired
 ├─ IdempotencyKeyReused        a known key with another request
-├─ InvalidPrices               the price list that the operator gave cannot be used
 └─ Unavailable
    ├─ DatabaseUnavailable
    │  └─ CommitUnknown         the answer to a COMMIT was lost: only a look by id tells whether it happened
    ├─ Overloaded               more requests wait than the database can answer soon
    └─ ProviderKeysUnavailable  fal's webhooks cannot be checked right now
+
+InvalidPrices is not one of them: prices are read before the service starts, and no request can cause it.
 """
 
 from typing import ClassVar
@@ -128,10 +129,6 @@ class PaymentEventIdRequired(DomainError):
     default_detail = "Send the payment provider's event id in the X-Event-Id header. Nothing was credited."
 
 
-class InvalidPrices(DomainError):
-    code = "invalid_prices"
-
-
 class Unavailable(DomainError):
     code = "unavailable"
     default_detail = "The service cannot answer right now. Try again in a few seconds."
@@ -158,3 +155,7 @@ class Overloaded(Unavailable):
 class ProviderKeysUnavailable(Unavailable):
     code = "provider_keys_unavailable"
     default_detail = "The keys that sign fal's webhooks cannot be fetched right now. Deliver it again later."
+
+
+class InvalidPrices(ValueError):
+    """The price list that the operator gave cannot be used. The message says why, for the operator."""

@@ -3,7 +3,9 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 from starlette.types import Message
 from structlog.contextvars import get_contextvars
@@ -67,6 +69,23 @@ async def test_logs_a_request_by_its_route_without_headers_or_body() -> None:
     ]
     assert all(entry["duration_ms"] >= 0 for entry in served)
     assert not any(secret in str(logs) for secret in ("secret fox", key["X-API-Key"], "some-id"))
+
+
+async def test_logs_an_included_route_with_its_prefix() -> None:
+    router = APIRouter()
+
+    @router.get("/{name}")
+    async def get_name(name: str) -> str:
+        return name
+
+    api = create_api(version="1")
+    api.include_router(router, prefix="/names")
+
+    with capture_logs() as logs:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate") as client:
+            await client.get("/names/fox")
+
+    assert [entry["route"] for entry in logs] == ["/names/{name}"]
 
 
 async def test_binds_the_request_id_for_what_is_logged_meanwhile_and_no_longer() -> None:

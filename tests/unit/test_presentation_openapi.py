@@ -3,12 +3,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
-from pydantic import TypeAdapter
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, TypeAdapter
 
 from app.presentation.http.api import create_api
 from app.presentation.http.bodies import JsonBody
-from app.presentation.http.routing import calls_of
+from app.presentation.http.openapi import answer, complete
+from app.presentation.http.routing import DirectRoute, KeyedRoute, calls_of
 from app.presentation.routers import jobs, keys, ledger, payments, system
 from tests.unit.presentation_stand_ins import World
 
@@ -149,3 +154,107 @@ def test_request_bodies_refuse_unknown_fields() -> None:
 
     assert len(requests) == 6
     assert all(schema["additionalProperties"] is False for schema in requests.values())
+
+
+class Page(BaseModel):
+    parent: str | None
+
+
+def a_router(**options: Any) -> APIRouter:
+    router = APIRouter(**options)
+
+    @router.delete("/nothing/{number}", status_code=204, tags=["Models", "Accounts"])
+    async def delete_it(number: int) -> None: ...
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def get_metrics() -> str:
+        raise NotImplementedError
+
+    @router.get("/page", tags=["Models"], responses={200: answer({"parent": None}), 304: {"description": "Not new"}})
+    async def get_page() -> Page:
+        raise NotImplementedError
+
+    @router.get("/range", tags=["Accounts"], responses={"4xx": answer({"a": None}), "default": answer({})})
+    async def get_range() -> Page:
+        raise NotImplementedError
+
+    @router.get("/hidden", include_in_schema=False, responses={200: answer({})})
+    async def get_hidden() -> Page:
+        raise NotImplementedError
+
+    return router
+
+
+@pytest.mark.parametrize("route_class", [APIRoute, DirectRoute, KeyedRoute])
+@pytest.mark.parametrize("prefix", ["", "/x/y"])
+def test_documents_whatever_fastapi_lets_a_route_be(prefix: str, route_class: type[APIRoute]) -> None:
+    api = create_api(version="1.2.3")
+    api.include_router(a_router(route_class=route_class), prefix=prefix)
+    api.include_router(a_router(route_class=route_class), prefix="/again", include_in_schema=False)
+
+    document = api.openapi()
+
+    paths = {path.removeprefix(prefix): operations for path, operations in document["paths"].items()}
+    new = {path: operations for path, operations in paths.items() if path not in DOCUMENT["paths"]}
+    assert [*new] == ["/range", "/metrics", "/page", "/nothing/{number}"]
+    deleted = new["/nothing/{number}"]["delete"]
+    assert deleted["tags"] == ["Models", "Accounts"]
+    assert "content" not in deleted["responses"]["204"]
+    assert deleted["responses"]["422"]["content"].keys() == {"application/problem+json"}
+    assert new["/metrics"]["get"]["responses"]["200"]["content"].keys() == {"text/plain"}
+    assert new["/page"]["get"]["responses"]["200"]["content"]["application/json"]["example"] == {"parent": None}
+    refused = new["/range"]["get"]["responses"]["4XX"]
+    assert refused["content"]["application/json"]["example"] == {"a": None}
+    for operations in new.values():
+        for operation in operations.values():
+            assert all("X-Request-Id" in response["headers"] for response in operation["responses"].values())
+    assert {name: paths[name] for name in DOCUMENT["paths"]} == DOCUMENT["paths"]
+
+
+def test_documents_an_application_of_one_route_without_models() -> None:
+    api = FastAPI()
+
+    @api.get("/")
+    async def get_nothing() -> Response:
+        raise NotImplementedError
+
+    document = api.openapi()
+    complete(document, api.routes)
+
+    assert document["components"]["schemas"].keys() == {"Problem", "InvalidRequestProblem", "ProblemField"}
+
+
+def test_documents_a_route_that_is_added_after_the_document_was_read() -> None:
+    api = create_api(version="1.2.3")
+    before = api.openapi()
+    api.include_router(a_router(), prefix="/x")
+
+    after = api.openapi()
+
+    assert after["paths"].keys() > before["paths"].keys()
+    assert api.openapi() is after
+    assert after["paths"]["/balance"] == before["paths"]["/balance"]
+
+
+async def test_gives_every_page_a_policy_wherever_it_is() -> None:
+    api = create_api(version="1")
+    pages = APIRouter()
+
+    @pages.get("/studio")
+    async def get_studio() -> Response:
+        return HTMLResponse("<p>")
+
+    @pages.get("/own")
+    async def get_own() -> Response:
+        return HTMLResponse("<p>", headers={"Content-Security-Policy": "default-src 'none'"})
+
+    api.include_router(pages, prefix="/x")
+    transport = httpx.ASGITransport(api, root_path="/behind")
+    async with httpx.AsyncClient(transport=transport, base_url="http://tollgate") as client:
+        answers = [await client.get(path) for path in ("/behind/docs", "/behind/x/studio", "/behind/x/own")]
+
+    policies = [answer.headers.get_list("content-security-policy") for answer in answers]
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert policies[0] == policies[1]
+    assert policies[0][0].startswith("default-src 'self'")
+    assert policies[2] == ["default-src 'none'"]

@@ -7,7 +7,6 @@ from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
 from app.domain.catalogue import PriceList
-from app.domain.errors import InvalidPrices
 from app.infrastructure.settings.values import (
     DEVELOPMENT_WEBHOOK_SECRET,
     SECRET_LENGTH_MIN,
@@ -28,10 +27,7 @@ def _prices(value: Any) -> Any:
         raise ValueError("is not valid JSON") from None
     if not isinstance(overrides, dict):
         raise ValueError('must be a JSON object such as {"text_to_image": 5}')
-    try:
-        return PriceList(overrides)
-    except InvalidPrices as error:
-        raise ValueError(error.detail) from error
+    return PriceList(overrides)
 
 
 class MoneySettings(BaseModel):

@@ -16,7 +16,6 @@ from app.domain.errors import (
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InsufficientBalance,
-    InvalidPrices,
     JobFinished,
     NotFound,
     PaymentEventIdRequired,
@@ -35,8 +34,6 @@ STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
     Conflict: 409,
     PaymentEventIdRequired: 400,
     IdempotencyKeyReused: 422,
-    # A price list is read before the service starts: no request can cause it.
-    InvalidPrices: 500,
     Unavailable: 503,
 }
 

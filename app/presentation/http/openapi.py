@@ -188,10 +188,12 @@ def _schemas(models: Iterable[type[BaseModel]]) -> Mapping[str, Any]:
 
 def _restore_examples(documented: Mapping[str, Any], responses: Mapping[int | str, Mapping[str, Any]]) -> None:
     """FastAPI drops every null from the document, also from the examples."""
+    # FastAPI writes "4xx" in capitals, and "default" not.
+    by_status = {status.upper(): response for status, response in documented.items()}
     for status, response in responses.items():
         for media_type, content in response.get("content", {}).items():
             examples = {name: content[name] for name in ("example", "examples") if name in content}
-            documented[str(status)]["content"][media_type] |= examples
+            by_status[str(status).upper()]["content"][media_type] |= examples
 
 
 def _complete_responses(responses: dict[str, Any]) -> None:
