@@ -13,7 +13,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
 from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
 from app.domain.accounts import Account
@@ -48,6 +48,8 @@ OUTCOMES: Mapping[JobStatus, Outcome] = {
     JobStatus.FAILED: Outcome.failed("refused", "The input was refused."),
     JobStatus.CANCELED: Outcome.canceled(),
 }
+# By the names that the queue knows them by.
+STEPS: Mapping[str, Step] = {step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB)}
 TABLES = ("accounts", "api_keys", "payment_events", "jobs", "ledger_entries", "pgqueuer")
 
 
@@ -198,7 +200,7 @@ async def dump(connection: Connection) -> bytes:
 async def queue_items(connection: Connection) -> set[tuple[Step, UUID]]:
     """The step and the job of every item in the queue."""
     rows = await connection.fetch("SELECT entrypoint, payload FROM pgqueuer")
-    items = [(Step(row["entrypoint"]), UUID(bytes=row["payload"])) for row in rows]
+    items = [(STEPS[row["entrypoint"]], UUID(bytes=row["payload"])) for row in rows]
     assert len(items) == len(set(items)), "an item is there twice"
     return set(items)
 

@@ -7,7 +7,7 @@ from app.application.execution.breaker import Breaker
 from app.application.execution.evidence import SearchHistory
 from app.application.execution.follow import FollowJob
 from app.application.execution.pacing import Backstop
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
 from app.application.execution.submit import SubmitJob
 from app.bootstrap.adapters import Adapters
 from app.infrastructure.background.runner import StepHandler
@@ -21,7 +21,7 @@ class StepHandlers:
 
     @property
     def by_step(self) -> Mapping[Step, StepHandler]:
-        return {Step.SUBMIT: self.submit, Step.FOLLOW: self.follow}
+        return {SUBMIT_JOB: self.submit, FOLLOW_JOB: self.follow}
 
 
 def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> StepHandlers:

@@ -19,7 +19,7 @@ from app.application.execution import submit as submission
 from app.application.execution.breaker import Breaker
 from app.application.execution.follow import FollowJob
 from app.application.execution.pacing import BACKSTOP_SECONDS_MAX, BACKSTOP_SECONDS_MIN, Backstop
-from app.application.execution.steps import RetryLater, Step
+from app.application.execution.steps import FOLLOW_JOB, RetryLater
 from app.application.execution.submit import SubmitJob
 from app.application.jobs import CancelJob
 from app.application.ports.jobs import Accepted
@@ -314,7 +314,7 @@ async def test_a_submission_is_recorded_however_often_the_database_fails_at_it(s
     assert stage.provider.calls["submit"] == 1
     assert (await stage.job(job_id)).fal_request_id == request.id
     assert await stage.status(job_id) == "SUBMITTED"
-    assert (Step.FOLLOW, job_id) in await queue_items(stage.sql)
+    assert (FOLLOW_JOB, job_id) in await queue_items(stage.sql)
 
 
 async def test_a_submission_is_recorded_although_too_many_wait_for_the_database(stage: Stage) -> None:
@@ -381,7 +381,7 @@ async def test_an_unknown_outcome_is_recorded_although_the_database_fails(stage:
     assert stage.provider.calls["submit"] == 1
     assert await stage.status(job_id) == "SUBMITTING"
     assert await stage.column(job_id, "submit_unknown_at") is not None
-    assert (Step.FOLLOW, job_id) in await queue_items(stage.sql)
+    assert (FOLLOW_JOB, job_id) in await queue_items(stage.sql)
 
 
 @lost_answer
@@ -608,7 +608,7 @@ async def test_a_claim_of_a_process_that_is_gone_becomes_unknown_after_the_lease
     assert stage.provider.calls == {}
     assert await stage.status(job_id) == "SUBMITTING"
     assert await stage.column(job_id, "submit_unknown_at") is not None
-    assert (Step.FOLLOW, job_id) in await queue_items(stage.sql)
+    assert (FOLLOW_JOB, job_id) in await queue_items(stage.sql)
     assert await stage.balance() == PAID
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import SUBMIT_JOB
 from app.application.execution.sweep import SweepJobs
 from app.application.jobs import fingerprint_of
 from app.domain.catalogue import GenerationKind
@@ -102,7 +102,7 @@ async def test_twenty_requests_at_once_with_one_key_make_one_job_and_one_debit(d
             assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_key_in_use")
             assert int(answer.headers["Retry-After"]) >= 1
     assert_is_replay_of(first, later)
-    assert await queue_items(sql) == {(Step.SUBMIT, job_id_of(first))}
+    assert await queue_items(sql) == {(SUBMIT_JOB, job_id_of(first))}
     assert (await debits(sql), balance) == (1, 100 - COST_TOKENS)
     assert violations == []
 

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.application.execution.precedence import Precedence
-from app.application.execution.steps import RetryLater, Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.execution.sweep import SweepJobs
 from app.bootstrap import build
 from app.domain.errors import DatabaseUnavailable, Overloaded
@@ -34,6 +34,7 @@ from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
 from app.infrastructure.settings import load_settings
 from tests.builders import (
+    STEPS,
     Connection,
     accept_job,
     claimed_job,
@@ -112,7 +113,7 @@ async def running(
     *,
     precedence: Precedence | None = None,
 ) -> AsyncIterator[Runner]:
-    steps = {Step.SUBMIT: calls.step(Step.SUBMIT, submit), Step.FOLLOW: calls.step(Step.FOLLOW, follow)}
+    steps = {SUBMIT_JOB: calls.step(SUBMIT_JOB, submit), FOLLOW_JOB: calls.step(FOLLOW_JOB, follow)}
     runner = Runner(dsn, steps, sweep, precedence)
     runner.start()
     try:
@@ -128,12 +129,12 @@ async def test_runs_each_item_once_with_the_step_it_is_for(engine: AsyncEngine, 
     await jobs_of(engine).record_submission(submitted, attempt_token, provider_request())
 
     async with running(database, calls):
-        await calls.wait_for(Step.SUBMIT, *waiting, submitted)
-        await calls.wait_for(Step.FOLLOW, submitted)
+        await calls.wait_for(SUBMIT_JOB, *waiting, submitted)
+        await calls.wait_for(FOLLOW_JOB, submitted)
         await wait_until_empty(sql)
 
-    assert len(calls.seen[Step.SUBMIT]) == 6
-    assert len(calls.seen[Step.FOLLOW]) == 1
+    assert len(calls.seen[SUBMIT_JOB]) == 6
+    assert len(calls.seen[FOLLOW_JOB]) == 1
 
 
 async def test_runs_what_is_queued_while_it_works(engine: AsyncEngine, database: str, sql: Connection) -> None:
@@ -142,7 +143,7 @@ async def test_runs_what_is_queued_while_it_works(engine: AsyncEngine, database:
     async with running(database, calls) as runner:
         await wait_until_working(runner)
         job_id = await accept_job(engine, customer)
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         await wait_until_empty(sql)
 
 
@@ -158,8 +159,8 @@ async def test_an_idle_step_is_woken_for_what_is_queued(
             # Long enough for a step that looks by itself to have gone to sleep.
             await asyncio.sleep(0.3)
             job_id = await accept_job(engine, customer)
-            await until_seen(calls, Step.SUBMIT, accepted)
-            assert calls.seen[Step.SUBMIT][-1] == job_id
+            await until_seen(calls, SUBMIT_JOB, accepted)
+            assert calls.seen[SUBMIT_JOB][-1] == job_id
 
 
 async def until_seen(calls: Calls, step: Step, count: int) -> None:
@@ -174,10 +175,10 @@ async def test_two_runners_share_the_items(engine: AsyncEngine, database: str, s
     job_ids = [await accept_job(engine, customer) for _ in range(20)]
 
     async with running(database, calls), running(database, calls):
-        await calls.wait_for(Step.SUBMIT, *job_ids)
+        await calls.wait_for(SUBMIT_JOB, *job_ids)
         await wait_until_empty(sql)
 
-    assert sorted(calls.seen[Step.SUBMIT]) == job_ids
+    assert sorted(calls.seen[SUBMIT_JOB]) == job_ids
 
 
 @pytest.mark.parametrize(
@@ -198,12 +199,12 @@ async def test_runs_an_item_again_after(
     job_id = await accept_job(engine, await open_account(engine, 100))
 
     async def fail_at_first(_: UUID) -> None:
-        if len(calls.seen[Step.SUBMIT]) == 1:
+        if len(calls.seen[SUBMIT_JOB]) == 1:
             raise error
 
     with capture_logs() as logs:
         async with running(database, calls, submit=fail_at_first):
-            await calls.wait_for(Step.SUBMIT, job_id, job_id)
+            await calls.wait_for(SUBMIT_JOB, job_id, job_id)
             await wait_until_empty(sql)
 
     assert [log["event"] for log in logs if log["event"].startswith("step_")] == ([event] if event else [])
@@ -229,7 +230,7 @@ async def test_waits_as_long_as_the_step_asks_before_it_runs_again(
     async with running(database, calls, submit=ask_for_an_hour):
         await until(is_postponed)
 
-    assert calls.seen[Step.SUBMIT] == [job_id]
+    assert calls.seen[SUBMIT_JOB] == [job_id]
 
 
 async def test_one_failing_item_does_not_hold_up_the_others(
@@ -243,10 +244,10 @@ async def test_one_failing_item_does_not_hold_up_the_others(
             raise RetryLater(3600)
 
     async def only_the_bad_one_is_left() -> bool:
-        return await queue_items(sql) == {(Step.SUBMIT, bad)}
+        return await queue_items(sql) == {(SUBMIT_JOB, bad)}
 
     async with running(database, calls, submit=fail_for_one):
-        await calls.wait_for(Step.SUBMIT, bad, *good)
+        await calls.wait_for(SUBMIT_JOB, bad, *good)
         await until(only_the_bad_one_is_left)
 
 
@@ -258,7 +259,7 @@ async def test_runs_the_jobs_that_the_queue_had_lost_when_it_starts(
     await sql.execute("DELETE FROM pgqueuer")
 
     async with running(database, calls, sweep=SweepJobs(jobs_of(engine))):
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
 
 async def test_stopping_waits_for_the_step_that_runs_and_starts_nothing_new(
@@ -273,7 +274,7 @@ async def test_stopping_waits_for_the_step_that_runs_and_starts_nothing_new(
         finished.append(job_id)
 
     async with running(database, calls, submit=take_long) as runner:
-        await calls.wait_for(Step.SUBMIT, running_id)
+        await calls.wait_for(SUBMIT_JOB, running_id)
 
         stop = asyncio.create_task(runner.stop())
         await asyncio.sleep(0.1)
@@ -285,7 +286,7 @@ async def test_stopping_waits_for_the_step_that_runs_and_starts_nothing_new(
 
     assert was_waiting
     assert finished == [running_id]
-    assert await queue_items(sql) == {(Step.SUBMIT, late_id)}
+    assert await queue_items(sql) == {(SUBMIT_JOB, late_id)}
 
 
 async def test_an_item_that_a_dead_runner_held_is_run_by_the_next(
@@ -297,7 +298,7 @@ async def test_an_item_that_a_dead_runner_held_is_run_by_the_next(
     await sql.execute("UPDATE pgqueuer SET status = 'picked', queue_manager_id = $1", uuid4())
 
     async with running(database, calls):
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
 
 async def test_comes_back_after_its_connections_were_killed(
@@ -312,7 +313,7 @@ async def test_comes_back_after_its_connections_were_killed(
             " WHERE application_name = 'tollgate-runner' AND datname = current_database()"
         )
         job_id = await accept_job(engine, customer)
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         await wait_until_working(runner)
 
     assert killed
@@ -326,7 +327,7 @@ async def test_starts_to_work_once_the_schema_is_there(empty_database: str) -> N
         was_working = (await runner.check()).ok
         await migrate(engine)
         job_id = await accept_job(engine, await open_account(engine, 100))
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
     assert not was_working
 
@@ -342,7 +343,7 @@ async def test_comes_back_after_a_sweep_that_failed(engine: AsyncEngine, databas
             raise ZeroDivisionError
 
     async with running(database, calls, sweep=fail_at_first):
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
     assert sweeps >= 2
 
@@ -371,7 +372,7 @@ async def test_comes_back_as_soon_as_at_first_once_it_has_worked_for_a_while(
 
 
 async def test_the_check_is_good_only_while_it_works(database: str) -> None:
-    runner = Runner(database, {Step.SUBMIT: Calls().step(Step.SUBMIT)}, sweep_nothing)
+    runner = Runner(database, {SUBMIT_JOB: Calls().step(SUBMIT_JOB)}, sweep_nothing)
 
     before = await runner.check()
     runner.start()
@@ -411,7 +412,7 @@ async def test_giving_up_the_wait_leaves_the_runner_alone(engine: AsyncEngine, d
             await asyncio.wait_for(runner.wait(), 0.05)
 
         job_id = await accept_job(engine, await open_account(engine, 100))
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
 
 RUNNERS = "FROM pg_stat_activity WHERE application_name = 'tollgate-runner' AND datname = $1"
@@ -421,7 +422,7 @@ async def submitted_job(engine: AsyncEngine, sql: Connection) -> UUID:
     """Nothing but its look is in the queue."""
     job_id, attempt_token = await claimed_job(engine, await open_account(engine, 100))
     assert await jobs_of(engine).record_submission(job_id, attempt_token, provider_request())
-    await sql.execute("DELETE FROM pgqueuer WHERE entrypoint = $1 AND payload = $2", Step.SUBMIT.value, job_id.bytes)
+    await sql.execute("DELETE FROM pgqueuer WHERE entrypoint = $1 AND payload = $2", SUBMIT_JOB.name, job_id.bytes)
     return job_id
 
 
@@ -444,7 +445,7 @@ async def test_comes_back_after_a_failed_check_of_its_listener(
     async with running(database, calls) as runner:
         await until(has_begun_again)
         job_id = await accept_job(engine, await open_account(engine, 100))
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         await wait_until_working(runner)
 
 
@@ -466,7 +467,7 @@ async def test_keeps_its_steps_while_the_housekeeping_fails(
     async with running(database, calls, sweep=fail_after_the_first):
         await until(has_failed_thrice)
         job_id = await accept_job(engine, await open_account(engine, 100))
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         await wait_until_empty(sql)
 
 
@@ -477,14 +478,14 @@ async def test_sweeps_from_time_to_time_and_leaves_no_log(
     calls = Calls()
 
     async def was_run_again() -> bool:
-        return len(calls.seen[Step.SUBMIT]) > 1
+        return len(calls.seen[SUBMIT_JOB]) > 1
 
     async with running(database, calls, sweep=SweepJobs(jobs_of(engine))) as runner:
         await wait_until_working(runner)
         first = await accept_job(engine, await open_account(engine, 100))
         await until(was_run_again)
 
-    assert set(calls.seen[Step.SUBMIT]) == {first}
+    assert set(calls.seen[SUBMIT_JOB]) == {first}
     assert await sql.fetchval("SELECT count(*) FROM pgqueuer_log") == 0
 
 
@@ -494,7 +495,7 @@ async def test_the_queue_wakes_a_step_only_for_what_it_can_take_now(
     """A step that is woken asks the queue several times, and walks through all that waits there."""
     heard: list[str] = []
     async with connect(database) as listener:
-        for channel in (*Step, "ch_pgqueuer"):
+        for channel in (*STEPS, "ch_pgqueuer"):
             await listener.add_listener(
                 channel, lambda *said: heard.append(f"{said[2]} {json.loads(said[3])['operation']}")
             )
@@ -517,7 +518,10 @@ async def test_the_queue_wakes_a_step_only_for_what_it_can_take_now(
         """
         assert await said_by(insert, ["generation.submit"], [0]) == ["generation.submit insert"]
         assert await said_by(insert, ["generation.follow"], [5]) == []
-        assert await said_by(insert, list(Step), [0.0, 5.0]) == ["generation.follow insert", "generation.submit insert"]
+        assert await said_by(insert, list(STEPS), [0.0, 5.0]) == [
+            "generation.follow insert",
+            "generation.submit insert",
+        ]
         assert await said_by("DELETE FROM pgqueuer WHERE entrypoint = 'generation.follow'") == []
         # Room for the next one.
         assert await said_by("UPDATE pgqueuer SET status = 'picked'") == []
@@ -542,7 +546,7 @@ async def test_works_again_after_the_database_was_away_over_its_housekeeping(
         await engine.dispose()
         await wait_until_working(runner)
         job_id = await accept_job(engine, customer)
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
     assert not was_working
 
@@ -562,7 +566,7 @@ async def test_a_step_outlives_the_loss_of_its_connections_and_stopping_waits_fo
             raise
 
     async with running(database, calls, submit=take_long) as runner:
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         await sql.execute(f"SELECT pg_terminate_backend(pid) {RUNNERS}", urlsplit(database).path[1:])
         await asyncio.sleep(1)
         stop = asyncio.create_task(runner.stop())
@@ -589,7 +593,7 @@ async def test_what_takes_longer_than_a_stop_may_is_cut_off(
             was_cut_off.set()
 
     async with running(database, calls, submit=never_end) as runner:
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         async with asyncio.timeout(5):
             await runner.stop()
 
@@ -625,7 +629,7 @@ async def test_connections_that_do_not_close_hold_up_nothing(
 async def test_submits_a_few_at_once_while_looks_go_on(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.SUBMIT, 2)
+    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, SUBMIT_JOB, 2)
     calls, may_end, at_once, most = Calls(), asyncio.Event(), 0, 0
     looked_at = [await submitted_job(engine, sql) for _ in range(3)]
     customer = await open_account(engine, 100)
@@ -639,15 +643,15 @@ async def test_submits_a_few_at_once_while_looks_go_on(
         at_once -= 1
 
     async def some_have_begun() -> bool:
-        return bool(calls.seen[Step.SUBMIT])
+        return bool(calls.seen[SUBMIT_JOB])
 
     async with running(database, calls, submit=take_long):
-        await calls.wait_for(Step.FOLLOW, *looked_at)
+        await calls.wait_for(FOLLOW_JOB, *looked_at)
         await until(some_have_begun)
         await asyncio.sleep(0.3)
-        while_waiting = len(calls.seen[Step.SUBMIT])
+        while_waiting = len(calls.seen[SUBMIT_JOB])
         may_end.set()
-        await calls.wait_for(Step.SUBMIT, *job_ids)
+        await calls.wait_for(SUBMIT_JOB, *job_ids)
         await wait_until_empty(sql)
 
     assert while_waiting == 2
@@ -675,14 +679,14 @@ async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_batch_at_a_time(
 
     async with running(database, calls, submit=note, precedence=rush):
         async with asyncio.timeout(pause_seconds):
-            await calls.wait_for(Step.FOLLOW, *looked_at)
+            await calls.wait_for(FOLLOW_JOB, *looked_at)
 
         async def three_times() -> bool:
             return len(begun) >= 6
 
         await until(three_times)
         rush.is_rush = False
-        await calls.wait_for(Step.SUBMIT, *job_ids)
+        await calls.wait_for(SUBMIT_JOB, *job_ids)
 
     pauses = [later - earlier for earlier, later in pairwise(begun)]
     assert [pauses[1] > pause_seconds * 0.7, pauses[3] > pause_seconds * 0.7] == [True, True]
@@ -703,7 +707,7 @@ async def test_what_waits_for_a_rush_is_not_taken_any_more_by_a_runner_that_stop
         await accept_job(engine, customer)
 
     async def first_batch() -> bool:
-        return len(calls.seen[Step.SUBMIT]) == 2
+        return len(calls.seen[SUBMIT_JOB]) == 2
 
     async with running(database, calls, precedence=Rush()):
         await until(first_batch)
@@ -712,7 +716,7 @@ async def test_what_waits_for_a_rush_is_not_taken_any_more_by_a_runner_that_stop
         stopped_at = time.monotonic()
 
     assert time.monotonic() - stopped_at < 10
-    assert len(calls.seen[Step.SUBMIT]) == 2
+    assert len(calls.seen[SUBMIT_JOB]) == 2
     left = await sql.fetch("SELECT DISTINCT status::text, attempts FROM pgqueuer")
     assert [tuple(item) for item in left] == [("queued", 0)]
 
@@ -726,7 +730,7 @@ async def test_the_runner_hears_of_the_accepts_of_its_process(database: str) -> 
 async def test_looks_go_on_while_more_submits_wait_than_may_run(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.SUBMIT, 2)
+    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, SUBMIT_JOB, 2)
     calls, may_end = Calls(), asyncio.Event()
     looked_at = await submitted_job(engine, sql)
     customer = await open_account(engine, 100)
@@ -739,7 +743,7 @@ async def test_looks_go_on_while_more_submits_wait_than_may_run(
     async with running(database, calls, submit=take_long):
         try:
             async with asyncio.timeout(3):
-                await calls.wait_for(Step.FOLLOW, looked_at)
+                await calls.wait_for(FOLLOW_JOB, looked_at)
         finally:
             may_end.set()
 
@@ -747,7 +751,7 @@ async def test_looks_go_on_while_more_submits_wait_than_may_run(
 async def test_stopping_begins_no_submit_that_still_waits_for_its_turn(
     engine: AsyncEngine, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.SUBMIT, 2)
+    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, SUBMIT_JOB, 2)
     calls, may_end = Calls(), asyncio.Event()
     customer = await open_account(engine, 100)
     for _ in range(5):
@@ -766,7 +770,7 @@ async def test_stopping_begins_no_submit_that_still_waits_for_its_turn(
         may_end.set()
         await stop
 
-    assert len(calls.seen[Step.SUBMIT]) == 2
+    assert len(calls.seen[SUBMIT_JOB]) == 2
 
 
 async def given_back(sql: Connection) -> int:
@@ -817,7 +821,7 @@ async def test_stopping_at_once_cuts_off_what_runs_and_gives_it_back(
         await asyncio.Event().wait()
 
     async with running(database, calls, submit=never_end) as runner:
-        await calls.wait_for(Step.SUBMIT, *job_ids)
+        await calls.wait_for(SUBMIT_JOB, *job_ids)
         runner.begin_stop()
         await asyncio.sleep(0.1)
         was_waiting = bool(runner._running)
@@ -846,7 +850,7 @@ async def test_stopping_ends_also_where_the_queue_takes_nothing_back(
         await asyncio.Event().wait()
 
     async with running(database, calls, submit=never_end) as runner:
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         runner.begin_stop(at_once=True)
         async with asyncio.timeout(5):
             await runner.stop()
@@ -857,7 +861,7 @@ async def test_stopping_ends_also_where_the_queue_takes_nothing_back(
 async def test_a_new_job_is_submitted_while_more_looks_wait_than_steps_may_run(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.FOLLOW, 2)
+    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, FOLLOW_JOB, 2)
     calls, may_end = Calls(), asyncio.Event()
     for _ in range(5):
         await submitted_job(engine, sql)
@@ -869,7 +873,7 @@ async def test_a_new_job_is_submitted_while_more_looks_wait_than_steps_may_run(
     async with running(database, calls, follow=take_long):
         try:
             async with asyncio.timeout(3):
-                await calls.wait_for(Step.SUBMIT, job_id)
+                await calls.wait_for(SUBMIT_JOB, job_id)
         finally:
             may_end.set()
 
@@ -887,7 +891,7 @@ async def test_a_look_that_is_asked_for_soon_comes_soon_on_an_idle_service(
             raise RetryLater(0.2)
 
     async with running(database, calls, follow=ask_for_another):
-        await calls.wait_for(Step.FOLLOW, *[job_id] * 5)
+        await calls.wait_for(FOLLOW_JOB, *[job_id] * 5)
 
     pauses = [later - earlier for earlier, later in pairwise(moments)]
     assert all(0.2 <= pause < 1.5 for pause in pauses)
@@ -898,7 +902,7 @@ async def test_what_hangs_is_abandoned_at_once(monkeypatch: pytest.MonkeyPatch) 
         await asyncio.Event().wait()
 
     monkeypatch.setattr(runner_module, "_run_manager", never)
-    managers = {step: cast(QueueManager, SimpleNamespace(shutdown=asyncio.Event())) for step in Step}
+    managers = {step: cast(QueueManager, SimpleNamespace(shutdown=asyncio.Event())) for step in STEPS.values()}
     waiting = asyncio.create_task(runner_module._all_until_one_ends(managers))
     await asyncio.sleep(0)
 

@@ -21,7 +21,7 @@ from pgqueuer.types import Channel
 
 from app.application.execution.pacing import backoff_seconds
 from app.application.execution.precedence import Precedence
-from app.application.execution.steps import RetryLater, Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.ports.health import Check
 from app.domain.errors import DatabaseUnavailable, Overloaded
 
@@ -37,7 +37,7 @@ DEQUEUE_TIMEOUT_SECONDS = 0.5
 BATCH_SIZE_MAX = 32
 # A manager for each step, so that neither waits behind the other. Submissions share their statements and commits:
 # 48 at once cost a fifth less of the service for each job than 16.
-CONCURRENT_STEPS_MAX = {Step.SUBMIT: 64, Step.FOLLOW: 112}
+CONCURRENT_STEPS_MAX = {SUBMIT_JOB: 64, FOLLOW_JOB: 112}
 # In a rush of accepts a batch of submissions is taken together, and then none for so long, or until it is over.
 RUSH_PAUSE_SECONDS = 0.2
 RUSH_LOOK_SECONDS = 0.02
@@ -139,7 +139,7 @@ class Runner:
             driver = AsyncpgPoolDriver(pool)
             managers = {step: self._manager(driver, step) for step in self._steps}
             for step, manager in managers.items():
-                manager.entrypoint(step.value)(self._translated(step, self._steps[step]))
+                manager.entrypoint(step.name)(self._translated(step, self._steps[step]))
                 # A manager checks its listener by a NOTIFY that it may send before it listens itself, and a check
                 # that fails ends it.
                 await driver.add_listener(manager.channel, lambda _: None)
@@ -159,11 +159,11 @@ class Runner:
 
     def _manager(self, driver: AsyncpgPoolDriver, step: Step) -> QueueManager:
         """Woken by the items of its own step alone: by each other, both would ask for work all the time."""
-        channel = Channel(step.value)
+        channel = Channel(step.name)
         builder = QueryQueueBuilder(DBSettings(channel=channel))
         queries = (
             _PatientQueries(driver, qbq=builder, precedence=self._precedence, stopping=self._stopping)
-            if step is Step.SUBMIT
+            if step is SUBMIT_JOB
             else Queries(driver, qbq=builder)
         )
         return QueueManager(queries, channel)
@@ -190,11 +190,11 @@ class Runner:
                 raise RetryRequested(timedelta(seconds=decision.delay_seconds)) from decision
             except (DatabaseUnavailable, Overloaded) as error:
                 cause = error.__cause__ or error
-                log.warning("step_postponed", step=step.value, job_id=str(job_id), error=type(cause).__name__)
+                log.warning("step_postponed", step=step.name, job_id=str(job_id), error=type(cause).__name__)
                 raise RetryRequested(timedelta(seconds=backoff_seconds(item.attempts + 1))) from error
             except Exception as error:
                 # An item that ends with an error would be deleted; the job still needs it.
-                log.exception("step_failed", step=step.value, job_id=str(job_id))
+                log.exception("step_failed", step=step.name, job_id=str(job_id))
                 raise RetryRequested(timedelta(seconds=backoff_seconds(item.attempts + 1))) from error
 
         return handle

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import SUBMIT_JOB
 from app.application.ports.jobs import Accepted
 from app.domain.errors import DomainError, IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance
 from app.domain.jobs import IdempotencyKey, Job, JobStatus, NewJob
@@ -59,7 +59,7 @@ _INSERT_JOBS = f"""
     ), debit AS (
         INSERT INTO ledger_entries (account_id, kind, amount, job_id)
         SELECT account_id, 'DEBIT', cost_tokens, id FROM job
-    ), item AS ({insert_items_text(Step.SUBMIT, "SELECT id AS subject_id, 0 AS after_seconds FROM job")})
+    ), item AS ({insert_items_text(SUBMIT_JOB, "SELECT id AS subject_id, 0 AS after_seconds FROM job")})
     SELECT at FROM affordable
 """  # noqa: S608 - our own text
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB
 from app.application.ports.provider import ProviderRequest
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.locks import LOCKED_JOBS, one_for_each
@@ -28,7 +28,7 @@ _RECORD = f"""
          WHERE jobs.id = locked.id
            AND jobs.status IN ('SUBMITTING', 'QUEUED') AND jobs.attempt_token = request.attempt_token
         RETURNING jobs.id AS job_id, jobs.attempt_token, request.look_after_seconds AS after_seconds
-    ), look AS ({insert_items_text(Step.FOLLOW, "SELECT job_id AS subject_id, after_seconds FROM recorded")})
+    ), look AS ({insert_items_text(FOLLOW_JOB, "SELECT job_id AS subject_id, after_seconds FROM recorded")})
     SELECT job_id, attempt_token FROM recorded
 """  # noqa: S608 - our own text
 _RECORDED = "SELECT id, attempt_token, fal_request_id FROM jobs WHERE id = ANY($1::uuid[])"

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, delete, exists, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
 from app.domain.errors import JobNotFound
 from app.domain.jobs import Job, JobStatus
 from app.infrastructure.postgres.database import reading, transaction
@@ -29,7 +29,7 @@ def _lost(step: Step) -> Select[Any]:
         select(jobs.c.id)
         .where(
             ~jobs.c.is_final,
-            is_waiting_for_submit if step is Step.SUBMIT else ~is_waiting_for_submit,
+            is_waiting_for_submit if step is SUBMIT_JOB else ~is_waiting_for_submit,
             ~exists().where(queue_items.c.dedupe_key == key_of(step, jobs.c.id), IS_LIVE),
         )
         # Everybody queues in this order, so that no two transactions wait for each other's items.
@@ -63,9 +63,7 @@ class PostgresJobRecords:
         return dict(row)
 
     async def count_waiting_looks(self) -> int:
-        query = select(func.count()).where(
-            queue_items.c.entrypoint == Step.FOLLOW.value, queue_items.c.status == QUEUED
-        )
+        query = select(func.count()).where(queue_items.c.entrypoint == FOLLOW_JOB.name, queue_items.c.status == QUEUED)
         async with reading(self.engine) as connection:
             return await connection.scalar(query) or 0
 
@@ -83,7 +81,7 @@ class PostgresJobRecords:
     async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
         requeued: list[UUID] = []
         async with transaction(self.engine, "requeue_lost") as connection:
-            for step in Step:
+            for step in (SUBMIT_JOB, FOLLOW_JOB):
                 query = _lost(step) if job_id is None else _lost(step).where(jobs.c.id == job_id)
                 lost = list((await connection.scalars(query)).all())
                 if lost:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 from uuid import UUID
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB
 from app.domain.jobs import Outcome
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.locks import LOCKED_JOBS, one_for_each
@@ -39,7 +39,7 @@ _SETTLE = f"""
     ), look AS (
         DELETE FROM pgqueuer WHERE id IN (
             SELECT item.id
-              FROM settled JOIN pgqueuer AS item ON item.dedupe_key = '{Step.FOLLOW.value}:' || settled.id
+              FROM settled JOIN pgqueuer AS item ON item.dedupe_key = '{FOLLOW_JOB.name}:' || settled.id
              WHERE item.status = 'queued' AND settled.fal_request_id IS NOT NULL
                FOR UPDATE OF item SKIP LOCKED
         )
