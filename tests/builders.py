@@ -1,7 +1,7 @@
 """Accounts, jobs and connections as tests need them, made by the service's own operations."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
+from app.application.execution.sweep import Sweep
 from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
 from app.domain.accounts import Account
@@ -24,9 +25,10 @@ from app.domain.payments import PaymentEvent
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
-from app.infrastructure.postgres.jobs.records import PostgresJobRecords
+from app.infrastructure.postgres.jobs.records import JOBS_TO_FOLLOW, JOBS_TO_SUBMIT, PostgresJobRecords
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.payments import PostgresPayments
+from app.infrastructure.postgres.steps import PostgresSteps
 
 
 class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
@@ -36,6 +38,10 @@ class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
         PostgresJobDesk.__init__(self, engine)
         PostgresJobExecution.__init__(self, engine)
         PostgresJobRecords.__init__(self, engine)
+
+    async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
+        requeued = await steps_of(self.engine).requeue_lost(job_id)
+        return [found for subject_ids in requeued.values() for found in subject_ids]
 
 
 T = TypeVar("T")
@@ -86,6 +92,14 @@ async def find_account(engine: AsyncEngine, api_key: str) -> Account:
 
 async def balance_of(engine: AsyncEngine, customer: Customer) -> int:
     return (await find_account(engine, customer.api_key)).balance_tokens
+
+
+def steps_of(engine: AsyncEngine) -> PostgresSteps:
+    return PostgresSteps(engine, {SUBMIT_JOB: JOBS_TO_SUBMIT, FOLLOW_JOB: JOBS_TO_FOLLOW})
+
+
+def sweep_of(engine: AsyncEngine) -> Sweep:
+    return Sweep(steps_of(engine), jobs_of(engine))
 
 
 def jobs_of(engine: AsyncEngine) -> PostgresJobs:

@@ -346,8 +346,10 @@ def requeue_job(job_id: JobId) -> None:
     """Queue an unfinished job again that has lost its queue item. The service does this by itself each minute."""
 
     async def work(runtime: Runtime) -> None:
-        requeued = await runtime.operator.jobs.requeue_lost(job_id)
-        typer.echo("requeued" if requeued else "nothing to do: the job is final, unknown, or queued already")
+        requeued = await runtime.operator.steps.requeue_lost(job_id)
+        typer.echo(
+            "requeued" if any(requeued.values()) else "nothing to do: the job is final, unknown, or queued already"
+        )
 
     _with_runtime(work)
 

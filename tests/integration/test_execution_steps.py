@@ -18,6 +18,7 @@ from app.application.execution import follow, settlement
 from app.application.execution import submit as submission
 from app.application.execution.breaker import Breaker
 from app.application.execution.follow import FollowJob
+from app.application.execution.limits import SUBMIT_LEASE_SECONDS
 from app.application.execution.pacing import BACKSTOP_SECONDS_MAX, BACKSTOP_SECONDS_MIN, Backstop
 from app.application.execution.steps import FOLLOW_JOB, RetryLater
 from app.application.execution.submit import SubmitJob
@@ -601,7 +602,7 @@ async def test_an_unknown_outcome_that_the_user_wants_canceled_ends_canceled_aft
 
 async def test_a_claim_of_a_process_that_is_gone_becomes_unknown_after_the_lease(stage: Stage) -> None:
     job_id, _ = await claimed_job(stage.engine, stage.customer)
-    await stage.set_back(job_id, "claimed_at", submission.SUBMIT_LEASE_SECONDS + 1)
+    await stage.set_back(job_id, "claimed_at", SUBMIT_LEASE_SECONDS + 1)
 
     await stage.submit(job_id)
 
@@ -620,7 +621,7 @@ async def test_a_claim_within_the_lease_is_left_alone_until_the_lease_is_over(st
     with pytest.raises(RetryLater) as decision:
         await stage.submit(job_id)
 
-    remaining = submission.SUBMIT_LEASE_SECONDS - 10
+    remaining = SUBMIT_LEASE_SECONDS - 10
     assert remaining - 5 < decision.value.delay_seconds <= remaining + 1
     assert stage.provider.calls == {}
     assert await contents(stage.sql) == before

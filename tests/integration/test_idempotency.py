@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.steps import SUBMIT_JOB
-from app.application.execution.sweep import SweepJobs
 from app.application.jobs import fingerprint_of
 from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus
@@ -36,6 +35,7 @@ from tests.builders import (
     open_crowd,
     payment,
     queue_items,
+    sweep_of,
 )
 from tests.integration.api_on_postgres import TEXT_TO_VIDEO, Api, job_id_of, open_api
 
@@ -300,7 +300,7 @@ async def test_the_sweep_forgets_and_the_key_names_a_new_job_then(
     await end(engine, job_id_of(first), JobStatus.COMPLETED)
     await sql.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
 
-    await SweepJobs(jobs_of(engine))()
+    await sweep_of(engine)()
 
     second = await api.start(customer, KEY, {"prompt": "something else"})
     assert job_id_of(second) != job_id_of(first)

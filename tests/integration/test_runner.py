@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import pairwise
 from types import SimpleNamespace
@@ -24,10 +24,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.application.execution.precedence import Precedence
-from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
-from app.application.execution.sweep import SweepJobs
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Lane, RetryLater, Step
 from app.bootstrap import build
 from app.domain.errors import DatabaseUnavailable, Overloaded
+from app.infrastructure.background import lanes as lanes_module
 from app.infrastructure.background import runner as runner_module
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.postgres.database import open_engine
@@ -43,18 +43,19 @@ from tests.builders import (
     open_account,
     provider_request,
     queue_items,
+    sweep_of,
     until,
 )
 
 StepFunction = Callable[[UUID], Awaitable[None]]
 # What the service itself runs with; the fixture below sets its own.
-DEQUEUE_TIMEOUT_SECONDS = runner_module.DEQUEUE_TIMEOUT_SECONDS
+DEQUEUE_TIMEOUT_SECONDS = lanes_module.DEQUEUE_TIMEOUT_SECONDS
 
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only how soon the runner looks again where nothing tells it to."""
-    monkeypatch.setattr(runner_module, "DEQUEUE_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(lanes_module, "DEQUEUE_TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(runner_module, "RESTART_SECONDS_MIN", 0.1)
 
 
@@ -85,6 +86,10 @@ class Calls:
         await until(have_come)
 
 
+def two_at_once(step: Step) -> Step:
+    return replace(step, lane=replace(step.lane, concurrent_steps_max=2))
+
+
 async def sweep_nothing() -> None:
     pass
 
@@ -112,8 +117,10 @@ async def running(
     follow: StepFunction | None = None,
     *,
     precedence: Precedence | None = None,
+    submit_step: Step = SUBMIT_JOB,
+    follow_step: Step = FOLLOW_JOB,
 ) -> AsyncIterator[Runner]:
-    steps = {SUBMIT_JOB: calls.step(SUBMIT_JOB, submit), FOLLOW_JOB: calls.step(FOLLOW_JOB, follow)}
+    steps = {submit_step: calls.step(SUBMIT_JOB, submit), follow_step: calls.step(FOLLOW_JOB, follow)}
     runner = Runner(dsn, steps, sweep, precedence)
     runner.start()
     try:
@@ -150,7 +157,7 @@ async def test_runs_what_is_queued_while_it_works(engine: AsyncEngine, database:
 async def test_an_idle_step_is_woken_for_what_is_queued(
     engine: AsyncEngine, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "DEQUEUE_TIMEOUT_SECONDS", 600)
+    monkeypatch.setattr(lanes_module, "DEQUEUE_TIMEOUT_SECONDS", 600)
     customer, calls = await open_account(engine, 100), Calls()
 
     async with running(database, calls) as runner:
@@ -258,7 +265,7 @@ async def test_runs_the_jobs_that_the_queue_had_lost_when_it_starts(
     job_id = await accept_job(engine, await open_account(engine, 100))
     await sql.execute("DELETE FROM pgqueuer")
 
-    async with running(database, calls, sweep=SweepJobs(jobs_of(engine))):
+    async with running(database, calls, sweep=sweep_of(engine)):
         await calls.wait_for(SUBMIT_JOB, job_id)
 
 
@@ -292,7 +299,7 @@ async def test_stopping_waits_for_the_step_that_runs_and_starts_nothing_new(
 async def test_an_item_that_a_dead_runner_held_is_run_by_the_next(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "HEARTBEAT_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(lanes_module, "HEARTBEAT_TIMEOUT_SECONDS", 1)
     calls = Calls()
     job_id = await accept_job(engine, await open_account(engine, 100))
     await sql.execute("UPDATE pgqueuer SET status = 'picked', queue_manager_id = $1", uuid4())
@@ -352,7 +359,7 @@ async def test_comes_back_as_soon_as_at_first_once_it_has_worked_for_a_while(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner_module, "RESTART_FORGOTTEN_SECONDS", 2)
-    monkeypatch.setattr(runner_module, "POOL_CLOSE_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(lanes_module, "POOL_CLOSE_SECONDS_MAX", 0.1)
     lives_seconds, is_over = [0.0, 0.0, 2.1, 0.0], asyncio.Event()
 
     async def end_after_a_while() -> None:
@@ -480,7 +487,7 @@ async def test_sweeps_from_time_to_time_and_leaves_no_log(
     async def was_run_again() -> bool:
         return len(calls.seen[SUBMIT_JOB]) > 1
 
-    async with running(database, calls, sweep=SweepJobs(jobs_of(engine))) as runner:
+    async with running(database, calls, sweep=sweep_of(engine)) as runner:
         await wait_until_working(runner)
         first = await accept_job(engine, await open_account(engine, 100))
         await until(was_run_again)
@@ -603,7 +610,7 @@ async def test_what_takes_longer_than_a_stop_may_is_cut_off(
 async def test_connections_that_do_not_close_hold_up_nothing(
     database: str, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "POOL_CLOSE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(lanes_module, "POOL_CLOSE_SECONDS_MAX", 0.2)
     is_asked = asyncio.Event()
 
     async def hang(_: "asyncpg.Pool[Any]") -> None:
@@ -626,10 +633,7 @@ async def test_connections_that_do_not_close_hold_up_nothing(
     assert time.monotonic() - began_seconds < 5
 
 
-async def test_submits_a_few_at_once_while_looks_go_on(
-    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, SUBMIT_JOB, 2)
+async def test_submits_a_few_at_once_while_looks_go_on(engine: AsyncEngine, database: str, sql: Connection) -> None:
     calls, may_end, at_once, most = Calls(), asyncio.Event(), 0, 0
     looked_at = [await submitted_job(engine, sql) for _ in range(3)]
     customer = await open_account(engine, 100)
@@ -645,7 +649,7 @@ async def test_submits_a_few_at_once_while_looks_go_on(
     async def some_have_begun() -> bool:
         return bool(calls.seen[SUBMIT_JOB])
 
-    async with running(database, calls, submit=take_long):
+    async with running(database, calls, submit=take_long, submit_step=two_at_once(SUBMIT_JOB)):
         await calls.wait_for(FOLLOW_JOB, *looked_at)
         await until(some_have_begun)
         await asyncio.sleep(0.3)
@@ -666,8 +670,8 @@ async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_batch_at_a_time(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause_seconds = 1
-    monkeypatch.setattr(runner_module, "BATCH_SIZE_MAX", 2)
-    monkeypatch.setattr(runner_module, "RUSH_PAUSE_SECONDS", pause_seconds)
+    monkeypatch.setattr(lanes_module, "BATCH_SIZE_MAX", 2)
+    monkeypatch.setattr(lanes_module, "RUSH_PAUSE_SECONDS", pause_seconds)
     calls, rush = Calls(), Rush()
     looked_at = [await submitted_job(engine, sql) for _ in range(5)]
     customer = await open_account(engine, 100)
@@ -699,8 +703,8 @@ async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_batch_at_a_time(
 async def test_what_waits_for_a_rush_is_not_taken_any_more_by_a_runner_that_stops(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "BATCH_SIZE_MAX", 2)
-    monkeypatch.setattr(runner_module, "RUSH_PAUSE_SECONDS", 60)
+    monkeypatch.setattr(lanes_module, "BATCH_SIZE_MAX", 2)
+    monkeypatch.setattr(lanes_module, "RUSH_PAUSE_SECONDS", 60)
     calls = Calls()
     customer = await open_account(engine, 100)
     for _ in range(5):
@@ -728,9 +732,8 @@ async def test_the_runner_hears_of_the_accepts_of_its_process(database: str) -> 
 
 
 async def test_looks_go_on_while_more_submits_wait_than_may_run(
-    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, database: str, sql: Connection
 ) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, SUBMIT_JOB, 2)
     calls, may_end = Calls(), asyncio.Event()
     looked_at = await submitted_job(engine, sql)
     customer = await open_account(engine, 100)
@@ -740,7 +743,7 @@ async def test_looks_go_on_while_more_submits_wait_than_may_run(
     async def take_long(_: UUID) -> None:
         await may_end.wait()
 
-    async with running(database, calls, submit=take_long):
+    async with running(database, calls, submit=take_long, submit_step=two_at_once(SUBMIT_JOB)):
         try:
             async with asyncio.timeout(3):
                 await calls.wait_for(FOLLOW_JOB, looked_at)
@@ -748,10 +751,7 @@ async def test_looks_go_on_while_more_submits_wait_than_may_run(
             may_end.set()
 
 
-async def test_stopping_begins_no_submit_that_still_waits_for_its_turn(
-    engine: AsyncEngine, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, SUBMIT_JOB, 2)
+async def test_stopping_begins_no_submit_that_still_waits_for_its_turn(engine: AsyncEngine, database: str) -> None:
     calls, may_end = Calls(), asyncio.Event()
     customer = await open_account(engine, 100)
     for _ in range(5):
@@ -761,9 +761,9 @@ async def test_stopping_begins_no_submit_that_still_waits_for_its_turn(
         await may_end.wait()
 
     async def all_are_taken() -> bool:
-        return len(runner._running) == 2
+        return len(runner._executor.running) == 2
 
-    async with running(database, calls, submit=take_long) as runner:
+    async with running(database, calls, submit=take_long, submit_step=two_at_once(SUBMIT_JOB)) as runner:
         await until(all_are_taken)
         stop = asyncio.create_task(runner.stop())
         await asyncio.sleep(0.1)
@@ -824,7 +824,7 @@ async def test_stopping_at_once_cuts_off_what_runs_and_gives_it_back(
         await calls.wait_for(SUBMIT_JOB, *job_ids)
         runner.begin_stop()
         await asyncio.sleep(0.1)
-        was_waiting = bool(runner._running)
+        was_waiting = bool(runner._executor.running)
         runner.begin_stop(at_once=True)
         async with asyncio.timeout(5):
             await runner.stop()
@@ -859,9 +859,8 @@ async def test_stopping_ends_also_where_the_queue_takes_nothing_back(
 
 
 async def test_a_new_job_is_submitted_while_more_looks_wait_than_steps_may_run(
-    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, database: str, sql: Connection
 ) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, FOLLOW_JOB, 2)
     calls, may_end = Calls(), asyncio.Event()
     for _ in range(5):
         await submitted_job(engine, sql)
@@ -870,7 +869,7 @@ async def test_a_new_job_is_submitted_while_more_looks_wait_than_steps_may_run(
     async def take_long(_: UUID) -> None:
         await may_end.wait()
 
-    async with running(database, calls, follow=take_long):
+    async with running(database, calls, follow=take_long, follow_step=two_at_once(FOLLOW_JOB)):
         try:
             async with asyncio.timeout(3):
                 await calls.wait_for(SUBMIT_JOB, job_id)
@@ -881,7 +880,7 @@ async def test_a_new_job_is_submitted_while_more_looks_wait_than_steps_may_run(
 async def test_a_look_that_is_asked_for_soon_comes_soon_on_an_idle_service(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "DEQUEUE_TIMEOUT_SECONDS", DEQUEUE_TIMEOUT_SECONDS)
+    monkeypatch.setattr(lanes_module, "DEQUEUE_TIMEOUT_SECONDS", DEQUEUE_TIMEOUT_SECONDS)
     calls, moments = Calls(), list[float]()
     job_id = await submitted_job(engine, sql)
 
@@ -898,12 +897,12 @@ async def test_a_look_that_is_asked_for_soon_comes_soon_on_an_idle_service(
 
 
 async def test_what_hangs_is_abandoned_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(step: Step, manager: QueueManager) -> None:
+    async def never(lane: Lane, manager: QueueManager) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(runner_module, "_run_manager", never)
-    managers = {step: cast(QueueManager, SimpleNamespace(shutdown=asyncio.Event())) for step in STEPS.values()}
-    waiting = asyncio.create_task(runner_module._all_until_one_ends(managers))
+    monkeypatch.setattr(lanes_module, "_run_manager", never)
+    managers = {step.lane: cast(QueueManager, SimpleNamespace(shutdown=asyncio.Event())) for step in STEPS.values()}
+    waiting = asyncio.create_task(lanes_module.run_until_one_ends(managers))
     await asyncio.sleep(0)
 
     waiting.cancel()

@@ -5,6 +5,7 @@ A step raises RetryLater if its subject needs another look; returning means that
 
 import random
 from dataclasses import dataclass
+from uuid import UUID
 
 # How soon an item comes back that waits for a process of a newer release, plus or minus a fifth of it.
 NEWER_RELEASE_SECONDS = 5.0
@@ -27,6 +28,10 @@ class Step:
     subject: str
     """What the step looks after: the noun of the id in its items."""
     lane: Lane
+
+    def context(self, subject_id: UUID) -> dict[str, str]:
+        """What a log event says of the step and its subject."""
+        return {"step": self.name, f"{self.subject}_id": str(subject_id)}
 
     @property
     def area(self) -> str:

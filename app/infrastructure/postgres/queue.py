@@ -16,6 +16,7 @@ from sqlalchemy import (
     FromClause,
     Integer,
     LargeBinary,
+    Select,
     Text,
     Uuid,
     bindparam,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     column,
     create_engine,
     delete,
+    extract,
     func,
     literal,
     literal_column,
@@ -114,6 +116,17 @@ async def look_after(connection: AsyncConnection, job_id: UUID, seconds: float) 
         .where(queue_items.c.dedupe_key == key_of(FOLLOW_JOB, job_id), queue_items.c.status == QUEUED)
         .values(execute_after=func.least(queue_items.c.execute_after, func.now() + timedelta(seconds=seconds)))
     )
+
+
+def count_queued(step: Step) -> Select[int]:
+    """How many items of the step wait for their time."""
+    return select(func.count()).where(queue_items.c.entrypoint == _constant(step.name), queue_items.c.status == QUEUED)
+
+
+def oldest_due_seconds() -> Select[float | None]:
+    """For how long the oldest item has been due without being taken. None: nothing is due."""
+    age = func.now() - func.min(queue_items.c.execute_after)
+    return select(extract("epoch", age)).where(queue_items.c.status == QUEUED, queue_items.c.execute_after < func.now())
 
 
 def insert_items_text(step: Step, source: str) -> str:
