@@ -17,6 +17,7 @@ from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
 from app.application.execution.sweep import Sweep
 from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
+from app.bootstrap.steps import postgres_steps
 from app.domain.accounts import Account
 from app.domain.catalogue import MODEL_IDS, GenerationKind
 from app.domain.jobs import JobStatus, NewJob, Outcome
@@ -25,10 +26,9 @@ from app.domain.payments import PaymentEvent
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
-from app.infrastructure.postgres.jobs.records import JOBS_TO_FOLLOW, JOBS_TO_SUBMIT, PostgresJobRecords
+from app.infrastructure.postgres.jobs.records import PostgresJobRecords
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.payments import PostgresPayments
-from app.infrastructure.postgres.steps import PostgresSteps
 
 
 class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
@@ -40,7 +40,7 @@ class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
         PostgresJobRecords.__init__(self, engine)
 
     async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
-        requeued = await steps_of(self.engine).requeue_lost(job_id)
+        requeued = await postgres_steps(self.engine).requeue_lost(job_id)
         return [found for subject_ids in requeued.values() for found in subject_ids]
 
 
@@ -94,12 +94,8 @@ async def balance_of(engine: AsyncEngine, customer: Customer) -> int:
     return (await find_account(engine, customer.api_key)).balance_tokens
 
 
-def steps_of(engine: AsyncEngine) -> PostgresSteps:
-    return PostgresSteps(engine, {SUBMIT_JOB: JOBS_TO_SUBMIT, FOLLOW_JOB: JOBS_TO_FOLLOW})
-
-
 def sweep_of(engine: AsyncEngine) -> Sweep:
-    return Sweep(steps_of(engine), jobs_of(engine))
+    return Sweep(postgres_steps(engine), jobs_of(engine))
 
 
 def jobs_of(engine: AsyncEngine) -> PostgresJobs:

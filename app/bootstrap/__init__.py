@@ -13,12 +13,11 @@ from app.application.ports.health import Check
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
 from app.bootstrap.adapters import Adapters, open_adapters
-from app.bootstrap.steps import step_handlers, step_registry
+from app.bootstrap.steps import handlers_by_step, postgres_steps, step_handlers
 from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.postgres.database import plain_dsn
 from app.infrastructure.postgres.health import backlog_check, database_check, migrations_check
-from app.infrastructure.postgres.steps import PostgresSteps
 from app.infrastructure.settings import RunnerHome, Settings
 
 log = structlog.get_logger(__name__)
@@ -52,14 +51,13 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
     async with open_adapters(settings, provider) as adapters:
         breaker, precedence = Breaker(), Precedence()
         handlers = step_handlers(settings, adapters, breaker)
-        registry = step_registry(handlers)
-        steps = PostgresSteps(adapters.engine, registry.waiting)
         dsn = plain_dsn(settings.database_url.get_secret_value())
-        runner = Runner(dsn, registry.handlers, Sweep(steps, adapters.job_records), precedence)
+        sweep = Sweep(postgres_steps(adapters.engine), adapters.job_records)
+        runner = Runner(dsn, handlers_by_step(handlers), sweep, precedence)
         health = Health(_checks(settings, adapters, runner, breaker))
         yield Runtime(
             customers=customer_use_cases(settings, adapters, handlers.follow, precedence, health),
-            operator=operator_use_cases(settings, adapters, steps),
+            operator=operator_use_cases(settings, adapters),
             runner=runner,
         )
 

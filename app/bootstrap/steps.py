@@ -1,7 +1,9 @@
 """The registry of the steps: each is one row, which says everything about it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.breaker import Breaker
 from app.application.execution.evidence import SearchHistory
@@ -12,36 +14,37 @@ from app.application.execution.submit import SubmitJob
 from app.bootstrap.adapters import Adapters
 from app.infrastructure.background.items import StepHandler
 from app.infrastructure.postgres.jobs.records import JOBS_TO_FOLLOW, JOBS_TO_SUBMIT
-from app.infrastructure.postgres.steps import WaitingSubjects
+from app.infrastructure.postgres.steps import PostgresSteps, WaitingSubjects
 from app.infrastructure.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class StepDefinition:
-    """The step with its name, subject and lane, the code that carries it out, and the subjects that wait for it."""
-
-    step: Step
-    handler: StepHandler
-    waiting: WaitingSubjects
-
-
-@dataclass(frozen=True, slots=True)
-class StepRegistry:
-    rows: Sequence[StepDefinition]
-
-    @property
-    def handlers(self) -> Mapping[Step, StepHandler]:
-        return {row.step: row.handler for row in self.rows}
-
-    @property
-    def waiting(self) -> Mapping[Step, WaitingSubjects]:
-        return {row.step: row.waiting for row in self.rows}
 
 
 @dataclass(frozen=True, slots=True)
 class StepHandlers:
     submit: SubmitJob
     follow: FollowJob
+
+
+@dataclass(frozen=True, slots=True)
+class StepDefinition:
+    """The step with its name, subject and lane, the subjects that wait for it, and who carries it out."""
+
+    step: Step
+    waiting: WaitingSubjects
+    handler: Callable[[StepHandlers], StepHandler]
+
+
+STEPS: Sequence[StepDefinition] = (
+    StepDefinition(SUBMIT_JOB, waiting=JOBS_TO_SUBMIT, handler=lambda handlers: handlers.submit),
+    StepDefinition(FOLLOW_JOB, waiting=JOBS_TO_FOLLOW, handler=lambda handlers: handlers.follow),
+)
+
+
+def handlers_by_step(handlers: StepHandlers) -> Mapping[Step, StepHandler]:
+    return {row.step: row.handler(handlers) for row in STEPS}
+
+
+def postgres_steps(engine: AsyncEngine) -> PostgresSteps:
+    return PostgresSteps(engine, {row.step: row.waiting for row in STEPS})
 
 
 def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> StepHandlers:
@@ -58,13 +61,4 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
             has_history=history is not None,
         ),
         follow=FollowJob(adapters.job_execution, adapters.provider, backstop, search),
-    )
-
-
-def step_registry(handlers: StepHandlers) -> StepRegistry:
-    return StepRegistry(
-        (
-            StepDefinition(SUBMIT_JOB, handlers.submit, JOBS_TO_SUBMIT),
-            StepDefinition(FOLLOW_JOB, handlers.follow, JOBS_TO_FOLLOW),
-        )
     )

@@ -4,10 +4,10 @@ from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.jobs import CancelJob, StartJob, TimeLimits
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
-from app.application.ports.execution import StepUpkeep
 from app.application.ports.health import HealthChecks
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
 from app.bootstrap.adapters import Adapters
+from app.bootstrap.steps import postgres_steps
 from app.infrastructure.settings import Settings
 
 
@@ -37,12 +37,12 @@ def customer_use_cases(
     )
 
 
-def operator_use_cases(settings: Settings, adapters: Adapters, steps: StepUpkeep) -> OperatorUseCases:
+def operator_use_cases(settings: Settings, adapters: Adapters) -> OperatorUseCases:
     keys = adapters.keys
     return OperatorUseCases(
         keys=OperatorKeys(issue_first=IssueFirstKey(keys), rotate=RotateKey(keys), revoke=RevokeKey(keys)),
         jobs=adapters.job_records,
-        steps=steps,
+        steps=postgres_steps(adapters.engine),
         ledger=adapters.ledger,
         top_up=TopUp(adapters.payments, settings.is_event_id_required),
     )

@@ -675,6 +675,24 @@ async def test_requeues_the_one_job_that_is_asked_for(engine: AsyncEngine, sql: 
     assert await jobs.requeue_lost() == [first]
 
 
+async def test_queues_nothing_for_a_job_whose_status_only_a_newer_release_knows(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    customer = await open_account(engine, 100)
+    newer = [await job_in(engine, customer, JobStatus.SUBMITTED), await accept_job(engine, customer)]
+    ours = await accept_job(engine, customer)
+    # As a newer release's migration would leave the schema.
+    await sql.execute("ALTER TABLE jobs DROP CONSTRAINT jobs_status_known")
+    await sql.execute("ALTER TABLE jobs DISABLE TRIGGER jobs_guard")
+    await sql.execute("UPDATE jobs SET status = 'STORING' WHERE id = ANY($1)", newer)
+    await sql.execute("DELETE FROM pgqueuer")
+
+    requeued = await jobs_of(engine).requeue_lost()
+
+    assert requeued == [ours]
+    assert await queue_items(sql) == {(SUBMIT_JOB, ours)}
+
+
 async def test_queues_a_lost_job_once_when_sweeps_meet(crowd: AsyncEngine, sql: Connection) -> None:
     customer = await open_account(crowd, 100)
     job_ids = [await accept_job(crowd, customer) for _ in range(10)]

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.application.execution.precedence import Precedence
-from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Lane, RetryLater, Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Lane, LeftToNewerRelease, RetryLater, Step
 from app.bootstrap import build
 from app.domain.errors import DatabaseUnavailable, Overloaded
 from app.infrastructure.background import lanes as lanes_module
@@ -238,6 +238,31 @@ async def test_waits_as_long_as_the_step_asks_before_it_runs_again(
         await until(is_postponed)
 
     assert calls.seen[SUBMIT_JOB] == [job_id]
+
+
+async def test_gives_back_what_only_a_newer_release_knows_and_says_nothing_of_it(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    calls = Calls()
+    job_id = await accept_job(engine, await open_account(engine, 100))
+
+    async def leave(job_id: UUID) -> None:
+        raise LeftToNewerRelease(job_id)
+
+    async def is_given_back() -> bool:
+        return bool(
+            await sql.fetchval(
+                "SELECT count(*) FROM pgqueuer WHERE status = 'queued' AND queue_manager_id IS NULL"
+                " AND execute_after BETWEEN now() AND now() + interval '8 s'"
+            )
+        )
+
+    with capture_logs() as logs:
+        async with running(database, calls, submit=leave):
+            await calls.wait_for(SUBMIT_JOB, job_id)
+            await until(is_given_back)
+
+    assert {log["event"] for log in logs} <= {"runner_started", "runner_stopped"}
 
 
 async def test_one_failing_item_does_not_hold_up_the_others(

@@ -7,8 +7,7 @@ import random
 from dataclasses import dataclass
 from uuid import UUID
 
-# How soon an item comes back that waits for a process of a newer release, plus or minus a fifth of it.
-NEWER_RELEASE_SECONDS = 5.0
+LEFT_TO_NEWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,8 @@ class RetryLater(Exception):
 
 
 class LeftToNewerRelease(RetryLater):
-    """The subject is of a kind, model or status that this release does not know: a newer process takes the step."""
+    """The job's kind, model or status is one that only a newer release knows: its processes will take the step."""
 
-    def __init__(self) -> None:
-        super().__init__(NEWER_RELEASE_SECONDS * random.uniform(0.8, 1.2))
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(LEFT_TO_NEWER_SECONDS * random.uniform(0.5, 1.5))
+        self.job_id = job_id

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    ClauseElement,
     ColumnElement,
     DateTime,
     Delete,
@@ -132,7 +133,16 @@ def oldest_due_seconds() -> Select[float | None]:
 def insert_items_text(step: Step, source: str) -> str:
     """`insert_items` as part of a statement that is text. `source` is a query with the same two columns."""
     subjects = text(source).columns(column("subject_id", Uuid), column("after_seconds", Integer)).subquery("subject")
-    return str(insert_items(step, subjects).compile(dialect=create_engine("postgresql+asyncpg://").dialect))
+    return _text_of(insert_items(step, subjects))
+
+
+def delete_queued_text(step: Step, subject_ids: str) -> str:
+    """`delete_queued` as part of a statement that is text. `subject_ids` is a query with the same column."""
+    return _text_of(delete_queued(step, text(subject_ids).columns(column("subject_id", Uuid)).subquery("subject")))
+
+
+def _text_of(statement: ClauseElement) -> str:
+    return str(statement.compile(dialect=create_engine("postgresql+asyncpg://").dialect))
 
 
 def _constant(value: str) -> ColumnElement[str]:

@@ -10,6 +10,7 @@ from app.application.execution.steps import FOLLOW_JOB
 from app.domain.jobs import Outcome
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.locks import LOCKED_JOBS, one_for_each
+from app.infrastructure.postgres.queue import delete_queued_text
 
 # Compare-and-set into a final status; the refund is the same statement's second half. Not by `is_final`: while few jobs
 # are unfinished the planner may go through all of those, and keeps to that plan when they are many.
@@ -36,14 +37,9 @@ _SETTLE = f"""
         INSERT INTO ledger_entries (account_id, kind, amount, job_id)
         SELECT account_id, 'REFUND', refunded_tokens, id FROM settled WHERE refunded_tokens > 0
          ORDER BY account_id
-    ), look AS (
-        DELETE FROM pgqueuer WHERE id IN (
-            SELECT item.id
-              FROM settled JOIN pgqueuer AS item ON item.dedupe_key = '{FOLLOW_JOB.name}:' || settled.id
-             WHERE item.status = 'queued' AND settled.fal_request_id IS NOT NULL
-               FOR UPDATE OF item SKIP LOCKED
-        )
-    )
+    ), look AS ({
+    delete_queued_text(FOLLOW_JOB, "SELECT id AS subject_id FROM settled WHERE fal_request_id IS NOT NULL")
+})
     SELECT id FROM settled
 """  # noqa: S608 - our own text
 _ENDED = "SELECT id, status, error_code FROM jobs WHERE id = ANY($1::uuid[])"
