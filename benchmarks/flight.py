@@ -8,7 +8,7 @@ import httpx
 import psutil
 
 from app.application.execution.pacing import LOOKS_PER_SECOND_MAX
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB
 from benchmarks.figures import Bar, Figures, Row
 from benchmarks.jobs import finish_jobs, service_with_runner
 from benchmarks.load import Load, LoadError, measure
@@ -89,7 +89,7 @@ async def _spread_looks(dsn: str) -> None:
             " WHERE entrypoint = $3 AND status = 'queued'",
             await connection.fetchval("SELECT count(*) FROM jobs WHERE NOT is_final"),
             LOOKS_PER_SECOND_MAX,
-            Step.FOLLOW.value,
+            FOLLOW_JOB.name,
         )
 
 

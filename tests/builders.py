@@ -1,7 +1,7 @@
 """Accounts, jobs and connections as tests need them, made by the service's own operations."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,9 +13,11 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
+from app.application.execution.sweep import Sweep
 from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
+from app.bootstrap.steps import postgres_steps
 from app.domain.accounts import Account
 from app.domain.catalogue import MODEL_IDS, GenerationKind
 from app.domain.jobs import JobStatus, NewJob, Outcome
@@ -37,6 +39,10 @@ class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
         PostgresJobExecution.__init__(self, engine)
         PostgresJobRecords.__init__(self, engine)
 
+    async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
+        requeued = await postgres_steps(self.engine).requeue_lost(job_id)
+        return [found for subject_ids in requeued.values() for found in subject_ids]
+
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -48,6 +54,8 @@ OUTCOMES: Mapping[JobStatus, Outcome] = {
     JobStatus.FAILED: Outcome.failed("refused", "The input was refused."),
     JobStatus.CANCELED: Outcome.canceled(),
 }
+# By the names that the queue knows them by.
+STEPS: Mapping[str, Step] = {step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB)}
 TABLES = ("accounts", "api_keys", "payment_events", "jobs", "ledger_entries", "pgqueuer")
 
 
@@ -89,6 +97,10 @@ async def find_account(engine: AsyncEngine, api_key: str) -> Account:
 
 async def balance_of(engine: AsyncEngine, customer: Customer) -> int:
     return (await find_account(engine, customer.api_key)).balance_tokens
+
+
+def sweep_of(engine: AsyncEngine) -> Sweep:
+    return Sweep(postgres_steps(engine), jobs_of(engine))
 
 
 def jobs_of(engine: AsyncEngine) -> PostgresJobs:
@@ -203,7 +215,7 @@ async def dump(connection: Connection) -> bytes:
 async def queue_items(connection: Connection) -> set[tuple[Step, UUID]]:
     """The step and the job of every item in the queue."""
     rows = await connection.fetch("SELECT entrypoint, payload FROM pgqueuer")
-    items = [(Step(row["entrypoint"]), UUID(bytes=row["payload"])) for row in rows]
+    items = [(STEPS[row["entrypoint"]], UUID(bytes=row["payload"])) for row in rows]
     assert len(items) == len(set(items)), "an item is there twice"
     return set(items)
 

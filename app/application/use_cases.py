@@ -10,6 +10,7 @@ from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.jobs import CancelJob, StartJob
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
+from app.application.ports.execution import StepUpkeep
 from app.application.ports.health import HealthChecks
 from app.application.ports.jobs import JobReader, JobRecords
 from app.application.ports.ledger import LedgerReader, LedgerRecords
@@ -51,5 +52,6 @@ class OperatorKeys:
 class OperatorUseCases:
     keys: OperatorKeys
     jobs: JobRecords
+    steps: StepUpkeep
     ledger: LedgerRecords
     top_up: TopUp

@@ -9,12 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.breaker import Breaker
 from app.application.execution.precedence import Precedence
-from app.application.execution.sweep import SweepJobs
+from app.application.execution.sweep import Sweep
 from app.application.ports.health import Check
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
 from app.bootstrap.adapters import open_adapters, open_postgres
-from app.bootstrap.steps import step_handlers
+from app.bootstrap.steps import handlers_by_step, postgres_steps, step_handlers
 from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.postgres.database import plain_dsn
@@ -53,8 +53,10 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         breaker, precedence = Breaker(), Precedence()
         handlers = step_handlers(settings, adapters, breaker)
         dsn = plain_dsn(settings.database_url.get_secret_value())
-        runner = Runner(dsn, handlers.by_step, SweepJobs(adapters.postgres.job_records), precedence)
-        health = Health(_checks(settings, adapters.postgres.engine, runner, breaker))
+        postgres = adapters.postgres
+        sweep = Sweep(postgres_steps(postgres.engine), postgres.job_records)
+        runner = Runner(dsn, handlers_by_step(handlers), sweep, precedence)
+        health = Health(_checks(settings, postgres.engine, runner, breaker))
         yield Runtime(
             customers=customer_use_cases(settings, adapters, handlers.follow, precedence, health),
             operator=operator_use_cases(settings, adapters.postgres),

@@ -1,16 +1,20 @@
-"""What carries out each step."""
+"""The registry of the steps: each is one row, which says everything about it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.breaker import Breaker
 from app.application.execution.evidence import SearchHistory
 from app.application.execution.follow import FollowJob
 from app.application.execution.pacing import Backstop
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
 from app.application.execution.submit import SubmitJob
 from app.bootstrap.adapters import Adapters
-from app.infrastructure.background.runner import StepHandler
+from app.infrastructure.background.items import StepHandler
+from app.infrastructure.postgres.jobs.records import JOBS_TO_FOLLOW, JOBS_TO_SUBMIT
+from app.infrastructure.postgres.steps import PostgresSteps, WaitingSubjects
 from app.infrastructure.settings import Settings
 
 
@@ -19,9 +23,28 @@ class StepHandlers:
     submit: SubmitJob
     follow: FollowJob
 
-    @property
-    def by_step(self) -> Mapping[Step, StepHandler]:
-        return {Step.SUBMIT: self.submit, Step.FOLLOW: self.follow}
+
+@dataclass(frozen=True, slots=True)
+class StepDefinition:
+    """The step with its name, subject and lane, the subjects that wait for it, and who carries it out."""
+
+    step: Step
+    waiting: WaitingSubjects
+    handler: Callable[[StepHandlers], StepHandler]
+
+
+STEPS: Sequence[StepDefinition] = (
+    StepDefinition(SUBMIT_JOB, waiting=JOBS_TO_SUBMIT, handler=lambda handlers: handlers.submit),
+    StepDefinition(FOLLOW_JOB, waiting=JOBS_TO_FOLLOW, handler=lambda handlers: handlers.follow),
+)
+
+
+def handlers_by_step(handlers: StepHandlers) -> Mapping[Step, StepHandler]:
+    return {row.step: row.handler(handlers) for row in STEPS}
+
+
+def postgres_steps(engine: AsyncEngine) -> PostgresSteps:
+    return PostgresSteps(engine, {row.step: row.waiting for row in STEPS})
 
 
 def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> StepHandlers:

@@ -67,7 +67,9 @@ def requeue(job_id: JobId) -> None:
     """Queue an unfinished job again that has lost its queue item. The service does this by itself each minute."""
 
     async def work(operator: OperatorUseCases) -> None:
-        requeued = await operator.jobs.requeue_lost(job_id)
-        typer.echo("requeued" if requeued else "nothing to do: the job is final, unknown, or queued already")
+        requeued = await operator.steps.requeue_lost(job_id)
+        typer.echo(
+            "requeued" if any(requeued.values()) else "nothing to do: the job is final, unknown, or queued already"
+        )
 
     run_for_operator(work)

@@ -15,8 +15,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.application.execution.steps import Step
-from app.infrastructure.background.runner import CONCURRENT_STEPS_MAX
+from app.application.execution.steps import SUBMISSIONS
 from app.serving import STOP_SECONDS_MAX
 from tests.builders import connect
 from tests.service_process import PROJECT_DIR, ServiceProcess
@@ -193,7 +192,7 @@ def test_a_post_that_hangs_is_waited_for_and_its_id_stored(stage: Stage, command
 
 def test_the_next_process_goes_at_once_on_with_a_long_queue(stage: Stage) -> None:
     user = stage.user(stage.start(RUNNER="external"))
-    at_once = CONCURRENT_STEPS_MAX[Step.SUBMIT]
+    at_once = SUBMISSIONS.concurrent_steps_max
     user.start_jobs([f"job {number} [submit:hang:2]" for number in range(4 * at_once)])
     worker = stage.start("worker")
     stage.until_submitted(8)

@@ -21,7 +21,7 @@ from app.application import jobs as job_use_cases
 from app.application.execution import breaker, settlement, submit
 from app.application.execution.breaker import Breaker
 from app.application.execution.follow import CANCEL_GRACE_SECONDS, UNANSWERED_GRACE_SECONDS
-from app.application.execution.steps import RetryLater, Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.execution.submit import SubmitJob
 from app.bootstrap import Runtime, build
 from app.domain.catalogue import GenerationKind
@@ -80,11 +80,11 @@ class World:
         return None
 
     async def submit(self, job_id: UUID) -> float | None:
-        return await self.step(Step.SUBMIT, job_id)
+        return await self.step(SUBMIT_JOB, job_id)
 
     async def look(self, job_id: UUID, times: int = 1) -> None:
         for _ in range(times):
-            await self.step(Step.FOLLOW, job_id)
+            await self.step(FOLLOW_JOB, job_id)
 
     async def drive(self, job_id: UUID, *, until_status: frozenset[str] = frozenset()) -> str:
         """One step after the other, as the queue would but without its waits, until the end or as many looks."""
@@ -96,7 +96,7 @@ class World:
                 if status in until_status or row["is_final"]:
                     break
                 is_unposted = status == "QUEUED" or (status == "SUBMITTING" and row["submit_unknown_at"] is None)
-                wait_seconds = await self.step(Step.SUBMIT if is_unposted else Step.FOLLOW, job_id)
+                wait_seconds = await self.step(SUBMIT_JOB if is_unposted else FOLLOW_JOB, job_id)
                 looks += not is_unposted
                 if is_unposted and wait_seconds:
                     await asyncio.sleep(min(wait_seconds, 0.02))
@@ -259,7 +259,7 @@ async def open_world(
             httpx.AsyncClient(base_url=simulator_url, timeout=20, trust_env=False)
         )
         canary = await stack.enter_async_context(running_stub())
-        submit = runtime.runner._steps[Step.SUBMIT]
+        submit = runtime.runner._steps[SUBMIT_JOB]
         assert isinstance(submit, SubmitJob)
         customer = await open_account(engine)
         yield World(runtime, engine, sql, submit.breaker, url, simulator, canary, customer)

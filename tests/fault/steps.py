@@ -9,7 +9,7 @@ from uuid import UUID
 import httpx
 from pydantic import SecretStr
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB
 from app.application.use_cases import CustomerUseCases
 from app.bootstrap import Runtime, build
 from app.domain.catalogue import GenerationKind
@@ -46,10 +46,10 @@ class Steps:
         return (await self.use_cases.jobs.start(customer.account_id, kind, parameters)).job.id
 
     async def submit(self, job_id: UUID) -> None:
-        await self.runtime.runner._steps[Step.SUBMIT](job_id)
+        await self.runtime.runner._steps[SUBMIT_JOB](job_id)
 
     async def follow(self, job_id: UUID) -> None:
-        await self.runtime.runner._steps[Step.FOLLOW](job_id)
+        await self.runtime.runner._steps[FOLLOW_JOB](job_id)
 
     async def events(self, count: int) -> dict[UUID, Event]:
         """What fal delivered, by attempt token; it got its receipt, and nobody has looked at them yet."""

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.application.execution import settlement
-from app.application.execution.steps import RetryLater, Step
+from app.application.execution.steps import FOLLOW_JOB, RetryLater
 from app.domain.errors import DatabaseUnavailable
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres import database as database_module
@@ -310,8 +310,8 @@ async def test_submissions_whose_commit_was_cut_are_recorded_and_said_to_be(
     assert {tuple(row) for row in rows} == {
         (job_id, request.id) for (job_id, _), request in zip(attempts, requests, strict=True)
     }
-    assert {item for item in await queue_items(sql) if item[0] is Step.FOLLOW} == {
-        (Step.FOLLOW, job_id) for job_id, _ in attempts
+    assert {item for item in await queue_items(sql) if item[0] is FOLLOW_JOB} == {
+        (FOLLOW_JOB, job_id) for job_id, _ in attempts
     }
 
 

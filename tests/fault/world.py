@@ -23,7 +23,7 @@ CONSTANTS: Mapping[str, float] = {
     "app.application.execution.follow.CANCEL_GRACE_SECONDS": 2,
     "app.application.execution.pacing.BACKSTOP_SECONDS_MIN": 1,
     "app.application.execution.provider_events.BACKSTOP_SECONDS_MIN": 1,
-    "app.infrastructure.background.runner.HEARTBEAT_TIMEOUT_SECONDS": 2,
+    "app.infrastructure.background.lanes.HEARTBEAT_TIMEOUT_SECONDS": 2,
 }
 
 # What is written of a job, as one line.

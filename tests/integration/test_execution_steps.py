@@ -18,8 +18,9 @@ from app.application.execution import follow, settlement
 from app.application.execution import submit as submission
 from app.application.execution.breaker import Breaker
 from app.application.execution.follow import FollowJob
+from app.application.execution.limits import SUBMIT_LEASE_SECONDS
 from app.application.execution.pacing import BACKSTOP_SECONDS_MAX, BACKSTOP_SECONDS_MIN, Backstop
-from app.application.execution.steps import RetryLater, Step
+from app.application.execution.steps import FOLLOW_JOB, RetryLater
 from app.application.execution.submit import SubmitJob
 from app.application.jobs import CancelJob
 from app.application.ports.provider import (
@@ -314,7 +315,7 @@ async def test_a_submission_is_recorded_however_often_the_database_fails_at_it(s
     assert stage.provider.calls["submit"] == 1
     assert (await stage.job(job_id)).fal_request_id == request.id
     assert await stage.status(job_id) == "SUBMITTED"
-    assert (Step.FOLLOW, job_id) in await queue_items(stage.sql)
+    assert (FOLLOW_JOB, job_id) in await queue_items(stage.sql)
 
 
 async def test_a_submission_is_recorded_although_too_many_wait_for_the_database(stage: Stage) -> None:
@@ -381,7 +382,7 @@ async def test_an_unknown_outcome_is_recorded_although_the_database_fails(stage:
     assert stage.provider.calls["submit"] == 1
     assert await stage.status(job_id) == "SUBMITTING"
     assert await stage.column(job_id, "submit_unknown_at") is not None
-    assert (Step.FOLLOW, job_id) in await queue_items(stage.sql)
+    assert (FOLLOW_JOB, job_id) in await queue_items(stage.sql)
 
 
 @lost_answer
@@ -601,14 +602,14 @@ async def test_an_unknown_outcome_that_the_user_wants_canceled_ends_canceled_aft
 
 async def test_a_claim_of_a_process_that_is_gone_becomes_unknown_after_the_lease(stage: Stage) -> None:
     job_id, _ = await claimed_job(stage.engine, stage.customer)
-    await stage.set_back(job_id, "claimed_at", submission.SUBMIT_LEASE_SECONDS + 1)
+    await stage.set_back(job_id, "claimed_at", SUBMIT_LEASE_SECONDS + 1)
 
     await stage.submit(job_id)
 
     assert stage.provider.calls == {}
     assert await stage.status(job_id) == "SUBMITTING"
     assert await stage.column(job_id, "submit_unknown_at") is not None
-    assert (Step.FOLLOW, job_id) in await queue_items(stage.sql)
+    assert (FOLLOW_JOB, job_id) in await queue_items(stage.sql)
     assert await stage.balance() == PAID
 
 
@@ -620,7 +621,7 @@ async def test_a_claim_within_the_lease_is_left_alone_until_the_lease_is_over(st
     with pytest.raises(RetryLater) as decision:
         await stage.submit(job_id)
 
-    remaining = submission.SUBMIT_LEASE_SECONDS - 10
+    remaining = SUBMIT_LEASE_SECONDS - 10
     assert remaining - 5 < decision.value.delay_seconds <= remaining + 1
     assert stage.provider.calls == {}
     assert await contents(stage.sql) == before

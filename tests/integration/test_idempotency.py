@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution.steps import Step
-from app.application.execution.sweep import SweepJobs
+from app.application.execution.steps import SUBMIT_JOB
 from app.application.jobs import fingerprint_of
 from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus
@@ -34,6 +33,7 @@ from tests.builders import (
     open_crowd,
     payment,
     queue_items,
+    sweep_of,
 )
 from tests.integration.api_on_postgres import TEXT_TO_VIDEO, Api, job_id_of, open_api
 
@@ -88,7 +88,7 @@ async def test_twenty_requests_at_once_with_one_key_make_one_job_and_one_debit(d
             assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_key_in_use")
             assert int(answer.headers["Retry-After"]) >= 1
     assert_is_replay_of(first, later)
-    assert await queue_items(sql) == {(Step.SUBMIT, job_id_of(first))}
+    assert await queue_items(sql) == {(SUBMIT_JOB, job_id_of(first))}
     assert (await debits(sql), balance) == (1, 100 - COST_TOKENS)
     assert violations == []
 
@@ -286,7 +286,7 @@ async def test_the_sweep_forgets_and_the_key_names_a_new_job_then(
     await end(engine, job_id_of(first), JobStatus.COMPLETED)
     await sql.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
 
-    await SweepJobs(jobs_of(engine))()
+    await sweep_of(engine)()
 
     second = await api.start(customer, KEY, {"prompt": "something else"})
     assert job_id_of(second) != job_id_of(first)

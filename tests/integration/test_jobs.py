@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB
 from app.application.ports.execution import Claim, LargeInput
 from app.domain.errors import InsufficientBalance, JobFinished, JobNotFound
 from app.domain.jobs import TRANSITIONS, JobStatus, Outcome, PublicStatus
@@ -56,7 +56,7 @@ async def test_accepting_debits_stores_and_queues(engine: AsyncEngine, sql: Conn
     assert (job.id, job.kind, job.model_id, job.cost_tokens) == (asked.id, asked.kind, asked.model_id, 5)
     assert job.public_status is PublicStatus.QUEUED
     assert await balance_of(engine, customer) == 7
-    assert await queue_items(sql) == {(Step.SUBMIT, job.id)}
+    assert await queue_items(sql) == {(SUBMIT_JOB, job.id)}
     assert await jobs_of(engine).get(customer.account_id, job.id) == job
     await assert_books_agree(engine)
 
@@ -105,7 +105,7 @@ async def test_accepts_as_many_as_the_balance_pays_for_when_30_come_at_once(
     assert [type(each) for each in refused] == [InsufficientBalance] * 20
     assert len(accepted) == 10
     assert {row["id"] for row in await sql.fetch("SELECT id FROM jobs")} == accepted
-    assert await queue_items(sql) == {(Step.SUBMIT, job_id) for job_id in accepted}
+    assert await queue_items(sql) == {(SUBMIT_JOB, job_id) for job_id in accepted}
     assert await sql.fetchval("SELECT count(*) FROM ledger_entries WHERE kind = 'DEBIT'") == 10
     assert await balance_of(crowd, customer) == 0
     await assert_books_agree(crowd)
@@ -204,7 +204,7 @@ async def test_a_recorded_submission_is_stored_and_queued_for_a_look(engine: Asy
     assert recorded
     assert state is not None
     assert (state.status, state.request, state.is_submit_unknown) == (JobStatus.SUBMITTED, request, False)
-    assert (Step.FOLLOW, job_id) in await queue_items(sql)
+    assert (FOLLOW_JOB, job_id) in await queue_items(sql)
 
 
 async def test_an_unknown_submission_stays_paid_and_is_queued_for_a_look(engine: AsyncEngine, sql: Connection) -> None:
@@ -217,7 +217,7 @@ async def test_an_unknown_submission_stays_paid_and_is_queued_for_a_look(engine:
     assert recorded
     assert state is not None
     assert (state.status, state.request, state.is_submit_unknown) == (JobStatus.SUBMITTING, None, True)
-    assert (Step.FOLLOW, job_id) in await queue_items(sql)
+    assert (FOLLOW_JOB, job_id) in await queue_items(sql)
     assert await balance_of(engine, customer) == 12 - COST_TOKENS
 
 
@@ -324,7 +324,7 @@ async def test_a_request_id_of_another_job_is_not_recorded(engine: AsyncEngine, 
     assert not await jobs.record_submission(second, second_token, request)
 
     assert await status_of(sql, second) == "SUBMITTING"
-    assert (Step.FOLLOW, second) not in await queue_items(sql)
+    assert (FOLLOW_JOB, second) not in await queue_items(sql)
 
 
 async def test_progress_goes_back_and_forth(engine: AsyncEngine, sql: Connection) -> None:
@@ -620,9 +620,9 @@ async def test_requeues_every_unfinished_job_for_the_step_it_waits_for(engine: A
 
     requeued = await jobs_of(engine).requeue_lost()
 
-    expected = {(Step.SUBMIT, ids[status]) for status in (JobStatus.QUEUED, JobStatus.SUBMITTING)}
-    expected |= {(Step.FOLLOW, ids[status]) for status in SENT if status is not JobStatus.SUBMITTING}
-    expected |= {(Step.FOLLOW, unknown)}
+    expected = {(SUBMIT_JOB, ids[status]) for status in (JobStatus.QUEUED, JobStatus.SUBMITTING)}
+    expected |= {(FOLLOW_JOB, ids[status]) for status in SENT if status is not JobStatus.SUBMITTING}
+    expected |= {(FOLLOW_JOB, unknown)}
     assert await queue_items(sql) == expected
     assert sorted(requeued) == sorted(job_id for _, job_id in expected)
 
@@ -644,12 +644,12 @@ async def test_leaves_alone_what_the_queue_looks_after(engine: AsyncEngine, sql:
 async def test_an_item_for_the_other_step_does_not_look_after_a_job(engine: AsyncEngine, sql: Connection) -> None:
     customer = await open_account(engine, 100)
     submitted = await job_in(engine, customer, JobStatus.SUBMITTED)
-    await sql.execute("DELETE FROM pgqueuer WHERE entrypoint = $1", Step.FOLLOW.value)
+    await sql.execute("DELETE FROM pgqueuer WHERE entrypoint = $1", FOLLOW_JOB.name)
 
     requeued = await jobs_of(engine).requeue_lost()
 
     assert requeued == [submitted]
-    assert await queue_items(sql) == {(Step.SUBMIT, submitted), (Step.FOLLOW, submitted)}
+    assert await queue_items(sql) == {(SUBMIT_JOB, submitted), (FOLLOW_JOB, submitted)}
 
 
 async def test_requeues_the_one_job_that_is_asked_for(engine: AsyncEngine, sql: Connection) -> None:
@@ -662,8 +662,26 @@ async def test_requeues_the_one_job_that_is_asked_for(engine: AsyncEngine, sql: 
     requeued = [await jobs.requeue_lost(job_id) for job_id in (second, finished, uuid4())]
 
     assert requeued == [[second], [], []]
-    assert await queue_items(sql) == {(Step.SUBMIT, second)}
+    assert await queue_items(sql) == {(SUBMIT_JOB, second)}
     assert await jobs.requeue_lost() == [first]
+
+
+async def test_queues_nothing_for_a_job_whose_status_only_a_newer_release_knows(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    customer = await open_account(engine, 100)
+    newer = [await job_in(engine, customer, JobStatus.SUBMITTED), await accept_job(engine, customer)]
+    ours = await accept_job(engine, customer)
+    # As a newer release's migration would leave the schema.
+    await sql.execute("ALTER TABLE jobs DROP CONSTRAINT jobs_status_known")
+    await sql.execute("ALTER TABLE jobs DISABLE TRIGGER jobs_guard")
+    await sql.execute("UPDATE jobs SET status = 'STORING' WHERE id = ANY($1)", newer)
+    await sql.execute("DELETE FROM pgqueuer")
+
+    requeued = await jobs_of(engine).requeue_lost()
+
+    assert requeued == [ours]
+    assert await queue_items(sql) == {(SUBMIT_JOB, ours)}
 
 
 async def test_queues_a_lost_job_once_when_sweeps_meet(crowd: AsyncEngine, sql: Connection) -> None:
@@ -673,7 +691,7 @@ async def test_queues_a_lost_job_once_when_sweeps_meet(crowd: AsyncEngine, sql: 
 
     await asyncio.gather(*(jobs_of(crowd).requeue_lost() for _ in range(10)))
 
-    assert await queue_items(sql) == {(Step.SUBMIT, job_id) for job_id in job_ids}
+    assert await queue_items(sql) == {(SUBMIT_JOB, job_id) for job_id in job_ids}
 
 
 async def test_the_database_allows_the_transitions_of_the_domain_and_no_others(
@@ -738,7 +756,7 @@ async def test_a_cancel_brings_the_next_look_forward_and_never_back(engine: Asyn
         due_seconds[after_seconds] = float(
             await sql.fetchval(
                 "SELECT extract(epoch FROM execute_after - now()) FROM pgqueuer WHERE dedupe_key = $1",
-                f"{Step.FOLLOW.value}:{job_id}",
+                f"{FOLLOW_JOB.name}:{job_id}",
             )
         )
 

@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 
 from app.application.execution import evidence
 from app.application.execution import follow as following
-from app.application.execution import submit as submission
 from app.application.execution.breaker import Breaker
 from app.application.execution.evidence import SearchHistory, marked, seed_of
 from app.application.execution.follow import FollowJob
+from app.application.execution.limits import SUBMIT_LEASE_SECONDS
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.execution.steps import RetryLater
 from app.application.execution.submit import SubmitJob
@@ -207,8 +207,8 @@ async def test_what_a_killed_process_left_behind_is_found(stage: Stage, monkeypa
     claim = await jobs_of(stage.engine).claim(job_id, attempt_token)
     assert claim is not None
     posted = await stage.fal.submit(claim.model_id, claim.kind, marked(claim.parameters, attempt_token))
-    await stage.set_back(job_id, "claimed_at", submission.SUBMIT_LEASE_SECONDS + 1)
-    monkeypatch.setattr(evidence, "SEARCH_SECONDS", (submission.SUBMIT_LEASE_SECONDS,))
+    await stage.set_back(job_id, "claimed_at", SUBMIT_LEASE_SECONDS + 1)
+    monkeypatch.setattr(evidence, "SEARCH_SECONDS", (SUBMIT_LEASE_SECONDS,))
 
     await stage.submit(job_id)
     await stage.follow(job_id)

@@ -14,10 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.application.execution.breaker import Breaker
 from app.application.execution.follow import FollowJob
 from app.application.execution.provider_events import ReceiveProviderEvent
-from app.application.execution.steps import LeftToNewerRelease, Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, LeftToNewerRelease
 from app.application.execution.submit import SubmitJob
-from app.application.execution.sweep import SweepJobs
+from app.application.execution.sweep import Sweep
 from app.application.ports.provider import Provider, ProviderEvent, ProviderEvents
+from app.bootstrap.steps import postgres_steps
 from app.domain.errors import Unavailable
 from app.domain.jobs import JobStatus
 from tests.builders import (
@@ -182,9 +183,9 @@ async def test_the_sweep_queues_no_step_for_a_status_of_a_newer_release(
     await rewrite(sql, stored, status=NEWER_STATUS)
     await sql.execute("DELETE FROM pgqueuer")
 
-    await SweepJobs(jobs_of(engine))()
+    await Sweep(postgres_steps(engine), jobs_of(engine))()
 
-    assert await queue_items(sql) == {(Step.SUBMIT, queued), (Step.FOLLOW, followed)}
+    assert await queue_items(sql) == {(SUBMIT_JOB, queued), (FOLLOW_JOB, followed)}
 
 
 async def test_a_queued_job_of_a_newer_release_can_be_canceled_and_is_refunded(

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import pairwise
 from types import SimpleNamespace
@@ -24,16 +24,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.application.execution.precedence import CountedAcceptance, Precedence
-from app.application.execution.steps import RetryLater, Step
-from app.application.execution.sweep import SweepJobs
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Lane, LeftToNewerRelease, RetryLater, Step
 from app.bootstrap import build
 from app.domain.errors import DatabaseUnavailable, Overloaded
+from app.infrastructure.background import lanes as lanes_module
 from app.infrastructure.background import runner as runner_module
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
 from app.infrastructure.settings import load_settings
 from tests.builders import (
+    STEPS,
     Connection,
     accept_job,
     claimed_job,
@@ -42,18 +43,19 @@ from tests.builders import (
     open_account,
     provider_request,
     queue_items,
+    sweep_of,
     until,
 )
 
 StepFunction = Callable[[UUID], Awaitable[None]]
 # What the service itself runs with; the fixture below sets its own.
-DEQUEUE_TIMEOUT_SECONDS = runner_module.DEQUEUE_TIMEOUT_SECONDS
+DEQUEUE_TIMEOUT_SECONDS = lanes_module.DEQUEUE_TIMEOUT_SECONDS
 
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only how soon the runner looks again where nothing tells it to."""
-    monkeypatch.setattr(runner_module, "DEQUEUE_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(lanes_module, "DEQUEUE_TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(runner_module, "RESTART_SECONDS_MIN", 0.1)
 
 
@@ -76,6 +78,10 @@ class Calls:
             return sorted(self.seen[step]) == sorted(job_ids)
 
         await until(have_come)
+
+
+def two_at_once(step: Step) -> Step:
+    return replace(step, lane=replace(step.lane, concurrent_steps_max=2))
 
 
 async def sweep_nothing() -> None:
@@ -105,8 +111,10 @@ async def running(
     follow: StepFunction | None = None,
     *,
     precedence: Precedence | None = None,
+    submit_step: Step = SUBMIT_JOB,
+    follow_step: Step = FOLLOW_JOB,
 ) -> AsyncIterator[Runner]:
-    steps = {Step.SUBMIT: calls.step(Step.SUBMIT, submit), Step.FOLLOW: calls.step(Step.FOLLOW, follow)}
+    steps = {submit_step: calls.step(SUBMIT_JOB, submit), follow_step: calls.step(FOLLOW_JOB, follow)}
     runner = Runner(dsn, steps, sweep, precedence)
     runner.start()
     try:
@@ -122,12 +130,12 @@ async def test_runs_each_item_once_with_the_step_it_is_for(engine: AsyncEngine, 
     await jobs_of(engine).record_submission(submitted, attempt_token, provider_request())
 
     async with running(database, calls):
-        await calls.wait_for(Step.SUBMIT, *waiting, submitted)
-        await calls.wait_for(Step.FOLLOW, submitted)
+        await calls.wait_for(SUBMIT_JOB, *waiting, submitted)
+        await calls.wait_for(FOLLOW_JOB, submitted)
         await wait_until_empty(sql)
 
-    assert len(calls.seen[Step.SUBMIT]) == 6
-    assert len(calls.seen[Step.FOLLOW]) == 1
+    assert len(calls.seen[SUBMIT_JOB]) == 6
+    assert len(calls.seen[FOLLOW_JOB]) == 1
 
 
 async def test_runs_what_is_queued_while_it_works(engine: AsyncEngine, database: str, sql: Connection) -> None:
@@ -136,14 +144,14 @@ async def test_runs_what_is_queued_while_it_works(engine: AsyncEngine, database:
     async with running(database, calls) as runner:
         await wait_until_working(runner)
         job_id = await accept_job(engine, customer)
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         await wait_until_empty(sql)
 
 
 async def test_an_idle_step_is_woken_for_what_is_queued(
     engine: AsyncEngine, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "DEQUEUE_TIMEOUT_SECONDS", 600)
+    monkeypatch.setattr(lanes_module, "DEQUEUE_TIMEOUT_SECONDS", 600)
     customer, calls = await open_account(engine, 100), Calls()
 
     async with running(database, calls) as runner:
@@ -152,8 +160,8 @@ async def test_an_idle_step_is_woken_for_what_is_queued(
             # Long enough for a step that looks by itself to have gone to sleep.
             await asyncio.sleep(0.3)
             job_id = await accept_job(engine, customer)
-            await until_seen(calls, Step.SUBMIT, accepted)
-            assert calls.seen[Step.SUBMIT][-1] == job_id
+            await until_seen(calls, SUBMIT_JOB, accepted)
+            assert calls.seen[SUBMIT_JOB][-1] == job_id
 
 
 async def until_seen(calls: Calls, step: Step, count: int) -> None:
@@ -168,10 +176,10 @@ async def test_two_runners_share_the_items(engine: AsyncEngine, database: str, s
     job_ids = [await accept_job(engine, customer) for _ in range(20)]
 
     async with running(database, calls), running(database, calls):
-        await calls.wait_for(Step.SUBMIT, *job_ids)
+        await calls.wait_for(SUBMIT_JOB, *job_ids)
         await wait_until_empty(sql)
 
-    assert sorted(calls.seen[Step.SUBMIT]) == job_ids
+    assert sorted(calls.seen[SUBMIT_JOB]) == job_ids
 
 
 @pytest.mark.parametrize(
@@ -192,12 +200,12 @@ async def test_runs_an_item_again_after(
     job_id = await accept_job(engine, await open_account(engine, 100))
 
     async def fail_at_first(_: UUID) -> None:
-        if len(calls.seen[Step.SUBMIT]) == 1:
+        if len(calls.seen[SUBMIT_JOB]) == 1:
             raise error
 
     with capture_logs() as logs:
         async with running(database, calls, submit=fail_at_first):
-            await calls.wait_for(Step.SUBMIT, job_id, job_id)
+            await calls.wait_for(SUBMIT_JOB, job_id, job_id)
             await wait_until_empty(sql)
 
     assert [log["event"] for log in logs if log["event"].startswith("step_")] == ([event] if event else [])
@@ -223,7 +231,32 @@ async def test_waits_as_long_as_the_step_asks_before_it_runs_again(
     async with running(database, calls, submit=ask_for_an_hour):
         await until(is_postponed)
 
-    assert calls.seen[Step.SUBMIT] == [job_id]
+    assert calls.seen[SUBMIT_JOB] == [job_id]
+
+
+async def test_gives_back_what_only_a_newer_release_knows_and_says_nothing_of_it(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    calls = Calls()
+    job_id = await accept_job(engine, await open_account(engine, 100))
+
+    async def leave(job_id: UUID) -> None:
+        raise LeftToNewerRelease(job_id)
+
+    async def is_given_back() -> bool:
+        return bool(
+            await sql.fetchval(
+                "SELECT count(*) FROM pgqueuer WHERE status = 'queued' AND queue_manager_id IS NULL"
+                " AND execute_after BETWEEN now() AND now() + interval '8 s'"
+            )
+        )
+
+    with capture_logs() as logs:
+        async with running(database, calls, submit=leave):
+            await calls.wait_for(SUBMIT_JOB, job_id)
+            await until(is_given_back)
+
+    assert {log["event"] for log in logs} <= {"runner_started", "runner_stopped"}
 
 
 async def test_one_failing_item_does_not_hold_up_the_others(
@@ -237,10 +270,10 @@ async def test_one_failing_item_does_not_hold_up_the_others(
             raise RetryLater(3600)
 
     async def only_the_bad_one_is_left() -> bool:
-        return await queue_items(sql) == {(Step.SUBMIT, bad)}
+        return await queue_items(sql) == {(SUBMIT_JOB, bad)}
 
     async with running(database, calls, submit=fail_for_one):
-        await calls.wait_for(Step.SUBMIT, bad, *good)
+        await calls.wait_for(SUBMIT_JOB, bad, *good)
         await until(only_the_bad_one_is_left)
 
 
@@ -251,8 +284,8 @@ async def test_runs_the_jobs_that_the_queue_had_lost_when_it_starts(
     job_id = await accept_job(engine, await open_account(engine, 100))
     await sql.execute("DELETE FROM pgqueuer")
 
-    async with running(database, calls, sweep=SweepJobs(jobs_of(engine))):
-        await calls.wait_for(Step.SUBMIT, job_id)
+    async with running(database, calls, sweep=sweep_of(engine)):
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
 
 async def test_stopping_waits_for_the_step_that_runs_and_starts_nothing_new(
@@ -267,7 +300,7 @@ async def test_stopping_waits_for_the_step_that_runs_and_starts_nothing_new(
         finished.append(job_id)
 
     async with running(database, calls, submit=take_long) as runner:
-        await calls.wait_for(Step.SUBMIT, running_id)
+        await calls.wait_for(SUBMIT_JOB, running_id)
 
         stop = asyncio.create_task(runner.stop())
         await asyncio.sleep(0.1)
@@ -279,19 +312,19 @@ async def test_stopping_waits_for_the_step_that_runs_and_starts_nothing_new(
 
     assert was_waiting
     assert finished == [running_id]
-    assert await queue_items(sql) == {(Step.SUBMIT, late_id)}
+    assert await queue_items(sql) == {(SUBMIT_JOB, late_id)}
 
 
 async def test_an_item_that_a_dead_runner_held_is_run_by_the_next(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "HEARTBEAT_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(lanes_module, "HEARTBEAT_TIMEOUT_SECONDS", 1)
     calls = Calls()
     job_id = await accept_job(engine, await open_account(engine, 100))
     await sql.execute("UPDATE pgqueuer SET status = 'picked', queue_manager_id = $1", uuid4())
 
     async with running(database, calls):
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
 
 async def test_comes_back_after_its_connections_were_killed(
@@ -306,7 +339,7 @@ async def test_comes_back_after_its_connections_were_killed(
             " WHERE application_name = 'tollgate-runner' AND datname = current_database()"
         )
         job_id = await accept_job(engine, customer)
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         await wait_until_working(runner)
 
     assert killed
@@ -320,7 +353,7 @@ async def test_starts_to_work_once_the_schema_is_there(empty_database: str) -> N
         was_working = (await runner.check()).ok
         await migrate(engine)
         job_id = await accept_job(engine, await open_account(engine, 100))
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
     assert not was_working
 
@@ -336,7 +369,7 @@ async def test_comes_back_after_a_sweep_that_failed(engine: AsyncEngine, databas
             raise ZeroDivisionError
 
     async with running(database, calls, sweep=fail_at_first):
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
     assert sweeps >= 2
 
@@ -345,7 +378,7 @@ async def test_comes_back_as_soon_as_at_first_once_it_has_worked_for_a_while(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner_module, "RESTART_FORGOTTEN_SECONDS", 2)
-    monkeypatch.setattr(runner_module, "POOL_CLOSE_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(lanes_module, "POOL_CLOSE_SECONDS_MAX", 0.1)
     lives_seconds, is_over = [0.0, 0.0, 2.1, 0.0], asyncio.Event()
 
     async def end_after_a_while() -> None:
@@ -365,7 +398,7 @@ async def test_comes_back_as_soon_as_at_first_once_it_has_worked_for_a_while(
 
 
 async def test_the_check_is_good_only_while_it_works(database: str) -> None:
-    runner = Runner(database, {Step.SUBMIT: Calls().step(Step.SUBMIT)}, sweep_nothing)
+    runner = Runner(database, {SUBMIT_JOB: Calls().step(SUBMIT_JOB)}, sweep_nothing)
 
     before = await runner.check()
     runner.start()
@@ -405,7 +438,7 @@ async def test_giving_up_the_wait_leaves_the_runner_alone(engine: AsyncEngine, d
             await asyncio.wait_for(runner.wait(), 0.05)
 
         job_id = await accept_job(engine, await open_account(engine, 100))
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
 
 RUNNERS = "FROM pg_stat_activity WHERE application_name = 'tollgate-runner' AND datname = $1"
@@ -415,7 +448,7 @@ async def submitted_job(engine: AsyncEngine, sql: Connection) -> UUID:
     """Nothing but its look is in the queue."""
     job_id, attempt_token = await claimed_job(engine, await open_account(engine, 100))
     assert await jobs_of(engine).record_submission(job_id, attempt_token, provider_request())
-    await sql.execute("DELETE FROM pgqueuer WHERE entrypoint = $1 AND payload = $2", Step.SUBMIT.value, job_id.bytes)
+    await sql.execute("DELETE FROM pgqueuer WHERE entrypoint = $1 AND payload = $2", SUBMIT_JOB.name, job_id.bytes)
     return job_id
 
 
@@ -438,7 +471,7 @@ async def test_comes_back_after_a_failed_check_of_its_listener(
     async with running(database, calls) as runner:
         await until(has_begun_again)
         job_id = await accept_job(engine, await open_account(engine, 100))
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         await wait_until_working(runner)
 
 
@@ -460,7 +493,7 @@ async def test_keeps_its_steps_while_the_housekeeping_fails(
     async with running(database, calls, sweep=fail_after_the_first):
         await until(has_failed_thrice)
         job_id = await accept_job(engine, await open_account(engine, 100))
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         await wait_until_empty(sql)
 
 
@@ -471,14 +504,14 @@ async def test_sweeps_from_time_to_time_and_leaves_no_log(
     calls = Calls()
 
     async def was_run_again() -> bool:
-        return len(calls.seen[Step.SUBMIT]) > 1
+        return len(calls.seen[SUBMIT_JOB]) > 1
 
-    async with running(database, calls, sweep=SweepJobs(jobs_of(engine))) as runner:
+    async with running(database, calls, sweep=sweep_of(engine)) as runner:
         await wait_until_working(runner)
         first = await accept_job(engine, await open_account(engine, 100))
         await until(was_run_again)
 
-    assert set(calls.seen[Step.SUBMIT]) == {first}
+    assert set(calls.seen[SUBMIT_JOB]) == {first}
     assert await sql.fetchval("SELECT count(*) FROM pgqueuer_log") == 0
 
 
@@ -488,7 +521,7 @@ async def test_the_queue_wakes_a_step_only_for_what_it_can_take_now(
     """A step that is woken asks the queue several times, and walks through all that waits there."""
     heard: list[str] = []
     async with connect(database) as listener:
-        for channel in (*Step, "ch_pgqueuer"):
+        for channel in (*STEPS, "ch_pgqueuer"):
             await listener.add_listener(
                 channel, lambda *said: heard.append(f"{said[2]} {json.loads(said[3])['operation']}")
             )
@@ -511,7 +544,10 @@ async def test_the_queue_wakes_a_step_only_for_what_it_can_take_now(
         """
         assert await said_by(insert, ["generation.submit"], [0]) == ["generation.submit insert"]
         assert await said_by(insert, ["generation.follow"], [5]) == []
-        assert await said_by(insert, list(Step), [0.0, 5.0]) == ["generation.follow insert", "generation.submit insert"]
+        assert await said_by(insert, list(STEPS), [0.0, 5.0]) == [
+            "generation.follow insert",
+            "generation.submit insert",
+        ]
         assert await said_by("DELETE FROM pgqueuer WHERE entrypoint = 'generation.follow'") == []
         # Room for the next one.
         assert await said_by("UPDATE pgqueuer SET status = 'picked'") == []
@@ -536,7 +572,7 @@ async def test_works_again_after_the_database_was_away_over_its_housekeeping(
         await engine.dispose()
         await wait_until_working(runner)
         job_id = await accept_job(engine, customer)
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
 
     assert not was_working
 
@@ -556,7 +592,7 @@ async def test_a_step_outlives_the_loss_of_its_connections_and_stopping_waits_fo
             raise
 
     async with running(database, calls, submit=take_long) as runner:
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         await sql.execute(f"SELECT pg_terminate_backend(pid) {RUNNERS}", urlsplit(database).path[1:])
         await asyncio.sleep(1)
         stop = asyncio.create_task(runner.stop())
@@ -583,7 +619,7 @@ async def test_what_takes_longer_than_a_stop_may_is_cut_off(
             was_cut_off.set()
 
     async with running(database, calls, submit=never_end) as runner:
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         async with asyncio.timeout(5):
             await runner.stop()
 
@@ -593,7 +629,7 @@ async def test_what_takes_longer_than_a_stop_may_is_cut_off(
 async def test_connections_that_do_not_close_hold_up_nothing(
     database: str, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "POOL_CLOSE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(lanes_module, "POOL_CLOSE_SECONDS_MAX", 0.2)
     is_asked = asyncio.Event()
 
     async def hang(_: "asyncpg.Pool[Any]") -> None:
@@ -616,10 +652,7 @@ async def test_connections_that_do_not_close_hold_up_nothing(
     assert time.monotonic() - began_seconds < 5
 
 
-async def test_submits_a_few_at_once_while_looks_go_on(
-    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.SUBMIT, 2)
+async def test_submits_a_few_at_once_while_looks_go_on(engine: AsyncEngine, database: str, sql: Connection) -> None:
     calls, may_end, at_once, most = Calls(), asyncio.Event(), 0, 0
     looked_at = [await submitted_job(engine, sql) for _ in range(3)]
     customer = await open_account(engine, 100)
@@ -633,15 +666,15 @@ async def test_submits_a_few_at_once_while_looks_go_on(
         at_once -= 1
 
     async def some_have_begun() -> bool:
-        return bool(calls.seen[Step.SUBMIT])
+        return bool(calls.seen[SUBMIT_JOB])
 
-    async with running(database, calls, submit=take_long):
-        await calls.wait_for(Step.FOLLOW, *looked_at)
+    async with running(database, calls, submit=take_long, submit_step=two_at_once(SUBMIT_JOB)):
+        await calls.wait_for(FOLLOW_JOB, *looked_at)
         await until(some_have_begun)
         await asyncio.sleep(0.3)
-        while_waiting = len(calls.seen[Step.SUBMIT])
+        while_waiting = len(calls.seen[SUBMIT_JOB])
         may_end.set()
-        await calls.wait_for(Step.SUBMIT, *job_ids)
+        await calls.wait_for(SUBMIT_JOB, *job_ids)
         await wait_until_empty(sql)
 
     assert while_waiting == 2
@@ -656,8 +689,8 @@ async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_batch_at_a_time(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause_seconds = 1
-    monkeypatch.setattr(runner_module, "BATCH_SIZE_MAX", 2)
-    monkeypatch.setattr(runner_module, "RUSH_PAUSE_SECONDS", pause_seconds)
+    monkeypatch.setattr(lanes_module, "BATCH_SIZE_MAX", 2)
+    monkeypatch.setattr(lanes_module, "RUSH_PAUSE_SECONDS", pause_seconds)
     calls, rush = Calls(), Rush()
     looked_at = [await submitted_job(engine, sql) for _ in range(5)]
     customer = await open_account(engine, 100)
@@ -669,14 +702,14 @@ async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_batch_at_a_time(
 
     async with running(database, calls, submit=note, precedence=rush):
         async with asyncio.timeout(pause_seconds):
-            await calls.wait_for(Step.FOLLOW, *looked_at)
+            await calls.wait_for(FOLLOW_JOB, *looked_at)
 
         async def three_times() -> bool:
             return len(begun) >= 6
 
         await until(three_times)
         rush.is_rush = False
-        await calls.wait_for(Step.SUBMIT, *job_ids)
+        await calls.wait_for(SUBMIT_JOB, *job_ids)
 
     pauses = [later - earlier for earlier, later in pairwise(begun)]
     assert [pauses[1] > pause_seconds * 0.7, pauses[3] > pause_seconds * 0.7] == [True, True]
@@ -689,15 +722,15 @@ async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_batch_at_a_time(
 async def test_what_waits_for_a_rush_is_not_taken_any_more_by_a_runner_that_stops(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "BATCH_SIZE_MAX", 2)
-    monkeypatch.setattr(runner_module, "RUSH_PAUSE_SECONDS", 60)
+    monkeypatch.setattr(lanes_module, "BATCH_SIZE_MAX", 2)
+    monkeypatch.setattr(lanes_module, "RUSH_PAUSE_SECONDS", 60)
     calls = Calls()
     customer = await open_account(engine, 100)
     for _ in range(5):
         await accept_job(engine, customer)
 
     async def first_batch() -> bool:
-        return len(calls.seen[Step.SUBMIT]) == 2
+        return len(calls.seen[SUBMIT_JOB]) == 2
 
     async with running(database, calls, precedence=Rush()):
         await until(first_batch)
@@ -706,7 +739,7 @@ async def test_what_waits_for_a_rush_is_not_taken_any_more_by_a_runner_that_stop
         stopped_at = time.monotonic()
 
     assert time.monotonic() - stopped_at < 10
-    assert len(calls.seen[Step.SUBMIT]) == 2
+    assert len(calls.seen[SUBMIT_JOB]) == 2
     left = await sql.fetch("SELECT DISTINCT status::text, attempts FROM pgqueuer")
     assert [tuple(item) for item in left] == [("queued", 0)]
 
@@ -720,9 +753,8 @@ async def test_the_runner_hears_of_the_accepts_of_its_process(database: str) -> 
 
 
 async def test_looks_go_on_while_more_submits_wait_than_may_run(
-    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, database: str, sql: Connection
 ) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.SUBMIT, 2)
     calls, may_end = Calls(), asyncio.Event()
     looked_at = await submitted_job(engine, sql)
     customer = await open_account(engine, 100)
@@ -732,18 +764,15 @@ async def test_looks_go_on_while_more_submits_wait_than_may_run(
     async def take_long(_: UUID) -> None:
         await may_end.wait()
 
-    async with running(database, calls, submit=take_long):
+    async with running(database, calls, submit=take_long, submit_step=two_at_once(SUBMIT_JOB)):
         try:
             async with asyncio.timeout(3):
-                await calls.wait_for(Step.FOLLOW, looked_at)
+                await calls.wait_for(FOLLOW_JOB, looked_at)
         finally:
             may_end.set()
 
 
-async def test_stopping_begins_no_submit_that_still_waits_for_its_turn(
-    engine: AsyncEngine, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.SUBMIT, 2)
+async def test_stopping_begins_no_submit_that_still_waits_for_its_turn(engine: AsyncEngine, database: str) -> None:
     calls, may_end = Calls(), asyncio.Event()
     customer = await open_account(engine, 100)
     for _ in range(5):
@@ -753,16 +782,16 @@ async def test_stopping_begins_no_submit_that_still_waits_for_its_turn(
         await may_end.wait()
 
     async def all_are_taken() -> bool:
-        return len(runner._running) == 2
+        return len(runner._executor.running) == 2
 
-    async with running(database, calls, submit=take_long) as runner:
+    async with running(database, calls, submit=take_long, submit_step=two_at_once(SUBMIT_JOB)) as runner:
         await until(all_are_taken)
         stop = asyncio.create_task(runner.stop())
         await asyncio.sleep(0.1)
         may_end.set()
         await stop
 
-    assert len(calls.seen[Step.SUBMIT]) == 2
+    assert len(calls.seen[SUBMIT_JOB]) == 2
 
 
 async def given_back(sql: Connection) -> int:
@@ -813,10 +842,10 @@ async def test_stopping_at_once_cuts_off_what_runs_and_gives_it_back(
         await asyncio.Event().wait()
 
     async with running(database, calls, submit=never_end) as runner:
-        await calls.wait_for(Step.SUBMIT, *job_ids)
+        await calls.wait_for(SUBMIT_JOB, *job_ids)
         runner.begin_stop()
         await asyncio.sleep(0.1)
-        was_waiting = bool(runner._running)
+        was_waiting = bool(runner._executor.running)
         runner.begin_stop(at_once=True)
         async with asyncio.timeout(5):
             await runner.stop()
@@ -842,7 +871,7 @@ async def test_stopping_ends_also_where_the_queue_takes_nothing_back(
         await asyncio.Event().wait()
 
     async with running(database, calls, submit=never_end) as runner:
-        await calls.wait_for(Step.SUBMIT, job_id)
+        await calls.wait_for(SUBMIT_JOB, job_id)
         runner.begin_stop(at_once=True)
         async with asyncio.timeout(5):
             await runner.stop()
@@ -851,9 +880,8 @@ async def test_stopping_ends_also_where_the_queue_takes_nothing_back(
 
 
 async def test_a_new_job_is_submitted_while_more_looks_wait_than_steps_may_run(
-    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, database: str, sql: Connection
 ) -> None:
-    monkeypatch.setitem(runner_module.CONCURRENT_STEPS_MAX, Step.FOLLOW, 2)
     calls, may_end = Calls(), asyncio.Event()
     for _ in range(5):
         await submitted_job(engine, sql)
@@ -862,10 +890,10 @@ async def test_a_new_job_is_submitted_while_more_looks_wait_than_steps_may_run(
     async def take_long(_: UUID) -> None:
         await may_end.wait()
 
-    async with running(database, calls, follow=take_long):
+    async with running(database, calls, follow=take_long, follow_step=two_at_once(FOLLOW_JOB)):
         try:
             async with asyncio.timeout(3):
-                await calls.wait_for(Step.SUBMIT, job_id)
+                await calls.wait_for(SUBMIT_JOB, job_id)
         finally:
             may_end.set()
 
@@ -873,7 +901,7 @@ async def test_a_new_job_is_submitted_while_more_looks_wait_than_steps_may_run(
 async def test_a_look_that_is_asked_for_soon_comes_soon_on_an_idle_service(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "DEQUEUE_TIMEOUT_SECONDS", DEQUEUE_TIMEOUT_SECONDS)
+    monkeypatch.setattr(lanes_module, "DEQUEUE_TIMEOUT_SECONDS", DEQUEUE_TIMEOUT_SECONDS)
     calls, moments = Calls(), list[float]()
     job_id = await submitted_job(engine, sql)
 
@@ -883,19 +911,19 @@ async def test_a_look_that_is_asked_for_soon_comes_soon_on_an_idle_service(
             raise RetryLater(0.2)
 
     async with running(database, calls, follow=ask_for_another):
-        await calls.wait_for(Step.FOLLOW, *[job_id] * 5)
+        await calls.wait_for(FOLLOW_JOB, *[job_id] * 5)
 
     pauses = [later - earlier for earlier, later in pairwise(moments)]
     assert all(0.2 <= pause < 1.5 for pause in pauses)
 
 
 async def test_what_hangs_is_abandoned_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(step: Step, manager: QueueManager) -> None:
+    async def never(lane: Lane, manager: QueueManager) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(runner_module, "_run_manager", never)
-    managers = {step: cast(QueueManager, SimpleNamespace(shutdown=asyncio.Event())) for step in Step}
-    waiting = asyncio.create_task(runner_module._all_until_one_ends(managers))
+    monkeypatch.setattr(lanes_module, "_run_manager", never)
+    managers = {step.lane: cast(QueueManager, SimpleNamespace(shutdown=asyncio.Event())) for step in STEPS.values()}
+    waiting = asyncio.create_task(lanes_module.run_until_one_ends(managers))
     await asyncio.sleep(0)
 
     waiting.cancel()

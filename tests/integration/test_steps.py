@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB
 from app.application.ports.provider import ProviderRequest
 from app.domain.errors import JobFinished
 from app.domain.jobs import JobStatus, Outcome
@@ -97,7 +97,7 @@ async def test_submissions_that_come_together_share_a_transaction(
         assert [(state.id, state.attempt_token, state.request) for state in seen if state is not None] == [
             (*attempt, request) for attempt, request in zip(attempts, requests, strict=True)
         ]
-    assert await queue_items(sql) == {(Step.FOLLOW, job_id) for job_id, _ in attempts}
+    assert await queue_items(sql) == {(FOLLOW_JOB, job_id) for job_id, _ in attempts}
     due = {row["payload"] for row in await sql.fetch("SELECT payload FROM pgqueuer WHERE execute_after <= now()")}
     assert due == {job_id.bytes for job_id, _ in attempts[::2]}
 
@@ -233,7 +233,7 @@ async def test_a_request_that_two_jobs_name_is_one_jobs_and_holds_up_nobody(
     assert [recorded[1], recorded[3], recorded[0] + recorded[2]] == [True, True, 1]
     (loser,) = [job_id for (job_id, _), done in zip(attempts, recorded, strict=True) if not done]
     assert await sql.fetchval("SELECT status FROM jobs WHERE id = $1", loser) == "SUBMITTING"
-    assert await queue_items(sql) == {(Step.FOLLOW, job_id) for job_id, _ in attempts if job_id != loser}
+    assert await queue_items(sql) == {(FOLLOW_JOB, job_id) for job_id, _ in attempts if job_id != loser}
 
 
 async def test_an_end_takes_the_look_along_that_waits_for_it(
@@ -247,7 +247,7 @@ async def test_an_end_takes_the_look_along_that_waits_for_it(
             await jobs.record_submit_unknown(*attempt, "no answer")
         else:
             await jobs.record_submission(*attempt, provider_request(), look_after_seconds=60)
-    await sql.execute("DELETE FROM pgqueuer WHERE entrypoint = $1", Step.SUBMIT.value)
+    await sql.execute("DELETE FROM pgqueuer WHERE entrypoint = $1", SUBMIT_JOB.name)
     await sql.execute("UPDATE pgqueuer SET status = 'picked' WHERE payload = $1", picked[0].bytes)
 
     async with connect(database) as holder, holder.transaction():
@@ -258,7 +258,7 @@ async def test_an_end_takes_the_look_along_that_waits_for_it(
             )
 
     assert ended == [True] * 4
-    kept = {(Step.FOLLOW, job_id) for job_id, _ in (picked, unknown, locked, other)}
+    kept = {(FOLLOW_JOB, job_id) for job_id, _ in (picked, unknown, locked, other)}
     assert await queue_items(sql) == kept
     # The step of a picked one changes nothing, and neither does an end that comes late.
     assert not await jobs.settle(waiting[0], ENDS[1])
@@ -338,17 +338,17 @@ async def test_items_are_queued_in_the_order_of_the_jobs(engine: AsyncEngine, sq
 
     async def queue(*ids: UUID) -> None:
         async with engine.begin() as connection:
-            await enqueue(connection, Step.FOLLOW, ids)
+            await enqueue(connection, FOLLOW_JOB, ids)
 
     async with engine.begin() as first:
-        await enqueue(first, Step.FOLLOW, [lowest])
+        await enqueue(first, FOLLOW_JOB, [lowest])
         queueing = asyncio.create_task(queue(*job_ids[::-1]))
         await blocked(sql)
         async with asyncio.timeout(2):
             await queue(*higher)
     await queueing
 
-    assert await queue_items(sql) == {(Step.FOLLOW, job_id) for job_id in job_ids}
+    assert await queue_items(sql) == {(FOLLOW_JOB, job_id) for job_id in job_ids}
 
 
 async def test_many_ends_and_cancels_that_meet_refund_once_and_never_wait_in_a_circle(

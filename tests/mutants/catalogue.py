@@ -99,7 +99,7 @@ MUTANTS = (
     ),
     Mutant(
         "no sweep",
-        (Change(SWEEP, "        for job_id in await self.jobs.requeue_lost():\n", "        for job_id in ():\n"),),
+        (Change(SWEEP, "        requeued = await self.steps.requeue_lost()\n", "        requeued = {}\n"),),
         (f"{TEST_KILLS}[requeue_lost.before_commit]",),
     ),
     Mutant(

@@ -20,7 +20,7 @@ import structlog
 
 from app.application.execution.breaker import Breaker
 from app.application.execution.follow import FollowJob
-from app.application.execution.steps import RetryLater, Step
+from app.application.execution.steps import SUBMIT_JOB, RetryLater, Step
 from app.application.execution.submit import SubmitJob
 from app.application.jobs import CancelJob
 from app.application.ports.provider import Provider, ProviderRequest
@@ -31,7 +31,7 @@ from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.settings import load_settings
 from app.presentation.http.api import create_api
 from simulator.signing import SigningKey
-from tests.builders import TABLES, Connection
+from tests.builders import STEPS, TABLES, Connection
 from tests.simulator_server import running_simulator
 
 T = TypeVar("T")
@@ -143,13 +143,13 @@ class World:
 
     def queue_items(self) -> list[tuple[Step, UUID]]:
         rows = self.rows("SELECT entrypoint, payload FROM pgqueuer ORDER BY id")
-        return [(Step(row["entrypoint"]), UUID(bytes=row["payload"])) for row in rows]
+        return [(STEPS[row["entrypoint"]], UUID(bytes=row["payload"])) for row in rows]
 
     def run_step(self, step: Step, job_id: UUID) -> None:
         """Like the runner: an item is done with when its step returns, and comes back when that asks for it."""
-        work: Callable[[UUID], Coroutine[Any, Any, None]] = self.submit if step is Step.SUBMIT else self.follow
+        work: Callable[[UUID], Coroutine[Any, Any, None]] = self.submit if step is SUBMIT_JOB else self.follow
         # In the runner, too, another process may have put the same item back meanwhile: the one that ran is gone.
-        item = self.rows("SELECT id FROM pgqueuer WHERE entrypoint = $1 AND payload = $2", step.value, job_id.bytes)
+        item = self.rows("SELECT id FROM pgqueuer WHERE entrypoint = $1 AND payload = $2", step.name, job_id.bytes)
         try:
             self.run(work(job_id))
         except RetryLater:

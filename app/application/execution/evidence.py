@@ -14,6 +14,7 @@ from uuid import UUID
 
 import structlog
 
+from app.application.execution.limits import SUBMIT_LEASE_SECONDS
 from app.application.ports.evidence import LostSubmission, LostSubmissions, RequestHistory
 from app.application.ports.execution import JobState
 from app.application.ports.provider import ProviderUnavailable
@@ -26,8 +27,7 @@ log = structlog.get_logger(__name__)
 SEARCH_SECONDS = (120, 300, 600, 1200)
 # So much may fal's clock differ from the database's.
 CLOCK_SLACK = timedelta(seconds=60)
-# No POST of an attempt begins or ends later than this after its claim.
-POST_TIME_MAX = timedelta(seconds=30)
+POST_TIME_MAX = timedelta(seconds=SUBMIT_LEASE_SECONDS)
 
 
 def seed_of(attempt_token: UUID) -> int:

@@ -1,20 +1,49 @@
-"""The steps of a job. Each is short, can run twice, and decides from what the database says.
+"""The steps that the queue's items ask for. Each is short, can run twice, and decides from what the database says.
 
-A step raises RetryLater if the job needs another look; returning means that nothing is left for this step.
+A step raises RetryLater if its subject needs another look; returning means that nothing is left for this step.
 """
 
 import random
-from enum import StrEnum
+from dataclasses import dataclass
 from uuid import UUID
 
 LEFT_TO_NEWER_SECONDS = 5.0
 
 
-class Step(StrEnum):
-    """The names under which the queue knows the steps."""
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Steps of one lane take turns with each other, and never wait for those of another lane."""
 
-    SUBMIT = "generation.submit"
-    FOLLOW = "generation.follow"
+    name: str
+    concurrent_steps_max: int
+    yields_to_accepts: bool = False
+    """In a rush of accepts (see Precedence) the lane pauses after each batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    name: str
+    """Names the step in the queue and in the logs. It stays as it is: items written by other releases have it."""
+    subject: str
+    """What the step looks after: the noun of the id in its items."""
+    lane: Lane
+
+    def context(self, subject_id: UUID) -> dict[str, str]:
+        """What a log event says of the step and its subject."""
+        return {"step": self.name, f"{self.subject}_id": str(subject_id)}
+
+    @property
+    def area(self) -> str:
+        """The first part of the name, by which the logs speak of what the step belongs to."""
+        return self.name.partition(".")[0]
+
+
+# Submissions share their statements and commits: 48 at once cost a fifth less of the service for each job than 16.
+SUBMISSIONS = Lane("submissions", concurrent_steps_max=64, yields_to_accepts=True)
+LOOKS = Lane("looks", concurrent_steps_max=112)
+
+SUBMIT_JOB = Step("generation.submit", subject="job", lane=SUBMISSIONS)
+FOLLOW_JOB = Step("generation.follow", subject="job", lane=LOOKS)
 
 
 class RetryLater(Exception):

@@ -6,6 +6,7 @@ import structlog
 
 from app.application.execution.breaker import PAUSE_SECONDS_MIN, Breaker
 from app.application.execution.evidence import marked
+from app.application.execution.limits import SUBMIT_LEASE_SECONDS
 from app.application.execution.pacing import POLL_SECONDS_MIN, Backstop, backoff_seconds
 from app.application.execution.settlement import persist
 from app.application.execution.steps import RetryLater
@@ -22,8 +23,6 @@ from app.domain.jobs import JobStatus, Outcome
 
 log = structlog.get_logger(__name__)
 
-# The fal client ends its POST within 20 s: an older claim belongs to a process that is gone.
-SUBMIT_LEASE_SECONDS = 30
 # Each holds two pictures of 5 MiB at most, and their copies, in memory.
 LARGE_INPUTS_MAX = 16
 LARGE_INPUT_PAUSE_SECONDS = 1.0

@@ -2,21 +2,21 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.application.ports.execution import JobUpkeep
+from app.application.ports.execution import JobUpkeep, StepUpkeep
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class SweepJobs:
-    """Find unfinished jobs that no queue item looks after, whatever lost it, and queue them again.
+class Sweep:
+    """Queue the steps again that the queue has lost, and forget idempotency keys that have served their time."""
 
-    Forgets idempotency keys that have served their time, too.
-    """
-
+    steps: StepUpkeep
     jobs: JobUpkeep
 
     async def __call__(self) -> None:
-        for job_id in await self.jobs.requeue_lost():
-            log.warning("generation_requeued", job_id=str(job_id))
+        requeued = await self.steps.requeue_lost()
+        for step, subject_ids in requeued.items():
+            for subject_id in subject_ids:
+                log.warning(f"{step.area}_requeued", **step.context(subject_id))
         await self.jobs.forget_idempotency_keys()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
+from app.application.execution.steps import Step
 from app.application.ports.provider import ProviderRequest
 from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus, Outcome
@@ -130,10 +131,15 @@ class JobUpkeep(Protocol):
         """Count the jobs that are looked at from time to time."""
         ...
 
-    async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
-        """Give every unfinished job (or this one) without a queue item a new one; which they were."""
-        ...
-
     async def forget_idempotency_keys(self) -> int:
         """Drop the idempotency keys of final jobs that are older than a day, and return how many those were."""
+        ...
+
+
+class StepUpkeep(Protocol):
+    async def requeue_lost(self, subject_id: UUID | None = None) -> Mapping[Step, Sequence[UUID]]:
+        """Queue each step for all subjects (or this one) that wait for it while no item will take it to them.
+
+        Returns the subjects whose steps were queued.
+        """
         ...

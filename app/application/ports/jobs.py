@@ -62,7 +62,3 @@ class JobRecords(Protocol):
     async def inspect(self, job_id: UUID) -> Mapping[str, Any]:
         """Everything stored of the job, by column, for the operator. Raises JobNotFound."""
         ...
-
-    async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
-        """Give every unfinished job (or this one) without a queue item a new one; which they were."""
-        ...

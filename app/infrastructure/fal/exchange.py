@@ -19,6 +19,7 @@ from ssl import SSLContext
 import aiohttp
 import httpx
 
+from app.application.execution.limits import POST_SECONDS_MAX, PROVIDER_CONNECTIONS_MAX
 from app.infrastructure.fal.wire import Answer
 
 # Larger bodies go out in slices: aiohttp copies and warns about a single large one.
@@ -30,17 +31,16 @@ class HttpLimits:
     """`pool_seconds` is for a free connection and all connecting together, the look-up of the name included.
 
     `keepalive_seconds` stays below the shortest idle limit common among servers (5 s): a POST on a connection
-    that the server is just closing has an unknown outcome. There are as many connections as steps may run at once, so
-    that none waits for one.
+    that the server is just closing has an unknown outcome.
     """
 
     connect_seconds: float = 5.0
     pool_seconds: float = 10.0
     read_seconds: float = 15.0
-    submit_seconds: float = 20.0
+    submit_seconds: float = POST_SECONDS_MAX
     exchange_seconds: float = 15.0
     keepalive_seconds: float = 4.0
-    connections_max: int = 176
+    connections_max: int = PROVIDER_CONNECTIONS_MAX
     body_bytes_max: int = 1024 * 1024
     header_bytes_max: int = 16 * 1024
 

@@ -7,12 +7,9 @@ from app.application.ports.health import Check
 from app.domain.errors import DatabaseUnavailable
 from app.infrastructure.postgres.database import reading
 from app.infrastructure.postgres.migrations import current_revision, head_revision
+from app.infrastructure.postgres.queue import oldest_due_seconds
 
 BACKLOG_SECONDS_MAX = 30
-OLDEST_WAITING_SECONDS = """
-    SELECT extract(epoch FROM now() - min(execute_after)) FROM pgqueuer
-    WHERE status = 'queued' AND execute_after < now()
-"""
 
 
 def database_check(engine: AsyncEngine) -> Callable[[], Awaitable[Check]]:
@@ -52,7 +49,7 @@ def backlog_check(engine: AsyncEngine) -> Callable[[], Awaitable[Check]]:
     async def check() -> Check:
         try:
             async with reading(engine) as connection:
-                waiting_seconds = await connection.scalar(text(OLDEST_WAITING_SECONDS))
+                waiting_seconds = await connection.scalar(oldest_due_seconds())
         except DatabaseUnavailable:
             return Check("runner", False, "PostgreSQL does not answer")
         if waiting_seconds is None or waiting_seconds < BACKLOG_SECONDS_MAX:

@@ -5,6 +5,7 @@ Items are written in the caller's own transaction: a subject and its queue item 
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from uuid import UUID
 
 from sqlalchemy import (
@@ -15,12 +16,14 @@ from sqlalchemy import (
     FromClause,
     Integer,
     LargeBinary,
+    Select,
     Text,
     Uuid,
     bindparam,
     cast,
     column,
     delete,
+    extract,
     func,
     literal,
     literal_column,
@@ -32,7 +35,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, ENUM, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB, Step
 from app.infrastructure.postgres.statements import constant, seconds
 
 queue_items = table(
@@ -55,7 +58,7 @@ IS_LIVE: ColumnElement[bool] = queue_items.c.status.in_((QUEUED, PICKED))
 def key_of(step: Step, subject_id: ColumnElement[UUID] | UUID) -> ColumnElement[str]:
     """The dedupe key: a subject has at most one item of each step that waits or runs."""
     known_id = literal(subject_id, Uuid) if isinstance(subject_id, UUID) else subject_id
-    return constant(f"{step.value}:") + cast(known_id, Text)
+    return constant(f"{step.name}:") + cast(known_id, Text)
 
 
 def insert_items(step: Step, source: FromClause) -> ReturningInsert[int]:
@@ -67,7 +70,7 @@ def insert_items(step: Step, source: FromClause) -> ReturningInsert[int]:
     """
     values = {
         queue_items.c.priority: constant(0),
-        queue_items.c.entrypoint: constant(step.value),
+        queue_items.c.entrypoint: constant(step.name),
         queue_items.c.payload: func.uuid_send(source.c.subject_id),
         queue_items.c.dedupe_key: key_of(step, source.c.subject_id),
         queue_items.c.status: QUEUED,
@@ -101,21 +104,30 @@ def delete_queued(step: Step, subject_ids: FromClause) -> Delete:
 
 async def enqueue(connection: AsyncConnection, step: Step, subject_ids: Sequence[UUID]) -> None:
     """Queue the step for each of the subjects, due immediately."""
-    await connection.execute(_ENQUEUE[step], {"subject_ids": subject_ids})
+    await connection.execute(_items_due_immediately(step), {"subject_ids": subject_ids})
 
 
 async def look_after(connection: AsyncConnection, job_id: UUID, delay_seconds: float) -> None:
     """Make the queued look at the job due in at most `delay_seconds`."""
     await connection.execute(
         update(queue_items)
-        .where(queue_items.c.dedupe_key == key_of(Step.FOLLOW, job_id), queue_items.c.status == QUEUED)
+        .where(queue_items.c.dedupe_key == key_of(FOLLOW_JOB, job_id), queue_items.c.status == QUEUED)
         .values(execute_after=func.least(queue_items.c.execute_after, func.now() + timedelta(seconds=delay_seconds)))
     )
 
 
+def count_queued(step: Step) -> Select[int]:
+    """How many items of the step wait for their time."""
+    return select(func.count()).where(queue_items.c.entrypoint == constant(step.name), queue_items.c.status == QUEUED)
+
+
+def oldest_due_seconds() -> Select[float | None]:
+    """For how long the oldest item has been due without being taken. None: nothing is due."""
+    age = func.now() - func.min(queue_items.c.execute_after)
+    return select(extract("epoch", age)).where(queue_items.c.status == QUEUED, queue_items.c.execute_after < func.now())
+
+
+@cache
 def _items_due_immediately(step: Step) -> ReturningInsert[int]:
     subjects = func.unnest(bindparam("subject_ids", type_=ARRAY(Uuid))).column_valued("subject_id")
     return insert_items(step, select(subjects, constant(0).label("after_seconds")).subquery("subject"))
-
-
-_ENQUEUE = {step: _items_due_immediately(step) for step in Step}

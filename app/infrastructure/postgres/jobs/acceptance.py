@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Text, cast, exists, func, insert, select, true
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import SUBMIT_JOB
 from app.domain.jobs import Job, NewJob
 from app.domain.ledger import EntryKind
 from app.domain.orders import (
@@ -113,7 +113,7 @@ _DEBIT = insert(ledger_entries).from_select(
 )
 _SUBMITTABLE = select(_JOB.c.id.label("subject_id"), constant(0).label("after_seconds")).subquery("submittable")
 _INSERT_JOBS = Statement(
-    select(_AFFORDABLE.c.accepted_at).add_cte(_DEBIT.cte("debit"), insert_items(Step.SUBMIT, _SUBMITTABLE).cte("item"))
+    select(_AFFORDABLE.c.accepted_at).add_cte(_DEBIT.cte("debit"), insert_items(SUBMIT_JOB, _SUBMITTABLE).cte("item"))
 )
 
 

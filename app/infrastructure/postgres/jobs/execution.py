@@ -9,7 +9,7 @@ from asyncpg import UniqueViolationError
 from sqlalchemy import Column, Update, func, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB
 from app.application.ports.execution import Claim, JobState
 from app.application.ports.provider import ProviderRequest
 from app.domain.jobs import JobStatus, Outcome
@@ -89,7 +89,7 @@ class PostgresJobExecution:
                 )
             )
             if recorded.rowcount:
-                await enqueue(connection, Step.FOLLOW, [job_id])
+                await enqueue(connection, FOLLOW_JOB, [job_id])
             return bool(recorded.rowcount)
 
     async def load(self, job_id: UUID) -> JobState | None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Double, Uuid, null, select, update
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB
 from app.application.ports.provider import ProviderRequest
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
@@ -75,7 +75,7 @@ _RECORDED = (
     .cte("recorded")
 )
 _RECORD = Statement(
-    select(_RECORDED.c.subject_id, _RECORDED.c.attempt_token).add_cte(insert_items(Step.FOLLOW, _RECORDED).cte("look"))
+    select(_RECORDED.c.subject_id, _RECORDED.c.attempt_token).add_cte(insert_items(FOLLOW_JOB, _RECORDED).cte("look"))
 )
 _REQUESTS = Statement(
     select(jobs.c.id, jobs.c.attempt_token, jobs.c.fal_request_id).where(any_of(jobs.c.id, "job_ids"))

@@ -5,36 +5,33 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, exists, func, literal_column, select
+from sqlalchemy import ColumnElement, delete, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB
 from app.domain.errors import JobNotFound
 from app.domain.jobs import Job, JobStatus
 from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
-from app.infrastructure.postgres.queue import IS_LIVE, QUEUED, enqueue, key_of, queue_items
+from app.infrastructure.postgres.queue import count_queued
+from app.infrastructure.postgres.steps import WaitingSubjects
 from app.infrastructure.postgres.tables import idempotency_keys, jobs
 
 # Spelled out in the statement: the planner must see how little of the table that is.
 IDEMPOTENCY_KEYS_KEPT: ColumnElement[timedelta] = literal_column("interval '24 hours'")
 
 
-def _lost(step: Step) -> Select[Any]:
-    """Unfinished jobs that wait for this step while nothing in the queue will take it."""
-    is_waiting_for_submit = (jobs.c.status == JobStatus.QUEUED.value) | (
-        (jobs.c.status == JobStatus.SUBMITTING.value) & jobs.c.submit_unknown_at.is_(None)
-    )
-    return (
-        select(jobs.c.id)
-        .where(
-            ~jobs.c.is_final,
-            is_waiting_for_submit if step is Step.SUBMIT else ~is_waiting_for_submit,
-            ~exists().where(queue_items.c.dedupe_key == key_of(step, jobs.c.id), IS_LIVE),
-        )
-        # Everybody queues in this order, so that no two transactions wait for each other's items.
-        .order_by(jobs.c.id)
-    )
+# The statuses are named, and none is left over: a job in one that this release does not know waits for a newer release.
+_MAY_BE_AT_FAL = jobs.c.submit_unknown_at.is_not(None)
+JOBS_TO_SUBMIT: WaitingSubjects = select(jobs.c.id).where(
+    ~jobs.c.is_final,
+    (jobs.c.status == JobStatus.QUEUED.value) | ((jobs.c.status == JobStatus.SUBMITTING.value) & ~_MAY_BE_AT_FAL),
+)
+JOBS_TO_FOLLOW: WaitingSubjects = select(jobs.c.id).where(
+    ~jobs.c.is_final,
+    jobs.c.status.in_((JobStatus.SUBMITTED.value, JobStatus.IN_QUEUE.value, JobStatus.IN_PROGRESS.value))
+    | ((jobs.c.status == JobStatus.SUBMITTING.value) & _MAY_BE_AT_FAL),
+)
 
 
 class PostgresJobRecords:
@@ -63,11 +60,8 @@ class PostgresJobRecords:
         return dict(row)
 
     async def count_waiting_looks(self) -> int:
-        query = select(func.count()).where(
-            queue_items.c.entrypoint == Step.FOLLOW.value, queue_items.c.status == QUEUED
-        )
         async with reading(self.engine) as connection:
-            return await connection.scalar(query) or 0
+            return await connection.scalar(count_queued(FOLLOW_JOB)) or 0
 
     async def forget_idempotency_keys(self) -> int:
         async with transaction(self.engine, "forget_idempotency_keys") as connection:
@@ -79,14 +73,3 @@ class PostgresJobRecords:
                 )
             )
             return forgotten.rowcount
-
-    async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
-        requeued: list[UUID] = []
-        async with transaction(self.engine, "requeue_lost") as connection:
-            for step in Step:
-                query = _lost(step) if job_id is None else _lost(step).where(jobs.c.id == job_id)
-                lost = list((await connection.scalars(query)).all())
-                if lost:
-                    await enqueue(connection, step, lost)
-                requeued += lost
-        return requeued

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Uuid, case, insert, null, select, update
 
-from app.application.execution.steps import Step
+from app.application.execution.steps import FOLLOW_JOB
 from app.domain.jobs import JobStatus, Outcome
 from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.database import DriverConnection, Fetch, driver_transaction
@@ -88,7 +88,7 @@ _REFUND = insert(ledger_entries).from_select(
 # The look that waits for such an end has nothing left to see, unless fal's request is not known and will be searched
 # for.
 _SEEN = select(_SETTLED.c.id.label("subject_id")).where(_SETTLED.c.fal_request_id.is_not(None)).subquery("seen")
-_SETTLE = Statement(select(_SETTLED.c.id).add_cte(_REFUND.cte("refund"), delete_queued(Step.FOLLOW, _SEEN).cte("look")))
+_SETTLE = Statement(select(_SETTLED.c.id).add_cte(_REFUND.cte("refund"), delete_queued(FOLLOW_JOB, _SEEN).cte("look")))
 _ENDS = Statement(select(jobs.c.id, jobs.c.status, jobs.c.error_code).where(any_of(jobs.c.id, "job_ids")))
 
 

@@ -1,0 +1,81 @@
+"""What becomes of an item: its step runs, and the queue learns whether the item comes back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeAlias
+from uuid import UUID
+
+import structlog
+from pgqueuer.errors import RetryRequested
+from pgqueuer.models import Job as QueueItem
+
+from app.application.execution.pacing import backoff_seconds
+from app.application.execution.steps import RetryLater, Step
+from app.domain.errors import DatabaseUnavailable, Overloaded
+
+log = structlog.get_logger(__name__)
+
+StepHandler: TypeAlias = Callable[[UUID], Awaitable[None]]
+ItemHandler: TypeAlias = Callable[[QueueItem], Awaitable[None]]
+
+
+class StepExecutor:
+    """Runs steps as tasks of its own. No item ends by an error: the queue would delete it, and its subject needs it."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        self._stopping = stopping
+        self.running: set[asyncio.Task[None]] = set()
+
+    def item_handler(self, step: Step, handler: StepHandler) -> ItemHandler:
+        async def handle(item: QueueItem) -> None:
+            # The bytes of the subject's id, as the statement that queues items writes them.
+            assert item.payload is not None
+            subject_id = UUID(bytes=item.payload)
+            if self._stopping.is_set():
+                # The item was picked just before. Given back, it need not wait until its heartbeat is missed.
+                raise RetryRequested(timedelta(0))
+            try:
+                await self._run(handler, subject_id)
+            except RetryLater as decision:
+                raise RetryRequested(timedelta(seconds=decision.delay_seconds)) from decision
+            except (DatabaseUnavailable, Overloaded) as error:
+                cause = error.__cause__ or error
+                log.warning("step_postponed", **step.context(subject_id), error=type(cause).__name__)
+                raise _back_off(item) from error
+            except Exception as error:
+                log.exception("step_failed", **step.context(subject_id))
+                raise _back_off(item) from error
+
+        return handle
+
+    def cut_off(self) -> None:
+        for task in self.running:
+            task.cancel()
+
+    async def _run(self, handler: StepHandler, subject_id: UUID) -> None:
+        """Shielded: a step that has just posted to fal must write that down, even if the library cancels its task."""
+
+        async def run() -> None:
+            await handler(subject_id)
+
+        task = asyncio.create_task(run())
+        self.running.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                # The stop cut the step off. An item that ends as cancelled would be deleted.
+                raise RetryLater(0) from None
+            raise
+
+    def _forget(self, task: "asyncio.Task[None]") -> None:
+        self.running.discard(task)
+        if not task.cancelled():
+            # If the library cancelled the handler nobody else retrieves the error, and asyncio would complain.
+            task.exception()
+
+
+def _back_off(item: QueueItem) -> RetryRequested:
+    return RetryRequested(timedelta(seconds=backoff_seconds(item.attempts + 1)))
