@@ -88,7 +88,7 @@ class _Stop:
         self._drain_seconds = drain_seconds
         self._runner: Runner | None = None
 
-    def applies_to(self, runner: Runner) -> None:
+    def include(self, runner: Runner) -> None:
         """The signal may have come before there was a runner."""
         self._runner = runner
         if self._api.state.is_stopping:
@@ -117,7 +117,7 @@ async def serve_until_stopped(
     """False if it could not start."""
 
     async def get_ready(runtime: Runtime) -> None:
-        stop.applies_to(runtime.runner)
+        stop.include(runtime.runner)
         await on_ready(runtime)
         spare_the_collector()
 

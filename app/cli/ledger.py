@@ -7,7 +7,7 @@ from app.application.use_cases import OperatorUseCases
 from app.cli.running import User, fail, print_table, run_for_operator
 from app.domain.ledger import EntryKind, LedgerEntry
 
-# Of what each kind does to the balance. A kind of a newer release is unknown here and gets no sign.
+# The sign says what a kind does to the balance. A kind of a newer release is unknown here and gets none.
 SIGNS: Mapping[str, str] = {EntryKind.CREDIT: "+", EntryKind.DEBIT: "-", EntryKind.REFUND: "+"}
 
 commands = typer.Typer(no_args_is_help=True, help="Check the books.")

@@ -73,13 +73,13 @@ async def with_database(settings: Settings, *, start: bool = False) -> AsyncIter
         return
     dsn = None if start else running_dsn(settings.data_dir)
     if dsn is not None:
-        yield _on(dsn, settings)
+        yield _with_dsn(settings, dsn)
         return
     async with embedded_postgres(settings.data_dir) as dsn:
-        yield _on(dsn, settings)
+        yield _with_dsn(settings, dsn)
 
 
-def _on(dsn: str, settings: Settings) -> Settings:
+def _with_dsn(settings: Settings, dsn: str) -> Settings:
     return settings.model_copy(update={"database_url": SecretStr(dsn)})
 
 
