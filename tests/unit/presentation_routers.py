@@ -78,7 +78,7 @@ def included_with_dependencies(api: FastAPI, router: APIRouter) -> str:
 
 
 def spliced(api: FastAPI, router: APIRouter) -> str:
-    splice(api, [router])
+    splice(api, router)
     return "/owner/1"
 
 

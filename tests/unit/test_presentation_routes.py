@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.domain.accounts import Account
+from app.presentation.http.api import create_api
 from app.presentation.http.errors import problem
 from app.presentation.http.routing import CurrentAccount, DirectRoute, KeyedRoute, account_of, splice
 from app.presentation.http.state import use_cases_of
@@ -224,6 +225,14 @@ async def answers_nothing() -> None:
     return None
 
 
+def test_splices_no_route_that_it_cannot_make_the_applications_own() -> None:
+    router = APIRouter()
+    router.get("/owner")(answers_nothing)
+
+    with pytest.raises(TypeError, match="no DirectRoute"):
+        splice(create_api(version="1"), router)
+
+
 @pytest.mark.parametrize("endpoint", [through_another, through_a_class, twice])
 async def test_leaves_to_fastapi_what_a_direct_call_cannot_do(endpoint: Callable[..., Any]) -> None:
     world = World()
@@ -239,7 +248,7 @@ async def test_answers_without_a_body() -> None:
     router = APIRouter(route_class=DirectRoute)
     router.delete("/owner", status_code=204)(answers_nothing)
     api = api_of(World())
-    splice(api, [router])
+    splice(api, router)
 
     response = await client_of(api).delete("/owner")
 

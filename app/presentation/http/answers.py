@@ -5,7 +5,7 @@ from pydantic import BaseModel
 
 
 def json_answer(request: Request, view: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
-    """The view with the status that the route documents.
+    """Answers the view, with the status that the route documents.
 
     FastAPI would validate the view that we have just built, which takes a fifth of the time of a request.
     """

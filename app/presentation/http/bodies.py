@@ -26,7 +26,7 @@ from app.presentation.http.field_errors import field_errors
 from app.presentation.http.state import state_of
 
 SMALL_BODY_BYTES_MAX = 64 * 1024
-# Two pictures of 5 MiB as data URIs, in base64, and the other fields.
+# This leaves room for two pictures of 5 MiB as data URIs in base64, and for the other fields.
 LARGE_BODY_BYTES_MAX = 16 * 1024 * 1024
 # Our largest body has some twenty fields; its texts may hold some two thousand commas.
 SEPARATORS_MAX = 5_000
@@ -40,7 +40,7 @@ _JSON_MEDIA_TYPE = re.compile(r'application/json[ \t]*(;[ \t]*(charset="?utf-8"?
 
 @dataclass(frozen=True, eq=False)
 class JsonBody(Generic[Body]):
-    """A JSON body, and what the document says about it. Raises RefusedRequest."""
+    """Reads and documents a JSON body. Raises RefusedRequest."""
 
     model: type[Body]
     examples: Mapping[str, object]
@@ -64,7 +64,7 @@ class JsonBody(Generic[Body]):
 
 @dataclass(frozen=True, eq=False)
 class RawBody:
-    """A body of any kind, for endpoints that check a signature over its bytes. Raises RequestBodyTooLarge."""
+    """Reads a body of any kind, for a signature over its bytes. Raises RequestBodyTooLarge."""
 
     size_bytes_max: int
 
@@ -125,7 +125,7 @@ def _integer(digits: str) -> float:
     try:
         return int(digits)
     except ValueError:
-        # Python refuses to read thousands of digits. Infinity is no integer and within no range.
+        # Python refuses to read thousands of digits. Every validator refuses infinity in their place.
         return math.inf
 
 

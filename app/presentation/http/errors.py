@@ -42,12 +42,12 @@ _HEADERS_BY_STATUS: Mapping[int, Mapping[str, str]] = {
     503: {"Retry-After": "2"},
 }
 
-# The names of RFC 9110; Python gives the older ones up to 3.12.
+# RFC 9110 renamed these two; Python keeps the old names up to 3.12.
 _TITLES: Mapping[int, str] = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 class RefusedRequest(Exception):
-    """The request itself is at fault, whatever it asks for."""
+    """The request cannot be read, whatever it asks for."""
 
     status: ClassVar[int]
     code: ClassVar[str]
@@ -139,7 +139,7 @@ def problem(
     }
     if errors:
         content["errors"] = errors
-    # Plain ASCII, so that no text whatsoever can fail to be encoded.
+    # json.dumps writes plain ASCII, so every text can be encoded.
     return Response(
         json.dumps(content, separators=(",", ":")),
         status_code=status,
@@ -162,14 +162,14 @@ async def _answer_refused_request(request: Request, error: RefusedRequest) -> Re
 
 
 async def _answer_validation_error(request: Request, error: RequestValidationError) -> Response:
-    """Path, query and headers: the bodies are validated by our own dependency."""
+    """FastAPI validates path, query and header parameters; JsonBody validates bodies."""
     # The first part of a location says where it was found: "query", "header".
     errors = field_errors([{**found, "loc": found["loc"][1:]} for found in error.errors()])
     return await _answer_refused_request(request, InvalidRequest(errors))
 
 
 async def _answer_http_exception(request: Request, error: HTTPException) -> Response:
-    """What the framework refuses. Its words stay inside; its headers (`Allow`) go out."""
+    """Answers what FastAPI itself refuses, with its headers such as `Allow`, and in our own words."""
     if error.status_code == HTTPStatus.NOT_FOUND:
         code, detail = NotFound.code, NotFound.default_detail
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:

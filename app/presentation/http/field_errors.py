@@ -14,8 +14,8 @@ class FieldError(TypedDict):
     code: str
 
 
-# By pydantic's error type, or by the one that our own validators raise: the code, and the sentence
-# with pydantic's context filled in. The context of these types holds our limits, never the input.
+# The keys are pydantic's error types and those that our own validators raise. The sentence is filled in with the
+# context that pydantic gives; for these types it holds our limits, never the input.
 _SENTENCES: Mapping[str, tuple[str, str]] = {
     "missing": ("required", "This field is required."),
     "extra_forbidden": ("unknown_field", "This field is not known here."),
@@ -57,7 +57,7 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
 }
 _FALLBACK = ("invalid", "This value is not valid.")
 
-# The names a field of ours can have. Leaves out what the caller invented and the tags of a union.
+# Matches the names that our fields have, but neither the tags of a union nor most of what callers invent.
 _FIELD_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -67,10 +67,10 @@ def field_error(kind: str, *location: str | int, context: Mapping[str, Any] | No
 
 
 def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:
-    """From pydantic's errors. The first ones only: the caller mends those and asks again."""
+    """Translates pydantic's first errors: the caller mends those and asks again."""
     return [field_error(error["type"], *error["loc"], context=error.get("ctx")) for error in islice(errors, ERRORS_MAX)]
 
 
 def _pointer(location: Iterable[str | int]) -> str:
-    """A JSON pointer (RFC 6901) into the body, or / and the name of a header or query parameter."""
+    """Makes a JSON pointer (RFC 6901) into the body, or / and the name of a header or query parameter."""
     return "".join(f"/{part}" for part in map(str, location) if _FIELD_NAME.fullmatch(part))

@@ -16,11 +16,11 @@ log = structlog.get_logger(__name__)
 
 HEADERS_BYTES_MAX = 32 * 1024
 _SEPARATORS_BYTES = len(": \r\n")
-# What nginx writes where the client went away before there was an answer; it never goes over the wire.
+# nginx logs this status if the client went away before there was an answer; it never goes over the wire.
 STATUS_CLIENT_GONE = 499
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-# Nothing that our pages show comes from elsewhere; ReDoc would fetch its logo from its maker.
+# Our pages load nothing from elsewhere. ReDoc would fetch its logo from its maker.
 _PAGE_POLICY = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     b"img-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'"
@@ -57,7 +57,7 @@ class RequestContext:
 
         names = structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            # httptools reads headers of any size; this bounds what the rest of the service has to look at.
+            # httptools accepts headers of any size; this limit protects everything behind it.
             if _size_bytes(scope["headers"]) > HEADERS_BYTES_MAX:
                 await _refuse_headers(scope)(scope, receive, send_marked)
             else:
@@ -66,7 +66,7 @@ class RequestContext:
             status = status or STATUS_CLIENT_GONE
         except Exception:
             log.exception("request_failed", method=scope["method"], route=_route(scope))
-            # An answer that has begun cannot be taken back: the server closes the connection.
+            # An answer that has begun cannot be taken back. The server then closes the connection.
             if status is None:
                 answer = problem(scope, 500, "internal_error", "Something went wrong on our side.")
                 await answer(scope, receive, send_marked)
@@ -104,7 +104,7 @@ def _mark(message: Message, scope: Scope) -> None:
     headers = message["headers"]
     media_type = _value(headers, b"content-type")
     if media_type in _PRIVATE_MEDIA_TYPES:
-        # Keys, balances, jobs, errors: nothing that we answer in JSON may be kept by a cache.
+        # Keys, balances, jobs and errors are for the caller alone: no cache may keep them.
         headers.append((b"cache-control", b"no-store"))
     elif media_type.startswith(b"text/html") and not _value(headers, b"content-security-policy"):
         headers.append((b"content-security-policy", _PAGE_POLICY))
@@ -123,7 +123,7 @@ def _value(headers: Headers, name: bytes) -> bytes:
 
 
 def _route(scope: Scope) -> str | None:
-    """The template, never the path as sent: paths are many and hold ids."""
-    # FastAPI keeps what a prefix makes of the route of an included router here, and nowhere that is documented.
+    """The template of the route. The path as it was sent would put ids into the log."""
+    # Nothing documented holds the path that the prefix of an included router leads to; FastAPI keeps it here.
     included = scope.get("fastapi", {}).get("effective_route_context")
     return getattr(included or scope.get("route"), "path", None)

@@ -142,7 +142,7 @@ def _request_models(contexts: Iterable[RouteContext]) -> Iterator[type[BaseModel
 
 
 def _reading_order(path: tuple[str, Mapping[str, Any]]) -> tuple[int, bool, str]:
-    """As the tags come, unknown ones last; what is done to one job after what leads to it."""
+    """Paths come in the order of TAGS, unknown tags last, and those about one thing after those about many."""
     name, operations = path
     tags = next(iter(operations.values())).get("tags", [])
     known = [tag["name"] for tag in TAGS]
@@ -188,7 +188,7 @@ def _schemas(models: Iterable[type[BaseModel]]) -> Mapping[str, Any]:
 
 def _restore_examples(documented: Mapping[str, Any], responses: Mapping[int | str, Mapping[str, Any]]) -> None:
     """FastAPI drops every null from the document, also from the examples."""
-    # FastAPI writes "4xx" in capitals, and "default" not.
+    # FastAPI writes "4xx" in capitals, but not "default".
     by_status = {status.upper(): response for status, response in documented.items()}
     for status, response in responses.items():
         for media_type, content in response.get("content", {}).items():

@@ -69,12 +69,12 @@ class NameHeader:
     description: str
 
     async def __call__(self, request: Request) -> str | None:
-        """None: the header is not there. Raises InvalidRequest."""
+        """Returns None if the header is not there. Raises InvalidRequest."""
         values = request.headers.getlist(self.header)
         if not values:
             return None
         if len(values) > 1:
-            # Two values would name two things; picking one of them is not ours to do.
+            # Two values name two things, and only the caller knows which one it means.
             raise InvalidRequest([field_error("repeated_header", self.header)])
         try:
             return _NAME.validate_python(values[0])
@@ -95,7 +95,7 @@ class NameHeader:
 
 @dataclass(frozen=True, eq=False)
 class UuidInPath:
-    """No other text than the canonical one can name a thing: others are unknown, like any other wrong id."""
+    """Reads the canonical form of a UUID. Any other text is an unknown id and raises `unknown`."""
 
     name: str
     unknown: type[DomainError]

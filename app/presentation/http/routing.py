@@ -5,8 +5,8 @@ inclusion of its router, so a route asks for its key however it is added.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from typing import Annotated, Any, Protocol, cast, runtime_checkable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Annotated, Any, Protocol, Self, cast, runtime_checkable
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.datastructures import DefaultPlaceholder
@@ -28,7 +28,7 @@ Reader = Callable[[Request], Awaitable[Any]]
 
 @runtime_checkable
 class DocumentedParameter(Protocol):
-    """A dependency that reads a parameter by itself, and says what the document says about it."""
+    """A dependency that reads a parameter by itself, and knows how the document describes it."""
 
     @property
     def parameter(self) -> dict[str, Any]: ...
@@ -51,21 +51,24 @@ class DirectRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
         # FastAPI asks again for each inclusion of the router. An inclusion may bring dependencies that only FastAPI
-        # knows, so it always goes FastAPI's way.
+        # knows, so an included route always goes FastAPI's way.
         if self._is_under_construction and _is_simple(self):
             return _direct_handler(self, handler)
         return handler
 
-    def of(self, api: FastAPI) -> "DirectRoute":
-        """The same route as one of this application, whose `dependency_overrides` it then obeys."""
+    def of(self, api: FastAPI) -> Self:
+        """Makes the same route for this application, whose `dependency_overrides` it then obeys."""
         return type(self)(self.path, self.endpoint, **{**self._options, "dependency_overrides_provider": api})
 
 
 class KeyedRoute(DirectRoute):
-    """A route for users: the key is looked up before anything else of the request is read or judged."""
+    """A route for users: it looks the key up before it reads or judges anything else of the request.
+
+    The look-up is no dependency, so no override can switch it off.
+    """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        # The route always asks, so nothing that the options say can document otherwise.
+        # The route always asks for the key, so no option may document otherwise.
         options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "security": [{API_KEY_SCHEME: []}]}
         super().__init__(path, endpoint, **options)
 
@@ -93,10 +96,17 @@ async def account_of(request: Request) -> Account:
 CurrentAccount = Annotated[Account, Depends(account_of)]
 
 
-def splice(api: FastAPI, routers: Iterable[APIRouter]) -> None:
-    """Put the routes of the routers before the others that the application has, as its own."""
-    routes = [cast(DirectRoute, route) for router in routers for route in router.routes]
-    api.router.routes[:0] = [route.of(api) for route in routes]
+def splice(api: FastAPI, *routers: APIRouter) -> None:
+    """Make the routes of the routers the application's own, before those that it has already.
+
+    Raises TypeError for a route that is no DirectRoute, such as a websocket: only include_router can add it.
+    """
+    routes: list[DirectRoute] = []
+    for route in (route for router in routers for route in router.routes):
+        if not isinstance(route, DirectRoute):
+            raise TypeError(f"{route} is no DirectRoute")
+        routes.append(route.of(api))
+    api.router.routes[:0] = routes
 
 
 def _direct_handler(route: APIRoute, handler: Handler) -> Handler:
@@ -130,10 +140,10 @@ def _is_simple(route: APIRoute) -> bool:
     return (
         inspect.iscoroutinefunction(route.endpoint)
         and _answers_simply(route)
-        # FastAPI calls a dependency that is named twice once.
+        # FastAPI calls a dependency once, however often it is named.
         and len(calls) == len(whole.dependencies)
         and all(map(_reads_only_the_request, whole.dependencies))
-        # Whatever else a Dependant may hold, now or in a later release, is FastAPI's to see to.
+        # FastAPI sees to whatever else a Dependant holds, now or in a later release.
         and whole
         == Dependant(
             call=whole.call,
@@ -149,7 +159,7 @@ def _reads_only_the_request(dependant: Dependant) -> bool:
     names = [dependant.request_param_name, dependant.http_connection_param_name]
     call = dependant.call
     return (
-        # A function, or an object that is called like one.
+        # The dependency is a coroutine function, or an object that is called like one.
         any(map(inspect.iscoroutinefunction, (call, type(call).__call__)))
         and names.count(None) == 1
         and dependant
@@ -188,7 +198,7 @@ def _answers_simply(route: APIRoute) -> bool:
 
 
 def calls_of(dependant: Dependant) -> Iterator[object]:
-    """All that FastAPI would call before the endpoint."""
+    """Lists what FastAPI would call before the endpoint, dependencies of dependencies first."""
     for sub in dependant.dependencies:
         yield from calls_of(sub)
         if sub.call is not None:
@@ -196,7 +206,7 @@ def calls_of(dependant: Dependant) -> Iterator[object]:
 
 
 def _documented(extra: dict[str, Any], dependant: Dependant) -> dict[str, Any]:
-    """FastAPI's description of the route does not know what our own dependencies read."""
+    """Adds what our own dependencies read, which FastAPI's description of the route does not know."""
     calls = list(calls_of(dependant))
     documented = dict(extra)
     if parameters := [call.parameter for call in calls if isinstance(call, DocumentedParameter)]:

@@ -1,4 +1,4 @@
-"""What `create_api` and the lifespan put on the application, with its types: Starlette's own state has none."""
+"""The types of what `create_api` and the lifespan put on the application; Starlette's own state has none."""
 
 from typing import Annotated
 

@@ -47,7 +47,7 @@ def _not_blank(text: str) -> str:
 
 
 CanonicalUuid = Annotated[UUID, BeforeValidator(_uuid)]
-# Of a query parameter, where pydantic would also take "5.0", "1_000" and " 5 ".
+# Query parameters are texts, and pydantic would also take "5.0", "1_000" and " 5 " for integers.
 # The limits belong inside: the document would not know them around the validator.
 PageSize = Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole_number)]
 PageOffset = Annotated[int, Field(ge=0, le=100_000), BeforeValidator(_whole_number)]

@@ -32,7 +32,7 @@ _INTERNAL_HOST = re.compile(r"https?://[^/:?]+\.(localhost|localdomain|local|int
 
 _WAV = re.compile(rb"RIFF.{4}WAVE", re.DOTALL)
 _MP3 = re.compile(rb"ID3|\xff[\xe0-\xff]")
-# What the first bytes must be, by media type.
+# The first bytes that a file of each media type must have.
 _IMAGES: Mapping[str, re.Pattern[bytes]] = {
     "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "image/jpeg": re.compile(rb"\xff\xd8\xff"),
@@ -78,7 +78,7 @@ def _check_data_uri(uri: str, signatures: Mapping[str, re.Pattern[bytes]]) -> No
 
 
 def _decode(encoded: str) -> bytes:
-    """Empty where it is not base64: no signature matches that."""
+    """Returns nothing if it is not base64: no signature matches that."""
     try:
         return binascii.a2b_base64(encoded, strict_mode=True)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The shapes of errors, for the OpenAPI document. The answers themselves are made in app.presentation.errors."""
+"""The shapes of errors, for the OpenAPI document. The answers themselves are made in app.presentation.http.errors."""
 
 from typing import Literal
 
