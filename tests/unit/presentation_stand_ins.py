@@ -223,14 +223,14 @@ def problem_of(response: httpx.Response) -> dict[str, Any]:
     return problem
 
 
-def a_job(*, status: JobStatus = JobStatus.QUEUED, **changes: Any) -> Job:
+def a_job(*, status: JobStatus | str = JobStatus.QUEUED, **changes: Any) -> Job:
     job = Job(
         id=uuid4(),
         account_id=uuid4(),
         kind=GenerationKind.TEXT_TO_IMAGE,
         model_id="fal-ai/wan-25-preview/text-to-image",
         status=status,
-        is_final=status.is_final,
+        is_final=isinstance(status, JobStatus) and status.is_final,
         cost_tokens=5,
         refunded_tokens=0,
         fal_request_id=None,
