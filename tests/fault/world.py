@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import httpx
 
+from app.application.execution import follow, pacing, provider_events, submit
+from app.infrastructure.background import lanes
 from tests.builders import COST_TOKENS, connect
 from tests.fault.service import FaultyProcess, Launch
 from tests.service_process import free_port
@@ -18,12 +20,12 @@ TEXT_TO_IMAGE = "/generations/images/text-to-image"
 BALANCE_TOKENS = 100
 UNTIL_SECONDS = 30
 CONSTANTS: Mapping[str, float] = {
-    "app.application.execution.submit.SUBMIT_LEASE_SECONDS": 1,
-    "app.application.execution.follow.UNKNOWN_LOOK_SECONDS": 0.3,
-    "app.application.execution.follow.CANCEL_GRACE_SECONDS": 2,
-    "app.application.execution.pacing.BACKSTOP_SECONDS_MIN": 1,
-    "app.application.execution.provider_events.BACKSTOP_SECONDS_MIN": 1,
-    "app.infrastructure.background.lanes.HEARTBEAT_TIMEOUT_SECONDS": 2,
+    f"{submit.__name__}.SUBMIT_LEASE_SECONDS": 1,
+    f"{follow.__name__}.UNKNOWN_LOOK_SECONDS": 0.3,
+    f"{follow.__name__}.CANCEL_GRACE_SECONDS": 2,
+    f"{pacing.__name__}.BACKSTOP_SECONDS_MIN": 1,
+    f"{provider_events.__name__}.BACKSTOP_SECONDS_MIN": 1,
+    f"{lanes.__name__}.HEARTBEAT_TIMEOUT_SECONDS": 2,
 }
 
 # What is written of a job, as one line.

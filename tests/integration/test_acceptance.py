@@ -21,6 +21,7 @@ from app.domain.jobs import JobStatus
 from app.domain.keys import digest_of, stored_form
 from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.payments import PaymentEvent
+from app.infrastructure.postgres import database as database_module
 from app.infrastructure.postgres import payments
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, driver_connection
@@ -43,7 +44,7 @@ from tests.builders import (
     queue_items,
 )
 
-REACH = "app.infrastructure.postgres.database.reach"
+REACH = f"{database_module.__name__}.reach"
 
 
 def order(customer: Customer, cost_tokens: int, key: str | None = None, fingerprint: str = "a") -> StorableOrder:

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application import jobs as job_use_cases
-from app.application.execution import follow, settlement
+from app.application.execution import follow, pacing, settlement
 from app.application.execution import submit as submission
 from app.application.execution.breaker import Breaker
 from app.application.execution.follow import FollowJob
@@ -355,7 +355,7 @@ async def test_the_first_look_leaves_the_event_time_to_come(
 async def test_the_first_look_beside_many_jobs_comes_in_time_for_the_limit(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.application.execution.pacing.LOOKS_PER_SECOND_MAX", 0.001)
+    monkeypatch.setattr(pacing, "LOOKS_PER_SECOND_MAX", 0.001)
     other = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
     job = await jobs_of(stage.engine).accept(new_job(stage.customer, time_limit_seconds=60))
     stage.provider.submits = [provider_request()]

@@ -1,14 +1,25 @@
 """Known ways to get the protocol of a job wrong, as changes of the source, and the tests that must see them."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
-SUBMIT = "app/application/execution/submit.py"
-FOLLOW = "app/application/execution/follow.py"
-SWEEP = "app/application/execution/sweep.py"
-DATABASE = "app/infrastructure/postgres/database.py"
-DESK = "app/infrastructure/postgres/jobs/desk.py"
-EXECUTION = "app/infrastructure/postgres/jobs/execution.py"
-SETTLING = "app/infrastructure/postgres/jobs/settling.py"
+from app.application.execution import follow, submit, sweep
+from app.infrastructure.postgres import database
+from app.infrastructure.postgres.jobs import desk, execution, settling
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+
+
+def source_of(module: ModuleType) -> str:
+    """The file, from the project's folder on: mutants are made in copies of that."""
+    assert module.__file__ is not None
+    return str(Path(module.__file__).relative_to(PROJECT_DIR))
+
+
+SUBMIT, FOLLOW, SWEEP, DATABASE, DESK, EXECUTION, SETTLING = map(
+    source_of, (submit, follow, sweep, database, desk, execution, settling)
+)
 TEST_JOBS = "tests/integration/test_jobs.py"
 TEST_STEPS = "tests/integration/test_execution_steps.py"
 TEST_KILLS = "tests/fault/test_kill_points.py::test_what_dies_at_a_point_loses_nothing"
