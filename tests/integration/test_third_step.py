@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Boolean, Uuid, column, select, table
+from sqlalchemy import Boolean, Uuid, column, select, table, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
@@ -218,7 +218,8 @@ async def test_the_sweep_of_the_service_finds_it(
     before = await items(sql)
 
     async def arrive(parcel_id: UUID) -> None:
-        await sql.execute("UPDATE parcels SET is_waiting = false WHERE id = $1", parcel_id)
+        async with engine.begin() as connection:
+            await connection.execute(update(PARCELS).where(PARCELS.c.id == parcel_id).values(is_waiting=False))
 
     send.then = arrive
     await parcel(sql, is_waiting=False)
