@@ -1,7 +1,7 @@
 """Routes of ours are FastAPI's: what its manual promises holds, however they are added."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import fastapi.routing
 import pytest
@@ -216,8 +216,18 @@ async def through_a_class(account: CurrentAccount, seen: Annotated[OfTheRequest,
     return Owner(user=account.external_user_id)
 
 
-async def twice(account: CurrentAccount, again: CurrentAccount) -> Owner:
-    assert account is again
+class ReadOnce:
+    parameter: ClassVar[Any] = {"name": "X-Once", "in": "header", "schema": {"type": "string"}}
+
+    async def __call__(self, request: Request) -> object:
+        return object()
+
+
+Once = Annotated[object, Depends(ReadOnce())]
+
+
+async def twice(account: CurrentAccount, some: Once, again: Once) -> Owner:
+    assert some is again
     return Owner(user=account.external_user_id)
 
 
@@ -242,6 +252,12 @@ async def test_leaves_to_fastapi_what_a_direct_call_cannot_do(endpoint: Callable
     response = await client_of(api).post(spliced(api, router_with(endpoint)), headers=key)
 
     assert response.json() == {"user": str(account.external_user_id)}
+
+
+def test_documents_a_parameter_once_however_often_it_is_named() -> None:
+    (route,) = router_with(twice).routes
+
+    assert route.openapi_extra["parameters"] == [ReadOnce.parameter]  # type: ignore[attr-defined]
 
 
 async def test_answers_without_a_body() -> None:

@@ -207,7 +207,7 @@ def calls_of(dependant: Dependant) -> Iterator[object]:
 
 def _documented(extra: dict[str, Any], dependant: Dependant) -> dict[str, Any]:
     """Adds what our own dependencies read, which FastAPI's description of the route does not know."""
-    calls = list(calls_of(dependant))
+    calls = list(dict.fromkeys(calls_of(dependant)))
     documented = dict(extra)
     if parameters := [call.parameter for call in calls if isinstance(call, DocumentedParameter)]:
         documented["parameters"] = [*extra.get("parameters", ()), *parameters]
