@@ -51,7 +51,7 @@ TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
 
 
 class PublicStatus(StrEnum):
-    """The status that the user sees. SUBMITTING shows as QUEUED, because the job is not provably at fal yet."""
+    """What the user sees. SUBMITTING shows as QUEUED: not provably at fal yet."""
 
     QUEUED = "QUEUED"
     SUBMITTED = "SUBMITTED"
