@@ -6,11 +6,11 @@ from typing import Any
 
 import fastapi.routing
 import pytest
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.types import Message
 
 from app.presentation.http.api import create_api
-from app.presentation.http.routing import DirectRoute, KeyedRoute
+from app.presentation.http.routing import DirectRoute, KeyedRoute, account_of
 from tests.unit.presentation_routers import (
     Way,
     anything,
@@ -92,6 +92,14 @@ async def test_never_answers_for_an_account_where_the_route_asks_for_no_key(
     responses = [await client.post(path, headers=headers) for headers in ({}, key)]
 
     assert [response.status_code for response in responses] == [500, 500]
+
+
+@pytest.mark.parametrize("state", [{}, {"state": {"request_id": "r-1"}}])
+async def test_says_which_route_asks_for_an_account_but_for_no_key(state: dict[str, Any]) -> None:
+    (route,) = router_with(simple, DirectRoute).routes
+
+    with pytest.raises(RuntimeError, match=r"/owner/{number} asks for an account"):
+        await account_of(Request({"type": "http", "route": route} | state))
 
 
 # What answers without an API key, and why it may.
