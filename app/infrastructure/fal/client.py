@@ -66,7 +66,7 @@ class FalClient:
             yield cls(exchange, urls)
 
     async def submit(
-        self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+        self, model_id: str, parameters: Mapping[str, Any], *, webhook_url: str | None = None
     ) -> ProviderRequest:
         body = wire.arguments(parameters)
         try:
