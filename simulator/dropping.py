@@ -35,7 +35,7 @@ class DroppableProtocol(LendsItsConnection, AutoHTTPProtocol):  # type: ignore[v
 class NoAnswer(Response):
     """Stands where a response does; the client sees the connection end before a single byte of an answer."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, _: Send) -> None:
         scope["state"][_DROP]()
         # uvicorn takes silence for a mistake until it knows that the connection is gone.
         while (await receive())["type"] != "http.disconnect":

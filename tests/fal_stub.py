@@ -110,6 +110,7 @@ def reply_then_drop_the_next(behaviour: Behaviour) -> Behaviour:
 class FalStub:
     url: str = ""
     script: deque[Behaviour] = field(default_factory=deque)
+    otherwise: Behaviour = field(default_factory=lambda: reply(501))
     seen: list[Seen] = field(default_factory=list)
     connections: int = 0
     reads_bodies: bool = True
@@ -129,7 +130,7 @@ class FalStub:
             while request := await self._read_request(reader, connection):
                 self.seen.append(request)
                 self.arrived.set()
-                behaviour = self.script.popleft() if self.script else reply(501)
+                behaviour = self.script.popleft() if self.script else self.otherwise
                 if not await behaviour(reader, writer):
                     return
         except (ConnectionError, asyncio.IncompleteReadError):

@@ -16,4 +16,4 @@ SHORT_LIMITS = HttpLimits(read_seconds=0.2, submit_seconds=0.4, exchange_seconds
 
 
 async def submit(client: Provider, **parameters: Any) -> ProviderRequest:
-    return await client.submit(MODEL_ID, IMAGE, {"prompt": "a lighthouse", **parameters})
+    return await client.submit(MODEL_ID, {"prompt": "a lighthouse", **parameters})

@@ -91,7 +91,7 @@ async def test_sends_these_headers_and_no_others(stub: FalStub, client: FalClien
 async def test_names_the_webhook_in_the_url(stub: FalStub, client: FalClient) -> None:
     webhook_url = "https://us.example:8443/hooks/fal?job=1&note=a b+%25é"
     stub.then(reply(200, accepted(stub.url)))
-    await client.submit(MODEL_ID, IMAGE, {"prompt": "p"}, webhook_url=webhook_url)
+    await client.submit(MODEL_ID, {"prompt": "p"}, webhook_url=webhook_url)
     path, _, query = stub.seen[0].target.partition("?")
     assert (path, parse_qs(query)) == (f"/{MODEL_ID}", {"fal_webhook": [webhook_url]})
 

@@ -1,27 +1,29 @@
 """Which webhooks are taken for fal's, with keys fetched over HTTP from a server of the test."""
 
 import base64
+import gzip
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from structlog.testing import capture_logs
 
 from app.application.ports.provider import Rejected, Succeeded
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
-from app.infrastructure.fal.webhooks import KEYS_SECONDS_MAX, REFRESH_SECONDS_MIN, FalWebhooks
+from app.infrastructure.fal.exchange import HttpLimits
+from app.infrastructure.fal.webhooks import KEYS_SECONDS_MAX, LIMITS, REFRESH_SECONDS_MIN, FalWebhooks
+from tests.contract.fal_calls import PLAIN
+from tests.fal_stub import Behaviour, FalStub, drip, drop, endless, hang, raw, reply, reset, running_stub
 
-JWKS_URL = "http://fal.test/.well-known/jwks.json"
+JWKS_PATH = "/.well-known/jwks.json"
+SHORT_LIMITS = HttpLimits(read_seconds=0.2, exchange_seconds=0.4, body_bytes_max=LIMITS.body_bytes_max)
 USER_ID = "auth|user"
 REQUEST_ID = "764cabcf-b745-4b3e-ae38-1200304cf45b"
 RESULT = {"images": [{"url": "https://v3b.fal.media/fox.png"}]}
@@ -31,18 +33,25 @@ RESULT = {"images": [{"url": "https://v3b.fal.media/fox.png"}]}
 class Fal:
     """Signs like fal, and serves its keys."""
 
+    stub: FalStub = field(default_factory=FalStub)
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     now: float = field(default_factory=time.time)
-    answer: Callable[[], Response] | None = None
-    fetches: int = 0
+
+    @property
+    def jwks_url(self) -> str:
+        return self.stub.url + JWKS_PATH
+
+    @property
+    def fetches(self) -> int:
+        return len(self.stub.seen)
 
     def keys(self) -> dict[str, Any]:
         x = base64.urlsafe_b64encode(self.key.public_key().public_bytes_raw()).rstrip(b"=").decode()
         return {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "1", "x": x}]}
 
-    async def serve_keys(self, _: Request) -> Response:
-        self.fetches += 1
-        return self.answer() if self.answer else JSONResponse(self.keys())
+    def change_key(self) -> None:
+        self.key = Ed25519PrivateKey.generate()
+        self.stub.otherwise = reply(200, self.keys())
 
     def signed(
         self,
@@ -68,15 +77,18 @@ def event(**changes: Any) -> bytes:
 
 
 @pytest.fixture
-def fal() -> Fal:
-    return Fal()
+def fal(stub: FalStub) -> Fal:
+    fal = Fal(stub)
+    stub.otherwise = reply(200, fal.keys())
+    return fal
 
 
 @pytest.fixture
 async def webhooks(fal: Fal) -> AsyncIterator[FalWebhooks]:
-    server = Starlette(routes=[Route("/.well-known/jwks.json", fal.serve_keys)])
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(server)) as http:
-        yield FalWebhooks(http, JWKS_URL, USER_ID, clock=lambda: fal.now)
+    async with FalWebhooks.open(
+        jwks_url=fal.jwks_url, user_id=USER_ID, limits=SHORT_LIMITS, ssl_context=PLAIN, clock=lambda: fal.now
+    ) as opened:
+        yield opened
 
 
 async def test_takes_what_fal_signed(fal: Fal, webhooks: FalWebhooks) -> None:
@@ -160,7 +172,7 @@ async def test_learns_of_new_keys_when_a_signature_fails_but_not_at_every_forger
     fal: Fal, webhooks: FalWebhooks
 ) -> None:
     await webhooks.verify(fal.signed(event()), event())
-    fal.key = Ed25519PrivateKey.generate()
+    fal.change_key()
     fal.now += REFRESH_SECONDS_MIN + 1
 
     verified = await webhooks.verify(fal.signed(event()), event())
@@ -172,31 +184,127 @@ async def test_learns_of_new_keys_when_a_signature_fails_but_not_at_every_forger
     assert fal.fetches == 2
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        lambda: Response(status_code=503),
-        lambda: Response("<html>"),
-        lambda: JSONResponse({"keys": []}),
-        lambda: JSONResponse({"keys": [{"x": "AA"}, 5, {"x": None}]}),
-        lambda: JSONResponse([]),
-        lambda: JSONResponse({"keys": {"x": "AA"}}),
-    ],
-)
+NO_KEYS = [
+    pytest.param(reply(503), id="503"),
+    pytest.param(reply(404, {"keys": []}), id="404"),
+    pytest.param(reply(200, b"<html>"), id="no JSON"),
+    pytest.param(reply(200, {"keys": []}), id="no keys"),
+    pytest.param(reply(200, {"keys": [{"x": "AA"}, 5, {"x": None}]}), id="no usable key"),
+    pytest.param(reply(200, []), id="no object"),
+    pytest.param(reply(200, {"keys": {"x": "AA"}}), id="no list"),
+    pytest.param(hang, id="no answer"),
+    pytest.param(drip, id="no end"),
+    pytest.param(endless, id="too much"),
+    pytest.param(reset, id="reset"),
+    pytest.param(raw(b"SSH-2.0-OpenSSH_9.2\r\n"), id="no HTTP"),
+]
+
+
+@pytest.mark.parametrize("behaviour", NO_KEYS)
 async def test_asks_for_another_delivery_where_the_keys_cannot_be_had(
-    fal: Fal, webhooks: FalWebhooks, answer: Callable[[], Response]
+    fal: Fal, webhooks: FalWebhooks, behaviour: Behaviour
 ) -> None:
-    fal.answer = answer
+    fal.stub.otherwise = behaviour
 
     with pytest.raises(ProviderKeysUnavailable):
         await webhooks.verify(fal.signed(event()), event())
 
 
-async def test_keeps_its_keys_while_fal_gives_no_new_ones(fal: Fal, webhooks: FalWebhooks) -> None:
+@pytest.mark.parametrize("behaviour", NO_KEYS)
+async def test_keeps_its_keys_while_fal_gives_no_new_ones(
+    fal: Fal, webhooks: FalWebhooks, behaviour: Behaviour
+) -> None:
     await webhooks.verify(fal.signed(event()), event())
-    fal.answer = lambda: Response(status_code=503)
+    fal.stub.otherwise = behaviour
     fal.now += KEYS_SECONDS_MAX + 1
 
     verified = await webhooks.verify(fal.signed(event()), event())
 
     assert verified.payload == RESULT
+    assert fal.fetches >= 2
+
+
+async def test_follows_no_redirect_to_keys(fal: Fal, webhooks: FalWebhooks) -> None:
+    fal.stub.then(reply(302, headers={"Location": "/elsewhere"}))
+
+    with capture_logs() as logs, pytest.raises(ProviderKeysUnavailable):
+        await webhooks.verify(fal.signed(event()), event())
+
+    assert fal.stub.calls == [("GET", JWKS_PATH)]
+    assert [(line["event"], line["status_code"]) for line in logs] == [("fal_webhook_keys_unusable", 302)]
+
+
+@pytest.mark.parametrize(("size_bytes", "is_taken"), [(64 * 1024, True), (64 * 1024 + 1, False)])
+async def test_takes_keys_of_64_kib_and_no_more(
+    fal: Fal, webhooks: FalWebhooks, size_bytes: int, is_taken: bool
+) -> None:
+    fal.stub.otherwise = reply(200, json.dumps(fal.keys()).encode().ljust(size_bytes))
+
+    if is_taken:
+        assert (await webhooks.verify(fal.signed(event()), event())).payload == RESULT
+    else:
+        with pytest.raises(ProviderKeysUnavailable):
+            await webhooks.verify(fal.signed(event()), event())
+
+
+async def test_unpacks_nothing_so_that_nothing_small_becomes_large(fal: Fal, webhooks: FalWebhooks) -> None:
+    packed = gzip.compress(json.dumps(fal.keys()).encode())
+    fal.stub.otherwise = reply(200, packed, {"Content-Encoding": "gzip"})
+
+    with pytest.raises(ProviderKeysUnavailable):
+        await webhooks.verify(fal.signed(event()), event())
+
+    assert fal.stub.seen[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (hang, "fal stopped answering"),
+        (drip, "no answer from fal within 0.4 s"),
+        (drop, "the connection to fal broke (ServerDisconnectedError)"),
+    ],
+)
+async def test_says_why_the_keys_cannot_be_had(
+    fal: Fal, webhooks: FalWebhooks, behaviour: Behaviour, reason: str
+) -> None:
+    fal.stub.otherwise = behaviour
+
+    with capture_logs() as logs, pytest.raises(ProviderKeysUnavailable):
+        await webhooks.verify(fal.signed(event()), event())
+
+    assert logs == [{"event": "fal_webhook_keys_unavailable", "log_level": "warning", "error": reason}]
+
+
+def test_waits_ten_seconds_for_the_keys_at_most() -> None:
+    times = (LIMITS.connect_seconds, LIMITS.pool_seconds, LIMITS.read_seconds, LIMITS.exchange_seconds)
+
+    assert times == (10, 10, 10, 10)
+
+
+async def test_takes_no_proxy_and_no_password_from_the_environment(
+    fal: Fal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    async with running_stub() as proxy:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        async with FalWebhooks.open(jwks_url=fal.jwks_url, user_id=USER_ID, ssl_context=PLAIN) as webhooks:
+            await webhooks.verify(fal.signed(event()), event())
+
+    assert proxy.seen == []
+    assert "authorization" not in fal.stub.seen[0].headers
+
+
+async def test_asks_for_the_keys_without_ours(fal: Fal, webhooks: FalWebhooks) -> None:
+    await webhooks.verify(fal.signed(event()), event())
+
+    headers: Mapping[str, str] = fal.stub.seen[0].headers
+    assert {name: headers[name] for name in headers if name not in ("host", "connection")} == {
+        "user-agent": "tollgate",
+        "accept": "application/json",
+        "accept-encoding": "identity",
+    }

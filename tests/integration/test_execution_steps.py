@@ -85,7 +85,7 @@ class ScriptedProvider:
     while_posting: Callable[[], Awaitable[None]] = nothing
 
     async def submit(
-        self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+        self, model_id: str, parameters: Mapping[str, Any], *, webhook_url: str | None = None
     ) -> ProviderRequest:
         self.calls["submit"] += 1
         await self.while_posting()

@@ -85,7 +85,7 @@ class Stage:
         claim = await jobs_of(self.engine).claim(job_id, attempt_token)
         assert claim is not None
         for _ in range(posts):
-            await self.fal.submit(claim.model_id, claim.kind, marked(claim.parameters, attempt_token))
+            await self.fal.submit(claim.model_id, marked(claim.parameters, attempt_token))
         assert await jobs_of(self.engine).record_submit_unknown(job_id, attempt_token, "the submitting process ended")
         return job_id
 
@@ -206,7 +206,7 @@ async def test_what_a_killed_process_left_behind_is_found(stage: Stage, monkeypa
     job_id, attempt_token = await stage.accept({"prompt": "a boat"}), uuid4()
     claim = await jobs_of(stage.engine).claim(job_id, attempt_token)
     assert claim is not None
-    posted = await stage.fal.submit(claim.model_id, claim.kind, marked(claim.parameters, attempt_token))
+    posted = await stage.fal.submit(claim.model_id, marked(claim.parameters, attempt_token))
     await stage.set_back(job_id, "claimed_at", SUBMIT_LEASE_SECONDS + 1)
     monkeypatch.setattr(evidence, "SEARCH_SECONDS", (SUBMIT_LEASE_SECONDS,))
 
@@ -356,7 +356,7 @@ async def test_jobs_with_the_same_seed_and_another_prompt_do_not_stand_in_each_o
 
 
 async def test_a_run_of_another_time_is_not_taken(stage: Stage) -> None:
-    await stage.fal.submit("fal-ai/wan-25-preview/text-to-image", IMAGE, OWN_SEED)
+    await stage.fal.submit("fal-ai/wan-25-preview/text-to-image", OWN_SEED)
     job_id = await stage.lost(OWN_SEED, posts=0)
     await stage.set_back(job_id, "claimed_at", 301)
 

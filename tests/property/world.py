@@ -25,7 +25,6 @@ from app.application.execution.submit import SubmitJob
 from app.application.jobs import CancelJob
 from app.application.ports.provider import Provider, ProviderRequest
 from app.bootstrap import build
-from app.domain.catalogue import GenerationKind
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.settings import load_settings
@@ -84,10 +83,10 @@ class DyingProvider:
     is_posted: bool
 
     async def submit(
-        self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+        self, model_id: str, parameters: Mapping[str, Any], *, webhook_url: str | None = None
     ) -> ProviderRequest:
         if self.is_posted:
-            await self.provider.submit(model_id, kind, parameters, webhook_url=webhook_url)
+            await self.provider.submit(model_id, parameters, webhook_url=webhook_url)
         raise ProcessDied
 
     def __getattr__(self, name: str) -> Any:

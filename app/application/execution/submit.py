@@ -90,7 +90,7 @@ class SubmitJob:
         try:
             reach("submit.before_post")
             request = await self.provider.submit(
-                claim.model_id, claim.kind, parameters, webhook_url=self._webhook_url(attempt_token)
+                claim.model_id, parameters, webhook_url=self._webhook_url(attempt_token)
             )
             reach("submit.after_post")
         except NotSubmitted as error:

@@ -19,7 +19,6 @@ from app.domain.jobs import JobStatus, Outcome
 class Claim:
     """The right to make the one POST of this attempt."""
 
-    kind: GenerationKind
     model_id: str
     parameters: Mapping[str, Any]
     attempt: int

@@ -83,7 +83,7 @@ class SubmitOutcomeUnknown(ProviderError):
 
 class Provider(Protocol):
     async def submit(
-        self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+        self, model_id: str, parameters: Mapping[str, Any], *, webhook_url: str | None = None
     ) -> ProviderRequest:
         """Exactly one POST. Raises NotSubmitted, SubmitRefused, SubmitOutcomeUnknown."""
         ...

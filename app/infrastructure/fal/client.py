@@ -20,7 +20,7 @@ from app.application.ports.provider import (
 )
 from app.domain.catalogue import GenerationKind
 from app.infrastructure.fal import verdicts, wire
-from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange
+from app.infrastructure.fal.exchange import USER_AGENT, Exchange, HttpLimits, Unanswered, open_exchange
 from app.infrastructure.fal.json_values import NotJson
 from app.infrastructure.fal.urls import QueueUrls, checked_key, host_of
 from app.infrastructure.fal.verdicts import OPERATOR_STATUSES, Failure
@@ -28,7 +28,6 @@ from app.infrastructure.fal.wire import Answer
 
 log = structlog.get_logger(__name__)
 
-USER_AGENT = "tollgate"
 OPERATOR_RETRY_SECONDS = 30.0
 _OPERATOR_REASONS = {401: "fal refused the key", 403: "fal account is locked"}
 
@@ -67,7 +66,7 @@ class FalClient:
             yield cls(exchange, urls)
 
     async def submit(
-        self, model_id: str, kind: GenerationKind, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+        self, model_id: str, parameters: Mapping[str, Any], *, webhook_url: str | None = None
     ) -> ProviderRequest:
         body = wire.arguments(parameters)
         try:

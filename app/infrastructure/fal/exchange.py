@@ -11,17 +11,18 @@ What aiohttp does, read from the code of 3.14.5 and held by tests:
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from ssl import SSLContext
 
 import aiohttp
-import httpx
+import certifi
 
 from app.application.execution.limits import POST_SECONDS_MAX, PROVIDER_CONNECTIONS_MAX
 from app.infrastructure.fal.wire import Answer
 
+USER_AGENT = "tollgate"
 # Larger bodies go out in slices: aiohttp copies and warns about a single large one.
 SLICE_BYTES = 64 * 1024
 
@@ -97,19 +98,29 @@ class Exchange:
         return b"".join(chunks)
 
 
+def verifying_tls() -> ssl.SSLContext:
+    """Trust the authorities of certifi's list, whatever this machine and its environment trust."""
+    return ssl.create_default_context(cafile=certifi.where())
+
+
 @asynccontextmanager
 async def open_exchange(
-    *, key: str, limits: HttpLimits, ssl_context: SSLContext | None, user_agent: str
+    *,
+    limits: HttpLimits,
+    key: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    user_agent: str = USER_AGENT,
 ) -> AsyncIterator[Exchange]:
-    ssl_context = ssl_context or httpx.create_ssl_context(trust_env=False)
+    """Open connections for one host: `key` goes out with every request. None: the host needs no key, and gets none."""
     connector = aiohttp.TCPConnector(
-        limit=limits.connections_max, keepalive_timeout=limits.keepalive_seconds, ssl=ssl_context
+        limit=limits.connections_max, keepalive_timeout=limits.keepalive_seconds, ssl=ssl_context or verifying_tls()
     )
+    authorization = {} if key is None else {"Authorization": f"Key {key}"}
     async with aiohttp.ClientSession(
         connector=connector,
         headers={
             "Connection": "keep-alive",
-            "Authorization": f"Key {key}",
+            **authorization,
             "User-Agent": user_agent,
             "Accept": "application/json",
             "Accept-Encoding": "identity",

@@ -16,7 +16,6 @@ import structlog
 
 from app.application.ports.provider import ProviderUnavailable
 from app.infrastructure.fal import json_values, wire
-from app.infrastructure.fal.client import USER_AGENT
 from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange
 from app.infrastructure.fal.urls import checked_base_url, checked_key
 from app.infrastructure.fal.verdicts import OPERATOR_STATUSES
@@ -53,9 +52,7 @@ class FalHistory:
     ) -> AsyncIterator[Self]:
         """Connections of its own: the admin key is for this host only. Raises ValueError for an unusable key or URL."""
         base_url = checked_base_url(api_url)
-        async with open_exchange(
-            key=checked_key(key), limits=limits, ssl_context=ssl_context, user_agent=USER_AGENT
-        ) as exchange:
+        async with open_exchange(key=checked_key(key), limits=limits, ssl_context=ssl_context) as exchange:
             yield cls(exchange, base_url)
 
     async def find(

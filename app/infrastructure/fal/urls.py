@@ -1,9 +1,11 @@
 """Where the key may go: fal's queue as configured, and nowhere else."""
 
 import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import urlencode, urlsplit
 
-import httpx
+import idna
 
 from app.application.ports.provider import ProviderRequest
 
@@ -12,10 +14,15 @@ FAL_QUEUE_ORIGIN = "https://queue.fal.run"
 FAL_BACKUP_ORIGIN = "https://queue.falrun.com"
 
 URL_LENGTH_MAX = 2048
+PORT_MAX = 65535
 # Nothing in here can be read as part of the authority by one parser and of the path by another.
 _PATH_AND_QUERY = re.compile(r"/[A-Za-z0-9._~%/-]*(\?[A-Za-z0-9._~%=&-]*)?", re.ASCII)
 _KEY_PATTERN = re.compile(r"[!-9;-~]+:[!-9;-~]+", re.ASCII)
 _NAMESPACES = frozenset({"workflows", "comfy"})
+
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:]*)(:(?P<port>[0-9]*))?", re.ASCII)
+_IPV4_FORM = re.compile(r"[0-9]+(\.[0-9]+){3}", re.ASCII)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def checked_key(key: str) -> str:
@@ -28,8 +35,8 @@ def checked_key(key: str) -> str:
 
 def checked_base_url(url: str) -> str:
     """Without a slash at the end. Raises ValueError."""
-    parsed = _parsed(url, "API")
-    return f"{parsed.scheme}://{parsed.netloc.decode('ascii')}{parsed.path.rstrip('/')}"
+    base = _parsed(url, "API")
+    return base.origin + base.path
 
 
 class QueueUrls:
@@ -37,9 +44,8 @@ class QueueUrls:
 
     def __init__(self, queue_url: str) -> None:
         url = _parsed(queue_url, "queue")
-        origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
-        self._base = origin + url.path.rstrip("/")
-        self._allowed = {origin, FAL_BACKUP_ORIGIN} if origin == FAL_QUEUE_ORIGIN else {origin}
+        self._base = url.origin + url.path
+        self._allowed = {url.origin, FAL_BACKUP_ORIGIN} if url.origin == FAL_QUEUE_ORIGIN else {url.origin}
 
     def submit(self, model_id: str, webhook_url: str | None = None) -> str:
         query = "" if webhook_url is None else "?" + urlencode({"fal_webhook": webhook_url})
@@ -73,13 +79,49 @@ def host_of(url: object) -> str | None:
     return host[:255] if host else None
 
 
-def _parsed(given: str, what: str) -> httpx.URL:
+@dataclass(frozen=True, slots=True)
+class _BaseUrl:
+    origin: str
+    path: str
+
+
+def _parsed(given: str, what: str) -> _BaseUrl:
+    url = given.strip()
     try:
-        url = httpx.URL(given.strip())
-    except httpx.InvalidURL as error:
+        # urlsplit leaves line breaks and tabs out without a word.
+        if any(character.isascii() and not character.isprintable() for character in url):
+            raise ValueError("there is a control character")
+        parts = urlsplit(url)
+        userinfo, _, host_and_port = parts.netloc.rpartition("@")
+        authority = _authority(parts.scheme, host_and_port)
+    except ValueError as error:
         raise ValueError(f"the {what} URL is not a URL") from error
-    if url.scheme not in ("http", "https") or not url.host:
+    if parts.scheme not in _DEFAULT_PORTS or not authority:
         raise ValueError(f"the {what} URL must begin with http:// or https:// and name a host")
-    if url.userinfo or url.query or url.fragment:
+    if userinfo or parts.query or parts.fragment:
         raise ValueError(f"the {what} URL must not carry credentials, a query or a fragment")
-    return url
+    return _BaseUrl(f"{parts.scheme}://{authority}", parts.path.rstrip("/"))
+
+
+def _authority(scheme: str, host_and_port: str) -> str:
+    """Return the host in ASCII, with the port unless it is the scheme's own; empty if there is no host."""
+    match = _HOST_AND_PORT.fullmatch(host_and_port)
+    if match is None:
+        raise ValueError("there is no host and port")
+    host = _ascii_host(match["host"])
+    port = int(match["port"]) if match["port"] else None
+    if port is not None and port > PORT_MAX:
+        raise ValueError("there is no such port")
+    return host if not host or port in (None, _DEFAULT_PORTS.get(scheme)) else f"{host}:{port}"
+
+
+def _ascii_host(given: str) -> str:
+    """Names in other alphabets follow the strict rules of IDNA 2008, so that no look-alike becomes another host."""
+    host = given.lower()
+    if not host.isascii() or host.startswith("xn--"):
+        return idna.encode(host).decode("ascii")
+    if host.startswith("["):
+        IPv6Address(host[1:-1])
+    elif _IPV4_FORM.fullmatch(host):
+        IPv4Address(host)
+    return host

@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any, Self
 
-import httpx
 import structlog
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -19,6 +19,8 @@ from app.application.ports.provider import Observation, ProviderEvent
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
 from app.infrastructure.fal import json_values, wire
+from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange
+from app.infrastructure.fal.wire import Answer
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +29,10 @@ TIMESTAMP_SECONDS_MAX = 300
 KEYS_SECONDS_MAX = 24 * 3600
 # A forger must not make us ask fal for its keys at every try.
 REFRESH_SECONDS_MIN = 60
-FETCH_SECONDS_MAX = 10
-DOCUMENT_BYTES_MAX = 64 * 1024
 KEYS_MAX = 20
+LIMITS = HttpLimits(
+    connect_seconds=10.0, read_seconds=10.0, exchange_seconds=10.0, body_bytes_max=64 * 1024, connections_max=1
+)
 
 _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 _SIGNATURE = re.compile(r"[0-9a-fA-F]{128}", re.ASCII)
@@ -65,9 +68,9 @@ class FalWebhooks:
     """Make one with `FalWebhooks.open`."""
 
     def __init__(
-        self, http: httpx.AsyncClient, jwks_url: str, user_id: str | None, clock: Callable[[], float] = time.time
+        self, exchange: Exchange, jwks_url: str, user_id: str | None, clock: Callable[[], float] = time.time
     ) -> None:
-        self._http = http
+        self._exchange = exchange
         self._jwks_url = jwks_url
         self._user_id = user_id
         self._clock = clock
@@ -78,10 +81,18 @@ class FalWebhooks:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, *, jwks_url: str, user_id: str | None) -> AsyncIterator[Self]:
-        """A client of its own: fal's keys are public, and ours is not for that host."""
-        async with httpx.AsyncClient(timeout=FETCH_SECONDS_MAX, follow_redirects=False, trust_env=False) as http:
-            yield cls(http, jwks_url, user_id)
+    async def open(
+        cls,
+        *,
+        jwks_url: str,
+        user_id: str | None,
+        limits: HttpLimits = LIMITS,
+        ssl_context: SSLContext | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> AsyncIterator[Self]:
+        """Connections of its own: fal's keys are public, and our key is not for that host."""
+        async with open_exchange(limits=limits, ssl_context=ssl_context) as exchange:
+            yield cls(exchange, jwks_url, user_id, clock)
 
     async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
         """Raises InvalidProviderEvent, and ProviderKeysUnavailable where fal's keys cannot be had."""
@@ -121,14 +132,13 @@ class FalWebhooks:
                 return False
             self._asked_at = self._clock()
             try:
-                async with asyncio.timeout(FETCH_SECONDS_MAX):
-                    answer = await self._http.get(self._jwks_url)
-                keys = _keys_in(answer.content) if answer.status_code == httpx.codes.OK else []
-            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-                log.warning("fal_webhook_keys_unavailable", error=type(error).__name__)
+                answer = await self._exchange.get(self._jwks_url)
+            except Unanswered as error:
+                log.warning("fal_webhook_keys_unavailable", error=str(error))
                 return False
+            keys = _keys_in(answer) if answer.status == 200 else []
             if not keys:
-                log.warning("fal_webhook_keys_unusable", status_code=answer.status_code)
+                log.warning("fal_webhook_keys_unusable", status_code=answer.status)
                 return False
             self._keys, self._fetched_at = keys, self._clock()
             return True
@@ -154,13 +164,9 @@ def _document(body: bytes) -> Mapping[str, Any]:
     return document
 
 
-def _keys_in(content: bytes) -> list[Ed25519PublicKey]:
+def _keys_in(answer: Answer) -> list[Ed25519PublicKey]:
     """RFC 8037: `x` is the key in base64url without padding. Keys of other kinds are left out."""
-    try:
-        document = json_values.parse(content[:DOCUMENT_BYTES_MAX])
-    except ValueError:
-        return []
-    given = document.get("keys") if isinstance(document, dict) else None
+    given = answer.document().get("keys")
     items = given[:KEYS_MAX] if isinstance(given, list) else []
     return [key for item in items if (key := _key(item)) is not None]
 

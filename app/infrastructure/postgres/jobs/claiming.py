@@ -8,7 +8,6 @@ from uuid import UUID
 from sqlalchemy import Boolean, Uuid, case, func, null, select, update
 
 from app.application.ports.execution import Claim, LargeInput
-from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.locks import locked_jobs
@@ -68,7 +67,6 @@ _CLAIM = Statement(
     .returning(
         jobs.c.id,
         jobs.c.attempt_token,
-        jobs.c.kind,
         jobs.c.model_id,
         jobs.c.parameters,
         jobs.c.attempts,
@@ -95,7 +93,6 @@ async def claim_all(
 
 def _claim_of(row: Mapping[str, Any]) -> Claim:
     return Claim(
-        kind=GenerationKind(row["kind"]),
         model_id=row["model_id"],
         parameters=row["parameters"],
         attempt=row["attempts"],
