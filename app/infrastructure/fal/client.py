@@ -1,4 +1,4 @@
-"""fal's queue, as the port `Provider` wants it."""
+"""Speaks with fal's queue, as the port `Provider` asks."""
 
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -33,15 +33,15 @@ _OPERATOR_REASONS = {401: "fal refused the key", 403: "fal account is locked"}
 
 _UNITS_PATTERN = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 
-# Not provably outside fal's queue. 408 and 409 are not documented by fal: a gateway may say the first after it
-# passed the request on, and servers say it on an idle connection just before they close it, where it then looks
-# like the answer to the POST that crossed it. 499 tells that somebody stopped waiting, not that nothing ran.
-# Holding the tokens until the evidence or the time limit is cheaper than paying twice.
+# After these statuses the request may be in fal's queue. fal documents neither 408 nor 409: a gateway may say 408 after
+# it passed the request on, and servers say it on an idle connection just before they close it, where it then looks like
+# the answer to the POST that crossed it. 499 tells that somebody stopped waiting, not that nothing ran. To hold the
+# tokens until the evidence or the time limit is cheaper than to pay twice.
 _UNKNOWN_STATUSES = frozenset({408, 409, 499})
 
 
 class FalClient:
-    """Make one with `FalClient.open`."""
+    """Callers open one with `FalClient.open`."""
 
     def __init__(self, exchange: Exchange, urls: QueueUrls) -> None:
         self._exchange = exchange
@@ -58,7 +58,10 @@ class FalClient:
         ssl_context: SSLContext | None = None,
         user_agent: str = USER_AGENT,
     ) -> AsyncIterator[Self]:
-        """One shared set of connections, closed at the end. Raises ValueError for an unusable key or queue URL."""
+        """Open connections that all calls share, and close them at the end.
+
+        Raises ValueError if the key or the queue URL cannot be used.
+        """
         urls = QueueUrls(queue_url)
         async with open_exchange(
             key=checked_key(key), limits=limits or HttpLimits(), ssl_context=ssl_context, user_agent=user_agent
@@ -96,8 +99,8 @@ class FalClient:
         answer = await self._ask("PUT", request.cancel_url)
         if 200 <= answer.status < 300:
             return
-        # No request of this id: fal will not run it, or has forgotten how it ended. Asking again changes nothing,
-        # and a job whose cancel never counts as sent could not be given up at its time limit.
+        # fal has no request of this id: it will not run it, or has forgotten how it ended. Another cancel would change
+        # nothing, and a job whose cancel never counts as sent could not be given up at its time limit.
         if answer.status == 404:
             log.warning("fal_cancel_not_found", fal_request_id=request.id)
             return
@@ -124,7 +127,7 @@ class FalClient:
         return verdict
 
     async def _ask(self, method: str, url: str) -> Answer:
-        """Every stored URL passes here, and is checked again: a row that somebody changed must not leak the key."""
+        """Check the stored URL once more before the request: a row that somebody changed must not leak the key."""
         if not self._urls.is_allowed(url):
             log.error("fal_stored_url_refused", host=host_of(url))
             raise ProviderUnavailable("a stored URL of this request is not fal's")
@@ -165,7 +168,7 @@ class FalClient:
         if status == 429:
             return NotSubmitted("fal asks to slow down", wire.retry_after_seconds(answer.headers))
         if status == 425:
-            # RFC 8470: the server did not process it, and expects another try.
+            # By RFC 8470 the server did not process the request, and expects another try.
             return NotSubmitted("fal asks to try again", wire.retry_after_seconds(answer.headers))
         if status < 400 or status >= 500 or status in _UNKNOWN_STATUSES:
             return SubmitOutcomeUnknown(f"fal answered {status}")

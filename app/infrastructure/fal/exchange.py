@@ -1,12 +1,12 @@
-"""One HTTP exchange: one request, one bounded answer, and, where there is none, whether the request can have left.
+"""One HTTP exchange: one request and one bounded answer or, without an answer, whether the request can have left.
 
-What aiohttp does, read from the code of 3.14.5 and held by tests:
+This is what aiohttp does, read from the code of 3.14.5 and held by tests:
 - ConnectionTimeoutError and ClientConnectorError, TLS included, come from making a connection: before the head of
   the request is written. Every other error may come after it, ServerDisconnectedError too.
 - Its time limits raise what is both a ClientError and a TimeoutError, asyncio.timeout only the latter.
 - It repeats a dropped GET or PUT once, on another connection; a POST never.
-- There is no write limit, and none for the whole exchange: asyncio.timeout around it is both.
-- Leaving the response gives a connection back, and closes it where the answer was not received to its end.
+- It limits neither the time of writing nor that of the whole exchange: asyncio.timeout around it does both.
+- Leaving the response gives a connection back, and closes it if the answer was not received to its end.
 - URLs are normalised on their way: `%3A` of a query goes out as `:`, which means the same.
 """
 
@@ -23,16 +23,17 @@ from app.application.execution.limits import POST_SECONDS_MAX, PROVIDER_CONNECTI
 from app.infrastructure.fal.wire import Answer
 
 USER_AGENT = "tollgate"
-# Larger bodies go out in slices: aiohttp copies and warns about a single large one.
+# A larger body goes out in slices, because aiohttp copies a single large one and warns about it.
 SLICE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """`pool_seconds` is for a free connection and all connecting together, the look-up of the name included.
+    """How long and how large the parts of an exchange may be.
 
-    `keepalive_seconds` stays below the shortest idle limit common among servers (5 s): a POST on a connection
-    that the server is just closing has an unknown outcome.
+    `pool_seconds` limits the wait for a free connection and all connecting together, the look-up of the name included.
+    `keepalive_seconds` stays below the shortest idle limit common among servers (5 s): a POST on a connection that the
+    server is just closing has an unknown outcome.
     """
 
     connect_seconds: float = 5.0
@@ -47,7 +48,7 @@ class HttpLimits:
 
 
 class Unanswered(Exception):
-    """`never_left`: provably not one byte of the request was sent; where aiohttp repeated it, of the last try."""
+    """No usable answer came. `never_left`: provably not one byte of the request, or of its repetition, was sent."""
 
     def __init__(self, reason: str, *, never_left: bool = False) -> None:
         super().__init__(reason)
@@ -78,7 +79,7 @@ class Exchange:
             async with asyncio.timeout(seconds):
                 return await self._receive(method, url, body)
         except Exception as error:
-            # Whatever a broken or hostile answer makes the library raise: it is no answer.
+            # Whatever a broken or hostile answer makes the library raise, it means that there is no answer.
             raise _unanswered(error, seconds) from error
 
     async def _receive(self, method: str, url: str, body: bytes | None) -> Answer:
@@ -87,7 +88,10 @@ class Exchange:
             return Answer(response.status, response.headers, await self._read(response.content))
 
     async def _read(self, content: aiohttp.StreamReader) -> bytes | None:
-        """Raw bytes: nothing is ever unpacked, so nothing small can become large. None: more than the limit."""
+        """Return the bytes as they came, or None if they are more than the limit.
+
+        Nothing is ever unpacked, so that nothing small can become large.
+        """
         size_bytes = 0
         chunks = []
         async for chunk in content.iter_any():
@@ -150,7 +154,7 @@ def _unanswered(error: Exception, seconds: float) -> Unanswered:
 
 
 def _content(body: bytes) -> tuple[Mapping[str, str], bytes | AsyncIterator[bytes]]:
-    """With its length: what has none goes out chunked."""
+    """Name the length of the body, because aiohttp would send slices of unknown length chunked."""
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
     return headers, body if len(body) <= SLICE_BYTES else _slices(body)
 

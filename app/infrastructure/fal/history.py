@@ -1,7 +1,7 @@
-"""fal's request history, as the port `RequestHistory` wants it: which finished requests had exactly this input.
+"""Searches fal's request history, as the port `RequestHistory` asks: which finished requests had exactly this input.
 
-fal documents neither which of a request's times `start` and `end` are compared with, nor whether waiting requests
-are listed. So there is no `end`, which is fal's own now, and what was sent outside the window is left out here.
+fal documents neither which of a request's times it compares with `start` and `end`, nor whether it lists waiting
+requests. So we name no `end`, which then is fal's own now, and leave out here what was sent outside the window.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from app.infrastructure.fal.verdicts import OPERATOR_STATUSES
 
 log = structlog.get_logger(__name__)
 
-# The second size is for inputs that carry pictures: a hundred of them are more than we take.
+# The second size is for inputs that carry pictures: a page of a hundred such inputs is more than we take.
 PAGE_SIZES = (100, 10)
 PAGES_MAX = 50
 SEARCH_SECONDS_MAX = 25.0
-# Each holds a page in memory.
+# Each search holds a page in memory.
 SEARCHES_AT_ONCE = 2
 # One input may carry two pictures of 5 MiB in base64.
 LIMITS = HttpLimits(exchange_seconds=10.0, body_bytes_max=16 * 1024 * 1024, connections_max=SEARCHES_AT_ONCE)
@@ -34,11 +34,11 @@ CURSOR_LENGTH_MAX = 1024
 
 
 class _TooLarge(Exception):
-    """The page is more than we take."""
+    """The page is larger than we take."""
 
 
 class FalHistory:
-    """Make one with `FalHistory.open`."""
+    """Callers open one with `FalHistory.open`."""
 
     def __init__(self, exchange: Exchange, api_url: str) -> None:
         self._exchange = exchange
@@ -50,7 +50,10 @@ class FalHistory:
     async def open(
         cls, *, api_url: str, key: str, limits: HttpLimits = LIMITS, ssl_context: SSLContext | None = None
     ) -> AsyncIterator[Self]:
-        """Connections of its own: the admin key is for this host only. Raises ValueError for an unusable key or URL."""
+        """Open connections of its own, because the admin key is for this host only.
+
+        Raises ValueError if the key or the URL cannot be used.
+        """
         base_url = checked_base_url(api_url)
         async with open_exchange(key=checked_key(key), limits=limits, ssl_context=ssl_context) as exchange:
             yield cls(exchange, base_url)
@@ -61,7 +64,7 @@ class FalHistory:
         sent = json_values.parse(wire.arguments(parameters))
         query = {"endpoint_id": model_id, "start": _iso(sent_from), "expand": "payloads"}
         try:
-            # Waiting for one's turn is not searching: many are lost together, and look at the same moments.
+            # The time limit begins with the turn: many submissions are lost together and searched at the same moments.
             async with self._searching, asyncio.timeout(SEARCH_SECONDS_MAX):
                 items = await self._every_item(query)
         except TimeoutError as error:
@@ -83,24 +86,16 @@ class FalHistory:
         raise ProviderUnavailable("a page of fal's history is too large")
 
     async def _pages(self, query: Mapping[str, str]) -> Mapping[str, Mapping[str, Any]]:
-        """By request id: a request that ends while we read moves the others, and some come twice."""
+        """Collect the items by request id: a request that ends while we read moves the others, and some come twice."""
         items: dict[str, Mapping[str, Any]] = {}
         cursor = None
         for _ in range(PAGES_MAX):
             page = await self._page(query if cursor is None else {**query, "cursor": cursor})
-            listed = page.get("items")
-            if not isinstance(listed, list):
-                raise ProviderUnavailable("fal's history has no list of requests")
-            for item in listed:
-                request_id = wire.request_id_in(item) if isinstance(item, dict) else None
-                if request_id is not None:
-                    items[request_id] = item
-            cursor = page.get("next_cursor")
-            if not cursor or page.get("has_more") is False:
+            items.update(_items_of(page))
+            cursor = _next_cursor(page)
+            if cursor is None:
                 return items
-            if not isinstance(cursor, str) or len(cursor) > CURSOR_LENGTH_MAX:
-                raise ProviderUnavailable("fal's history goes on, and does not say where")
-        # What was not read might hold a second match.
+        # The pages that were not read might hold a second match.
         raise ProviderUnavailable(f"fal's history is longer than {PAGES_MAX} pages")
 
     async def _page(self, query: Mapping[str, str]) -> Mapping[str, Any]:
@@ -114,8 +109,25 @@ class FalHistory:
             raise ProviderUnavailable(f"fal's history answered {answer.status}")
         if answer.body is None:
             raise _TooLarge
-        # Megabytes of JSON must not hold up everybody else.
+        # A thread parses them: megabytes of JSON must not hold up everybody else.
         return await asyncio.to_thread(answer.document)
+
+
+def _items_of(page: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    listed = page.get("items")
+    if not isinstance(listed, list):
+        raise ProviderUnavailable("fal's history has no list of requests")
+    items = [item for item in listed if isinstance(item, dict)]
+    return {request_id: item for item in items if (request_id := wire.request_id_in(item)) is not None}
+
+
+def _next_cursor(page: Mapping[str, Any]) -> str | None:
+    cursor = page.get("next_cursor")
+    if not cursor or page.get("has_more") is False:
+        return None
+    if not isinstance(cursor, str) or len(cursor) > CURSOR_LENGTH_MAX:
+        raise ProviderUnavailable("fal's history goes on, and does not say where")
+    return cursor
 
 
 def _iso(moment: datetime) -> str:
@@ -133,12 +145,12 @@ def _is_within(sent_at: object, sent_from: datetime, sent_until: datetime) -> bo
 
 
 def _has_all_of(sent: Mapping[str, Any], seen: object) -> bool:
-    """fal may add the defaults of what was left out."""
+    """Whether fal saw all that we sent; it may have added the defaults of what we left out."""
     return isinstance(seen, dict) and all(name in seen and _is_same(value, seen[name]) for name, value in sent.items())
 
 
 def _is_same(sent: object, seen: object) -> bool:
-    # To Python, True is 1.
+    # Python finds True equal to 1.
     if isinstance(sent, bool) or isinstance(seen, bool):
         return sent is seen
     return bool(sent == seen)

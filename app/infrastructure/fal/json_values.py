@@ -1,4 +1,4 @@
-"""JSON from outside, made safe to keep: bounded, and of nothing that PostgreSQL's jsonb refuses."""
+"""Makes JSON from outside safe to keep: bounded, and without anything that PostgreSQL's jsonb refuses."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 DEPTH_MAX = 64
-# A double, which most JSON readers use, holds no larger number: beyond it they read Infinity or fail.
+# Most JSON readers use a double, which holds no larger number: beyond it they read Infinity or fail.
 INTEGER_DIGITS_MAX = 308
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -15,15 +15,15 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class NotJson(ValueError):
-    """Broken or no JSON: an HTML page, an answer cut short."""
+    """The body is broken JSON or none: an HTML page, or an answer cut short."""
 
 
 class TooDeep(ValueError):
-    """JSON nested beyond what the parser can follow."""
+    """The JSON is nested beyond what the parser can follow."""
 
 
 def parse(body: bytes) -> Any:
-    """Numbers that jsonb or common readers cannot hold become null. Raises NotJson, TooDeep."""
+    """Parse, with null for numbers that jsonb or common readers cannot hold. Raises NotJson, TooDeep."""
     try:
         return json.loads(body, parse_int=_integer, parse_float=_number, parse_constant=lambda _: None)
     except RecursionError as error:
@@ -33,7 +33,7 @@ def parse(body: bytes) -> Any:
 
 
 def storable(value: Any, depth: int = 1) -> Any:
-    """The same value without NUL characters, lone surrogates, and anything nested deeper than DEPTH_MAX."""
+    """Return the value without NUL characters, lone surrogates and whatever is nested deeper than DEPTH_MAX."""
     if isinstance(value, str):
         return _storable_text(value)
     if not isinstance(value, dict | list):

@@ -1,4 +1,4 @@
-"""Where the key may go: fal's queue as configured, and nowhere else."""
+"""Decides where the key may go: to fal's queue as configured, and nowhere else."""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ FAL_BACKUP_ORIGIN = "https://queue.falrun.com"
 
 URL_LENGTH_MAX = 2048
 PORT_MAX = 65535
-# Nothing in here can be read as part of the authority by one parser and of the path by another.
+# No character of these can be read as part of the authority by one parser and of the path by another.
 _PATH_AND_QUERY = re.compile(r"/[A-Za-z0-9._~%/-]*(\?[A-Za-z0-9._~%=&-]*)?", re.ASCII)
 _KEY_PATTERN = re.compile(r"[!-9;-~]+:[!-9;-~]+", re.ASCII)
 _NAMESPACES = frozenset({"workflows", "comfy"})
@@ -26,7 +26,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def checked_key(key: str) -> str:
-    """A key copied with a line break would fail on every request, or before it. Raises ValueError."""
+    """Strip the key, because one copied with a line break would fail with every request. Raises ValueError."""
     stripped = key.strip()
     if not _KEY_PATTERN.fullmatch(stripped):
         raise ValueError("must look like <key id>:<key secret>")
@@ -34,13 +34,13 @@ def checked_key(key: str) -> str:
 
 
 def checked_base_url(url: str) -> str:
-    """Without a slash at the end. Raises ValueError."""
+    """Return the URL without a slash at its end. Raises ValueError."""
     base = _parsed(url, "API")
     return base.origin + base.path
 
 
 class QueueUrls:
-    """The URLs of one queue. Raises ValueError for a queue URL that cannot be used."""
+    """Forms and checks the URLs of one queue. Raises ValueError if the queue's own URL cannot be used."""
 
     def __init__(self, queue_url: str) -> None:
         url = _parsed(queue_url, "queue")
@@ -52,13 +52,13 @@ class QueueUrls:
         return f"{self._base}/{model_id}{query}"
 
     def is_allowed(self, url: object) -> bool:
-        """Compares text, not parsed parts: an allowed origin, then a path of harmless characters."""
+        """Compare text, not parsed parts: an allowed origin has to come first, then a path of harmless characters."""
         if not isinstance(url, str) or len(url) > URL_LENGTH_MAX:
             return False
         return any(url.startswith(origin) and _PATH_AND_QUERY.fullmatch(url, len(origin)) for origin in self._allowed)
 
     def rebuild(self, model_id: str, request_id: str) -> ProviderRequest:
-        """fal drops the sub-path of a model after the submission: `owner/app/requests/{id}`."""
+        """Form the URLs as fal does, which drops the sub-path of a model: `owner/app/requests/{id}`."""
         segments = model_id.split("/")
         app_path = "/".join(segments[: 3 if segments[0] in _NAMESPACES else 2])
         response_url = f"{self._base}/{app_path}/requests/{request_id}"
@@ -71,7 +71,7 @@ class QueueUrls:
 
 
 def host_of(url: object) -> str | None:
-    """For a log line; the rest of a refused URL is nobody's business."""
+    """Return the host for a log line; the rest of a refused URL is nobody's business."""
     try:
         host = urlsplit(url).hostname if isinstance(url, str) else None
     except ValueError:
@@ -88,7 +88,7 @@ class _BaseUrl:
 def _parsed(given: str, what: str) -> _BaseUrl:
     url = given.strip()
     try:
-        # urlsplit leaves line breaks and tabs out without a word.
+        # urlsplit drops line breaks and tabs without a word.
         if any(character.isascii() and not character.isprintable() for character in url):
             raise ValueError("there is a control character")
         parts = urlsplit(url)

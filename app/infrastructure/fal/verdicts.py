@@ -1,7 +1,7 @@
-"""What an answer other than success means for a job.
+"""Decides what an answer other than success means for a job.
 
 Only fal itself can end a job. Its own answers carry a request id header or a JSON body of a known form;
-the same codes from the ingress before it say nothing about the job.
+the same codes from the ingress in front of fal say nothing about the job.
 """
 
 import re
@@ -12,13 +12,14 @@ from typing import Any
 from app.application.ports.provider import InProgress, Rejected, Stopped, SubmitRefused
 from app.infrastructure.fal.wire import Answer
 
-# The key, the account, the proxy: the operator's matter, which can be put right while the jobs wait.
+# These are about the key, the account or the proxy: the operator can put them right while the jobs wait.
 OPERATOR_STATUSES = frozenset({401, 402, 403, 407})
 # By RFC 9110, 8470 and 6585 these ask for another try.
 _TRY_AGAIN_STATUSES = frozenset({408, 425, 429})
+_HEADERS_OF_FAL = ("x-fal-request-id", "x-fal-error-type")
 
 _TIMEOUT_TYPES = frozenset({"request_timeout", "startup_timeout", "generation_timeout"})
-# fal reports these with different codes over time, 400 and 422 among them; none is the input's fault.
+# fal has reported these with different codes, 400 and 422 among them; none of them is the input's fault.
 _FAULT_TYPES = frozenset({"internal_server_error", "downstream_service_error", "downstream_service_unavailable"})
 _TYPE_PATTERN = re.compile(r"[a-z0-9_.]{1,64}", re.ASCII)
 
@@ -49,7 +50,10 @@ _NO_MEDIA = Rejected("invalid_input", "fal generated nothing for this input.")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The parts of a failing answer that a decision may rest on. fal's words stay out: they can quote the prompt."""
+    """The parts of a failing answer that a decision may rest on.
+
+    `is_marked`: the answer is fal's own. `detail` is compared and never shown: fal's words can quote the prompt.
+    """
 
     status: int
     is_marked: bool
@@ -61,26 +65,21 @@ class Failure:
     @classmethod
     def of(cls, answer: Answer, document: Mapping[str, Any]) -> "Failure":
         detail = document.get("detail")
-        items = [item for item in detail if isinstance(item, dict)] if isinstance(detail, list) else []
-        names = {"x-fal-request-id", "x-fal-error-type"}
+        items = _items_of(detail)
         return cls(
             status=answer.status,
-            is_marked=any(name in answer.headers for name in names)
-            or "error_type" in document
-            or bool(items)
-            # A proxy's own 502 or 503 may carry a JSON body with a `detail`, too.
-            or ("detail" in document and answer.status < 500),
+            is_marked=bool(items) or _is_marked(answer, document),
             detail=detail if isinstance(detail, str) else "",
-            error_type=_word(document.get("error_type")) or _word(answer.headers.get("x-fal-error-type")),
-            types=[word for item in items if (word := _word(item.get("type")))],
-            parameter=next((name for item in items if (name := _parameter(item.get("loc")))), None),
+            error_type=error_type_of(document) or _word(answer.headers.get("x-fal-error-type")),
+            types=_types_of(items),
+            parameter=_parameter_of(items),
         )
 
 
 def verdict(failure: Failure, status_error_type: str = "") -> InProgress | Stopped | Rejected | None:
-    """What the answer of the result URL says after COMPLETED. None: nothing about the job.
+    """Read what the result URL answers after COMPLETED. None if the answer says nothing about the job.
 
-    `status_error_type` is what the status said of the failure; it counts where the result is gone.
+    `status_error_type` is what the status said of the failure; it counts if the result is gone.
     """
     if failure.status in OPERATOR_STATUSES | _TRY_AGAIN_STATUSES:
         return None
@@ -109,7 +108,7 @@ def rejection(failure: Failure) -> Rejected:
 
 
 def refusal(failure: Failure) -> SubmitRefused:
-    """fal's gateway turned the submission down for good."""
+    """Say why fal's gateway turned the submission down for good."""
     if failure.status in (400, 422):
         rejected = _POLICY if "content_policy_violation" in failure.types else _invalid_input(failure)
         return SubmitRefused(rejected.code, rejected.reason)
@@ -125,7 +124,9 @@ def error_type_of(document: Mapping[str, Any]) -> str:
 
 
 def _verdict_on_missing(failure: Failure, status_error_type: str) -> Stopped | Rejected | None:
-    """An unknown or expired request has no `detail`; an app that lacks the path, or raised 404 itself, has one."""
+    """Tell fal's 404s apart: an app that lacks the path, or raised 404 itself, gives a `detail`, but fal gives none for
+    a request that is unknown or expired.
+    """
     if failure.detail.startswith("Path "):
         return _UNKNOWN_MODEL
     if failure.types:
@@ -141,6 +142,25 @@ def _invalid_input(failure: Failure) -> Rejected:
     if failure.parameter is None:
         return Rejected("invalid_input", "fal did not accept this input.")
     return Rejected("invalid_input", f"fal did not accept the parameter {failure.parameter}.")
+
+
+def _items_of(detail: object) -> Sequence[Mapping[str, Any]]:
+    return [item for item in detail if isinstance(item, dict)] if isinstance(detail, list) else []
+
+
+def _is_marked(answer: Answer, document: Mapping[str, Any]) -> bool:
+    if "error_type" in document or any(name in answer.headers for name in _HEADERS_OF_FAL):
+        return True
+    # A proxy's own 502 or 503 may carry a JSON body with a `detail`, too.
+    return "detail" in document and answer.status < 500
+
+
+def _types_of(items: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+    return [word for item in items if (word := _word(item.get("type")))]
+
+
+def _parameter_of(items: Sequence[Mapping[str, Any]]) -> str | None:
+    return next((name for item in items if (name := _parameter(item.get("loc")))), None)
 
 
 def _word(value: object) -> str:

@@ -1,4 +1,4 @@
-"""fal's webhooks: who signed, when, and what it says. fal-protocol: four lines under one Ed25519 signature."""
+"""Reads fal's webhooks: who signed one, when, and what it says. fal puts one Ed25519 signature under four lines."""
 
 import asyncio
 import base64
@@ -24,10 +24,10 @@ from app.infrastructure.fal.wire import Answer
 
 log = structlog.get_logger(__name__)
 
-# https://docs.fal.ai/model-apis/model-endpoints/webhooks: both figures are fal's.
+# fal names both figures: https://docs.fal.ai/model-apis/model-endpoints/webhooks
 TIMESTAMP_SECONDS_MAX = 300
 KEYS_SECONDS_MAX = 24 * 3600
-# A forger must not make us ask fal for its keys at every try.
+# A forger must not make us ask fal for its keys with every try.
 REFRESH_SECONDS_MIN = 60
 KEYS_MAX = 20
 LIMITS = HttpLimits(
@@ -47,7 +47,7 @@ class _Signed:
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Self:
-        """Raises InvalidProviderEvent. Header names are lower case."""
+        """Read the headers, whose names are lower case. Raises InvalidProviderEvent."""
         signature = headers.get("x-fal-webhook-signature", "")
         timestamp = headers.get("x-fal-webhook-timestamp", "")
         if not _SIGNATURE.fullmatch(signature) or not _TIMESTAMP.fullmatch(timestamp):
@@ -65,7 +65,7 @@ class _Signed:
 
 
 class FalWebhooks:
-    """Make one with `FalWebhooks.open`."""
+    """Callers open one with `FalWebhooks.open`."""
 
     def __init__(
         self, exchange: Exchange, jwks_url: str, user_id: str | None, clock: Callable[[], float] = time.time
@@ -90,12 +90,12 @@ class FalWebhooks:
         ssl_context: SSLContext | None = None,
         clock: Callable[[], float] = time.time,
     ) -> AsyncIterator[Self]:
-        """Connections of its own: fal's keys are public, and our key is not for that host."""
+        """Open connections of its own: fal's keys are public, and our key is not for that host."""
         async with open_exchange(limits=limits, ssl_context=ssl_context) as exchange:
             yield cls(exchange, jwks_url, user_id, clock)
 
     async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
-        """Raises InvalidProviderEvent, and ProviderKeysUnavailable where fal's keys cannot be had."""
+        """Raises InvalidProviderEvent, and ProviderKeysUnavailable if fal's keys cannot be had."""
         signed = _Signed.of(headers)
         if abs(self._clock() - int(signed.timestamp)) > TIMESTAMP_SECONDS_MAX:
             raise InvalidProviderEvent
@@ -104,7 +104,7 @@ class FalWebhooks:
         if not await self._is_signed_by_fal(signed.message(body), signed.signature):
             raise InvalidProviderEvent
         document = _document(body)
-        # Signed by fal, but every customer of fal can have something signed: the id must be the one that was signed.
+        # fal signed the body, but every customer of fal can have something signed: the id must be the signed one.
         if wire.request_id_in(document) is None or document["request_id"] != signed.request_id:
             raise InvalidProviderEvent
         payload = document.get("payload")
@@ -112,7 +112,7 @@ class FalWebhooks:
         return ProviderEvent(signed.request_id, payload if is_success else None)
 
     def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None:
-        """What a successful event says. None: the event only says that it is over, ask the queue."""
+        """Read a successful event. None if it only says that the request is over, and the queue has to tell how."""
         return None if event.payload is None else wire.result_of(event.payload, kind)
 
     async def _is_signed_by_fal(self, message: bytes, signature: bytes) -> bool:
@@ -126,7 +126,7 @@ class FalWebhooks:
         return await self._fetch_keys() and _verifies(self._keys, message, signature)
 
     async def _fetch_keys(self) -> bool:
-        """True: there are fresh keys. Keeps the ones it has where fal does not answer."""
+        """Return whether there are fresh keys. If fal has none to give, the old ones stay."""
         async with self._fetching:
             if self._clock() - self._asked_at < REFRESH_SECONDS_MIN:
                 return False
@@ -165,7 +165,7 @@ def _document(body: bytes) -> Mapping[str, Any]:
 
 
 def _keys_in(answer: Answer) -> list[Ed25519PublicKey]:
-    """RFC 8037: `x` is the key in base64url without padding. Keys of other kinds are left out."""
+    """Read the keys as RFC 8037 has them, with `x` in base64url without padding; leave out keys of other kinds."""
     given = answer.document().get("keys")
     items = given[:KEYS_MAX] if isinstance(given, list) else []
     return [key for item in items if (key := _key(item)) is not None]

@@ -1,4 +1,4 @@
-"""What fal's queue says over HTTP, read without trust: wrong types are absent, unknown words are no answer."""
+"""Reads without trust what fal's queue says over HTTP: wrong types are absent, unknown words are no answer."""
 
 import json
 import re
@@ -22,7 +22,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` is None where fal sent more than we take.
+    """What fal answered; `body` is None if fal sent more than we take.
 
     Header names compare without case, or are lower case; of a header sent twice `get` returns the first.
     """
@@ -32,7 +32,7 @@ class Answer:
     body: bytes | None
 
     def document(self) -> Mapping[str, Any]:
-        """The JSON object of the body; empty for everything else."""
+        """Return the JSON object of the body, or an empty one if the body is anything else."""
         try:
             document = json_values.parse(self.body or b"")
         except ValueError:
@@ -41,11 +41,11 @@ class Answer:
 
 
 class Completed:
-    """The status of a request that ended, well or not: only its result tells."""
+    """The request ended, well or not: only its result tells how."""
 
 
 def arguments(parameters: Mapping[str, Any]) -> bytes:
-    """Our parameters as fal wants them: a length of a video is a string there."""
+    """Write our parameters as fal wants them, with the length of a video as a string."""
     body = dict(parameters)
     if type(body.get("duration")) is int:
         body["duration"] = str(body["duration"])
@@ -59,7 +59,7 @@ def request_id_in(document: Mapping[str, Any]) -> str | None:
 
 
 def progress_in(document: Mapping[str, Any]) -> InQueue | InProgress | Completed | None:
-    """fal has three status words. None: it said something else."""
+    """Read fal's three status words. None if it said something else."""
     match document.get("status"):
         case "IN_QUEUE":
             position = document.get("queue_position")
@@ -74,7 +74,7 @@ def progress_in(document: Mapping[str, Any]) -> InQueue | InProgress | Completed
 
 
 def result_in(body: bytes | None, kind: GenerationKind) -> Succeeded | Rejected:
-    """The result, storable as it is returned. Raises NotJson: the answer may have been cut short on its way."""
+    """Read the result, and make it storable. Raises NotJson: the answer may have been cut short on its way."""
     if body is None:
         return Rejected("result_invalid", "The result that fal returned is too large.")
     try:
@@ -91,7 +91,7 @@ def result_of(document: object, kind: GenerationKind) -> Succeeded | Rejected:
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Retry-After as RFC 9110 has it, seconds or a date, from 0 to RETRY_AFTER_SECONDS_MAX."""
+    """Read Retry-After, seconds or a date by RFC 9110, and bound it to 0 to RETRY_AFTER_SECONDS_MAX."""
     value = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):
         return min(float(value), RETRY_AFTER_SECONDS_MAX)
@@ -113,6 +113,6 @@ def _has_media(document: Mapping[str, Any], kind: GenerationKind) -> bool:
 
 
 def _is_media(file: object) -> bool:
-    """Of fal's file objects only `url` is sure to be there."""
+    """Look at `url` alone: nothing else is sure to be in fal's file objects."""
     url = file.get("url") if isinstance(file, dict) else None
     return isinstance(url, str) and bool(_MEDIA_URL.fullmatch(url))
