@@ -234,29 +234,31 @@ async def test_waits_as_long_as_the_step_asks_before_it_runs_again(
     assert calls.seen[SUBMIT_JOB] == [job_id]
 
 
-async def test_gives_back_what_only_a_newer_release_knows_and_says_nothing_of_it(
+async def test_gives_back_what_only_a_newer_release_knows_and_says_so_once(
     engine: AsyncEngine, database: str, sql: Connection
 ) -> None:
-    calls = Calls()
-    job_id = await accept_job(engine, await open_account(engine, 100))
+    calls, customer = Calls(), await open_account(engine, 100)
+    job_ids = [await accept_job(engine, customer) for _ in range(3)]
 
     async def leave(job_id: UUID) -> None:
         raise LeftToNewerRelease(job_id)
 
     async def is_given_back() -> bool:
-        return bool(
-            await sql.fetchval(
-                "SELECT count(*) FROM pgqueuer WHERE status = 'queued' AND queue_manager_id IS NULL"
-                " AND execute_after BETWEEN now() AND now() + interval '8 s'"
-            )
+        given_back = await sql.fetchval(
+            "SELECT count(*) FROM pgqueuer WHERE status = 'queued' AND queue_manager_id IS NULL"
+            " AND execute_after BETWEEN now() AND now() + interval '8 s'"
         )
+        return bool(given_back == len(job_ids))
 
     with capture_logs() as logs:
         async with running(database, calls, submit=leave):
-            await calls.wait_for(SUBMIT_JOB, job_id)
+            await calls.wait_for(SUBMIT_JOB, *job_ids)
             await until(is_given_back)
 
-    assert {log["event"] for log in logs} <= {"runner_started", "runner_stopped"}
+    said = [log for log in logs if log["event"] not in ("runner_started", "runner_stopped")]
+    assert said == [
+        {"event": "steps_left_to_newer_release", "log_level": "warning", "step": "generation.submit", "steps": 1}
+    ]
 
 
 async def test_one_failing_item_does_not_hold_up_the_others(

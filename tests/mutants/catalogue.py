@@ -42,7 +42,7 @@ class Mutant:
 
 NO_COMPARE_AND_SET = Change(
     SETTLING,
-    "        jobs.c.status.not_in(constants(FINAL_STATUSES)),\n",
+    "        IS_UNFINISHED,\n",
     "",
 )
 CANCEL_AT_ONCE = Change(DESK, "            if job.status == JobStatus.QUEUED:\n", "            if job.status:\n")
@@ -58,7 +58,7 @@ MUTANTS = (
         (
             Change(
                 EXECUTION,
-                ".where(jobs.c.id == job_id, _IS_UNFINISHED, jobs.c.fal_request_id.is_not(None))",
+                ".where(jobs.c.id == job_id, IS_UNFINISHED, jobs.c.fal_request_id.is_not(None))",
                 ".where(jobs.c.id == job_id, jobs.c.fal_request_id.is_not(None))",
             ),
         ),

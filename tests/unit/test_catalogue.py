@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.domain import catalogue
 from app.domain.catalogue import DEFAULT_PRICES, MODEL_IDS, PRICE_TOKENS_MAX, GenerationKind, PriceList
 from app.domain.errors import InvalidPrices
 
@@ -79,3 +80,11 @@ def test_every_kind_has_a_model_of_fal_with_its_name() -> None:
 
 def test_two_kinds_make_videos() -> None:
     assert [kind.value for kind in GenerationKind if kind.is_video] == ["TEXT_TO_VIDEO", "IMAGE_TO_VIDEO"]
+
+
+def test_a_model_that_is_not_sold_any_more_is_still_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, other = GenerationKind.TEXT_TO_IMAGE, GenerationKind.TEXT_TO_VIDEO
+    monkeypatch.setattr(catalogue, "RETIRED_MODEL_IDS", {kind: frozenset({"fal-ai/older"})})
+
+    assert catalogue.models_carried_out(kind) == {MODEL_IDS[kind], "fal-ai/older"}
+    assert catalogue.models_carried_out(other) == {MODEL_IDS[other]}

@@ -36,7 +36,7 @@ class ReceiveProviderEvent:
                 state.id, attempt_token, request, look_after_seconds=BACKSTOP_SECONDS_MIN
             ):
                 log.info("generation_adopted", job_id=str(state.id), fal_request_id=event.request_id, how="event")
-            state = await self.jobs.load_attempt(attempt_token) or state
+            state = await self._load(attempt_token)
         # A job that was given up before its request id was known has only the token to go by. One that goes on
         # without a request was not given this one, because another job has it.
         is_ours = state.status.is_final if state.request is None else state.request.id == event.request_id

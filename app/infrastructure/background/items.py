@@ -1,6 +1,7 @@
 """What becomes of an item: its step runs, and the queue learns whether the item comes back."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeAlias
@@ -11,7 +12,7 @@ from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job as QueueItem
 
 from app.application.execution.pacing import backoff_seconds
-from app.application.execution.steps import RetryLater, Step
+from app.application.execution.steps import LeftToNewerRelease, RetryLater, Step
 from app.domain.errors import DatabaseUnavailable, Overloaded
 
 log = structlog.get_logger(__name__)
@@ -20,12 +21,16 @@ StepHandler: TypeAlias = Callable[[UUID], Awaitable[None]]
 ItemHandler: TypeAlias = Callable[[QueueItem], Awaitable[None]]
 
 
+LEFT_SAID_SECONDS = 60
+
+
 class StepExecutor:
     """Runs steps as tasks of its own. No item ends by an error: the queue would delete it, and its subject needs it."""
 
     def __init__(self, stopping: asyncio.Event) -> None:
         self._stopping = stopping
         self.running: set[asyncio.Task[None]] = set()
+        self._left = _LeftSteps()
 
     def item_handler(self, step: Step, handler: StepHandler) -> ItemHandler:
         async def handle(item: QueueItem) -> None:
@@ -37,6 +42,11 @@ class StepExecutor:
                 raise RetryRequested(timedelta(0))
             try:
                 await self._run(handler, subject_id)
+            except LeftToNewerRelease as left:
+                self._left.count(step)
+                # Beside a release that never comes, the looks at such subjects get fewer.
+                seconds = max(left.delay_seconds, backoff_seconds(item.attempts + 1))
+                raise RetryRequested(timedelta(seconds=seconds)) from left
             except RetryLater as decision:
                 raise RetryRequested(timedelta(seconds=decision.delay_seconds)) from decision
             except (DatabaseUnavailable, Overloaded) as error:
@@ -75,6 +85,21 @@ class StepExecutor:
         if not task.cancelled():
             # If the library cancelled the handler nobody else retrieves the error, and asyncio would complain.
             task.exception()
+
+
+class _LeftSteps:
+    """Says at most once a minute that steps are left to a newer release: nobody else may be there to take them."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._said_at_seconds = float("-inf")
+
+    def count(self, step: Step) -> None:
+        self._steps += 1
+        if time.monotonic() < self._said_at_seconds + LEFT_SAID_SECONDS:
+            return
+        log.warning("steps_left_to_newer_release", step=step.name, steps=self._steps)
+        self._steps, self._said_at_seconds = 0, time.monotonic()
 
 
 def _back_off(item: QueueItem) -> RetryRequested:

@@ -17,14 +17,11 @@ from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import fetch_through, transaction
 from app.infrastructure.postgres.jobs.claiming import ClaimRequest, claim_all
 from app.infrastructure.postgres.jobs.recording import Submission, record_all
+from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_all, settle_through
 from app.infrastructure.postgres.jobs.states import load_all, load_all_attempts
 from app.infrastructure.postgres.queue import enqueue, look_after
 from app.infrastructure.postgres.tables import REQUEST_OF_ONE_JOB, jobs
-
-# Of one job. Asked for `is_final`, the planner may find it by the index of the unfinished ones while they are few, and
-# keeps to that plan when they are many.
-_IS_UNFINISHED = jobs.c.status.not_in([status.value for status in JobStatus if status.is_final])
 
 
 class PostgresJobExecution:
@@ -118,7 +115,7 @@ class PostgresJobExecution:
         async with transaction(self.engine, "record_progress") as connection:
             recorded = await connection.execute(
                 update(jobs)
-                .where(jobs.c.id == job_id, _IS_UNFINISHED, jobs.c.fal_request_id.is_not(None))
+                .where(jobs.c.id == job_id, IS_UNFINISHED, jobs.c.fal_request_id.is_not(None))
                 .values(status=status.value)
             )
             return bool(recorded.rowcount)
@@ -147,6 +144,6 @@ def _own_attempt(job_id: UUID, attempt_token: UUID) -> Update:
 async def _record_moment(connection: AsyncConnection, job_id: UUID, moment: Column[Any]) -> None:
     await connection.execute(
         update(jobs)
-        .where(jobs.c.id == job_id, _IS_UNFINISHED, moment.is_(None))
+        .where(jobs.c.id == job_id, IS_UNFINISHED, moment.is_(None))
         .values({moment: func.clock_timestamp()})
     )

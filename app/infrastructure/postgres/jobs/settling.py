@@ -13,8 +13,9 @@ from app.domain.jobs import JobStatus, Outcome
 from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.database import DriverConnection, Fetch, driver_transaction
 from app.infrastructure.postgres.jobs.locks import locked_jobs, one_for_each
+from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
 from app.infrastructure.postgres.queue import delete_queued
-from app.infrastructure.postgres.statements import Batch, Statement, any_of, column, constant, constants
+from app.infrastructure.postgres.statements import Batch, Statement, any_of, column, constant
 from app.infrastructure.postgres.tables import jobs, ledger_entries
 
 
@@ -45,8 +46,6 @@ class Settlement:
         return 0 if self.result is None else len(self.result)
 
 
-FINAL_STATUSES = [status for status in JobStatus if status.is_final]
-
 _ENDED = Batch(
     "ended",
     column("job_id", Uuid),
@@ -72,9 +71,8 @@ _SETTLED = (
     .where(
         jobs.c.id == _LOCKED.c.id,
         _ENDED.c.job_id == _LOCKED.c.id,
-        # Compare-and-set. Not by `is_final`: while few jobs are unfinished the planner may go through all of those, and
-        # it keeps to that plan when they are many.
-        jobs.c.status.not_in(constants(FINAL_STATUSES)),
+        # Compare-and-set.
+        IS_UNFINISHED,
     )
     .returning(jobs.c.id, jobs.c.account_id, jobs.c.refunded_tokens, jobs.c.fal_request_id)
     .cte("settled")
