@@ -41,9 +41,9 @@ class StartJob:
     Raises InsufficientBalance, IdempotencyKeyReused, IdempotencyKeyInUse.
     """
 
-    jobs: JobAcceptance
-    prices: PriceList
-    time_limits: TimeLimits
+    _jobs: JobAcceptance
+    _prices: PriceList
+    _time_limits: TimeLimits
 
     async def __call__(
         self,
@@ -59,11 +59,11 @@ class StartJob:
             kind=kind,
             model_id=MODEL_IDS[kind],
             parameters=parameters,
-            cost_tokens=self.prices.cost_tokens(kind, parameters),
+            cost_tokens=self._prices.cost_tokens(kind, parameters),
             outputs_requested=outputs_requested(parameters),
-            time_limit_seconds=self.time_limits.seconds_for(kind),
+            time_limit_seconds=self._time_limits.seconds_for(kind),
         )
-        accepted = await self.jobs.accept(job, _idempotency(idempotency_key, fingerprint_of(kind, parameters)))
+        accepted = await self._jobs.accept(job, _idempotency(idempotency_key, fingerprint_of(kind, parameters)))
         log.info(
             "generation_replayed" if accepted.is_replay else "generation_accepted",
             job_id=str(accepted.job.id),
@@ -94,25 +94,25 @@ class CancelJob:
     """
 
     def __init__(self, jobs: JobCancellation, follow: FollowJob) -> None:
-        self.jobs = jobs
-        self.follow = follow
+        self._jobs = jobs
+        self._follow = follow
         self._looks: dict[UUID, asyncio.Task[None]] = {}
 
     async def __call__(self, account_id: UUID, job_id: UUID, *, idempotency_key: str | None = None) -> Accepted:
         idempotency = _idempotency(idempotency_key, _fingerprint(["CANCEL", str(job_id)]))
         if idempotency is not None:
-            first = await self.jobs.find_by_idempotency_key(account_id, idempotency)
+            first = await self._jobs.find_by_idempotency_key(account_id, idempotency)
             if first is not None:
                 return Accepted(first, is_replay=True)
-        job = await self.jobs.request_cancel(account_id, job_id, idempotency)
+        job = await self._jobs.request_cancel(account_id, job_id, idempotency)
         log.info("generation_cancel_requested", job_id=str(job_id), status=str(job.status))
         try:
             async with asyncio.timeout(CANCEL_WAIT_SECONDS):
                 while not job.is_final:
                     await self._look(job_id)
-                    job = await self.jobs.get(account_id, job_id)
+                    job = await self._jobs.get(account_id, job_id)
         except TimeoutError:
-            job = await self.jobs.get(account_id, job_id)
+            job = await self._jobs.get(account_id, job_id)
         return Accepted(job, is_replay=False)
 
     async def _look(self, job_id: UUID) -> None:
@@ -131,6 +131,6 @@ class CancelJob:
 
     async def _look_once(self, job_id: UUID) -> None:
         try:
-            await self.follow(job_id)
+            await self._follow(job_id)
         except RetryLater:
             await asyncio.sleep(CANCEL_LOOK_SECONDS)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import structlog
 
-from app.application.ports.keys import Keys
+from app.application.ports.keys import KeyLookup, Keys
 from app.domain.accounts import Account
 from app.domain.errors import AccountNotFound, InvalidApiKey, KeyAlreadyIssued, ProofRequired
 from app.domain.keys import KEY_RANDOM_BYTES, digest_of, format_key, is_well_formed, stored_form
@@ -25,12 +25,12 @@ def new_key() -> str:
 class Authenticate:
     """Raises InvalidApiKey. A malformed key is turned away without a query."""
 
-    keys: Keys
+    _keys: KeyLookup
 
     async def __call__(self, api_key: str | None) -> Account:
         if api_key is None or not is_well_formed(api_key):
             raise InvalidApiKey
-        account = await self.keys.find_by_key(digest_of(api_key))
+        account = await self._keys.find_by_key(digest_of(api_key))
         if account is None:
             raise InvalidApiKey
         return account

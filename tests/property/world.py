@@ -237,7 +237,7 @@ class OneLook(CancelJob):
 
     async def _look(self, job_id: UUID) -> None:
         try:
-            await self.follow(job_id)
+            await self._follow(job_id)
         except RetryLater as error:
             raise TimeoutError from error
 
@@ -257,9 +257,9 @@ async def _connected(
     async with build(settings) as runtime, open_engine(database) as engine:
         api = create_api(version="1.2.3", allow_private_media_urls=True)
         cancel = runtime.customers.jobs.cancel
-        follow = cancel.follow
+        follow = cancel._follow
         api.state.use_cases = replace(
-            runtime.customers, jobs=replace(runtime.customers.jobs, cancel=OneLook(cancel.jobs, follow))
+            runtime.customers, jobs=replace(runtime.customers.jobs, cancel=OneLook(cancel._jobs, follow))
         )
         connection = await asyncpg.connect(database)
         clock = Clock()

@@ -14,7 +14,8 @@ from app.application import ports
 from app.application.keys import IssueFirstKey, RevokeKey, RotateKey
 from app.application.payments import TopUp
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
-from tests.unit.presentation_stand_ins import World
+from app.bootstrap import build
+from app.infrastructure.settings import load_settings
 
 FILE_LINES_MAX = 300
 FUNCTION_LINES_MAX = 50
@@ -86,8 +87,14 @@ def reachable(thing: Any, seen: list[Any]) -> list[Any]:
     return seen
 
 
-def test_what_needs_no_proof_cannot_be_named_from_the_customers_use_cases() -> None:
-    kinds = {type(thing) for thing in reachable(World().use_cases(), [])}
+async def test_what_needs_no_proof_cannot_be_named_from_the_customers_use_cases() -> None:
+    settings = load_settings(_env_file=None, database_url="postgresql://nobody@127.0.0.1/none", fal_key="test:key")
+    async with build(settings) as runtime:
+        things = reachable(runtime.customers, [])
 
+    kinds = {type(thing) for thing in things}
     assert CustomerUseCases in kinds
     assert kinds.isdisjoint({OperatorUseCases, IssueFirstKey, RotateKey, RevokeKey, TopUp})
+    named = {name for thing in things for name in dir(thing)}
+    assert "start" in named
+    assert named.isdisjoint({"add_first_key", "replace_key", "revoke_key", "credit", "settle", "claim", "newest"})

@@ -23,16 +23,16 @@ class ReceiveProviderEvent:
     thereby learns its request id. Raises InvalidProviderEvent, ProviderKeysUnavailable.
     """
 
-    jobs: JobEvents
-    provider: Provider
-    events: ProviderEvents
+    _jobs: JobEvents
+    _provider: Provider
+    _events: ProviderEvents
 
     async def __call__(self, attempt_token: UUID, headers: Mapping[str, str], body: bytes) -> None:
-        event = await self.events.verify(headers, body)
+        event = await self._events.verify(headers, body)
         state = await self._load(attempt_token)
         if state.request is None and not state.status.is_final:
-            request = self.provider.request_of(state.model_id, event.request_id)
-            if await self.jobs.record_submission(
+            request = self._provider.request_of(state.model_id, event.request_id)
+            if await self._jobs.record_submission(
                 state.id, attempt_token, request, look_after_seconds=BACKSTOP_SECONDS_MIN
             ):
                 log.info("generation_adopted", job_id=str(state.id), fal_request_id=event.request_id, how="event")
@@ -43,14 +43,14 @@ class ReceiveProviderEvent:
         if not is_ours:
             log.warning("provider_event_mismatched", job_id=str(state.id))
             raise InvalidProviderEvent
-        await self._apply(state, event.request_id, self.events.observation(event, state.kind))
+        await self._apply(state, event.request_id, self._events.observation(event, state.kind))
 
     async def _load(self, attempt_token: UUID) -> JobState:
         try:
-            state = await self.jobs.load_attempt(attempt_token)
+            state = await self._jobs.load_attempt(attempt_token)
         except LeftToNewerRelease as left:
             # fal delivers the event again until a process of the newer release takes it, or has seen the end by a look.
-            await self.jobs.look_now(left.job_id)
+            await self._jobs.look_now(left.job_id)
             raise Unavailable from left
         if state is None:
             raise InvalidProviderEvent
@@ -61,8 +61,8 @@ class ReceiveProviderEvent:
         if state.status.is_final:
             # If nothing would be charged for the result, nothing is lost: it is the usual event of a job that ended so.
             if outcome is not None and outcome.result is not None and state.status is not JobStatus.COMPLETED:
-                await record_late_result(self.jobs, state, request_id, outcome.result)
+                await record_late_result(self._jobs, state, request_id, outcome.result)
         elif outcome is None:
-            await self.jobs.look_now(state.id)
+            await self._jobs.look_now(state.id)
         else:
-            await settle(self.jobs, state, outcome)
+            await settle(self._jobs, state, outcome)

@@ -5,9 +5,11 @@ from app.domain.accounts import Account
 from app.domain.keys import StoredKey
 
 
-class Keys(Protocol):
+class KeyLookup(Protocol):
     async def find_by_key(self, digest: bytes) -> Account | None: ...
 
+
+class Keys(KeyLookup, Protocol):
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
         """Store the key if the user never had one, creating the account where needed.
 
