@@ -80,7 +80,8 @@ class _Lines(logging.StreamHandler[TextIO]):
         try:
             line = self.format(record)
         except Exception:
-            self.handleError(record)
+            # The language's own report would show the values, and secrets among them.
+            self.msg(json.dumps({"event": "log_line_failed", "level": "error", "logger": record.name}))
         else:
             self.msg(line)
 

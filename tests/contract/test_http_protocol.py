@@ -11,7 +11,7 @@ import uvicorn
 import uvloop
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.presentation.http.protocol import HttpProtocol
 
@@ -32,7 +32,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def server() -> AsyncIterator[int]:
+async def server(app: ASGIApp = app) -> AsyncIterator[int]:
     """Its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, http=HttpProtocol, log_config=None, access_log=False, lifespan="off")
@@ -135,3 +135,26 @@ async def _callers_who_go_away_at_any_moment_leave_no_error() -> None:
             reader.feed_eof()
 
     assert errors == []
+
+
+@both_loops
+def test_whoever_writes_to_a_caller_that_does_not_read_is_told_to_pause(run: Run) -> None:
+    """Otherwise a long answer would be in memory as a whole."""
+    made_bytes = 0
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal made_bytes
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            made_bytes += 2**20
+            await send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
+
+    async def check() -> None:
+        async with server(endless) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            writer.write(REQUEST)
+            await asyncio.sleep(0.5)
+            assert 0 < made_bytes < 64 * 2**20
+            writer.transport.abort()
+
+    run(check())

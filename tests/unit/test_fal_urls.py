@@ -166,3 +166,9 @@ def test_knows_fals_own_hosts_only_beside_fals_queue(queue_url: str) -> None:
 )
 def test_names_the_host_alone(url: object, host: str | None) -> None:
     assert host_of(url) == host
+
+
+@pytest.mark.parametrize("path", ["/a+b", "/a;b", "/@", "/queue/\u00e9"])
+def test_refuses_a_queue_whose_urls_could_never_be_looked_at(path: str) -> None:
+    with pytest.raises(ValueError, match="path"):
+        QueueUrls(f"https://proxy.example.com{path}")

@@ -46,6 +46,9 @@ class QueueUrls:
         url = _parsed(queue_url, "queue")
         self._base = url.origin + url.path
         self._allowed = {url.origin, FAL_BACKUP_ORIGIN} if url.origin == FAL_QUEUE_ORIGIN else {url.origin}
+        if not self.is_allowed(f"{self._base}/status"):
+            # Every look would be refused, and every paid job given up.
+            raise ValueError("the queue URL must have nothing but letters, digits, . _ ~ % - and / in its path")
 
     def submit(self, model_id: str, webhook_url: str | None = None) -> str:
         query = "" if webhook_url is None else "?" + urlencode({"fal_webhook": webhook_url})

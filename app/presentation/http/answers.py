@@ -9,5 +9,9 @@ def json_answer(request: Request, view: BaseModel, headers: Mapping[str, str] | 
 
     FastAPI would validate the view that we have just built, which takes a fifth of the time of a request.
     """
+    return json_bytes(request, view.model_dump_json(by_alias=True), headers)
+
+
+def json_bytes(request: Request, content: bytes | str, headers: Mapping[str, str] | None = None) -> Response:
     status = request.scope["route"].status_code or 200
-    return Response(view.model_dump_json(), status_code=status, headers=headers, media_type="application/json")
+    return Response(content, status_code=status, headers=headers, media_type="application/json")

@@ -46,6 +46,10 @@ _HEADERS_BY_STATUS: Mapping[int, Mapping[str, str]] = {
 _TITLES: Mapping[int, str] = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
+# RFC 9110, sections 15.3.5 and 15.4.5.
+_WITHOUT_BODY = frozenset({204, 304})
+
+
 class RefusedRequest(Exception):
     """The request cannot be read, whatever it asks for."""
 
@@ -112,7 +116,12 @@ class _Problem(TypedDict, total=False):
 
 
 def title_of(status: int) -> str:
-    return _TITLES.get(status) or HTTPStatus(status).phrase
+    if status in _TITLES:
+        return _TITLES[status]
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
 
 
 def status_of(error: type[DomainError]) -> int:
@@ -170,6 +179,8 @@ async def _answer_validation_error(request: Request, error: RequestValidationErr
 
 async def _answer_http_exception(request: Request, error: HTTPException) -> Response:
     """Answers what FastAPI itself refuses, with its headers such as `Allow`, and in our own words."""
+    if error.status_code in _WITHOUT_BODY:
+        return Response(status_code=error.status_code, headers=error.headers)
     if error.status_code == HTTPStatus.NOT_FOUND:
         code, detail = NotFound.code, NotFound.default_detail
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:

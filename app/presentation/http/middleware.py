@@ -1,16 +1,17 @@
+import inspect
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import perf_counter
 
 import structlog
+from fastapi import FastAPI, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
 from app.presentation.http.errors import PROBLEM_MEDIA_TYPE, RequestHeadersTooLarge, problem
-from app.presentation.http.state import state_of
 
 log = structlog.get_logger(__name__)
 
@@ -47,12 +48,14 @@ class RequestContext:
         status: int | None = None
         request_id = _request_id(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
+        # A mounted application puts itself into the scope in the place of this one.
+        api = scope["app"]
 
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _mark(message, scope)
+                _mark(message, request_id, is_stopping=api.state.is_stopping)
             await send(message)
 
         names = structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -64,11 +67,11 @@ class RequestContext:
                 await self.app(scope, receive, send_marked)
         except ClientDisconnect:
             status = status or STATUS_CLIENT_GONE
-        except Exception:
+        except Exception as error:
             log.exception("request_failed", method=scope["method"], route=_route(scope))
             # An answer that has begun cannot be taken back. The server then closes the connection.
             if status is None:
-                answer = problem(scope, 500, "internal_error", "Something went wrong on our side.")
+                answer = await _answer_failure(api, Request(scope, receive), error)
                 await answer(scope, receive, send_marked)
         finally:
             log.info(
@@ -100,18 +103,27 @@ def _request_id(headers: Headers) -> str:
     return uuid4().hex
 
 
-def _mark(message: Message, scope: Scope) -> None:
-    headers = message["headers"]
+async def _answer_failure(api: FastAPI, request: Request, error: Exception) -> Response:
+    """The handler that the application has for whatever nobody else handles, or else our plain 500."""
+    handler = api.exception_handlers.get(500) or api.exception_handlers.get(Exception)
+    if handler is None:
+        return problem(request.scope, 500, "internal_error", "Something went wrong on our side.")
+    answer = handler(request, error)
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+def _mark(message: Message, request_id: str, *, is_stopping: bool) -> None:
+    headers = message.setdefault("headers", [])
     media_type = _value(headers, b"content-type")
     if media_type in _PRIVATE_MEDIA_TYPES:
         # Keys, balances, jobs and errors are for the caller alone: no cache may keep them.
         headers.append((b"cache-control", b"no-store"))
     elif media_type.startswith(b"text/html") and not _value(headers, b"content-security-policy"):
         headers.append((b"content-security-policy", _PAGE_POLICY))
-    if state_of(scope).is_stopping:
+    if is_stopping:
         # A connection that a caller keeps for the next request would be cut under that request.
         headers.append((b"connection", b"close"))
-    headers.append((b"x-request-id", scope["state"]["request_id"].encode()))
+    headers.append((b"x-request-id", request_id.encode()))
     headers.append((b"x-content-type-options", b"nosniff"))
 
 

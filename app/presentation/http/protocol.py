@@ -5,6 +5,8 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+JOINED_BYTES_MAX = 64 * 1024
+
 
 class _JoinedWrites:
     """A transport that sends together what is written to it in one turn of the loop.
@@ -16,6 +18,7 @@ class _JoinedWrites:
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._written: list[bytes] = []
+        self._size_bytes = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -24,6 +27,10 @@ class _JoinedWrites:
         if not self._written:
             asyncio.get_running_loop().call_soon(self.send)
         self._written.append(data)
+        self._size_bytes += len(data)
+        if self._size_bytes > JOINED_BYTES_MAX:
+            # From here on the transport must tell whoever writes to pause if the caller does not read.
+            self.send()
 
     def close(self) -> None:
         self.send()
@@ -34,6 +41,7 @@ class _JoinedWrites:
         if self._written and not self._transport.is_closing():
             self._transport.write(b"".join(self._written))
         self._written.clear()
+        self._size_bytes = 0
 
 
 class HttpProtocol(HttpToolsProtocol):

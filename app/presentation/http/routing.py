@@ -12,18 +12,22 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from starlette.requests import HTTPConnection
 
 from app.domain.accounts import Account
-from app.presentation.http.answers import json_answer
+from app.presentation.http.answers import json_bytes
 from app.presentation.http.bodies import JsonBody
 from app.presentation.http.state import use_cases_of
 
 API_KEY_HEADER = "X-API-Key"
 API_KEY_SCHEME = "ApiKey"
 
+# A key of our own: `request.state` is open to every middleware.
+_ACCOUNT = "tollgate.account"
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-Reader = Callable[[Request], Awaitable[Any]]
+Reader = Callable[..., Awaitable[Any]]
 
 
 @runtime_checkable
@@ -58,7 +62,10 @@ class DirectRoute(APIRoute):
 
     def of(self, api: FastAPI) -> Self:
         """Makes the same route for this application, whose `dependency_overrides` it then obeys."""
-        return type(self)(self.path, self.endpoint, **{**self._options, "dependency_overrides_provider": api})
+        options = {**self._options, "dependency_overrides_provider": api}
+        # What guards the whole application guards this route as well.
+        options["dependencies"] = [*api.router.dependencies, *(options.get("dependencies") or ())]
+        return type(self)(self.path, self.endpoint, **options)
 
 
 class KeyedRoute(DirectRoute):
@@ -77,17 +84,15 @@ class KeyedRoute(DirectRoute):
 
         async def authenticate_first(request: Request) -> Response:
             keys = (await use_cases_of(request)).keys
-            request.scope.setdefault("state", {})["account"] = await keys.authenticate(
-                request.headers.get(API_KEY_HEADER)
-            )
+            request.scope[_ACCOUNT] = await keys.authenticate(request.headers.get(API_KEY_HEADER))
             return await handler(request)
 
         return authenticate_first
 
 
-async def account_of(request: Request) -> Account:
+async def account_of(request: HTTPConnection) -> Account:
     """Whose key the request carries. Raises RuntimeError if its route is no KeyedRoute."""
-    account: Account | None = request.scope.get("state", {}).get("account")
+    account: Account | None = request.scope.get(_ACCOUNT)
     if account is None:
         raise RuntimeError(f"{request.scope['route'].path} asks for an account, and its route for no key")
     return account
@@ -111,8 +116,12 @@ def splice(api: FastAPI, *routers: APIRouter) -> None:
 
 def _direct_handler(route: APIRoute, handler: Handler) -> Handler:
     endpoint, model = route.endpoint, route.response_model
+    serialize = TypeAdapter(model).dump_json
     request_name = route.dependant.request_param_name
-    readers = [(sub.name, cast(Reader, sub.call)) for sub in route.dependant.dependencies]
+    readers = [
+        (sub.name, sub.request_param_name or sub.http_connection_param_name or "", cast(Reader, sub.call))
+        for sub in route.dependant.dependencies
+    ]
 
     async def call(request: Request) -> Response:
         if request.app.dependency_overrides:
@@ -120,15 +129,17 @@ def _direct_handler(route: APIRoute, handler: Handler) -> Handler:
         values: dict[str, Any] = {}
         if request_name is not None:
             values[request_name] = request
-        for name, read in readers:
-            value = await read(request)
+        for name, parameter, read in readers:
+            value = await read(**{parameter: request})
             if name is not None:
                 values[name] = value
         answer = await endpoint(**values)
         if isinstance(answer, Response):
             return answer
-        assert type(answer) is model, "FastAPI would leave out the fields that a subclass adds"
-        return json_answer(request, answer)
+        if not isinstance(answer, model):
+            answer = model.model_validate(answer, from_attributes=True)
+        # By the model's own serializer: like FastAPI it leaves out what a subclass adds.
+        return json_bytes(request, serialize(answer, by_alias=True))
 
     return call
 
