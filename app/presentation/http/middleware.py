@@ -137,5 +137,5 @@ def _value(headers: Headers, name: bytes) -> bytes:
 def _route(scope: Scope) -> str | None:
     """The template of the route. The path as it was sent would put ids into the log."""
     # Nothing documented holds the path that the prefix of an included router leads to; FastAPI keeps it here.
-    included = scope.get("fastapi", {}).get("effective_route_context")
+    included = scope["fastapi"].get("effective_route_context") if "fastapi" in scope else None
     return getattr(included or scope.get("route"), "path", None)

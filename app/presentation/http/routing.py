@@ -1,7 +1,7 @@
-"""Routes that FastAPI documents and can serve, with a shorter way through for those that are asked all the time.
+"""Ordinary routes of FastAPI, of which those that are asked all the time take a shorter way through it.
 
 Authentication stands in `get_route_handler`, which FastAPI calls for a route of an application and again for each
-inclusion of its router, so a route asks for its key however it is added.
+inclusion of its router. So a route asks for its key however it is added.
 """
 
 import inspect
@@ -14,11 +14,12 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.accounts import Account
 from app.presentation.http.answers import json_bytes
 from app.presentation.http.bodies import JsonBody
-from app.presentation.http.state import use_cases_of
+from app.presentation.http.state import state_of
 
 API_KEY_HEADER = "X-API-Key"
 API_KEY_SCHEME = "ApiKey"
@@ -47,18 +48,18 @@ class DirectRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         self._options = options
-        self._is_under_construction = True
+        self._is_direct = False
         super().__init__(path, endpoint, **options)
-        self._is_under_construction = False
         self.openapi_extra = _documented(self.openapi_extra or {}, self.dependant)
+        if _is_simple(self):
+            self._is_direct = True
+            self.app = _short_way(self.get_route_handler(), self.app)
+            self._is_direct = False
 
     def get_route_handler(self) -> Handler:
-        handler = super().get_route_handler()
-        # FastAPI asks again for each inclusion of the router. An inclusion may bring dependencies that only FastAPI
-        # knows, so an included route always goes FastAPI's way.
-        if self._is_under_construction and _is_simple(self):
-            return _direct_handler(self, handler)
-        return handler
+        # FastAPI itself always gets the whole handler. It asks again for each inclusion of the router, and an inclusion
+        # may bring dependencies that only FastAPI knows.
+        return _direct_handler(self) if self._is_direct else super().get_route_handler()
 
     def of(self, api: FastAPI) -> Self:
         """Makes the same route for this application, whose `dependency_overrides` it then obeys."""
@@ -83,7 +84,7 @@ class KeyedRoute(DirectRoute):
         handler = super().get_route_handler()
 
         async def authenticate_first(request: Request) -> Response:
-            keys = (await use_cases_of(request)).keys
+            keys = state_of(request.scope).use_cases.keys
             request.scope[_ACCOUNT] = await keys.authenticate(request.headers.get(API_KEY_HEADER))
             return await handler(request)
 
@@ -114,7 +115,20 @@ def splice(api: FastAPI, *routers: APIRouter) -> None:
     api.router.routes[:0] = routes
 
 
-def _direct_handler(route: APIRoute, handler: Handler) -> Handler:
+def _short_way(handler: Handler, whole_way: ASGIApp) -> ASGIApp:
+    """Leaves out the exit stacks that FastAPI has around a handler, because a direct call opens nothing."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["app"].dependency_overrides:
+            await whole_way(scope, receive, send)
+            return
+        response = await handler(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app
+
+
+def _direct_handler(route: APIRoute) -> Handler:
     endpoint, model = route.endpoint, route.response_model
     serialize = TypeAdapter(model).dump_json
     request_name = route.dependant.request_param_name
@@ -124,13 +138,10 @@ def _direct_handler(route: APIRoute, handler: Handler) -> Handler:
     ]
 
     async def call(request: Request) -> Response:
-        if request.app.dependency_overrides:
-            return await handler(request)
-        values: dict[str, Any] = {}
-        if request_name is not None:
-            values[request_name] = request
+        values: dict[str, Any] = {} if request_name is None else {request_name: request}
         for name, parameter, read in readers:
             value = await read(**{parameter: request})
+            # The dependencies of a route and of its router have no name; their values go nowhere.
             if name is not None:
                 values[name] = value
         answer = await endpoint(**values)
@@ -150,6 +161,7 @@ def _is_simple(route: APIRoute) -> bool:
     calls = {id(sub.call) for sub in whole.dependencies}
     return (
         inspect.iscoroutinefunction(route.endpoint)
+        and route.max_body_size is None
         and _answers_simply(route)
         # FastAPI calls a dependency once, however often it is named.
         and len(calls) == len(whole.dependencies)
