@@ -17,7 +17,7 @@ from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
 from app.application.execution.sweep import Sweep
 from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
-from app.bootstrap.steps import postgres_steps
+from app.bootstrap.steps import lost_steps
 from app.domain.accounts import Account
 from app.domain.catalogue import MODEL_IDS, GenerationKind
 from app.domain.jobs import JobStatus, NewJob, Outcome
@@ -40,7 +40,7 @@ class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
         PostgresJobRecords.__init__(self, engine)
 
     async def requeue_lost(self, job_id: UUID | None = None) -> Sequence[UUID]:
-        requeued = await postgres_steps(self.engine).requeue_lost(job_id)
+        requeued = await lost_steps(self.engine).requeue_lost(job_id)
         return [found for subject_ids in requeued.values() for found in subject_ids]
 
 
@@ -100,7 +100,7 @@ async def balance_of(engine: AsyncEngine, customer: Customer) -> int:
 
 
 def sweep_of(engine: AsyncEngine) -> Sweep:
-    return Sweep(postgres_steps(engine), jobs_of(engine))
+    return Sweep(lost_steps(engine), jobs_of(engine))
 
 
 def jobs_of(engine: AsyncEngine) -> PostgresJobs:

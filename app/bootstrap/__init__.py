@@ -14,7 +14,7 @@ from app.application.ports.health import Check
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
 from app.bootstrap.adapters import open_adapters, open_postgres
-from app.bootstrap.steps import handlers_by_step, postgres_steps, step_handlers
+from app.bootstrap.steps import handlers_by_step, lost_steps, step_handlers
 from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.postgres.database import plain_dsn
@@ -54,7 +54,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         handlers = step_handlers(settings, adapters, breaker)
         dsn = plain_dsn(settings.database_url.get_secret_value())
         postgres = adapters.postgres
-        sweep = Sweep(postgres_steps(postgres.engine), postgres.job_records)
+        sweep = Sweep(lost_steps(postgres.engine), postgres.job_records)
         runner = Runner(dsn, handlers_by_step(handlers), sweep, precedence)
         health = Health(_checks(settings, postgres.engine, runner, breaker))
         yield Runtime(

@@ -14,7 +14,7 @@ from app.application.execution.submit import SubmitJob
 from app.bootstrap.adapters import Adapters
 from app.infrastructure.background.items import StepHandler
 from app.infrastructure.postgres.jobs.records import JOBS_TO_FOLLOW, JOBS_TO_SUBMIT
-from app.infrastructure.postgres.steps import PostgresSteps, WaitingSubjects
+from app.infrastructure.postgres.lost_steps import PostgresLostSteps, WaitingSubjects
 from app.infrastructure.settings import Settings
 
 
@@ -43,8 +43,8 @@ def handlers_by_step(handlers: StepHandlers) -> Mapping[Step, StepHandler]:
     return {row.step: row.handler(handlers) for row in STEPS}
 
 
-def postgres_steps(engine: AsyncEngine) -> PostgresSteps:
-    return PostgresSteps(engine, {row.step: row.waiting for row in STEPS})
+def lost_steps(engine: AsyncEngine) -> PostgresLostSteps:
+    return PostgresLostSteps(engine, {row.step: row.waiting for row in STEPS})
 
 
 def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> StepHandlers:

@@ -7,7 +7,7 @@ from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
 from app.bootstrap.adapters import Adapters, PostgresAdapters
-from app.bootstrap.steps import postgres_steps
+from app.bootstrap.steps import lost_steps
 from app.infrastructure.settings import Settings
 
 
@@ -43,7 +43,7 @@ def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> Operat
     return OperatorUseCases(
         keys=OperatorKeys(issue_first=IssueFirstKey(keys), rotate=RotateKey(keys), revoke=RevokeKey(keys)),
         jobs=postgres.job_records,
-        steps=postgres_steps(postgres.engine),
+        steps=lost_steps(postgres.engine),
         ledger=postgres.ledger,
         top_up=TopUp(postgres.payments, settings.is_event_id_required),
     )

@@ -17,7 +17,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from app.domain.catalogue import GenerationKind
-from app.domain.reading import known
+from app.domain.newer_words import known
 
 
 class JobStatus(StrEnum):

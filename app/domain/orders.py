@@ -65,14 +65,14 @@ class Standing:
     """By its id, what an earlier try with the same orders has written."""
 
 
-Decision: TypeAlias = Accepted | DomainError
+OrderDecision: TypeAlias = Accepted | DomainError
 
 
-def decide_orders(orders: Sequence[Order], standing: Standing) -> Sequence[Decision]:
+def decide_orders(orders: Sequence[Order], standing: Standing) -> Sequence[OrderDecision]:
     """Decide each order in its turn: refused is what does not fit by then, whatever comes before or after it."""
     balances_tokens = dict(standing.balances_tokens)
     first_uses = dict(standing.first_uses)
-    decisions: list[Decision] = []
+    decisions: list[OrderDecision] = []
     for order in orders:
         decision = _decide(order, standing, balances_tokens, first_uses)
         decisions.append(decision)
@@ -86,7 +86,7 @@ def decide_orders(orders: Sequence[Order], standing: Standing) -> Sequence[Decis
 
 def _decide(
     order: Order, standing: Standing, balances_tokens: Mapping[UUID, int], first_uses: Mapping[OwnedKey, FirstUse]
-) -> Decision:
+) -> OrderDecision:
     job = order.job
     if job.id in standing.written:
         return Accepted(standing.written[job.id], is_replay=False)
@@ -103,6 +103,6 @@ def _decide(
     return Accepted(Job.accepted(job, standing.accepted_at), is_replay=False)
 
 
-def is_new(order: Order, decision: Decision, standing: Standing) -> bool:
+def is_new(order: Order, decision: OrderDecision, standing: Standing) -> bool:
     """Whether the decision accepts the order for the first time, so that it is to be written."""
     return isinstance(decision, Accepted) and not decision.is_replay and order.job.id not in standing.written

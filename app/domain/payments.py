@@ -34,16 +34,16 @@ class PaymentEvent:
         return EventName(self.source, self.event_id)
 
 
-Decision: TypeAlias = bool | PaymentEventConflict | BalanceLimitExceeded
+CreditDecision: TypeAlias = bool | PaymentEventConflict | BalanceLimitExceeded
 """Whether this delivery credits: False for an event that was credited before."""
 
 
 def decide_credits(
     events: Sequence[PaymentEvent], *, known: Mapping[EventName, PaymentEvent], balances_tokens: Mapping[UUID, int]
-) -> Sequence[Decision]:
+) -> Sequence[CreditDecision]:
     """Decide each event in its turn. `balances_tokens` is by user; a user who is not in it has none yet."""
     known, balances_tokens = dict(known), dict(balances_tokens)
-    decisions: list[Decision] = []
+    decisions: list[CreditDecision] = []
     for event in events:
         first = known.get(event.name)
         balance_tokens = balances_tokens.get(event.external_user_id, 0) + event.amount

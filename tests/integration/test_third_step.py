@@ -246,7 +246,7 @@ async def test_the_sweep_queues_for_each_subject_the_step_that_it_waits_for(
     await sql.execute("DELETE FROM pgqueuer")
     await queue(engine, step, looked_after)
 
-    requeued = await registry.postgres_steps(engine).requeue_lost()
+    requeued = await registry.lost_steps(engine).requeue_lost()
 
     assert {step: sorted(subject_ids) for step, subject_ids in requeued.items()} == {
         SUBMIT_JOB: sorted(ids[status] for status in (JobStatus.QUEUED, JobStatus.SUBMITTING)),

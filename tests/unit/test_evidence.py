@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.application.execution.evidence import SEARCH_SECONDS, is_search_due, marked, seconds_to_next_look, seed_of
+from app.application.execution.evidence import SEARCH_SECONDS, is_search_due, seconds_to_next_look, seed_of, with_seed
 
 EVERY_SECONDS = 10
 
@@ -30,13 +30,13 @@ def test_seeds_differ() -> None:
 def test_keeps_the_users_own_seed(seed: int) -> None:
     parameters = {"prompt": "a boat", "seed": seed}
 
-    assert marked(parameters, uuid4()) == parameters
+    assert with_seed(parameters, uuid4()) == parameters
 
 
 def test_adds_a_seed_and_leaves_what_was_given_alone() -> None:
     parameters, attempt_token = {"prompt": "a boat"}, uuid4()
 
-    assert marked(parameters, attempt_token) == {"prompt": "a boat", "seed": seed_of(attempt_token)}
+    assert with_seed(parameters, attempt_token) == {"prompt": "a boat", "seed": seed_of(attempt_token)}
     assert parameters == {"prompt": "a boat"}
 
 

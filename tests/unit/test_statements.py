@@ -11,7 +11,7 @@ from app.application.ports import evidence, execution
 from app.domain import accounts, jobs, ledger, orders, payments
 from app.infrastructure.postgres import payments as payment_rows
 from app.infrastructure.postgres.jobs import acceptance, claiming, reader, recording, settling
-from app.infrastructure.postgres.statements import Batch, Statement, any_of, column, constant
+from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant
 from app.infrastructure.postgres.tables import jobs as jobs_table
 
 # Each field is of another type than any other, so that no two of them can be given in each other's place.
@@ -47,7 +47,7 @@ async def sent(statement: Statement, **values: object) -> tuple[str, tuple[objec
 
 
 async def test_values_go_in_by_the_name_of_their_column() -> None:
-    batch = Batch("row", column("a", Integer), column("b", Text))
+    batch = RowArrays("row", column("a", Integer), column("b", Text))
     statement = Statement(select(batch.c.b, batch.c.a))
 
     text, values = await sent(statement, **batch.values([Row("x", 1), Row("y", 2)]))
@@ -57,7 +57,7 @@ async def test_values_go_in_by_the_name_of_their_column() -> None:
 
 
 async def test_a_column_that_is_stored_in_another_form_is_given_by_name() -> None:
-    batch = Batch("row", column("a", Integer), column("b", Text))
+    batch = RowArrays("row", column("a", Integer), column("b", Text))
 
     _, values = await sent(Statement(select(*batch.c)), **batch.values([Row("x", 1)], b=["stored"]))
 
@@ -65,7 +65,7 @@ async def test_a_column_that_is_stored_in_another_form_is_given_by_name() -> Non
 
 
 async def test_a_value_that_is_named_twice_is_sent_once() -> None:
-    batch = Batch("row", column("a", Integer))
+    batch = RowArrays("row", column("a", Integer))
     statement = Statement(select(batch.c.a).where(batch.names(column("c", Integer), "a")))
 
     text, values = await sent(statement, **batch.values([Row("x", 1)]))
@@ -92,7 +92,7 @@ def test_refuses_a_constant_that_the_planner_would_not_see() -> None:
 
 
 def test_a_column_may_be_named_as_the_one_that_it_is_written_to() -> None:
-    batch = Batch("new", jobs_table.c.id, jobs_table.c.kind)
+    batch = RowArrays("new", jobs_table.c.id, jobs_table.c.kind)
 
     statement = Statement(insert(jobs_table).from_select(["id", "kind"], select(*batch.c)))
 

@@ -38,7 +38,7 @@ def seed_of(attempt_token: UUID) -> int:
     return int.from_bytes(hashlib.sha256(attempt_token.bytes).digest()[:4], "big") >> 1
 
 
-def marked(parameters: Mapping[str, Any], attempt_token: UUID) -> Mapping[str, Any]:
+def with_seed(parameters: Mapping[str, Any], attempt_token: UUID) -> Mapping[str, Any]:
     """The parameters as they are sent to fal, with the seed of the attempt unless the user chose one."""
     return parameters if "seed" in parameters else {**parameters, "seed": seed_of(attempt_token)}
 
@@ -75,7 +75,7 @@ class SearchHistory:
     async def _search(self, lost: LostSubmission) -> str | None:
         found = await self.history.find(
             lost.model_id,
-            marked(lost.parameters, lost.attempt_token),
+            with_seed(lost.parameters, lost.attempt_token),
             sent_from=lost.claimed_at - CLOCK_SLACK,
             sent_until=lost.claimed_at + POST_TIME_MAX + CLOCK_SLACK,
         )

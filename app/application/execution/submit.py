@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from app.application.execution.breaker import PAUSE_SECONDS_MIN, Breaker
-from app.application.execution.evidence import marked
+from app.application.execution.evidence import with_seed
 from app.application.execution.limits import SUBMIT_LEASE_SECONDS
 from app.application.execution.pacing import POLL_SECONDS_MIN, Backstop, backoff_seconds
 from app.application.execution.settlement import persist
@@ -86,7 +86,7 @@ class SubmitJob:
 
     async def _post(self, job_id: UUID, attempt_token: UUID, claim: Claim, look_after_seconds: float) -> None:
         # The claim has recorded the token, and the seed follows from it.
-        parameters = marked(claim.parameters, attempt_token) if self._has_history else claim.parameters
+        parameters = with_seed(claim.parameters, attempt_token) if self._has_history else claim.parameters
         try:
             reach("submit.before_post")
             request = await self.provider.submit(

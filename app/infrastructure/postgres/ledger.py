@@ -6,7 +6,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.ledger import EntryKind, LedgerEntry, Violation
-from app.domain.reading import known
+from app.domain.newer_words import known
 from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.tables import accounts, ledger_entries
 

@@ -11,10 +11,10 @@ from uuid_utils.compat import uuid7
 
 from app.domain.errors import CommitUnknown
 from app.domain.ledger import BALANCE_TOKENS_MAX, EntryKind
-from app.domain.payments import Decision, EventName, PaymentEvent, decide_credits
+from app.domain.payments import CreditDecision, EventName, PaymentEvent, decide_credits
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
-from app.infrastructure.postgres.statements import Batch, Statement, any_of, constant
+from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, constant
 from app.infrastructure.postgres.tables import accounts, ledger_entries, payment_events
 
 
@@ -36,7 +36,7 @@ class _EventRow:
         return cls(source=event.source, event_id=event.event_id, account_id=account_id, amount=event.amount)
 
 
-_NAMES = Batch("named", payment_events.c.source, payment_events.c.event_id)
+_NAMES = RowArrays("named", payment_events.c.source, payment_events.c.event_id)
 _KNOWN_EVENTS = Statement(
     select(payment_events.c.source, payment_events.c.event_id, accounts.c.external_user_id, payment_events.c.amount)
     .join_from(
@@ -46,7 +46,7 @@ _KNOWN_EVENTS = Statement(
     )
     .join(accounts, accounts.c.id == payment_events.c.account_id)
 )
-_NEW_ACCOUNTS = Batch("wanted", accounts.c.id, accounts.c.external_user_id)
+_NEW_ACCOUNTS = RowArrays("wanted", accounts.c.id, accounts.c.external_user_id)
 # Accounts are added before any is locked, and in one order: whoever waits here for another transaction's new account
 # holds nothing but new ones.
 _ADD_ACCOUNTS = Statement(
@@ -72,7 +72,7 @@ _EVENT_COLUMNS = (
     payment_events.c.account_id,
     payment_events.c.amount,
 )
-_NEW_EVENTS = Batch("event", *_EVENT_COLUMNS)
+_NEW_EVENTS = RowArrays("event", *_EVENT_COLUMNS)
 # If another transaction is just recording the same event, this waits for its commit.
 _INSERT_EVENTS = Statement(
     upsert(payment_events)
@@ -110,7 +110,7 @@ class PostgresPayments:
 
 async def credit_all(
     driver: DriverConnection, events: Sequence[PaymentEvent], *, is_repeated: bool = False
-) -> Sequence[Decision]:
+) -> Sequence[CreditDecision]:
     """Creates accounts where needed, and locks them in the order of their ids.
 
     A repeated try needs no more than the first one: should that still run, this waits for its accounts, or for its

@@ -34,7 +34,7 @@ class Statement:
         return await fetch(self.text, *[values[name] for name in self._names])
 
 
-class Batch:
+class RowArrays:
     """Rows that a statement takes as one array for each column.
 
     The columns have the names of the attributes that hold their values.

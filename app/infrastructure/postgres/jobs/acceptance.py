@@ -14,10 +14,10 @@ from app.domain.jobs import Job, NewJob
 from app.domain.ledger import EntryKind
 from app.domain.orders import (
     Accepted,
-    Decision,
     FirstUse,
     IdempotencyKey,
     Order,
+    OrderDecision,
     OwnedKey,
     Standing,
     decide_orders,
@@ -26,7 +26,7 @@ from app.domain.orders import (
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.queue import insert_items
-from app.infrastructure.postgres.statements import Batch, Statement, any_of, constant
+from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, constant
 from app.infrastructure.postgres.tables import accounts, idempotency_keys, jobs, ledger_entries
 
 
@@ -60,7 +60,7 @@ _LOCKED_ACCOUNTS = (
 _LOCK_ACCOUNTS = Statement(_LOCKED_ACCOUNTS.add_columns(func.now().label("now")).where(any_of(accounts.c.id, "ids")))
 _JOBS = Statement(select(*JOB_COLUMNS).where(any_of(jobs.c.id, "job_ids")))
 
-_OWNED = Batch("owned", idempotency_keys.c.account_id, idempotency_keys.c.key)
+_OWNED = RowArrays("owned", idempotency_keys.c.account_id, idempotency_keys.c.key)
 _TRY_LOCK_KEYS = Statement(
     select(
         _OWNED.c.account_id,
@@ -79,12 +79,12 @@ _FIRST_USES = Statement(
     )
     .join(jobs, jobs.c.id == idempotency_keys.c.job_id)
 )
-_NEW_KEYS = Batch("new", *(idempotency_keys.c[field.name] for field in fields(_KeyRow)))
+_NEW_KEYS = RowArrays("new", *(idempotency_keys.c[field.name] for field in fields(_KeyRow)))
 _INSERT_KEYS = Statement(
     insert(idempotency_keys).from_select([field.name for field in fields(_KeyRow)], select(*_NEW_KEYS.c))
 )
 
-_NEW_JOBS = Batch("wanted", *(jobs.c[field.name] for field in fields(NewJob)))
+_NEW_JOBS = RowArrays("wanted", *(jobs.c[field.name] for field in fields(NewJob)))
 _WANTED = select(*_NEW_JOBS.c).cte("wanted")
 _ACCOUNT = (
     _LOCKED_ACCOUNTS.where(_NEW_JOBS.names(accounts.c.id, "account_id")).cte("account").prefix_with("MATERIALIZED")
@@ -119,7 +119,7 @@ _INSERT_JOBS = Statement(
 
 async def accept_all(
     driver: DriverConnection, storable: Sequence[StorableOrder], *, is_repeated: bool = False
-) -> Sequence[Decision]:
+) -> Sequence[OrderDecision]:
     """Accept what fits, in the order of arrival.
 
     Locks the accounts, in the order of their ids. Should an earlier try with the same orders still run, the locks

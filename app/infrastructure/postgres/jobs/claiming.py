@@ -12,7 +12,7 @@ from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.locks import locked_jobs
 from app.infrastructure.postgres.jobs.rows import IS_KNOWN
-from app.infrastructure.postgres.statements import Batch, Statement, any_of, column, constant, seconds
+from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant, seconds
 from app.infrastructure.postgres.tables import jobs
 
 
@@ -35,7 +35,7 @@ class ClaimRequest:
         return Attempt(self.job_id, self.attempt_token)
 
 
-_WANTED = Batch("wanted", column("job_id", Uuid), column("attempt_token", Uuid), column("may_be_large", Boolean))
+_WANTED = RowArrays("wanted", column("job_id", Uuid), column("attempt_token", Uuid), column("may_be_large", Boolean))
 _LOCKED = locked_jobs(_WANTED)
 # As stored, which is compressed: nothing is unpacked to see this. What gets through is a few megabytes at the most, of
 # one byte repeated.

@@ -9,13 +9,13 @@ from typing import TypeVar
 
 from sqlalchemy import CTE, select
 
-from app.infrastructure.postgres.statements import Batch
+from app.infrastructure.postgres.statements import RowArrays
 from app.infrastructure.postgres.tables import jobs
 
 Won = TypeVar("Won", bound=Hashable)
 
 
-def locked_jobs(batch: Batch) -> CTE:
+def locked_jobs(batch: RowArrays) -> CTE:
     """The jobs that `job_id` of the batch names.
 
     An update of many rows locks them in any order; joined to this, in the order of their ids.

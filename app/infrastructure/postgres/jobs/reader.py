@@ -12,7 +12,7 @@ from app.domain.jobs import Job
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, reading
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
-from app.infrastructure.postgres.statements import Batch, Statement
+from app.infrastructure.postgres.statements import RowArrays, Statement
 from app.infrastructure.postgres.tables import jobs
 
 
@@ -22,7 +22,7 @@ class _OwnedJob:
     id: UUID
 
 
-_WANTED = Batch("wanted", jobs.c.account_id, jobs.c.id)
+_WANTED = RowArrays("wanted", jobs.c.account_id, jobs.c.id)
 _FIND_JOBS = Statement(
     select(*JOB_COLUMNS).join(_WANTED.table, (jobs.c.id == _WANTED.c.id) & (jobs.c.account_id == _WANTED.c.account_id))
 )

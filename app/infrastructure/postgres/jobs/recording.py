@@ -13,7 +13,7 @@ from app.infrastructure.postgres.database import DriverConnection, driver_transa
 from app.infrastructure.postgres.jobs.claiming import Attempt
 from app.infrastructure.postgres.jobs.locks import locked_jobs, one_for_each
 from app.infrastructure.postgres.queue import insert_items
-from app.infrastructure.postgres.statements import Batch, Statement, any_of, column, constant, constants
+from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant, constants
 from app.infrastructure.postgres.tables import jobs
 
 
@@ -48,7 +48,7 @@ class Submission:
 
 
 _REQUEST_COLUMNS = (jobs.c.fal_request_id, jobs.c.fal_status_url, jobs.c.fal_response_url, jobs.c.fal_cancel_url)
-_ACCEPTED = Batch(
+_ACCEPTED = RowArrays(
     "accepted",
     column("job_id", Uuid),
     column("attempt_token", Uuid),

@@ -13,8 +13,8 @@ from app.domain.errors import JobNotFound
 from app.domain.jobs import Job, JobStatus
 from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
+from app.infrastructure.postgres.lost_steps import WaitingSubjects
 from app.infrastructure.postgres.queue import count_queued
-from app.infrastructure.postgres.steps import WaitingSubjects
 from app.infrastructure.postgres.tables import idempotency_keys, jobs
 
 # Spelled out in the statement: the planner must see how little of the table that is.

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, false, or_
 
 from app.domain.catalogue import GenerationKind, models_carried_out
 from app.domain.jobs import Job, JobStatus
-from app.domain.reading import known
+from app.domain.newer_words import known
 from app.infrastructure.postgres.statements import constant, constants
 from app.infrastructure.postgres.tables import jobs
 

@@ -15,7 +15,7 @@ from app.infrastructure.postgres.database import DriverConnection, Fetch, driver
 from app.infrastructure.postgres.jobs.locks import locked_jobs, one_for_each
 from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
 from app.infrastructure.postgres.queue import delete_queued
-from app.infrastructure.postgres.statements import Batch, Statement, any_of, column, constant
+from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant
 from app.infrastructure.postgres.tables import jobs, ledger_entries
 
 
@@ -46,7 +46,7 @@ class Settlement:
         return 0 if self.result is None else len(self.result)
 
 
-_ENDED = Batch(
+_ENDED = RowArrays(
     "ended",
     column("job_id", Uuid),
     jobs.c.status,

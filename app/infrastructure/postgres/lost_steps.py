@@ -17,7 +17,7 @@ WaitingSubjects: TypeAlias = Select[UUID]
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresSteps:
+class PostgresLostSteps:
     engine: AsyncEngine
     waiting: Mapping[Step, WaitingSubjects]
 
