@@ -38,7 +38,7 @@ SELECT confrelid::regclass::text, conrelid::regclass::text, conname FROM pg_cons
 """
 # The same trigger on a table without any constraint.
 TRIAL = """
-CREATE TEMPORARY TABLE trial (LIKE jobs);
+CREATE TEMPORARY TABLE trial (LIKE jobs INCLUDING DEFAULTS);
 INSERT INTO trial (id, account_id, kind, model_id, parameters, cost_tokens, refunded_tokens, outputs_requested,
                    time_limit_seconds, status, is_final, attempts, created_at, updated_at)
 SELECT gen_random_uuid(), gen_random_uuid(), 'TEXT_TO_IMAGE', 'model', '{}', 5, 0, 1, 60, status,
