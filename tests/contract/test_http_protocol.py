@@ -142,19 +142,19 @@ def test_whoever_writes_to_a_caller_that_does_not_read_is_told_to_pause(run: Run
     """Otherwise a long answer would be in memory as a whole."""
     made_bytes = 0
 
-    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+    async def long_answer(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal made_bytes
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        while True:
+        while made_bytes < 64 * 2**20:
             made_bytes += 2**20
             await send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
 
     async def check() -> None:
-        async with server(endless) as port:
+        async with server(long_answer) as port:
             _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
             writer.write(REQUEST)
             await asyncio.sleep(0.5)
-            assert 0 < made_bytes < 64 * 2**20
             writer.transport.abort()
+            assert 0 < made_bytes < 64 * 2**20
 
     run(check())

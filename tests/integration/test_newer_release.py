@@ -20,8 +20,9 @@ from app.application.execution.sweep import Sweep
 from app.application.ports.provider import Provider, ProviderEvent, ProviderEvents
 from app.bootstrap.steps import lost_steps
 from app.domain.errors import Unavailable
-from app.domain.jobs import JobStatus
+from app.domain.jobs import JobStatus, Outcome
 from tests.builders import (
+    RESULT,
     Connection,
     Customer,
     accept_job,
@@ -210,3 +211,24 @@ async def test_a_wish_to_cancel_is_noted_for_the_newer_release(
 
     assert (job.status, job.public_status, job.is_final) == (NEWER_STATUS, "CANCELING", False)
     assert await balance_of(engine, customer) < 100
+
+
+async def test_no_write_of_this_release_moves_a_job_out_of_a_status_of_a_newer_one(
+    engine: AsyncEngine, sql: Connection, customer: Customer
+) -> None:
+    """It may have looked at the job, and asked fal, before the newer release moved it there."""
+    job_id = await job_in(engine, customer, JobStatus.IN_PROGRESS)
+    await rewrite(sql, job_id, status=NEWER_STATUS)
+    before = await sql.fetchrow("SELECT * FROM jobs WHERE id = $1", job_id)
+    jobs, balance_tokens = jobs_of(engine), await balance_of(engine, customer)
+
+    written = [
+        await jobs.settle(job_id, Outcome.completed(RESULT)),
+        await jobs.settle(job_id, Outcome.canceled()),
+        await jobs.record_progress(job_id, JobStatus.IN_QUEUE),
+    ]
+    await jobs.record_overdue(job_id)
+
+    assert written == [False, False, False]
+    assert await sql.fetchrow("SELECT * FROM jobs WHERE id = $1", job_id) == before
+    assert await balance_of(engine, customer) == balance_tokens

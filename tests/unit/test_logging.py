@@ -285,3 +285,13 @@ def test_a_line_in_production_is_ascii_and_one_line_whatever_the_text(text: str)
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line)["text"] == text
+
+
+def test_a_line_that_cannot_be_made_shows_no_value(capsys: pytest.CaptureFixture[str]) -> None:
+    """The language's own report would show what the library wanted to say, with the secret in it."""
+    written = lines(as_json=True)
+
+    logging.getLogger("a.library").error("%d connections", DSN)
+
+    assert json.loads(written.getvalue()) == {"event": "log_line_failed", "level": "error", "logger": "a.library"}
+    assert capsys.readouterr().err == ""
