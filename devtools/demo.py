@@ -79,13 +79,13 @@ async def run_demo(settings: Settings, console: Console) -> UUID:
 
 
 async def _get_key(client: httpx.AsyncClient, user: UUID, settings: Settings) -> str:
-    headers = {"X-Auth-Secret": settings.service_secret} if settings.service_secret else {}
+    headers = {"X-Auth-Secret": settings.auth_secrets[0]} if settings.auth_secrets else {}
     answer = await _send(client, "POST", "/auth", json={"external_user_id": str(user)}, headers=headers)
     return str(answer["api_key"])
 
 
 async def _pay(client: httpx.AsyncClient, user: UUID, settings: Settings) -> None:
-    headers = {"X-Webhook-Secret": settings.webhook_secret, "X-Event-Id": f"demo-{uuid4()}"}
+    headers = {"X-Webhook-Secret": settings.webhook_secrets[0], "X-Event-Id": f"demo-{uuid4()}"}
     for _ in range(2):
         await _send(
             client,

@@ -1,9 +1,10 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import structlog
 
-from app.application.keys import secrets_match
+from app.application.keys import is_one_of
 from app.application.ports.payments import Payments
 from app.domain.errors import InvalidWebhookSecret, PaymentEventConflict, PaymentEventIdRequired
 from app.domain.payments import PaymentEvent
@@ -58,13 +59,14 @@ class ReceivePayment:
     Raises InvalidWebhookSecret, and what TopUp raises.
     """
 
-    def __init__(self, top_up: TopUp, secret: str) -> None:
+    def __init__(self, top_up: TopUp, secrets: Sequence[str]) -> None:
+        """`secrets`: the provider's, the new one and the old one while it is exchanged."""
         self._top_up = top_up
-        self._secret = secret
+        self._secrets = secrets
 
     def check_secret(self, given: str | None) -> None:
         """Raises InvalidWebhookSecret."""
-        if not secrets_match(given, self._secret):
+        if not is_one_of(given, self._secrets):
             raise InvalidWebhookSecret
 
     async def __call__(

@@ -20,7 +20,7 @@ def customer_use_cases(
     return CustomerUseCases(
         keys=CustomerKeys(
             authenticate=Authenticate(keys),
-            issue=IssueKey(IssueFirstKey(keys), RotateKey(keys), settings.service_secret),
+            issue=IssueKey(IssueFirstKey(keys), RotateKey(keys), settings.auth_secrets),
         ),
         jobs=CustomerJobs(
             start=StartJob(CountedAcceptance(desk, precedence), settings.token_prices_json, time_limits),
@@ -29,7 +29,7 @@ def customer_use_cases(
         ),
         ledger=postgres.ledger,
         receive_payment=ReceivePayment(
-            TopUp(postgres.payments, settings.is_event_id_required), settings.webhook_secret
+            TopUp(postgres.payments, settings.is_event_id_required), settings.webhook_secrets
         ),
         receive_provider_event=ReceiveProviderEvent(
             postgres.job_execution, adapters.provider, adapters.provider_events

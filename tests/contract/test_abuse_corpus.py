@@ -19,7 +19,7 @@ from tests.contract.abuse_corpus import CANARY, IMAGES, PLAIN, ROWS, Row
 from tests.service_process import ServiceProcess
 from tests.simulator_server import running_simulator
 
-WEBHOOK_SECRET = "webhook-0123456789abcdef0123456789abcdef"
+WEBHOOK_SECRET = "webhook-4e7a90d35c1b48f2a6e3076bd81f592c"
 ANSWER_BYTES_MAX = 4096
 ANSWER_SECONDS_MAX = 10
 

@@ -32,7 +32,7 @@ from tests.torture_report import report
 CASES = int(os.environ.get("OPENAPI_CASES", "4"))
 SECONDS = int(os.environ.get("OPENAPI_SECONDS", "0"))
 SEED = int(os.environ.get("OPENAPI_SEED", "1"))
-WEBHOOK_SECRET = "webhook-0123456789abcdef0123456789abcdef"
+WEBHOOK_SECRET = "webhook-4e7a90d35c1b48f2a6e3076bd81f592c"
 BALANCE_TOKENS = 10**12
 # Examples and coverage alone make more.
 CASES_MIN = 500

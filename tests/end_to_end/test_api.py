@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(180)
 FINAL = {"COMPLETED", "FAILED", "CANCELED"}
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
 WEBHOOK = {"X-Webhook-Secret": "development-webhook-secret"}
-AUTH_SECRET = "auth-0123456789abcdef0123456789abcdef"
+AUTH_SECRET = "auth-9b1f6c07d2e84a35b6720cf1e95d38a4"
 PICTURE = "https://example.com/picture.png"
 PROBLEM = "application/problem+json"
 

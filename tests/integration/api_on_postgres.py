@@ -59,7 +59,7 @@ async def open_api(engine: AsyncEngine) -> AsyncIterator[Api]:
     desk, keys = PostgresJobDesk(engine), PostgresKeys(engine)
     api = create_api(version="1.2.3")
     api.state.use_cases = CustomerUseCases(
-        keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), None)),
+        keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), [])),
         jobs=CustomerJobs(
             start=StartJob(desk, PriceList(), TimeLimits()),
             # What is QUEUED ends without a word to fal.

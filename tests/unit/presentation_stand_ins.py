@@ -185,7 +185,11 @@ class World:
         return CustomerUseCases(
             keys=CustomerKeys(
                 authenticate=Authenticate(self.accounts),
-                issue=IssueKey(IssueFirstKey(self.accounts), RotateKey(self.accounts), self.auth_secret),
+                issue=IssueKey(
+                    IssueFirstKey(self.accounts),
+                    RotateKey(self.accounts),
+                    [] if self.auth_secret is None else [self.auth_secret],
+                ),
             ),
             jobs=CustomerJobs(
                 start=StartJob(cast(JobAcceptance, self.jobs), PriceList(), TimeLimits()),
@@ -193,7 +197,7 @@ class World:
                 reader=self.jobs,
             ),
             ledger=cast(LedgerReader, None),
-            receive_payment=ReceivePayment(TopUp(payments, self.is_event_id_required), WEBHOOK_SECRET),
+            receive_payment=ReceivePayment(TopUp(payments, self.is_event_id_required), [WEBHOOK_SECRET]),
             receive_provider_event=cast(ReceiveProviderEvent, None),
             health=self.health,
         )

@@ -7,11 +7,11 @@ import pytest
 from app.infrastructure.settings import SettingsError, load_settings
 
 PASSWORD = "database-password-4711"
-AUTH_SECRET = "auth-0123456789abcdef0123456789abcdef"
-WEBHOOK_SECRET = "webhook-0123456789abcdef0123456789abcdef"
-FAL_KEY_SECRET = "0123456789abcdef0123456789abcdef"
+AUTH_SECRET = "auth-9b1f6c07d2e84a35b6720cf1e95d38a4"
+WEBHOOK_SECRET = "webhook-4e7a90d35c1b48f2a6e3076bd81f592c"
+FAL_KEY_SECRET = "d03c7be1946f4f5a8e27b9c65013da84"
 FAL_KEY_ID = "7d5f6a0e-key-id"
-ADMIN_KEY_SECRET = "fedcba9876543210fedcba9876543210"
+ADMIN_KEY_SECRET = "f2a81c5e9d7346b0a4c8e1375b96d20f"
 SECRETS = (PASSWORD, AUTH_SECRET, WEBHOOK_SECRET, FAL_KEY_SECRET, FAL_KEY_ID, ADMIN_KEY_SECRET)
 PRODUCTION = {
     "APP_ENV": "production",

@@ -67,13 +67,14 @@ def test_describes_an_operation_with_examples(name: str) -> None:
 
 def test_says_how_to_authenticate() -> None:
     needed = {name: operation.get("security", []) for name, operation in OPERATIONS.items()}
-    key: list[dict[str, list[str]]] = [{"ApiKey": []}]
+    key: list[dict[str, list[str]]] = [{"ApiKey": []}, {"Authorization": []}]
 
     assert needed.pop("issue_key") == [{"AuthSecret": []}, *key, {}]
     assert needed.pop("top_up") == [{"WebhookSecret": []}]
     assert needed.pop("get_health") == needed.pop("get_readiness") == needed.pop("receive_provider_event") == []
     assert all(security == key for security in needed.values())
-    schemes = DOCUMENT["components"]["securitySchemes"]
+    schemes = dict(DOCUMENT["components"]["securitySchemes"])
+    assert schemes.pop("Authorization")["scheme"] == "bearer"
     assert {name: (scheme["type"], scheme["in"], scheme["name"]) for name, scheme in schemes.items()} == {
         "ApiKey": ("apiKey", "header", "X-API-Key"),
         "AuthSecret": ("apiKey", "header", "X-Auth-Secret"),

@@ -34,7 +34,7 @@ def derived_defaults() -> dict[str, str]:
     videos = [price for name, price in prices.items() if "video" in name]
     return {
         "DRAIN_SECONDS": f"{production.seconds_to_drain:g} in production, else {development.seconds_to_drain:g}",
-        "PAYMENT_WEBHOOK_SECRET": f"`{development.webhook_secret}`",
+        "PAYMENT_WEBHOOK_SECRET": f"`{development.webhook_secrets[0]}`",
         "TOPUP_REQUIRE_EVENT_ID": "on in production",
         "TOKEN_PRICES_JSON": f"{prices['text_to_image']} and {prices['image_to_image']} an image,"
         f" {min(videos)}-{max(videos)} a video",

@@ -5,11 +5,10 @@ from typing import Any, Self
 from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.infrastructure.settings.database import DatabaseSettings
-from app.infrastructure.settings.fal import FalSettings
-from app.infrastructure.settings.money import MoneySettings
-from app.infrastructure.settings.service import AppEnv, RunnerHome, ServiceSettings
-from app.infrastructure.settings.values import DEVELOPMENT_WEBHOOK_SECRET, secrets_in, unmet_demands
+from app.infrastructure.settings.exposure import SettingsTogether
+from app.infrastructure.settings.secrets import DEVELOPMENT_WEBHOOK_SECRET, secrets_in
+from app.infrastructure.settings.service import AppEnv, RunnerHome
+from app.infrastructure.settings.values import without_outer_blanks
 
 __all__ = ["DEVELOPMENT_WEBHOOK_SECRET", "AppEnv", "RunnerHome", "Settings", "SettingsError", "load_settings"]
 
@@ -18,17 +17,23 @@ class SettingsError(Exception):
     """What is wrong, one line each; never a value, it may be a secret."""
 
 
-# pydantic collects the fields from the last base to the first: this is the order of `.env.example`.
-class Settings(FalSettings, MoneySettings, DatabaseSettings, ServiceSettings, BaseSettings):
+class Settings(SettingsTogether, BaseSettings):
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, frozen=True
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_outer_blanks(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        # A value of nothing but blanks stays one, and is refused: somebody meant to set something.
+        return {name: without_outer_blanks(value) or value for name, value in given.items()}
+
     @model_validator(mode="after")
-    def _safe_in_production(self) -> Self:
-        unmet = unmet_demands(self) if self.is_production else []
-        if unmet:
-            raise ValueError("APP_ENV=production: " + "; ".join(unmet))
+    def _safe_to_start(self) -> Self:
+        if self.refusals:
+            raise ValueError("\n".join(self.refusals))
         return self
 
     @property

@@ -1,10 +1,12 @@
 """The PostgreSQL that holds everything that matters."""
 
+from collections.abc import Iterator
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, SecretStr
 
+from app.infrastructure.settings.secrets import SecretParts
 from app.infrastructure.settings.values import InProduction, is_set
 
 _SCHEMES = ("postgresql://", "postgresql+asyncpg://", "postgres://")
@@ -24,8 +26,18 @@ def _is_postgres(url: SecretStr) -> SecretStr:
     return url
 
 
+def _passwords(url: str) -> Iterator[str]:
+    """As it stands in the URL, and as the database and its messages spell it."""
+    parts = urlsplit(url)
+    given = [parts.password, *parse_qs(parts.query).get("password", [])]
+    for password in filter(None, given):
+        yield password
+        yield unquote(password)
+
+
+PASSWORD = SecretParts(_passwords)
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_postgres)]
 
 
 class DatabaseSettings(BaseModel):
-    database_url: Annotated[DatabaseUrl | None, InProduction(is_set, "must be set")] = None
+    database_url: Annotated[DatabaseUrl | None, InProduction(is_set, "must be set"), PASSWORD] = None

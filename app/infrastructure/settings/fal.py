@@ -5,7 +5,13 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
 from app.infrastructure.fal.urls import QueueUrls, checked_base_url, checked_key
-from app.infrastructure.settings.values import InProduction, Url, is_elsewhere, is_strong, is_strong_or_not_set
+from app.infrastructure.settings.secrets import (
+    KEY_PARTS,
+    can_be_a_header,
+    is_providers_key,
+    is_providers_key_or_not_set,
+)
+from app.infrastructure.settings.values import InProduction, Url, is_elsewhere, is_encrypted, is_public
 
 FAL_QUEUE_URL = "https://queue.fal.run"
 FAL_WEBHOOKS_PATH = "/webhooks/fal"
@@ -13,6 +19,12 @@ FAL_REST_URL = "https://rest.fal.ai"
 FAL_API_URL = "https://api.fal.ai/v1"
 
 _NOT_SIMULATED = InProduction(is_elsewhere, "must not be the simulator")
+_ENCRYPTED = InProduction(
+    lambda url: is_encrypted(url) or not is_elsewhere(url), "must start with https://: fal's key and answers go there"
+)
+_SIGNING_KEYS = InProduction(
+    lambda url: url is None or is_encrypted(url), "must start with https://: what comes from there says who is fal"
+)
 
 
 def _is_key(key: SecretStr) -> SecretStr:
@@ -29,20 +41,34 @@ TimeLimitSeconds = Annotated[int, Field(ge=1, le=86_400)]
 
 
 class FalSettings(BaseModel):
-    fal_key: Annotated[FalKey | None, InProduction(is_strong, "must be set to the key of your fal.ai account")] = None
-    fal_queue_url: Annotated[Url, AfterValidator(_is_queue), _NOT_SIMULATED] = FAL_QUEUE_URL
-    fal_rest_url: Url = FAL_REST_URL
-    fal_jwks_url: Url | None = None
-    fal_user_id: str | None = None
+    fal_key: Annotated[
+        FalKey | None, InProduction(is_providers_key, "must be set to the key of your fal.ai account"), KEY_PARTS
+    ] = None
+    fal_queue_url: Annotated[Url, AfterValidator(_is_queue), _NOT_SIMULATED, _ENCRYPTED] = FAL_QUEUE_URL
+    fal_rest_url: Annotated[Url, _SIGNING_KEYS] = FAL_REST_URL
+    fal_jwks_url: Annotated[Url | None, _SIGNING_KEYS] = None
+    fal_user_id: Annotated[str, AfterValidator(can_be_a_header)] | None = None
     fal_admin_key: Annotated[
         FalKey | None,
-        InProduction(is_strong_or_not_set, "must be an ADMIN key of your fal.ai account, or not set"),
+        InProduction(is_providers_key_or_not_set, "must be an ADMIN key of your fal.ai account, or not set"),
+        KEY_PARTS,
     ] = None
-    fal_api_url: Annotated[Url, AfterValidator(checked_base_url), _NOT_SIMULATED] = FAL_API_URL
-    public_url: Url | None = None
+    fal_api_url: Annotated[Url, AfterValidator(checked_base_url), _NOT_SIMULATED, _ENCRYPTED] = FAL_API_URL
+    public_url: Annotated[
+        Url | None,
+        InProduction(
+            lambda url: url is None or (is_public(url) and is_encrypted(url)),
+            "must be an https:// address that fal can reach from outside, not one of this machine or its network",
+        ),
+    ] = None
 
     image_time_limit_seconds: TimeLimitSeconds = 20 * 60
     video_time_limit_seconds: TimeLimitSeconds = 60 * 60
+
+    @property
+    def spends_money(self) -> bool:
+        """A key that costs money, and not the simulator's."""
+        return self.fal_key is not None and is_elsewhere(self.fal_queue_url)
 
     @property
     def webhooks_url(self) -> str | None:

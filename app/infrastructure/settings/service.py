@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from app.infrastructure.settings.values import is_loopback
+
 # A proxy that looks at /readyz every second has then looked twice.
 DRAIN_SECONDS_IN_PRODUCTION = 3.0
 # Beyond it, the drain and the requests after it would not fit into the 30 s of a stop.
@@ -39,6 +41,10 @@ class ServiceSettings(BaseModel):
     @property
     def is_production(self) -> bool:
         return self.app_env is AppEnv.PRODUCTION
+
+    @property
+    def is_for_this_machine_only(self) -> bool:
+        return is_loopback(self.host)
 
     @property
     def base_url(self) -> str:

@@ -1,16 +1,19 @@
 """What the settings of every concern are made of: checked types, and rules that stand beside the fields."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, SecretStr
+from pydantic import AfterValidator, BaseModel
 
-SECRET_LENGTH_MIN = 32
-# For a laptop only; production refuses it.
-DEVELOPMENT_WEBHOOK_SECRET = "development-webhook-secret"  # noqa: S105
+# Nothing that one program reads as the end of a host and another as a part of it; no credentials, query or fragment.
+_PLAIN_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:[0-9]+)?(/[^\s\\?#@]*)?", re.IGNORECASE)
+# What text editors and control panels leave at the ends of a value beside blanks: marks that show nothing.
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\0"
+_QUOTES = ('"', "'", "`", "\u201c\u201d", "\u2018\u2019", "\u00ab\u00bb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,51 +37,58 @@ def is_set(value: object) -> bool:
     return value is not None
 
 
-def is_strong(secret: SecretStr | None) -> bool:
-    value = reveal(secret)
-    if value is None or value == DEVELOPMENT_WEBHOOK_SECRET:
-        return False
-    return len(value) >= SECRET_LENGTH_MIN and "change-me" not in value and len(set(value)) > 4
+def without_outer_blanks(value: Any) -> Any:
+    """Take off what a copied line brings with it: line breaks, blanks, a byte order mark. Leaves other types alone."""
+    if not isinstance(value, str):
+        return value
+    stripped = value.strip().strip(_INVISIBLE).strip()
+    return stripped if stripped == value else without_outer_blanks(stripped)
 
 
-def is_strong_or_not_set(secret: SecretStr | None) -> bool:
-    return secret is None or is_strong(secret)
+def is_quoted(value: object) -> bool:
+    """Whether the value has quotes around it, which some ways of passing an environment on leave in place."""
+    return isinstance(value, str) and len(value) > 1 and any(value[0] == q[0] and value[-1] == q[-1] for q in _QUOTES)
 
 
 def is_elsewhere(url: str) -> bool:
     """False for every name of this machine."""
+    return not is_loopback(urlsplit(url).hostname or "", unspecified=True)
+
+
+def is_public(url: str) -> bool:
+    """False for what nobody outside of this network can reach by this name."""
     host = (urlsplit(url).hostname or "").rstrip(".")
+    address = _address_of(host)
+    return "." in host and not host.endswith(_PRIVATE_NAMES) if address is None else address.is_global
+
+
+def is_loopback(host: str, *, unspecified: bool = False) -> bool:
+    """`unspecified`: what the unspecified address shall count as. Who calls it, calls this machine; who listens on it
+    listens everywhere.
+    """
+    name = host.rstrip(".").lower()
+    address = _address_of(name)
+    if address is None:
+        return name == "localhost" or name.endswith(".localhost")
+    return address.is_loopback or (unspecified and address.is_unspecified)
+
+
+_PRIVATE_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".localdomain", ".test", ".invalid")
+
+
+def _address_of(host: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(host)
     except ValueError:
-        return host != "localhost" and not host.endswith(".localhost")
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return not (mapped.is_loopback or mapped.is_unspecified)
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
-def reveal(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
+def is_encrypted(url: str) -> bool:
+    return url.lower().startswith("https://")
 
 
-def secrets_in(value: object) -> Iterator[str]:
-    """Every secret in a model, also in models and collections inside it. The type makes a secret one, no list does."""
-    match value:
-        case SecretStr():
-            yield value.get_secret_value()
-        case BaseModel():
-            yield from _secrets_of_all(getattr(value, name) for name in type(value).model_fields)
-        case Mapping():
-            yield from _secrets_of_all(value.values())
-        case list() | tuple() | set() | frozenset():
-            yield from _secrets_of_all(value)
-
-
-def _secrets_of_all(values: Iterable[object]) -> Iterator[str]:
-    for value in values:
-        yield from secrets_in(value)
-
-
-def _without_trailing_slash(url: str) -> str:
+def _plain_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         is_usable = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
@@ -86,7 +96,9 @@ def _without_trailing_slash(url: str) -> str:
         is_usable = False
     if not is_usable:
         raise ValueError("must start with https:// or http:// and name a host")
+    if not _PLAIN_URL.fullmatch(url) or any(segment in (".", "..") for segment in parts.path.split("/")):
+        raise ValueError("must be a plain address: a host, perhaps a port and a path, and no credentials or query")
     return url.rstrip("/")
 
 
-Url = Annotated[str, AfterValidator(_without_trailing_slash)]
+Url = Annotated[str, AfterValidator(_plain_url)]

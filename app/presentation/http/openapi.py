@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from app.domain.errors import DatabaseUnavailable, DomainError, Overloaded
+from app.presentation.http.api_keys import AUTHORIZATION_DOCUMENT, AUTHORIZATION_SCHEME
 from app.presentation.http.bodies import SCHEMA_REFERENCE, JsonBody
 from app.presentation.http.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -37,7 +38,9 @@ Make images and videos with the models of [fal.ai](https://fal.ai), paid from a 
 4. `GET /generations/{job_id}` says where the job stands. Ask about every second for images, every five for videos.
 5. `POST /generations/{job_id}/cancel` stops a job. What was not made is not charged.
 
-On this page, press **Authorize**, paste the key into *ApiKey*, and try the routes.
+On this page, press **Authorize**, paste the key into *ApiKey*, and try the routes. Elsewhere, send it as `X-API-Key`,
+`Authorization: Bearer <key>` or `Authorization: Key <key>`, whichever your client knows. Two different keys at once are
+refused.
 
 ## Status of a job
 
@@ -127,6 +130,7 @@ def complete(document: dict[str, Any], routes: Sequence[BaseRoute]) -> None:
     document["paths"] = dict(sorted(document["paths"].items(), key=_reading_order))
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     document["components"]["headers"] = {"X-Request-Id": _REQUEST_ID_HEADER}
+    document["components"].setdefault("securitySchemes", {})[AUTHORIZATION_SCHEME] = AUTHORIZATION_DOCUMENT
 
 
 def _is_documented(context: RouteContext) -> bool:

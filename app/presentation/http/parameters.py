@@ -15,11 +15,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
 from app.domain.errors import DomainError, InvalidProviderEvent, JobNotFound
+from app.presentation.http.api_keys import API_KEY_HEADER, API_KEY_SCHEME, presented_key
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.field_errors import field_error, field_errors
-from app.presentation.http.routing import API_KEY_HEADER, API_KEY_SCHEME
 from app.presentation.http.state import use_cases_of
 from app.presentation.schemas.fields import parse_uuid
+
+
+class _ApiKeyHeader(APIKeyHeader):
+    async def __call__(self, request: HTTPConnection) -> str | None:
+        """Raises InvalidApiKey."""
+        return presented_key(request.scope["headers"])
 
 
 class _AuthSecretHeader(APIKeyHeader):
@@ -38,7 +44,7 @@ class _WebhookSecretHeader(APIKeyHeader):
         return given
 
 
-_api_key_header = APIKeyHeader(
+_api_key_header = _ApiKeyHeader(
     name=API_KEY_HEADER, scheme_name=API_KEY_SCHEME, auto_error=False, description="The user's key, from `POST /auth`."
 )
 _auth_secret_header = _AuthSecretHeader(

@@ -18,11 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.accounts import Account
 from app.presentation.http.answers import json_bytes
+from app.presentation.http.api_keys import SECURITY, presented_key
 from app.presentation.http.bodies import JsonBody
 from app.presentation.http.state import state_of
-
-API_KEY_HEADER = "X-API-Key"
-API_KEY_SCHEME = "ApiKey"
 
 # A key of our own: `request.state` is open to every middleware.
 _ACCOUNT = "tollgate.account"
@@ -77,7 +75,7 @@ class KeyedRoute(DirectRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         # The route always asks for the key, so no option may document otherwise.
-        options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "security": [{API_KEY_SCHEME: []}]}
+        options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "security": list(SECURITY)}
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Handler:
@@ -85,7 +83,7 @@ class KeyedRoute(DirectRoute):
 
         async def authenticate_first(request: Request) -> Response:
             keys = state_of(request.scope).use_cases.keys
-            request.scope[_ACCOUNT] = await keys.authenticate(request.headers.get(API_KEY_HEADER))
+            request.scope[_ACCOUNT] = await keys.authenticate(presented_key(request.scope["headers"]))
             return await handler(request)
 
         return authenticate_first

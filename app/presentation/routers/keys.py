@@ -2,7 +2,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from app.domain.errors import CommitUnknown, KeyAlreadyIssued, ProofRequired
+from app.domain.errors import CommitUnknown, InvalidApiKey, KeyAlreadyIssued, ProofRequired
+from app.presentation.http.api_keys import AUTHORIZATION_SCHEME
 from app.presentation.http.bodies import JsonBody
 from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, problems
 from app.presentation.http.parameters import ApiKey, AuthSecret
@@ -30,9 +31,9 @@ _read_body = JsonBody(
     response_description="The new key",
     responses={
         201: answer({"external_user_id": _USER_ID, "api_key": "tgk_" + "7bXq2Lr9" * 6 + "D"}),
-        **problems(ProofRequired, KeyAlreadyIssued, *DATABASE_ERRORS, CommitUnknown, *BODY_ERRORS),
+        **problems(ProofRequired, InvalidApiKey, KeyAlreadyIssued, *DATABASE_ERRORS, CommitUnknown, *BODY_ERRORS),
     },
-    openapi_extra={"security": [{}]},
+    openapi_extra={"security": [{AUTHORIZATION_SCHEME: []}, {}]},
 )
 async def issue_key(
     auth_secret: AuthSecret,

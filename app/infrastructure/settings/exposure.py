@@ -1,0 +1,65 @@
+"""What the settings say together: who can reach the service, and whether it may start like that."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+from app.infrastructure.settings.database import DatabaseSettings
+from app.infrastructure.settings.fal import FalSettings
+from app.infrastructure.settings.money import MoneySettings
+from app.infrastructure.settings.secrets import DEVELOPMENT_WEBHOOK_SECRET, has_strong_values, secrets_by_field
+from app.infrastructure.settings.service import ServiceSettings
+from app.infrastructure.settings.values import is_elsewhere, is_quoted, unmet_demands
+
+# One account at fal may have a single key, which then serves for both.
+_MAY_BE_THE_SAME = {("fal_key", "fal_admin_key")}
+
+
+# pydantic collects the fields from the last base to the first: this is the order of `.env.example`.
+class SettingsTogether(FalSettings, MoneySettings, DatabaseSettings, ServiceSettings):
+    @property
+    def refusals(self) -> Sequence[str]:
+        """Why the service must not start, one sentence each; never a value."""
+        if self.is_production:
+            unmet = [*unmet_demands(self), *self._shared_secrets()]
+            return [f"APP_ENV=production: {'; '.join(unmet)}"] if unmet else []
+        return list(self._open_doors())
+
+    @property
+    def concerns(self) -> Sequence[str]:
+        """What is probably not meant, one sentence each; never a value."""
+        return list(self._doubts())
+
+    def _shared_secrets(self) -> Iterator[str]:
+        """Whoever gets hold of one of them has the other, too."""
+        found: Mapping[str, frozenset[str]] = {name: frozenset(values) for name, values in secrets_by_field(self)}
+        for one, other in combinations(found, 2):
+            if found[one] & found[other] and (one, other) not in _MAY_BE_THE_SAME:
+                yield f"{one.upper()} and {other.upper()} must differ"
+
+    def _open_doors(self) -> Iterator[str]:
+        """Development fills in a secret that everybody knows. That is for this machine alone."""
+        way_in = self._way_in_from_elsewhere()
+        if way_in is None:
+            return
+        secret = self.payment_webhook_secret
+        if DEVELOPMENT_WEBHOOK_SECRET in self.webhook_secrets or (self.spends_money and not has_strong_values(secret)):
+            yield (
+                f"{way_in}, so that everybody could top up: set PAYMENT_WEBHOOK_SECRET to a secret of your own "
+                "(openssl rand -hex 32) and APP_ENV=production, or keep to this machine with HOST=127.0.0.1"
+            )
+
+    def _way_in_from_elsewhere(self) -> str | None:
+        if not self.is_for_this_machine_only:
+            return f"HOST={self.host} lets other machines in"
+        if self.public_url is not None and is_elsewhere(self.public_url) and self.spends_money:
+            return "PUBLIC_URL lets other machines in"
+        return None
+
+    def _doubts(self) -> Iterator[str]:
+        for name, values in secrets_by_field(self):
+            if any(map(is_quoted, values)):
+                yield f"{name.upper()} begins and ends with quotes, which are part of its value: take them away"
+        if self.is_production and self.is_for_this_machine_only:
+            yield f"HOST={self.host} lets in nobody but this machine: in a container, set HOST=0.0.0.0"
+        if not self.is_production and not self.is_for_this_machine_only and self.auth_secret is None:
+            yield "AUTH_SECRET is not set: everybody who reaches this service can get a key for a new user"
