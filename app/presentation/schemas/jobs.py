@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from app.domain.catalogue import GenerationKind
+from app.domain.errors_of_fal import CODES
 from app.domain.jobs import Billing, BillingOutcome, Job, PublicStatus
 from app.presentation.schemas.fields import NOT_BLANK, STORABLE, OrNewer, RequestModel
 from app.presentation.schemas.media_urls import AudioUrl, ImageUrl
@@ -154,8 +155,14 @@ class JobView(BaseModel):
     result: dict[str, Any] | None = Field(
         description='What fal made, once COMPLETED: `{"images": [...]}` or `{"video": {...}}`.'
     )
-    error_code: str | None = Field(description="Why there is no result, for a program.")
-    error_message: str | None = Field(description="Why there is no result, for a person.")
+    error_code: str | None = Field(
+        description=f"Why there is no result, for a program. One of {', '.join(f'`{code}`' for code in CODES)}; "
+        "there may be more."
+    )
+    error_message: str | None = Field(
+        description="Why there is no result and what to change, for a person, with the parameter and the numbers where "
+        "they are known."
+    )
     status_reason: str | None = Field(description="Why an unfinished job waits, where there is something to say.")
     billing: BillingView | None = Field(description="What the job cost in the end; null until it is final.")
     created_at: datetime
