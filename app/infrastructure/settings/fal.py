@@ -1,5 +1,6 @@
 """The account at fal, the ways to fal and back, and how long fal may take."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
@@ -24,6 +25,13 @@ def _is_queue(url: str) -> str:
     return url
 
 
+class SafetyChecker(StrEnum):
+    """Who decides whether fal's safety checker filters the results."""
+
+    USER = "user"
+    ON = "on"
+
+
 FalKey = Annotated[SecretStr, AfterValidator(_is_key)]
 TimeLimitSeconds = Annotated[int, Field(ge=1, le=86_400)]
 
@@ -40,9 +48,14 @@ class FalSettings(BaseModel):
     ] = None
     fal_api_url: Annotated[Url, AfterValidator(checked_base_url), _NOT_SIMULATED] = FAL_API_URL
     public_url: Url | None = None
+    safety_checker: SafetyChecker = SafetyChecker.USER
 
     image_time_limit_seconds: TimeLimitSeconds = 20 * 60
     video_time_limit_seconds: TimeLimitSeconds = 60 * 60
+
+    @property
+    def is_safety_checker_required(self) -> bool:
+        return self.safety_checker is SafetyChecker.ON
 
     @property
     def webhooks_url(self) -> str | None:
