@@ -65,8 +65,8 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
     key = settings.fal_key.get_secret_value()
     async with (
         open_postgres(settings) as postgres,
-        FalClient.open(queue_url=settings.fal_queue_url, key=key) as fal,
-        FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id) as events,
+        FalClient.open(queue_url=settings.fal_queue_url, key=key, egress=settings.egress) as fal,
+        FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id, egress=settings.egress) as events,
         _request_history(settings) as history,
     ):
         yield Adapters(
@@ -83,5 +83,5 @@ async def _request_history(settings: Settings) -> AsyncIterator[FalHistory | Non
         yield None
         return
     key = settings.fal_admin_key.get_secret_value()
-    async with FalHistory.open(api_url=settings.fal_api_url, key=key) as history:
+    async with FalHistory.open(api_url=settings.fal_api_url, key=key, egress=settings.egress) as history:
         yield history

@@ -6,6 +6,7 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infrastructure.settings.database import DatabaseSettings
+from app.infrastructure.settings.egress import EgressSettings
 from app.infrastructure.settings.fal import FalSettings
 from app.infrastructure.settings.money import MoneySettings
 from app.infrastructure.settings.service import AppEnv, RunnerHome, ServiceSettings
@@ -19,7 +20,7 @@ class SettingsError(Exception):
 
 
 # pydantic collects the fields from the last base to the first: this is the order of `.env.example`.
-class Settings(FalSettings, MoneySettings, DatabaseSettings, ServiceSettings, BaseSettings):
+class Settings(EgressSettings, FalSettings, MoneySettings, DatabaseSettings, ServiceSettings, BaseSettings):
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, frozen=True
     )

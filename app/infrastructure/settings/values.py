@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, SecretStr
+
+from app.infrastructure.egress import is_this_machine
 
 SECRET_LENGTH_MIN = 32
 # For a laptop only; production refuses it.
@@ -47,13 +48,7 @@ def is_strong_or_not_set(secret: SecretStr | None) -> bool:
 
 def is_elsewhere(url: str) -> bool:
     """False for every name of this machine."""
-    host = (urlsplit(url).hostname or "").rstrip(".")
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host != "localhost" and not host.endswith(".localhost")
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return not (mapped.is_loopback or mapped.is_unspecified)
+    return not is_this_machine(urlsplit(url).hostname or "")
 
 
 def reveal(secret: SecretStr | None) -> str | None:
