@@ -15,6 +15,7 @@ from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
+from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
 from app.infrastructure.postgres.jobs.records import PostgresJobRecords
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
@@ -31,6 +32,7 @@ class PostgresAdapters:
     job_desk: PostgresJobDesk
     job_execution: PostgresJobExecution
     job_records: PostgresJobRecords
+    job_inputs: PostgresJobInputs
     lost_submissions: PostgresLostSubmissions
 
 
@@ -54,6 +56,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
             job_desk=PostgresJobDesk(engine),
             job_execution=PostgresJobExecution(engine),
             job_records=PostgresJobRecords(engine),
+            job_inputs=PostgresJobInputs(engine),
             lost_submissions=PostgresLostSubmissions(engine),
         )
 
