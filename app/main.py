@@ -34,4 +34,9 @@ def create_app(
             finally:
                 await runtime.runner.stop()
 
-    return create_api(lifespan=lifespan, version=__version__, allow_private_media_urls=not chosen.is_production)
+    return create_api(
+        lifespan=lifespan,
+        version=__version__,
+        allow_private_media_urls=not chosen.is_production,
+        is_safety_checker_required=chosen.is_safety_checker_required,
+    )

@@ -103,20 +103,83 @@ def infrastructure_error(error_type: str, headers: Mapping[str, str] | None = No
 
 # Failures of the model: a list of details.
 
-MODEL_ERRORS = {
-    "content_policy_violation": (
-        422,
-        "The content could not be processed because it was flagged by a content checker.",
+
+@dataclass(frozen=True, slots=True)
+class ModelError:
+    """`places`: the parameters that it can be about; the first that a request has is named."""
+
+    status_code: int
+    message: str
+    places: Sequence[str] = ("prompt",)
+    ctx: Mapping[str, Any] | None = None
+
+
+_PICTURES = ("image_urls", "image_url", "prompt")
+_SOUNDS = ("audio_url", "prompt")
+_FILMS = ("video_url", "prompt")
+_FILES = ("image_urls", "image_url", "audio_url", "prompt")
+_NUMBERS = ("num_images", "seed", "prompt")
+_LISTS = ("image_urls", "prompt")
+_EXTENSIONS = {"supported_extensions": [".jpg", ".png"]}
+
+MODEL_ERRORS: Mapping[str, ModelError] = {
+    "content_policy_violation": ModelError(
+        422, "The content could not be processed because it was flagged by a content checker."
     ),
-    "no_media_generated": (422, "The model did not generate any media."),
-    "internal_server_error": (500, "Internal server error"),
-    "generation_timeout": (504, "The generation timed out."),
-    "downstream_service_error": (500, "A downstream service returned an error."),
-    "downstream_service_unavailable": (500, "A downstream service is unavailable."),
-    "file_download_error": (422, "Failed to download the file."),
-    "file_too_large": (422, "The file is too large."),
-    "image_load_error": (422, "Failed to load the image."),
-    "image_too_large": (422, "The image is too large."),
+    "no_media_generated": ModelError(422, "The model did not generate any media."),
+    "internal_server_error": ModelError(500, "Internal server error"),
+    "generation_timeout": ModelError(504, "The generation timed out."),
+    "downstream_service_error": ModelError(500, "A downstream service returned an error."),
+    "downstream_service_unavailable": ModelError(500, "A downstream service is unavailable."),
+    "image_too_small": ModelError(422, "Image too small", _PICTURES, {"min_height": 512, "min_width": 512}),
+    "image_too_large": ModelError(422, "Image too large", _PICTURES, {"max_height": 4096, "max_width": 4096}),
+    "image_load_error": ModelError(422, "Failed to load the image.", _PICTURES),
+    "unsupported_image_format": ModelError(
+        422, "Unsupported image format", _PICTURES, {"supported_formats": [".jpg", ".png", ".webp"]}
+    ),
+    "face_detection_error": ModelError(422, "Could not detect face in the image", _PICTURES),
+    "file_download_error": ModelError(422, "Failed to download the file.", _FILES),
+    "file_too_large": ModelError(422, "The file is too large.", _FILES, {"max_size": 10485760}),
+    "invalid_archive": ModelError(422, "Could not read the archive.", ctx={"supported_extensions": [".zip"]}),
+    "archive_file_count_below_minimum": ModelError(
+        422, "Too few files in the archive.", ctx={"min_count": 10, "provided_count": 8, **_EXTENSIONS}
+    ),
+    "archive_file_count_exceeds_maximum": ModelError(
+        422, "Too many files in the archive.", ctx={"max_count": 100, "provided_count": 150, **_EXTENSIONS}
+    ),
+    "greater_than": ModelError(422, "Input should be greater than 0", _NUMBERS, {"gt": 0}),
+    "greater_than_equal": ModelError(422, "Input should be greater than or equal to 1", _NUMBERS, {"ge": 1}),
+    "less_than": ModelError(422, "Input should be less than 5", _NUMBERS, {"lt": 5}),
+    "less_than_equal": ModelError(422, "Input should be less than or equal to 4", _NUMBERS, {"le": 4}),
+    "multiple_of": ModelError(422, "Input should be a multiple of 8", _NUMBERS, {"multiple_of": 8}),
+    "sequence_too_short": ModelError(422, "Sequence should have at least 1 items", _LISTS, {"min_length": 1}),
+    "sequence_too_long": ModelError(422, "Sequence should have at most 2 items", _LISTS, {"max_length": 2}),
+    "one_of": ModelError(
+        422, "Input should be '480p' or '720p'", ("resolution", "prompt"), {"expected": ["480p", "720p"]}
+    ),
+    "audio_duration_too_long": ModelError(
+        422, "Audio duration is too long.", _SOUNDS, {"max_duration": 30, "provided_duration": 42.5}
+    ),
+    "audio_duration_too_short": ModelError(
+        422, "Audio duration is too short.", _SOUNDS, {"min_duration": 3, "provided_duration": 1.5}
+    ),
+    "unsupported_audio_format": ModelError(
+        422, "Unsupported audio format", _SOUNDS, {"supported_formats": [".mp3", ".wav"]}
+    ),
+    "video_duration_too_long": ModelError(
+        422, "Video duration is too long.", _FILMS, {"max_duration": 60, "provided_duration": 120}
+    ),
+    "video_duration_too_short": ModelError(
+        422, "Video duration is too short.", _FILMS, {"min_duration": 3, "provided_duration": 1}
+    ),
+    "unsupported_video_format": ModelError(
+        422, "Unsupported video format", _FILMS, {"supported_formats": [".mp4", ".mov"]}
+    ),
+    "feature_not_supported": ModelError(422, "Feature not supported"),
+    "missing": ModelError(422, "Field required"),
+    "string_type": ModelError(422, "Input should be a valid string"),
+    "value_error": ModelError(422, "Value error, the input is not valid"),
+    "value_error.missing": ModelError(422, "field required"),
 }
 
 
@@ -127,13 +190,32 @@ def model_error(
     ctx: Mapping[str, Any] | None = None,
     value: object = None,
 ) -> Answer:
-    status_code, message = MODEL_ERRORS[error_type]
-    detail: dict[str, Any] = {"loc": list(loc), "msg": message, "type": error_type}
+    error = MODEL_ERRORS[error_type]
+    detail: dict[str, Any] = {"loc": list(loc), "msg": error.message, "type": error_type}
     if ctx is not None:
         detail["ctx"] = ctx
     detail["url"] = f"https://docs.fal.ai/errors/#{error_type}"
     detail["input"] = value
-    return model_errors([detail], status_code)
+    return model_errors([detail], error.status_code)
+
+
+def model_error_about(error_type: str, arguments: object) -> Answer:
+    """The error as it would be about one of these arguments."""
+    error = MODEL_ERRORS[error_type]
+    given = arguments if isinstance(arguments, dict) else {}
+    place = next((name for name in error.places if name in given), error.places[0])
+    value = given.get(place)
+    loc: list[str | int] = ["body", place]
+    if isinstance(value, list) and value and error.places != _LISTS:
+        loc, value = [*loc, 0], value[0]
+    return model_error(error_type, loc=loc, ctx=error.ctx, value=value)
+
+
+def failure(error_type: str, arguments: object) -> Answer:
+    """Whatever fal calls so."""
+    if error_type in INFRASTRUCTURE_ERRORS:
+        return infrastructure_error(error_type)
+    return model_error_about(error_type, arguments)
 
 
 def model_errors(details: list[dict[str, Any]], status_code: int = 422) -> Answer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from simulator.answers import INFRASTRUCTURE_ERRORS, MODEL_ERRORS, Answer, infrastructure_error, model_error
+from simulator.answers import INFRASTRUCTURE_ERRORS, MODEL_ERRORS
 from simulator.faults import OPERATIONS, WEBHOOK, Fault, reader, words_of
 from simulator.words import Word, fixed, number, option, seconds
 
@@ -26,7 +26,9 @@ class Behaviour:
     """How one request differs from the ordinary."""
 
     faults: tuple[Fault, ...] = ()
-    failure: Answer | None = None
+    failure: str | None = None
+    """fal's type of the error."""
+
     run_seconds: float | None = None
     is_stuck: bool = False
     ignores_cancel: bool = False
@@ -59,13 +61,11 @@ FAILURES_BY_STATUS_CODE = {
 }
 
 
-def _failure(argument: str | None) -> Answer:
+def _failure(argument: str | None) -> str:
     error_type = FAILURES_BY_STATUS_CODE.get(argument or "422", argument)
-    if error_type in INFRASTRUCTURE_ERRORS:
-        return infrastructure_error(error_type)
-    if error_type in MODEL_ERRORS:
-        return model_error(error_type)
-    raise ValueError(argument)
+    if error_type is None or error_type not in INFRASTRUCTURE_ERRORS.keys() | MODEL_ERRORS.keys():
+        raise ValueError(argument)
+    return error_type
 
 
 def _flagged(argument: str | None) -> dict[str, Any]:
@@ -90,7 +90,7 @@ WORDS = (
         "fail",
         "[fail]",
         "the run fails with 422 content_policy_violation; [fail:500] runner_server_error, also 502, 503, "
-        "504 (request_timeout); or with the name of an error type: [fail:no_media_generated]",
+        "504 (request_timeout); or with fal's name of an error type: [fail:image_too_small]",
         lambda argument: {"failure": _failure(argument)},
     ),
     Word(

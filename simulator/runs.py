@@ -40,7 +40,7 @@ async def finish(request: QueueRequest, pictures: InputPictures) -> Outcome:
     if endpoint is None:
         return Outcome(answers.unknown_path(request.endpoint_id.removeprefix(request.app_id).lstrip("/")))
     if request.behaviour.failure is not None:
-        return Outcome(request.behaviour.failure)
+        return Outcome(answers.failure(request.behaviour.failure, request.input))
     try:
         arguments = endpoint.arguments.model_validate(request.input)
         sources = tuple([await pictures.load(url, loc) for loc, url in arguments.input_urls])

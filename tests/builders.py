@@ -13,7 +13,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
+from app.application.execution.steps import FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
 from app.application.execution.sweep import Sweep
 from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
@@ -26,6 +26,7 @@ from app.domain.payments import PaymentEvent
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
+from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
 from app.infrastructure.postgres.jobs.records import PostgresJobRecords
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.payments import PostgresPayments
@@ -55,7 +56,7 @@ OUTCOMES: Mapping[JobStatus, Outcome] = {
     JobStatus.CANCELED: Outcome.canceled(),
 }
 # By the names that the queue knows them by.
-STEPS: Mapping[str, Step] = {step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB)}
+STEPS: Mapping[str, Step] = {step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT)}
 TABLES = ("accounts", "api_keys", "payment_events", "jobs", "ledger_entries", "pgqueuer")
 
 
@@ -100,7 +101,7 @@ async def balance_of(engine: AsyncEngine, customer: Customer) -> int:
 
 
 def sweep_of(engine: AsyncEngine) -> Sweep:
-    return Sweep(lost_steps(engine), jobs_of(engine))
+    return Sweep(lost_steps(engine), jobs_of(engine), PostgresJobInputs(engine))
 
 
 def jobs_of(engine: AsyncEngine) -> PostgresJobs:

@@ -18,6 +18,7 @@ from app.domain.orders import Accepted, IdempotencyKey
 
 log = structlog.get_logger(__name__)
 
+SAFETY_CHECKER_ON: Mapping[str, Any] = {"enable_safety_checker": True}
 CANCEL_WAIT_SECONDS = 3.0
 CANCEL_LOOK_SECONDS = 0.2
 
@@ -44,6 +45,8 @@ class StartJob:
     _jobs: JobAcceptance
     _prices: PriceList
     _time_limits: TimeLimits
+    _is_safety_checker_required: bool = False
+    """fal is then told in so many words to filter its results, whatever its default is."""
 
     async def __call__(
         self,
@@ -58,7 +61,8 @@ class StartJob:
             account_id=account_id,
             kind=kind,
             model_id=MODEL_IDS[kind],
-            parameters=parameters,
+            # Not what the fingerprint is of: the operator may change it between a request and its repeat.
+            parameters={**parameters, **SAFETY_CHECKER_ON} if self._is_safety_checker_required else parameters,
             cost_tokens=self._prices.cost_tokens(kind, parameters),
             outputs_requested=outputs_requested(parameters),
             time_limit_seconds=self._time_limits.seconds_for(kind),

@@ -54,7 +54,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         handlers = step_handlers(settings, adapters, breaker)
         dsn = plain_dsn(settings.database_url.get_secret_value())
         postgres = adapters.postgres
-        sweep = Sweep(lost_steps(postgres.engine), postgres.job_records)
+        sweep = Sweep(lost_steps(postgres.engine), postgres.job_records, postgres.job_inputs)
         runner = Runner(dsn, handlers_by_step(handlers), sweep, precedence)
         health = Health(_checks(settings, postgres.engine, runner, breaker))
         yield Runtime(

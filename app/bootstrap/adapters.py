@@ -15,6 +15,7 @@ from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
+from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
 from app.infrastructure.postgres.jobs.records import PostgresJobRecords
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
@@ -31,6 +32,7 @@ class PostgresAdapters:
     job_desk: PostgresJobDesk
     job_execution: PostgresJobExecution
     job_records: PostgresJobRecords
+    job_inputs: PostgresJobInputs
     lost_submissions: PostgresLostSubmissions
 
 
@@ -54,6 +56,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
             job_desk=PostgresJobDesk(engine),
             job_execution=PostgresJobExecution(engine),
             job_records=PostgresJobRecords(engine),
+            job_inputs=PostgresJobInputs(engine),
             lost_submissions=PostgresLostSubmissions(engine),
         )
 
@@ -65,8 +68,8 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
     key = settings.fal_key.get_secret_value()
     async with (
         open_postgres(settings) as postgres,
-        FalClient.open(queue_url=settings.fal_queue_url, key=key) as fal,
-        FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id) as events,
+        FalClient.open(queue_url=settings.fal_queue_url, key=key, egress=settings.egress) as fal,
+        FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id, egress=settings.egress) as events,
         _request_history(settings) as history,
     ):
         yield Adapters(
@@ -83,5 +86,5 @@ async def _request_history(settings: Settings) -> AsyncIterator[FalHistory | Non
         yield None
         return
     key = settings.fal_admin_key.get_secret_value()
-    async with FalHistory.open(api_url=settings.fal_api_url, key=key) as history:
+    async with FalHistory.open(api_url=settings.fal_api_url, key=key, egress=settings.egress) as history:
         yield history

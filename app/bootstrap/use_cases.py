@@ -23,7 +23,12 @@ def customer_use_cases(
             issue=IssueKey(IssueFirstKey(keys), RotateKey(keys), settings.auth_secrets),
         ),
         jobs=CustomerJobs(
-            start=StartJob(CountedAcceptance(desk, precedence), settings.token_prices_json, time_limits),
+            start=StartJob(
+                CountedAcceptance(desk, precedence),
+                settings.token_prices_json,
+                time_limits,
+                settings.is_safety_checker_required,
+            ),
             cancel=CancelJob(desk, follow),
             reader=desk,
         ),

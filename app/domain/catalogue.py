@@ -32,6 +32,57 @@ MODEL_IDS: Mapping[GenerationKind, str] = {
 # newer release, so a model moves here, instead of away, until no release that sells it runs and its jobs have ended.
 RETIRED_MODEL_IDS: Mapping[GenerationKind, frozenset[str]] = {}
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSizeLimits:
+    """What a model takes as the width and height of a picture that it makes."""
+
+    side_pixels_min: int
+    side_pixels_max: int
+    pixels_min: int = 1
+    pixels_max: int | None = None
+    ratio_max: int | None = None
+    """Of the longer side to the shorter one."""
+
+    @property
+    def sentence(self) -> str:
+        told = [f"Each side must have {self.side_pixels_min} to {self.side_pixels_max} pixels"]
+        if self.pixels_max is not None:
+            told.append(f"width times height must be {self.pixels_min} to {self.pixels_max}")
+        if self.ratio_max is not None:
+            told.append(f"the longer side may be at most {self.ratio_max} times the shorter one")
+        return f"{', and '.join(told)}."
+
+    def allows(self, width: int, height: int) -> bool:
+        return (
+            self.side_pixels_min <= min(width, height)
+            and max(width, height) <= self.side_pixels_max
+            and self.pixels_min <= width * height <= (self.pixels_max or width * height)
+            and max(width, height) <= min(width, height) * (self.ratio_max or max(width, height))
+        )
+
+
+# Source: fal's pages of the models, https://fal.ai/models/fal-ai/wan-25-preview/text-to-image and /image-to-image.
+IMAGE_SIZE_LIMITS: Mapping[GenerationKind, ImageSizeLimits] = {
+    GenerationKind.TEXT_TO_IMAGE: ImageSizeLimits(
+        side_pixels_min=384, side_pixels_max=1440, pixels_min=768 * 768, pixels_max=1440 * 1440, ratio_max=4
+    ),
+    GenerationKind.IMAGE_TO_IMAGE: ImageSizeLimits(side_pixels_min=384, side_pixels_max=1440),
+}
+# Width and height of fal's presets. `square` is what fal makes of text without a size, so that it is taken there
+# although it is below the limit of a size in numbers.
+IMAGE_PRESETS: Mapping[str, tuple[int, int]] = {
+    "square_hd": (1024, 1024),
+    "square": (512, 512),
+    "portrait_4_3": (768, 1024),
+    "portrait_16_9": (576, 1024),
+    "landscape_4_3": (1024, 768),
+    "landscape_16_9": (1024, 576),
+}
+# Of the sound that goes into a video.
+AUDIO_SECONDS_MIN = 3
+AUDIO_SECONDS_MAX = 30
+
 DEFAULT_PRICES: Mapping[str, int] = {
     "text_to_image": 5,
     "image_to_image": 6,

@@ -17,6 +17,8 @@ DomainError
 │  ├─ IdempotencyKeyInUse      the first request with this key is still being served
 │  └─ BalanceLimitExceeded
 ├─ PaymentEventIdRequired
+├─ TooManyRequests              asked for more than its share; it says when to ask again
+│  └─ TooManyLargeInputs
 ├─ IdempotencyKeyReused        a known key with another request
 └─ Unavailable
    ├─ DatabaseUnavailable
@@ -127,6 +129,23 @@ class BalanceLimitExceeded(Conflict):
 class PaymentEventIdRequired(DomainError):
     code = "payment_event_id_required"
     default_detail = "Send the payment provider's event id in the X-Event-Id header. Nothing was credited."
+
+
+class TooManyRequests(DomainError):
+    code = "too_many_requests"
+    default_detail = "Too many requests. Nothing was done. Ask again when Retry-After says."
+
+    def __init__(self, detail: str | None = None, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyLargeInputs(TooManyRequests):
+    code = "too_many_large_inputs"
+    default_detail = (
+        "This account has just sent many large pictures or sounds. Nothing was done. "
+        "Ask again when Retry-After says, or send URLs."
+    )
 
 
 class Unavailable(DomainError):

@@ -17,6 +17,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from app.domain.catalogue import GenerationKind
+from app.domain.job_errors import CANCELED, NO_OUTPUT
 from app.domain.newer_words import known
 
 
@@ -176,8 +177,8 @@ class Outcome:
     def canceled(cls) -> "Outcome":
         return cls(
             status=JobStatus.CANCELED,
-            error_code="canceled",
-            error_message="The job was canceled. Nothing was charged.",
+            error_code=CANCELED.code,
+            error_message=f"{CANCELED.sentence()} Nothing was charged.",
         )
 
 
@@ -189,5 +190,5 @@ def outcome_of_result(result: Mapping[str, Any], *, cost_tokens: int, outputs_re
     blanked = sum(flag is True for flag in flags[:produced]) if isinstance(flags, list) else int(flags is True)
     delivered = min(produced - blanked, outputs_requested)
     if delivered <= 0:
-        return Outcome.failed("no_output", "The safety checker withheld everything that was generated.")
+        return Outcome.failed(NO_OUTPUT.code, NO_OUTPUT.sentence())
     return Outcome.completed(result, (outputs_requested - delivered) * (cost_tokens // outputs_requested))

@@ -217,7 +217,7 @@ async def test_does_not_know_the_outcome_and_posts_once(stub: FalStub, client: F
     [
         (404, {"detail": 'Application "h3-max" not found'}, "model_unavailable"),
         (413, NGINX_PAGE, "input_too_large"),
-        (422, {"detail": [{"loc": ["body", "prompt"], "msg": "m", "type": "missing"}]}, "invalid_input"),
+        (422, {"detail": [{"loc": ["body", "prompt"], "msg": "m", "type": "missing"}]}, "parameter_missing"),
     ],
 )
 async def test_takes_a_refusal_as_final(stub: FalStub, client: FalClient, status: int, body: Any, code: str) -> None:

@@ -1,8 +1,6 @@
 """When nothing can have left, when something may have, and where the key never goes."""
 
 import asyncio
-import datetime
-import ipaddress
 import json
 import socket
 import ssl
@@ -12,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
 from app.application.ports.provider import (
@@ -25,6 +20,7 @@ from app.application.ports.provider import (
 )
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.exchange import HttpLimits
+from tests.certificates import self_signed, serving_tls
 from tests.contract.fal_calls import IMAGE, KEY, PLAIN, submit
 from tests.fal_stub import (
     NGINX_PAGE,
@@ -153,31 +149,11 @@ async def test_knows_that_a_closed_client_sent_nothing(stub: FalStub) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path / "certificate.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
-    return path
+    return self_signed(tmp_path / "certificate.pem", "127.0.0.1")
 
 
 async def test_trusts_only_the_certificates_it_was_given(certificate: Path) -> None:
-    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    serving.load_cert_chain(certificate)
+    serving = serving_tls(certificate)
     trusting = ssl.create_default_context(cafile=str(certificate))
     async with running_stub(serving) as stub:
         stub.then(reply(200, accepted(stub.url)))

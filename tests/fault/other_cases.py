@@ -103,6 +103,30 @@ def forgets_old_keys(world: World, armed: str) -> None:
     world.until(lambda: world.sql("SELECT count(*) FROM idempotency_keys") == [0], "the keys are forgotten")
 
 
+LARGE_INPUT = """
+UPDATE jobs SET input_bytes = {marked}, parameters = parameters || jsonb_build_object('image_url',
+    'data:image/png;base64,' || (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) AS i))
+"""
+LEFT = "SELECT count(*) FROM jobs WHERE parameters #>> '{image_url,size_bytes}' IS NULL"
+
+
+def forgets_an_input(world: World, armed: str) -> None:
+    """Dies in the step, or in the sweep that finds what an older release accepted."""
+    story = Story(world)
+    story.start_and_reach("COMPLETED")
+    world.stop()
+    world.sql(LARGE_INPUT.format(marked="NULL" if armed.startswith("mark_older") else 9_000))
+    world.use(armed=[armed])
+    world.die()
+    assert world.sql(LEFT) == [0 if armed == "forget_input.after_commit" else 1]
+    world.run()
+    # The walk has found it, and the next sweep queues the step.
+    world.sql("UPDATE jobs SET input_bytes = 9000 WHERE input_bytes IS NULL")
+    world.stop()
+    world.run()
+    world.until(lambda: world.sql(LEFT) == [0], "the input is forgotten")
+
+
 def die_in_command(world: World, armed: str, *arguments: str) -> None:
     world.run()
     world.launch(*arguments, armed=[armed]).die()
@@ -129,4 +153,6 @@ OTHER_CASES = [
     *both("violations", verifies_the_books),
     *both("requeue_lost", finds_a_lost_job),
     *both("forget_idempotency_keys", forgets_old_keys),
+    *both("forget_input", forgets_an_input),
+    *both("mark_older_inputs", forgets_an_input),
 ]

@@ -16,9 +16,7 @@ from app.application.execution.follow import FollowJob
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, LeftToNewerRelease
 from app.application.execution.submit import SubmitJob
-from app.application.execution.sweep import Sweep
 from app.application.ports.provider import Provider, ProviderEvent, ProviderEvents
-from app.bootstrap.steps import lost_steps
 from app.domain.errors import Unavailable
 from app.domain.jobs import JobStatus, Outcome
 from tests.builders import (
@@ -33,6 +31,7 @@ from tests.builders import (
     jobs_of,
     open_account,
     queue_items,
+    sweep_of,
 )
 from tests.integration.api_on_postgres import Api, open_api
 
@@ -184,7 +183,7 @@ async def test_the_sweep_queues_no_step_for_a_status_of_a_newer_release(
     await rewrite(sql, stored, status=NEWER_STATUS)
     await sql.execute("DELETE FROM pgqueuer")
 
-    await Sweep(lost_steps(engine), jobs_of(engine))()
+    await sweep_of(engine)()
 
     assert await queue_items(sql) == {(SUBMIT_JOB, queued), (FOLLOW_JOB, followed)}
 

@@ -172,6 +172,7 @@ class World:
 
     auth_secret: str | None = None
     is_event_id_required: bool = False
+    is_safety_checker_required: bool = False
     accounts: AccountsInMemory = field(default_factory=AccountsInMemory)
     health: Health = field(default_factory=Health)
 
@@ -192,7 +193,9 @@ class World:
                 ),
             ),
             jobs=CustomerJobs(
-                start=StartJob(cast(JobAcceptance, self.jobs), PriceList(), TimeLimits()),
+                start=StartJob(
+                    cast(JobAcceptance, self.jobs), PriceList(), TimeLimits(), self.is_safety_checker_required
+                ),
                 cancel=CancelJob(cast(JobCancellation, self.jobs), follow),
                 reader=self.jobs,
             ),
@@ -203,7 +206,11 @@ class World:
         )
 
     def client(self, *, allow_private_media_urls: bool = False) -> httpx.AsyncClient:
-        api = create_api(version="1.2.3", allow_private_media_urls=allow_private_media_urls)
+        api = create_api(
+            version="1.2.3",
+            allow_private_media_urls=allow_private_media_urls,
+            is_safety_checker_required=self.is_safety_checker_required,
+        )
         api.state.use_cases = self.use_cases()
         return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate")
 

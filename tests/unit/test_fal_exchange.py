@@ -7,11 +7,11 @@ import certifi
 import httpx
 import pytest
 
-from app.infrastructure.fal.exchange import verifying_tls
+from app.infrastructure.egress import Egress
 
 
 def test_checks_certificates_as_httpx_does() -> None:
-    ours, theirs = verifying_tls(), httpx.create_ssl_context(trust_env=False)
+    ours, theirs = Egress().verifying_tls(), httpx.create_ssl_context(trust_env=False)
 
     for name in ("verify_mode", "check_hostname", "verify_flags", "minimum_version", "maximum_version", "options"):
         assert getattr(ours, name) == getattr(theirs, name), name
@@ -20,7 +20,7 @@ def test_checks_certificates_as_httpx_does() -> None:
 
 
 def test_refuses_what_is_not_certified_for_the_host_and_old_tls() -> None:
-    context = verifying_tls()
+    context = Egress().verifying_tls()
 
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
@@ -35,4 +35,4 @@ def test_trusts_certifis_list_whatever_the_environment_names(monkeypatch: pytest
     expected = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     expected.load_verify_locations(certifi.where())
 
-    assert verifying_tls().get_ca_certs(binary_form=True) == expected.get_ca_certs(binary_form=True) != []
+    assert Egress().verifying_tls().get_ca_certs(binary_form=True) == expected.get_ca_certs(binary_form=True) != []

@@ -4,6 +4,16 @@ from typing import Any
 import pytest
 
 from app.application.ports.provider import InProgress, Observation, Rejected, Stopped
+from app.domain.errors_of_fal import (
+    ERRORS,
+    FAULT_OF_PROVIDER,
+    INPUT_TOO_LARGE,
+    INVALID_INPUT,
+    POLICY_VIOLATION,
+    PROVIDER_REFUSED,
+    TIMED_OUT_AT_PROVIDER,
+    UNKNOWN_MODEL,
+)
 from app.infrastructure.fal.verdicts import Failure, refusal, verdict
 from app.infrastructure.fal.wire import Answer
 
@@ -21,15 +31,15 @@ def model_error(kind: Any, *loc: Any) -> dict[str, Any]:
     return {"detail": [{"loc": ["body", *loc], "msg": "fal's words", "type": kind, "input": "the prompt"}]}
 
 
-POLICY = Rejected("content_policy_violation", "fal's content policy does not allow this input or its result.")
-TIMED_OUT = Rejected("provider_timeout", "fal did not finish this generation within its own time limit.")
-FAULT = Rejected("provider_error", "fal could not run this generation.")
-NO_MODEL = Rejected("provider_error", "fal does not offer this model.")
-INPUT = Rejected("invalid_input", "fal did not accept this input.")
+POLICY = Rejected(POLICY_VIOLATION.code, POLICY_VIOLATION.sentence())
+TIMED_OUT = Rejected("provider_timeout", TIMED_OUT_AT_PROVIDER.sentence())
+FAULT = Rejected("provider_error", FAULT_OF_PROVIDER.sentence())
+NO_MODEL = Rejected("provider_error", UNKNOWN_MODEL.sentence())
+INPUT = Rejected("invalid_input", INVALID_INPUT.sentence())
 
 
-def parameter(name: str) -> Rejected:
-    return Rejected("invalid_input", f"fal did not accept the parameter {name}.")
+def of_type(error_type: str, parameter: str | None = None) -> Rejected:
+    return Rejected(ERRORS[error_type].code, ERRORS[error_type].sentence(parameter))
 
 
 VERDICTS: dict[str, tuple[Failure, Observation]] = {
@@ -41,35 +51,59 @@ VERDICTS: dict[str, tuple[Failure, Observation]] = {
     "cancelled in the header": (failure(503, b"", {"x-fal-error-type": "client_cancelled"}), Stopped()),
     "policy": (failure(422, model_error("content_policy_violation", "prompt")), POLICY),
     "policy with another code": (failure(400, model_error("content_policy_violation", "prompt")), POLICY),
-    "parameter": (failure(422, model_error("less_than_equal", "num_images")), parameter("num_images")),
-    "part of a parameter": (failure(422, model_error("missing", "image_size", "width")), parameter("image_size")),
-    "item of a parameter": (failure(422, model_error("image_load_error", "image_urls", 0)), parameter("image_urls")),
-    "input with 400": (failure(400, model_error("image_load_error", "image_url")), parameter("image_url")),
-    "unknown parameter": (failure(422, model_error("extra_forbidden", "<script>")), INPUT),
+    "parameter": (failure(422, model_error("less_than_equal", "num_images")), of_type("less_than_equal", "num_images")),
+    "part of a parameter": (
+        failure(422, model_error("missing", "image_size", "width")),
+        of_type("missing", "image_size/width"),
+    ),
+    "item of a parameter": (
+        failure(422, model_error("image_load_error", "image_urls", 0)),
+        of_type("image_load_error", "image_urls/0"),
+    ),
+    "input with 400": (
+        failure(400, model_error("image_load_error", "image_url")),
+        of_type("image_load_error", "image_url"),
+    ),
+    "unknown parameter": (failure(422, model_error("extra_forbidden", "<script>")), of_type("extra_forbidden")),
     "unknown type": (failure(422, model_error("brand_new_type", "mask")), INPUT),
     "type of another type": (failure(422, model_error({"a": 1}, "mask")), INPUT),
-    "place of another type": (failure(422, {"detail": [{"loc": "prompt", "type": "missing"}, "x", None]}), INPUT),
+    "place of another type": (
+        failure(422, {"detail": [{"loc": "prompt", "type": "missing"}, "x", None]}),
+        of_type("missing"),
+    ),
     "detail in words": (failure(422, {"detail": "the prompt is bad"}), INPUT),
     "detail of another type": (failure(422, {"detail": {"prompt": "bad"}}), INPUT),
     "no media": (
         failure(422, model_error("no_media_generated", "prompt")),
-        Rejected("invalid_input", "fal generated nothing for this input."),
+        of_type("no_media_generated"),
     ),
     "422 with a mark alone": (failure(422, NGINX_PAGE, MARKED), INPUT),
     "timeout": (failure(504, {"detail": "Request timed out", "error_type": "request_timeout"}), TIMED_OUT),
-    "startup timeout": (failure(503, {"detail": "x", "error_type": "startup_timeout"}), TIMED_OUT),
-    "timeout of the model": (failure(500, model_error("generation_timeout")), TIMED_OUT),
+    "startup timeout": (failure(503, {"detail": "x", "error_type": "startup_timeout"}), of_type("startup_timeout")),
+    "timeout of the model": (failure(500, model_error("generation_timeout")), of_type("generation_timeout")),
     "504 with a mark alone": (failure(504, NGINX_PAGE, MARKED), TIMED_OUT),
-    "no runner": (failure(503, {"detail": "x", "error_type": "runner_scheduling_failure"}), FAULT),
-    "runner gone": (failure(502, b"", {"x-fal-error-type": "runner_incomplete_response"}), FAULT),
+    "no runner": (
+        failure(503, {"detail": "x", "error_type": "runner_scheduling_failure"}),
+        of_type("runner_scheduling_failure"),
+    ),
+    "runner gone": (
+        failure(502, b"", {"x-fal-error-type": "runner_incomplete_response"}),
+        of_type("runner_incomplete_response"),
+    ),
     "crash": (failure(500, {"detail": "Internal Server Error"}, MARKED), FAULT),
     "500 with a mark alone": (failure(500, NGINX_PAGE, MARKED), FAULT),
-    "downstream with 400": (failure(400, model_error("downstream_service_error")), FAULT),
-    "downstream with 422": (failure(422, model_error("downstream_service_unavailable")), FAULT),
-    "bad request": (failure(400, {"detail": "x", "error_type": "bad_request"}), FAULT),
+    "downstream with 400": (failure(400, model_error("downstream_service_error")), of_type("downstream_service_error")),
+    "downstream with 422": (
+        failure(422, model_error("downstream_service_unavailable")),
+        of_type("downstream_service_unavailable"),
+    ),
+    "bad request": (failure(400, {"detail": "x", "error_type": "bad_request"}), of_type("bad_request")),
     "teapot": (failure(418, {"detail": "short and stout"}), FAULT),
     "path": (failure(404, {"detail": "Path /x not found"}), NO_MODEL),
-    "404 of the model": (failure(404, model_error("file_download_error", "image_url")), parameter("image_url")),
+    "404 of the model": (
+        failure(404, model_error("file_download_error", "image_url")),
+        of_type("file_download_error", "image_url"),
+    ),
 }
 
 
@@ -115,11 +149,11 @@ def test_believes_the_status_where_the_result_is_gone(error_type: str, expected:
     ("given", "code", "reason"),
     [
         (failure(400, {"detail": "x", "error_type": "bad_request"}), "invalid_input", INPUT.reason),
-        (failure(422, model_error("missing", "prompt")), "invalid_input", parameter("prompt").reason),
+        (failure(422, model_error("missing", "prompt")), "parameter_missing", of_type("missing", "prompt").reason),
         (failure(422, model_error("content_policy_violation", "prompt")), POLICY.code, POLICY.reason),
         (failure(404, {"detail": 'Application "x" not found'}), "model_unavailable", NO_MODEL.reason),
-        (failure(413, NGINX_PAGE), "input_too_large", "The input is larger than fal takes."),
-        (failure(405, NGINX_PAGE), "provider_refused", "fal refused this request."),
+        (failure(413, NGINX_PAGE), "input_too_large", INPUT_TOO_LARGE.sentence()),
+        (failure(405, NGINX_PAGE), "provider_refused", PROVIDER_REFUSED.sentence()),
     ],
 )
 def test_says_why_fal_refused_a_submission(given: Failure, code: str, reason: str) -> None:

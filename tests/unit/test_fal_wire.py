@@ -6,6 +6,7 @@ import pytest
 
 from app.application.ports.provider import InProgress, InQueue, Observation, Rejected, Succeeded
 from app.domain.catalogue import GenerationKind
+from app.domain.job_errors import RESULT_INVALID
 from app.infrastructure.fal import wire
 from app.infrastructure.fal.json_values import NotJson
 
@@ -103,7 +104,7 @@ def test_returns_the_result_as_it_is(kind: GenerationKind, result: dict[str, Any
 )
 def test_rejects_a_result_of_another_form(kind: GenerationKind, result: Any) -> None:
     rejected = wire.result_in(json.dumps(result).encode(), kind)
-    assert rejected == Rejected("result_invalid", "The result that fal returned does not have the expected form.")
+    assert rejected == Rejected(RESULT_INVALID.code, RESULT_INVALID.sentence())
 
 
 @pytest.mark.parametrize("body", [None, b'{"images":' + b"[" * 100_000])

@@ -7,9 +7,20 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.domain.catalogue import MODEL_IDS, GenerationKind
-from app.domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance
+from app.domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance, TooManyLargeInputs
 from app.domain.jobs import Job, NewJob
-from app.domain.orders import Accepted, FirstUse, IdempotencyKey, Order, OwnedKey, Standing, decide_orders, is_new
+from app.domain.orders import (
+    LARGE_INPUTS_BYTES_MAX,
+    Accepted,
+    FirstUse,
+    IdempotencyKey,
+    LargeInputs,
+    Order,
+    OwnedKey,
+    Standing,
+    decide_orders,
+    is_new,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ACCOUNT, OTHER = UUID(int=1), UUID(int=2)
@@ -111,3 +122,24 @@ def test_what_an_earlier_try_wrote_is_answered_and_not_written_again() -> None:
 
     assert [said(decision) for decision in decisions] == [False, False]
     assert [is_new(one, said, repeated) for one, said in zip((written, new), decisions, strict=True)] == [False, True]
+
+
+def test_of_large_inputs_those_that_fit_are_accepted() -> None:
+    size_bytes = LARGE_INPUTS_BYTES_MAX // 5
+    orders = [replace(order(1), input_bytes=size_bytes) for _ in range(6)]
+    others = [order(1), replace(order(1, account_id=OTHER), input_bytes=size_bytes)]
+
+    decisions = decide_orders([*orders, *others], standing(100))
+
+    assert [said(decision) for decision in decisions] == [*[False] * 5, TooManyLargeInputs, False, False]
+
+
+def test_what_was_brought_along_lately_counts() -> None:
+    recent = {ACCOUNT: LargeInputs(LARGE_INPUTS_BYTES_MAX - 10, age_seconds=20.2)}
+    orders = [replace(order(1), input_bytes=size_bytes) for size_bytes in (11, 10, 1)]
+
+    decisions = decide_orders(orders, replace(standing(), large_inputs=recent))
+
+    assert [said(decision) for decision in decisions] == [TooManyLargeInputs, False, TooManyLargeInputs]
+    assert isinstance(decisions[0], TooManyLargeInputs)
+    assert decisions[0].retry_after_seconds == 40

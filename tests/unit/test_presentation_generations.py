@@ -6,8 +6,9 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from app.domain.catalogue import MODEL_IDS, GenerationKind
+from app.domain.catalogue import IMAGE_PRESETS, MODEL_IDS, GenerationKind
 from app.domain.jobs import JobStatus
+from app.presentation.http.api import create_api
 from tests.unit.presentation_stand_ins import NOW, World, problem_of
 
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
@@ -29,7 +30,7 @@ SMALLEST: dict[str, tuple[GenerationKind, dict[str, Any], dict[str, Any]]] = {
 IMAGE_OPTIONS: dict[str, Any] = {
     "negative_prompt": "",
     "num_images": 4,
-    "image_size": {"width": 384, "height": 1440},
+    "image_size": {"width": 410, "height": 1440},
     "seed": 2**31 - 1,
     "enable_safety_checker": True,
 }
@@ -134,6 +135,11 @@ async def test_counts_the_prompt_in_characters(path: str, length_max: int) -> No
         (TEXT_TO_IMAGE, {"image_size": {"width": 383, "height": 400}}, "/image_size/width", "too_small"),
         (TEXT_TO_IMAGE, {"image_size": {"width": 400, "height": 1441}}, "/image_size/height", "too_large"),
         (TEXT_TO_IMAGE, {"image_size": {"width": 400}}, "/image_size/height", "required"),
+        (TEXT_TO_IMAGE, {"image_size": {"width": 384, "height": 384}}, "/image_size", "image_size_not_allowed"),
+        (TEXT_TO_IMAGE, {"image_size": {"width": 1440, "height": 409}}, "/image_size", "image_size_not_allowed"),
+        (TEXT_TO_IMAGE, {"image_size": {"width": 767, "height": 768}}, "/image_size", "image_size_not_allowed"),
+        (IMAGE_TO_IMAGE, {"image_size": {"width": 384, "height": 383}}, "/image_size/height", "too_small"),
+        (IMAGE_TO_IMAGE, {"image_size": {"width": 1441, "height": 384}}, "/image_size/width", "too_large"),
         (TEXT_TO_IMAGE, {"enable_safety_checker": 1}, "/enable_safety_checker", "not_a_boolean"),
         (TEXT_TO_IMAGE, {"enable_prompt_expansion": "yes"}, "/enable_prompt_expansion", "not_a_boolean"),
         (TEXT_TO_IMAGE, {"num_image": 4}, "/num_image", "unknown_field"),
@@ -167,6 +173,73 @@ async def test_refuses_a_field_and_takes_nothing(path: str, changes: dict[str, A
     assert response.status_code == 422
     assert [(error["pointer"], error["code"]) for error in problem_of(response)["errors"]] == [(pointer, code)]
     assert world.jobs.accepted == []
+
+
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [
+        (TEXT_TO_IMAGE, {"width": 768, "height": 768}),
+        (TEXT_TO_IMAGE, {"width": 1440, "height": 1440}),
+        (TEXT_TO_IMAGE, {"width": 1440, "height": 410}),
+        (IMAGE_TO_IMAGE, {"width": 384, "height": 384}),
+        *((path, preset) for path in (TEXT_TO_IMAGE, IMAGE_TO_IMAGE) for preset in IMAGE_PRESETS),
+    ],
+)
+async def test_takes_each_size_that_the_model_takes(path: str, size: Any) -> None:
+    world = World()
+    _, body, _ = SMALLEST[path]
+
+    response = await start(world, path, body | {"image_size": size})
+
+    assert response.status_code == 202
+
+
+async def test_says_the_numbers_of_a_size_that_the_model_does_not_take() -> None:
+    response = await start(World(), TEXT_TO_IMAGE, {"prompt": "a fox", "image_size": {"width": 384, "height": 384}})
+
+    (error,) = problem_of(response)["errors"]
+    assert error["detail"] == (
+        "Each side must have 384 to 1440 pixels, and width times height must be 589824 to 2073600, "
+        "and the longer side may be at most 4 times the shorter one."
+    )
+
+
+@pytest.mark.parametrize("path", SMALLEST)
+async def test_an_operator_can_keep_the_safety_checker_on(path: str) -> None:
+    world = World(is_safety_checker_required=True)
+    _, body, _ = SMALLEST[path]
+
+    off = await start(world, path, body | {"enable_safety_checker": False})
+    answers = [await start(world, path, body | told) for told in ({}, {"enable_safety_checker": True})]
+
+    assert off.status_code == 422
+    assert [(error["pointer"], error["code"]) for error in problem_of(off)["errors"]] == [
+        ("/enable_safety_checker", "safety_checker_required")
+    ]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert [job.parameters["enable_safety_checker"] for job in world.jobs.accepted] == [True, True]
+
+
+async def test_a_repeat_is_known_although_the_operator_has_changed_the_setting() -> None:
+    world = World()
+    _, key = await world.a_user(tokens=1000)
+    headers = key | {"Idempotency-Key": "order 4711"}
+    first = await world.client().post(TEXT_TO_IMAGE, json={"prompt": "a fox"}, headers=headers)
+
+    world.is_safety_checker_required = True
+    second = await world.client().post(TEXT_TO_IMAGE, json={"prompt": "a fox"}, headers=headers)
+
+    assert second.headers["idempotent-replayed"] == "true"
+    assert second.json()["job_id"] == first.json()["job_id"]
+
+
+def test_the_document_says_that_the_operator_keeps_the_safety_checker_on() -> None:
+    schemas = create_api(version="1", is_safety_checker_required=True).openapi()["components"]["schemas"]
+
+    properties = [schema["properties"] for schema in schemas.values() if "properties" in schema]
+    fields = [fields["enable_safety_checker"] for fields in properties if "enable_safety_checker" in fields]
+    assert len(fields) == 4
+    assert all(field["anyOf"] == [{"type": "boolean", "const": True}, {"type": "null"}] for field in fields)
 
 
 async def test_null_is_the_same_as_left_out() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.job_errors import NO_OUTPUT
 from app.domain.jobs import BillingOutcome, JobStatus, outcome_of_result
 from app.presentation.schemas.jobs import BillingView
 from tests.unit.presentation_stand_ins import a_job
@@ -82,7 +83,7 @@ def test_a_video_is_one_output(flags: object, status: JobStatus) -> None:
 def test_says_that_nothing_was_charged_when_nothing_can_be_used() -> None:
     outcome = outcome_of_result({"images": [{}], "has_nsfw_concepts": [True]}, cost_tokens=5, outputs_requested=1)
 
-    assert outcome.error_message == ("The safety checker withheld everything that was generated. Nothing was charged.")
+    assert outcome.error_message == f"{NO_OUTPUT.sentence()} Nothing was charged."
 
 
 @given(PRICES, st.data())

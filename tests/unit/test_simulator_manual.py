@@ -9,6 +9,7 @@ from typer.main import get_command
 
 from simulator import introspection
 from simulator.__main__ import cli
+from simulator.answers import INFRASTRUCTURE_ERRORS, MODEL_ERRORS
 from simulator.behaviours import WORDS, behaviour_of
 from simulator.config import SimulatorConfig
 from simulator.faults import FAULTS
@@ -52,6 +53,13 @@ def test_the_options_are_those_of_the_program_with_their_defaults() -> None:
     }
 
     assert listed == expected
+
+
+def test_the_error_types_are_all_of_them() -> None:
+    text = section("Words in a prompt")
+    listed = code_in(text[text.index("`[fail]` knows") :])[1:]
+
+    assert sorted(listed) == sorted([*INFRASTRUCTURE_ERRORS, *MODEL_ERRORS])
 
 
 def _shown(default: object) -> str:

@@ -10,6 +10,7 @@ from app.application.execution.steps import RetryLater
 from app.application.fault_points import reach
 from app.application.ports.execution import JobFollowing, JobState
 from app.application.ports.provider import InQueue, Provider, ProviderRequest, ProviderUnavailable, Succeeded
+from app.domain.job_errors import SUBMIT_UNKNOWN
 from app.domain.jobs import JobStatus, Outcome
 
 log = structlog.get_logger(__name__)
@@ -92,7 +93,7 @@ class FollowJob:
                 raise RetryLater(UNKNOWN_LOOK_SECONDS)
             raise RetryLater(seconds_to_next_look(state.seconds_since_claim, UNKNOWN_LOOK_SECONDS))
         log.error("generation_submit_given_up", job_id=str(state.id))
-        await self._settle(state, given_up(state, "submit_unknown", "It is not known whether fal got the job."))
+        await self._settle(state, given_up(state, SUBMIT_UNKNOWN.code, SUBMIT_UNKNOWN.sentence()))
         if self.search is not None:
             raise RetryLater(LATE_SEARCH_SECONDS)
 

@@ -8,6 +8,7 @@ import structlog
 
 from app.application.ports.execution import JobState, JobSteps
 from app.application.ports.provider import InProgress, InQueue, Observation, Rejected, Stopped, Succeeded
+from app.domain import job_errors
 from app.domain.errors import DatabaseUnavailable, Overloaded
 from app.domain.jobs import Outcome, outcome_of_result
 
@@ -15,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 PERSIST_TRIES_MAX = 1200
 PERSIST_PAUSE_SECONDS = 0.5
-TIMED_OUT = "fal did not finish within the time limit."
+TIMED_OUT = job_errors.TIMED_OUT.sentence()
 
 Result = TypeVar("Result")
 

@@ -2,17 +2,21 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.application.ports.execution import JobUpkeep, StepUpkeep
+from app.application.ports.execution import JobInputs, JobUpkeep, StepUpkeep
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Queue the steps again that the queue has lost, and forget idempotency keys that have served their time."""
+    """Queue the steps again that the queue has lost, and forget idempotency keys that have served their time.
+
+    On its way it marks the large inputs that an older release accepted, so that they are forgotten, too.
+    """
 
     steps: StepUpkeep
     jobs: JobUpkeep
+    inputs: JobInputs
 
     async def __call__(self) -> None:
         requeued = await self.steps.requeue_lost()
@@ -20,3 +24,4 @@ class Sweep:
             for subject_id in subject_ids:
                 log.warning(f"{step.area}_requeued", **step.context(subject_id))
         await self.jobs.forget_idempotency_keys()
+        await self.inputs.mark_older()

@@ -135,6 +135,16 @@ class JobUpkeep(Protocol):
         ...
 
 
+class JobInputs(Protocol):
+    async def forget(self, job_id: UUID) -> bool:
+        """Replace each data: URI that an ended job was given by its type, digest and size. False: there is none."""
+        ...
+
+    async def mark_older(self) -> int:
+        """Find a few of the large inputs that an older release accepted, and return how many those were."""
+        ...
+
+
 class StepUpkeep(Protocol):
     async def requeue_lost(self, subject_id: UUID | None = None) -> Mapping[Step, Sequence[UUID]]:
         """Queue each step for all subjects (or this one) that wait for it while no item will take it to them.

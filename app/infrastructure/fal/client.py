@@ -19,6 +19,7 @@ from app.application.ports.provider import (
     SubmitOutcomeUnknown,
 )
 from app.domain.catalogue import GenerationKind
+from app.infrastructure.egress import Egress
 from app.infrastructure.fal import verdicts, wire
 from app.infrastructure.fal.exchange import USER_AGENT, Exchange, HttpLimits, Unanswered, open_exchange
 from app.infrastructure.fal.json_values import NotJson
@@ -57,6 +58,7 @@ class FalClient:
         limits: HttpLimits | None = None,
         ssl_context: SSLContext | None = None,
         user_agent: str = USER_AGENT,
+        egress: Egress | None = None,
     ) -> AsyncIterator[Self]:
         """Open connections that all calls share, and close them at the end.
 
@@ -64,7 +66,11 @@ class FalClient:
         """
         urls = QueueUrls(queue_url)
         async with open_exchange(
-            key=checked_key(key), limits=limits or HttpLimits(), ssl_context=ssl_context, user_agent=user_agent
+            key=checked_key(key),
+            limits=limits or HttpLimits(),
+            ssl_context=ssl_context,
+            user_agent=user_agent,
+            egress=egress,
         ) as exchange:
             yield cls(exchange, urls)
 

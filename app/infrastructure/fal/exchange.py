@@ -6,6 +6,9 @@ This is what aiohttp does, read from the code of 3.14.5 and held by tests:
 - Its time limits raise what is both a ClientError and a TimeoutError, asyncio.timeout only the latter.
 - It repeats a dropped GET or PUT once, on another connection; a POST never.
 - It limits neither the time of writing nor that of the whole exchange: asyncio.timeout around it does both.
+- Behind a proxy it connects to the proxy, asks it for a tunnel (CONNECT), and makes the TLS connection through it, all
+  before the head of the request is written; but what breaks in between raises the same errors as later. So there we
+  note when a connection is there.
 - Leaving the response gives a connection back, and closes it if the answer was not received to its end.
 - URLs are normalised on their way: `%3A` of a query goes out as `:`, which means the same.
 """
@@ -15,11 +18,12 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import aiohttp
-import certifi
 
 from app.application.execution.limits import POST_SECONDS_MAX, PROVIDER_CONNECTIONS_MAX
+from app.infrastructure.egress import Egress, Proxy
 from app.infrastructure.fal.wire import Answer
 
 USER_AGENT = "tollgate"
@@ -55,10 +59,21 @@ class Unanswered(Exception):
         self.never_left = never_left
 
 
+class _Way:
+    """Whether a request ever had a connection to go out on."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+
+
 class Exchange:
-    def __init__(self, session: aiohttp.ClientSession, limits: HttpLimits) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, limits: HttpLimits, egress: Egress, headers: Mapping[str, str]
+    ) -> None:
         self._session = session
         self._limits = limits
+        self._egress = egress
+        self._headers = headers
 
     async def get(self, url: str) -> Answer:
         """Raises Unanswered."""
@@ -75,16 +90,31 @@ class Exchange:
     async def _send(self, method: str, url: str, seconds: float, body: bytes | None = None) -> Answer:
         if self._session.closed:
             raise Unanswered("the connection to fal is closed", never_left=True)
+        proxy = self._egress.proxy_for(url)
+        way = _Way()
         try:
             async with asyncio.timeout(seconds):
-                return await self._receive(method, url, body)
+                return await self._receive(method, url, body, proxy, way)
         except Exception as error:
+            if proxy is not None and not way.is_open:
+                raise _no_way(error) from error
             # Whatever a broken or hostile answer makes the library raise, it means that there is no answer.
             raise _unanswered(error, seconds) from error
 
-    async def _receive(self, method: str, url: str, body: bytes | None) -> Answer:
-        headers, data = (None, None) if body is None else _content(body)
-        async with self._session.request(method, url, headers=headers, data=data, allow_redirects=False) as response:
+    async def _receive(self, method: str, url: str, body: bytes | None, proxy: Proxy | None, way: _Way) -> Answer:
+        content, data = ({}, None) if body is None else _content(body)
+        way_in = {} if proxy is None else proxy.headers
+        is_tunnel = url.startswith("https:")
+        async with self._session.request(
+            method,
+            url,
+            headers={**self._headers, **content, **({} if is_tunnel else way_in)},
+            data=data,
+            allow_redirects=False,
+            proxy=None if proxy is None else proxy.url,
+            proxy_headers=way_in if is_tunnel else None,
+            trace_request_ctx=way,
+        ) as response:
             return Answer(response.status, response.headers, await self._read(response.content))
 
     async def _read(self, content: aiohttp.StreamReader) -> bytes | None:
@@ -102,11 +132,6 @@ class Exchange:
         return b"".join(chunks)
 
 
-def verifying_tls() -> ssl.SSLContext:
-    """Trust the authorities of certifi's list, whatever this machine and its environment trust."""
-    return ssl.create_default_context(cafile=certifi.where())
-
-
 @asynccontextmanager
 async def open_exchange(
     *,
@@ -114,21 +139,28 @@ async def open_exchange(
     key: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
     user_agent: str = USER_AGENT,
+    egress: Egress | None = None,
 ) -> AsyncIterator[Exchange]:
-    """Open connections for one host: `key` goes out with every request. None: the host needs no key, and gets none."""
+    """Open connections for one host: `key` goes out with every request. None: the host needs no key, and gets none.
+
+    `ssl_context` replaces that of `egress` in tests.
+    """
+    egress = egress or Egress()
     connector = aiohttp.TCPConnector(
-        limit=limits.connections_max, keepalive_timeout=limits.keepalive_seconds, ssl=ssl_context or verifying_tls()
+        limit=limits.connections_max,
+        keepalive_timeout=limits.keepalive_seconds,
+        ssl=ssl_context or egress.verifying_tls(),
     )
-    authorization = {} if key is None else {"Authorization": f"Key {key}"}
+    headers = {
+        "Connection": "keep-alive",
+        **({} if key is None else {"Authorization": f"Key {key}"}),
+        "User-Agent": user_agent,
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+    }
+    # Not the session's headers: aiohttp sends those with CONNECT, too, and the proxy would get the key.
     async with aiohttp.ClientSession(
         connector=connector,
-        headers={
-            "Connection": "keep-alive",
-            **authorization,
-            "User-Agent": user_agent,
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-        },
         timeout=aiohttp.ClientTimeout(
             total=None, connect=limits.pool_seconds, sock_connect=limits.connect_seconds, sock_read=limits.read_seconds
         ),
@@ -136,8 +168,34 @@ async def open_exchange(
         auto_decompress=False,
         max_field_size=limits.header_bytes_max,
         trust_env=False,
+        trace_configs=_traces() if egress.has_proxy else None,
     ) as session:
-        yield Exchange(session, limits)
+        yield Exchange(session, limits, egress, headers)
+
+
+def _traces() -> list[aiohttp.TraceConfig]:
+    async def note(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.is_open = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(note)
+    trace.on_connection_reuseconn.append(note)
+    return [trace]
+
+
+def _no_way(error: Exception) -> Unanswered:
+    """The proxy did not let us through: not one byte of the request was written."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        reason = "asks for credentials" if error.status == 407 else f"refused the connection ({error.status})"
+    elif isinstance(error, aiohttp.ClientProxyConnectionError):
+        reason = "cannot be reached"
+    elif isinstance(error, aiohttp.ClientSSLError):
+        reason = f"leads to a server that is not trusted ({type(error).__name__})"
+    elif isinstance(error, TimeoutError):
+        reason = "does not answer"
+    else:
+        reason = f"broke the connection ({type(error).__name__})"
+    return Unanswered(f"the proxy on the way to fal {reason}", never_left=True)
 
 
 def _unanswered(error: Exception, seconds: float) -> Unanswered:

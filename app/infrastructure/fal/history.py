@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import structlog
 
 from app.application.ports.provider import ProviderUnavailable
+from app.infrastructure.egress import Egress
 from app.infrastructure.fal import json_values, wire
 from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange
 from app.infrastructure.fal.urls import checked_base_url, checked_key
@@ -48,14 +49,22 @@ class FalHistory:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, *, api_url: str, key: str, limits: HttpLimits = LIMITS, ssl_context: SSLContext | None = None
+        cls,
+        *,
+        api_url: str,
+        key: str,
+        limits: HttpLimits = LIMITS,
+        ssl_context: SSLContext | None = None,
+        egress: Egress | None = None,
     ) -> AsyncIterator[Self]:
         """Open connections of its own, because the admin key is for this host only.
 
         Raises ValueError if the key or the URL cannot be used.
         """
         base_url = checked_base_url(api_url)
-        async with open_exchange(key=checked_key(key), limits=limits, ssl_context=ssl_context) as exchange:
+        async with open_exchange(
+            key=checked_key(key), limits=limits, ssl_context=ssl_context, egress=egress
+        ) as exchange:
             yield cls(exchange, base_url)
 
     async def find(

@@ -4,12 +4,26 @@ Only fal itself can end a job. Its own answers carry a request id header or a JS
 the same codes from the ingress in front of fal say nothing about the job.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.application.ports.provider import InProgress, Rejected, Stopped, SubmitRefused
+from app.domain.errors_of_fal import (
+    ERRORS,
+    FAULT,
+    FAULT_OF_PROVIDER,
+    INPUT_TOO_LARGE,
+    MODEL_UNAVAILABLE,
+    POLICY,
+    POLICY_VIOLATION,
+    PROVIDER_REFUSED,
+    TIMED_OUT_AT_PROVIDER,
+    TIMEOUT,
+    UNKNOWN_MODEL,
+)
+from app.domain.job_errors import JobError
+from app.infrastructure.fal.details import TYPE_PATTERN, Detail, details_in
 from app.infrastructure.fal.wire import Answer
 
 # These are about the key, the account or the proxy: the operator can put them right while the jobs wait.
@@ -18,34 +32,19 @@ OPERATOR_STATUSES = frozenset({401, 402, 403, 407})
 _TRY_AGAIN_STATUSES = frozenset({408, 425, 429})
 _HEADERS_OF_FAL = ("x-fal-request-id", "x-fal-error-type")
 
-_TIMEOUT_TYPES = frozenset({"request_timeout", "startup_timeout", "generation_timeout"})
-# fal has reported these with different codes, 400 and 422 among them; none of them is the input's fault.
-_FAULT_TYPES = frozenset({"internal_server_error", "downstream_service_error", "downstream_service_unavailable"})
-_TYPE_PATTERN = re.compile(r"[a-z0-9_.]{1,64}", re.ASCII)
+# More of them would not help anybody to mend the rest.
+_SENTENCES_MAX = 3
 
-_PARAMETERS = frozenset(
-    {
-        "prompt",
-        "negative_prompt",
-        "num_images",
-        "image_size",
-        "seed",
-        "enable_prompt_expansion",
-        "enable_safety_checker",
-        "image_url",
-        "image_urls",
-        "audio_url",
-        "duration",
-        "resolution",
-        "aspect_ratio",
-    }
-)
 
-_POLICY = Rejected("content_policy_violation", "fal's content policy does not allow this input or its result.")
-_TIMED_OUT = Rejected("provider_timeout", "fal did not finish this generation within its own time limit.")
-_FAULT = Rejected("provider_error", "fal could not run this generation.")
-_UNKNOWN_MODEL = Rejected("provider_error", "fal does not offer this model.")
-_NO_MEDIA = Rejected("invalid_input", "fal generated nothing for this input.")
+def _rejected(error: JobError) -> Rejected:
+    return Rejected(error.code, error.sentence())
+
+
+_TIMEOUT_TYPES = frozenset(word for word, error in ERRORS.items() if error.code == TIMEOUT)
+_POLICY = _rejected(POLICY_VIOLATION)
+_TIMED_OUT = _rejected(TIMED_OUT_AT_PROVIDER)
+_FAULT = _rejected(FAULT_OF_PROVIDER)
+_UNKNOWN_MODEL = _rejected(UNKNOWN_MODEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +58,23 @@ class Failure:
     is_marked: bool
     detail: str
     error_type: str
-    types: Sequence[str]
-    parameter: str | None
+    details: Sequence[Detail]
 
     @classmethod
     def of(cls, answer: Answer, document: Mapping[str, Any]) -> "Failure":
         detail = document.get("detail")
-        items = _items_of(detail)
+        details = details_in(detail)
         return cls(
             status=answer.status,
-            is_marked=bool(items) or _is_marked(answer, document),
+            is_marked=bool(details) or _is_marked(answer, document),
             detail=detail if isinstance(detail, str) else "",
             error_type=error_type_of(document) or _word(answer.headers.get("x-fal-error-type")),
-            types=_types_of(items),
-            parameter=_parameter_of(items),
+            details=details,
         )
+
+    @property
+    def types(self) -> Sequence[str]:
+        return [one.type for one in self.details if one.type]
 
 
 def verdict(failure: Failure, status_error_type: str = "") -> InProgress | Stopped | Rejected | None:
@@ -95,28 +96,26 @@ def verdict(failure: Failure, status_error_type: str = "") -> InProgress | Stopp
 
 
 def rejection(failure: Failure) -> Rejected:
-    types = {failure.error_type, *failure.types}
-    if "content_policy_violation" in types:
-        return _POLICY
-    if types & _TIMEOUT_TYPES or failure.status == 504:
+    known = [ERRORS[word] for word in (failure.error_type, *failure.types) if word in ERRORS]
+    # What is not the input's fault comes first, whatever else fal says of it: nobody should change a good input.
+    for code in (POLICY, TIMEOUT, FAULT):
+        found = next((error for error in known if error.code == code), None)
+        if found is not None:
+            return _rejected(found)
+    if failure.status == 504:
         return _TIMED_OUT
-    if types & _FAULT_TYPES or failure.status >= 500 or not (failure.status == 422 or failure.types):
+    if failure.status >= 500 or not (failure.status == 422 or failure.types):
         return _FAULT
-    if "no_media_generated" in types:
-        return _NO_MEDIA
     return _invalid_input(failure)
 
 
 def refusal(failure: Failure) -> SubmitRefused:
     """Say why fal's gateway turned the submission down for good."""
     if failure.status in (400, 422):
-        rejected = _POLICY if "content_policy_violation" in failure.types else _invalid_input(failure)
+        rejected = _POLICY if POLICY in failure.types else _invalid_input(failure)
         return SubmitRefused(rejected.code, rejected.reason)
-    if failure.status == 404:
-        return SubmitRefused("model_unavailable", _UNKNOWN_MODEL.reason)
-    if failure.status == 413:
-        return SubmitRefused("input_too_large", "The input is larger than fal takes.")
-    return SubmitRefused("provider_refused", "fal refused this request.")
+    error = {404: MODEL_UNAVAILABLE, 413: INPUT_TOO_LARGE}.get(failure.status, PROVIDER_REFUSED)
+    return SubmitRefused(error.code, error.sentence())
 
 
 def error_type_of(document: Mapping[str, Any]) -> str:
@@ -139,13 +138,10 @@ def _verdict_on_missing(failure: Failure, status_error_type: str) -> Stopped | R
 
 
 def _invalid_input(failure: Failure) -> Rejected:
-    if failure.parameter is None:
-        return Rejected("invalid_input", "fal did not accept this input.")
-    return Rejected("invalid_input", f"fal did not accept the parameter {failure.parameter}.")
-
-
-def _items_of(detail: object) -> Sequence[Mapping[str, Any]]:
-    return [item for item in detail if isinstance(item, dict)] if isinstance(detail, list) else []
+    """Say everything that is to be changed; the code is that of the first that fal names."""
+    told = [one for one in failure.details if one.type in ERRORS] or failure.details or [Detail("")]
+    sentences = dict.fromkeys(one.sentence for one in told)
+    return Rejected(told[0].code, " ".join(list(sentences)[:_SENTENCES_MAX]))
 
 
 def _is_marked(answer: Answer, document: Mapping[str, Any]) -> bool:
@@ -155,19 +151,5 @@ def _is_marked(answer: Answer, document: Mapping[str, Any]) -> bool:
     return "detail" in document and answer.status < 500
 
 
-def _types_of(items: Sequence[Mapping[str, Any]]) -> Sequence[str]:
-    return [word for item in items if (word := _word(item.get("type")))]
-
-
-def _parameter_of(items: Sequence[Mapping[str, Any]]) -> str | None:
-    return next((name for item in items if (name := _parameter(item.get("loc")))), None)
-
-
 def _word(value: object) -> str:
-    return value if isinstance(value, str) and _TYPE_PATTERN.fullmatch(value) else ""
-
-
-def _parameter(loc: object) -> str | None:
-    if not isinstance(loc, list):
-        return None
-    return next((part for part in loc if isinstance(part, str) and part in _PARAMETERS), None)
+    return value if isinstance(value, str) and TYPE_PATTERN.fullmatch(value) else ""

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from app.application.ports.provider import Observation, ProviderEvent
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
+from app.infrastructure.egress import Egress
 from app.infrastructure.fal import json_values, wire
 from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange
 from app.infrastructure.fal.wire import Answer
@@ -89,9 +90,10 @@ class FalWebhooks:
         limits: HttpLimits = LIMITS,
         ssl_context: SSLContext | None = None,
         clock: Callable[[], float] = time.time,
+        egress: Egress | None = None,
     ) -> AsyncIterator[Self]:
         """Open connections of its own: fal's keys are public, and our key is not for that host."""
-        async with open_exchange(limits=limits, ssl_context=ssl_context) as exchange:
+        async with open_exchange(limits=limits, ssl_context=ssl_context, egress=egress) as exchange:
             yield cls(exchange, jwks_url, user_id, clock)
 
     async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:

@@ -10,6 +10,7 @@ from typing import Any
 
 from app.application.ports.provider import InProgress, InQueue, Rejected, Succeeded
 from app.domain.catalogue import GenerationKind
+from app.domain.job_errors import RESULT_INVALID, RESULT_TOO_DEEP, RESULT_TOO_LARGE
 from app.infrastructure.fal import json_values
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
@@ -76,17 +77,17 @@ def progress_in(document: Mapping[str, Any]) -> InQueue | InProgress | Completed
 def result_in(body: bytes | None, kind: GenerationKind) -> Succeeded | Rejected:
     """Read the result, and make it storable. Raises NotJson: the answer may have been cut short on its way."""
     if body is None:
-        return Rejected("result_invalid", "The result that fal returned is too large.")
+        return Rejected(RESULT_TOO_LARGE.code, RESULT_TOO_LARGE.sentence())
     try:
         document = json_values.parse(body)
     except json_values.TooDeep:
-        return Rejected("result_invalid", "The result that fal returned is nested too deeply.")
+        return Rejected(RESULT_TOO_DEEP.code, RESULT_TOO_DEEP.sentence())
     return result_of(document, kind)
 
 
 def result_of(document: object, kind: GenerationKind) -> Succeeded | Rejected:
     if not isinstance(document, dict) or not _has_media(document, kind):
-        return Rejected("result_invalid", "The result that fal returned does not have the expected form.")
+        return Rejected(RESULT_INVALID.code, RESULT_INVALID.sentence())
     return Succeeded(json_values.storable(document))
 
 

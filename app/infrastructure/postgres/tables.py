@@ -116,6 +116,8 @@ jobs = Table(
     Column("error_message", Text),
     _created_at(),
     _created_at("updated_at"),
+    Column("input_bytes", Integer),
+    Column("input_forgotten_at", _time),
     _account_key("jobs"),
     UniqueConstraint("attempt_token", name="jobs_attempt_token_key"),
     UniqueConstraint("fal_request_id", name=REQUEST_OF_ONE_JOB),
@@ -123,6 +125,11 @@ jobs = Table(
     UniqueConstraint("id", "account_id", "refunded_tokens", name="jobs_refund_key"),
     Index("jobs_newest_first", "account_id", desc("created_at"), desc("id")),
     Index("jobs_unfinished", "created_at", postgresql_where=text("NOT is_final")),
+    Index(
+        "jobs_inputs_to_forget",
+        "id",
+        postgresql_where=text("is_final AND input_bytes IS NOT NULL AND input_forgotten_at IS NULL"),
+    ),
 )
 
 idempotency_keys = Table(

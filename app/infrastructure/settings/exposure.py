@@ -4,18 +4,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from app.infrastructure.settings.database import DatabaseSettings
+from app.infrastructure.settings.egress import EgressSettings
 from app.infrastructure.settings.fal import FalSettings
 from app.infrastructure.settings.money import MoneySettings
 from app.infrastructure.settings.secrets import DEVELOPMENT_WEBHOOK_SECRET, has_strong_values, secrets_by_field
 from app.infrastructure.settings.service import ServiceSettings
-from app.infrastructure.settings.values import is_elsewhere, is_quoted, unmet_demands
+from app.infrastructure.settings.values import InProduction, is_elsewhere, is_quoted, unmet_demands
 
 # One account at fal may have a single key, which then serves for both.
 _MAY_BE_THE_SAME = {("fal_key", "fal_admin_key")}
 
 
 # pydantic collects the fields from the last base to the first: this is the order of `.env.example`.
-class SettingsTogether(FalSettings, MoneySettings, DatabaseSettings, ServiceSettings):
+class SettingsTogether(EgressSettings, FalSettings, MoneySettings, DatabaseSettings, ServiceSettings):
     @property
     def refusals(self) -> Sequence[str]:
         """Why the service must not start, one sentence each; never a value."""
@@ -31,7 +32,9 @@ class SettingsTogether(FalSettings, MoneySettings, DatabaseSettings, ServiceSett
 
     def _shared_secrets(self) -> Iterator[str]:
         """Whoever gets hold of one of them has the other, too."""
-        found: Mapping[str, frozenset[str]] = {name: frozenset(values) for name, values in secrets_by_field(self)}
+        found: Mapping[str, frozenset[str]] = {
+            name: frozenset(values) for name, values in secrets_by_field(self, with_rule=InProduction)
+        }
         for one, other in combinations(found, 2):
             if found[one] & found[other] and (one, other) not in _MAY_BE_THE_SAME:
                 yield f"{one.upper()} and {other.upper()} must differ"

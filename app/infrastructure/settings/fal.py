@@ -1,5 +1,6 @@
 """The account at fal, the ways to fal and back, and how long fal may take."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
@@ -36,6 +37,13 @@ def _is_queue(url: str) -> str:
     return url
 
 
+class SafetyChecker(StrEnum):
+    """Who decides whether fal's safety checker filters the results."""
+
+    USER = "user"
+    ON = "on"
+
+
 FalKey = Annotated[SecretStr, AfterValidator(_is_key)]
 TimeLimitSeconds = Annotated[int, Field(ge=1, le=86_400)]
 
@@ -61,6 +69,7 @@ class FalSettings(BaseModel):
             "must be an https:// address that fal can reach from outside, not one of this machine or its network",
         ),
     ] = None
+    safety_checker: SafetyChecker = SafetyChecker.USER
 
     image_time_limit_seconds: TimeLimitSeconds = 20 * 60
     video_time_limit_seconds: TimeLimitSeconds = 60 * 60
@@ -69,6 +78,10 @@ class FalSettings(BaseModel):
     def spends_money(self) -> bool:
         """A key that costs money, and not the simulator's."""
         return self.fal_key is not None and is_elsewhere(self.fal_queue_url)
+
+    @property
+    def is_safety_checker_required(self) -> bool:
+        return self.safety_checker is SafetyChecker.ON
 
     @property
     def webhooks_url(self) -> str | None:

@@ -76,13 +76,16 @@ def secrets_in(value: object) -> Iterator[str]:
             yield from _secrets_of_all(value)
 
 
-def secrets_by_field(model: BaseModel) -> Iterator[tuple[str, Sequence[str]]]:
-    """The fields that hold secrets, each with its secrets and with what of them is one by itself."""
+def secrets_by_field(model: BaseModel, *, with_rule: type | None = None) -> Iterator[tuple[str, Sequence[str]]]:
+    """The fields that hold secrets, each with its secrets and with what of them is one by itself.
+
+    `with_rule`: only those of whose annotation such a rule is part.
+    """
     for name, field in type(model).model_fields.items():
         whole = list(secrets_in(getattr(model, name)))
         rules = [rule for rule in field.metadata if isinstance(rule, SecretParts)]
         parts = [part for rule in rules for secret in whole for part in rule.parts(secret)]
-        if whole:
+        if whole and (with_rule is None or any(isinstance(rule, with_rule) for rule in field.metadata)):
             yield name, [*whole, *parts]
 
 

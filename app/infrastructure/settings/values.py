@@ -9,11 +9,14 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel
 
+from app.infrastructure.egress import is_this_machine
+
 # Nothing that one program reads as the end of a host and another as a part of it; no credentials, query or fragment.
 _PLAIN_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:[0-9]+)?(/[^\s\\?#@]*)?", re.IGNORECASE)
 # What text editors and control panels leave at the ends of a value beside blanks: marks that show nothing.
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\0"
 _QUOTES = ('"', "'", "`", "\u201c\u201d", "\u2018\u2019", "\u00ab\u00bb")
+_PRIVATE_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".localdomain", ".test", ".invalid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def is_quoted(value: object) -> bool:
 
 def is_elsewhere(url: str) -> bool:
     """False for every name of this machine."""
-    return not is_loopback(urlsplit(url).hostname or "", unspecified=True)
+    return not is_this_machine(urlsplit(url).hostname or "")
 
 
 def is_public(url: str) -> bool:
@@ -62,18 +65,10 @@ def is_public(url: str) -> bool:
     return "." in host and not host.endswith(_PRIVATE_NAMES) if address is None else address.is_global
 
 
-def is_loopback(host: str, *, unspecified: bool = False) -> bool:
-    """`unspecified`: what the unspecified address shall count as. Who calls it, calls this machine; who listens on it
-    listens everywhere.
-    """
-    name = host.rstrip(".").lower()
-    address = _address_of(name)
-    if address is None:
-        return name == "localhost" or name.endswith(".localhost")
-    return address.is_loopback or (unspecified and address.is_unspecified)
-
-
-_PRIVATE_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".localdomain", ".test", ".invalid")
+def is_loopback(host: str) -> bool:
+    """Whether whoever listens there hears this machine alone. On the unspecified address they hear everybody."""
+    address = _address_of(host)
+    return is_this_machine(host.lower()) if address is None else address.is_loopback
 
 
 def _address_of(host: str) -> IPv4Address | IPv6Address | None:

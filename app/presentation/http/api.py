@@ -10,6 +10,7 @@ from app.presentation.http.middleware import RequestContext
 from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
 from app.presentation.routers import jobs, keys, ledger, payments, provider_events, system
+from app.presentation.schemas.media_urls import ValidationContext
 
 
 def create_api(
@@ -17,12 +18,14 @@ def create_api(
     version: str,
     lifespan: Lifespan[FastAPI] | None = None,
     allow_private_media_urls: bool = False,
+    is_safety_checker_required: bool = False,
 ) -> FastAPI:
     """The web application around the use cases.
 
     The lifespan sets `state.use_cases`, once what they need has started. Whoever stops the process sets
     `state.is_stopping` first: it is no longer ready, and asks its callers to connect anew.
     `allow_private_media_urls` lets `*_url` fields name http on loopback, where the simulator keeps its media.
+    `is_safety_checker_required` refuses requests that switch fal's safety checker off.
     """
     api = FastAPIOffline(
         title="Tollgate",
@@ -38,19 +41,21 @@ def create_api(
         telemetry={"tracing": False, "metrics": False, "logs": False},
         swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
     )
-    api.state = ApiState(
-        {"validation_context": {"allow_private_media_urls": allow_private_media_urls}, "is_stopping": False}
-    )
+    context: ValidationContext = {
+        "allow_private_media_urls": allow_private_media_urls,
+        "is_safety_checker_required": is_safety_checker_required,
+    }
+    api.state = ApiState({"validation_context": context, "is_stopping": False})
     # Middleware that is added later stands around this one, as in every application of FastAPI.
     api.add_middleware(RequestContext)
     # include_router serves these routers as safely, but takes more than twice the time for /balance: it matches each
     # request twice more and never calls an endpoint directly. Routes are tried in turn, so the busiest come first.
     splice(api, jobs.router, ledger.router, payments.router, provider_events.router, system.router, keys.router)
-    _complete_document(api)
+    _complete_document(api, is_safety_checker_required=is_safety_checker_required)
     return api
 
 
-def _complete_document(api: FastAPI) -> None:
+def _complete_document(api: FastAPI, *, is_safety_checker_required: bool) -> None:
     generate = api.openapi
     completed: dict[str, Any] = {}
 
@@ -60,6 +65,8 @@ def _complete_document(api: FastAPI) -> None:
         # FastAPI makes the document anew once a route was added, and hands out the same one until then.
         if document is not completed:
             documentation.complete(document, api.routes)
+            if is_safety_checker_required:
+                documentation.require_safety_checker(document)
             completed = document
         return document
 

@@ -19,6 +19,7 @@ from app.domain.errors import (
     JobFinished,
     NotFound,
     PaymentEventIdRequired,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
@@ -34,6 +35,7 @@ STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
     Conflict: 409,
     PaymentEventIdRequired: 400,
     IdempotencyKeyReused: 422,
+    TooManyRequests: 429,
     Unavailable: 503,
 }
 
@@ -162,6 +164,8 @@ async def _answer_domain_error(request: Request, error: DomainError) -> Response
         errors = [field_error(error.code, "Idempotency-Key")]
         return problem(request.scope, status_of(type(error)), error.code, error.detail, errors=errors)
     headers = {"Retry-After": "1"} if isinstance(error, IdempotencyKeyInUse) else {}
+    if isinstance(error, TooManyRequests):
+        headers = {"Retry-After": str(error.retry_after_seconds)}
     return problem(request.scope, status_of(type(error)), error.code, error.detail, headers=headers)
 
 

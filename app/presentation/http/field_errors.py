@@ -45,13 +45,13 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
     ),
     "invalid_cursor": ("invalid_cursor", "This must be the next_cursor of an earlier page."),
     "repeated_header": ("repeated_header", "Send this header once."),
-    "url_not_allowed": (
-        "url_not_allowed",
-        "This must be a public http(s) URL of at most {url_length_max} characters, without user name or fragment.",
-    ),
-    "data_uri_not_allowed": (
-        "data_uri_not_allowed",
-        "This must be a data: URI in base64 whose content really is one of: {media_types}.",
+    # Here the reason is one of our own sentences.
+    "url_not_allowed": ("url_not_allowed", "{reason}"),
+    "data_uri_not_allowed": ("data_uri_not_allowed", "{reason}"),
+    "image_size_not_allowed": ("image_size_not_allowed", "{reason}"),
+    "safety_checker_required": (
+        "safety_checker_required",
+        "The operator of this service keeps the safety checker on: send true, or leave this out.",
     ),
     "data_uri_too_large": ("data_uri_too_large", "The decoded media must have at most {size_bytes_max} bytes."),
 }

@@ -133,6 +133,15 @@ def complete(document: dict[str, Any], routes: Sequence[BaseRoute]) -> None:
     document["components"].setdefault("securitySchemes", {})[AUTHORIZATION_SCHEME] = AUTHORIZATION_DOCUMENT
 
 
+def require_safety_checker(document: Mapping[str, Any]) -> None:
+    """Say that the operator keeps the safety checker on."""
+    for schema in document["components"]["schemas"].values():
+        field = schema.get("properties", {}).get("enable_safety_checker")
+        if field is not None:
+            field["anyOf"] = [{"type": "boolean", "const": True}, {"type": "null"}]
+            field["description"] = "The operator keeps it on: false is refused."
+
+
 def _is_documented(context: RouteContext) -> bool:
     return isinstance(context.original_route, APIRoute) and bool(context.include_in_schema)
 

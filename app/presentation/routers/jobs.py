@@ -13,6 +13,7 @@ from app.domain.errors import (
     InvalidApiKey,
     JobFinished,
     JobNotFound,
+    TooManyLargeInputs,
 )
 from app.presentation.http.answers import json_answer
 from app.presentation.http.bodies import LARGE_BODY_BYTES_MAX, JsonBody
@@ -210,6 +211,7 @@ for _start in _STARTS:
                 InsufficientBalance,
                 IdempotencyKeyInUse,
                 IdempotencyKeyReused,
+                TooManyLargeInputs,
                 *DATABASE_ERRORS,
                 CommitUnknown,
                 *BODY_ERRORS,

@@ -3,23 +3,32 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, Field, Tag, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from app.domain.catalogue import GenerationKind
+from app.domain.catalogue import IMAGE_PRESETS, IMAGE_SIZE_LIMITS, GenerationKind
+from app.domain.errors_of_fal import CODES
 from app.domain.jobs import Billing, BillingOutcome, Job, PublicStatus
 from app.presentation.schemas.fields import NOT_BLANK, STORABLE, OrNewer, RequestModel
-from app.presentation.schemas.media_urls import AudioUrl, ImageUrl
+from app.presentation.schemas.media_urls import AudioUrl, ImageUrl, ValidationContext
 
 IMAGE_PROMPT_LENGTH_MAX = 2000
 VIDEO_PROMPT_LENGTH_MAX = 800
 
 ImagePreset = Literal["square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9"]
+Side = Annotated[
+    int,
+    Field(
+        ge=min(limits.side_pixels_min for limits in IMAGE_SIZE_LIMITS.values()),
+        le=max(limits.side_pixels_max for limits in IMAGE_SIZE_LIMITS.values()),
+        description="Pixels.",
+    ),
+]
 
 
 class ImageDimensions(RequestModel):
-    width: int = Field(ge=384, le=1440, description="Pixels.")
-    height: int = Field(ge=384, le=1440, description="Pixels.")
+    width: Side
+    height: Side
 
 
 def _image_size_tag(value: object) -> str:
@@ -37,11 +46,35 @@ def _integer_only(value: object) -> object:
 ImageSize = Annotated[
     Annotated[ImagePreset, Tag("(preset)")] | Annotated[ImageDimensions, Tag("(dimensions)")],
     Discriminator(_image_size_tag),
-    Field(
-        description="A preset, or width and height. Without it the model makes a square. "
-        "Text-to-image wants at least 768 x 768 pixels in total: a smaller size fails there, and is refunded."
-    ),
 ]
+
+
+def _about_size(kind: GenerationKind) -> str:
+    presets = ", ".join(f"`{name}` {width} x {height}" for name, (width, height) in IMAGE_PRESETS.items())
+    return (
+        f"A preset, or width and height. {IMAGE_SIZE_LIMITS[kind].sentence} The presets: {presets}. "
+        "Without it the model makes a square."
+    )
+
+
+def _is_possible_for(kind: GenerationKind) -> AfterValidator:
+    limits = IMAGE_SIZE_LIMITS[kind]
+
+    def check(size: str | ImageDimensions | None) -> str | ImageDimensions | None:
+        if isinstance(size, ImageDimensions) and not limits.allows(size.width, size.height):
+            raise PydanticCustomError("image_size_not_allowed", "size", {"reason": limits.sentence})
+        return size
+
+    return AfterValidator(check)
+
+
+def _checked_as_ordered(value: bool | None, info: ValidationInfo) -> bool | None:
+    context: ValidationContext | None = info.context
+    if value is False and context is not None and context.get("is_safety_checker_required"):
+        raise PydanticCustomError("safety_checker_required", "false")
+    return value
+
+
 _PROMPT: dict[str, Any] = {
     "min_length": 1,
     "description": "What to make.",
@@ -57,7 +90,11 @@ NegativePrompt = Annotated[
 ]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description="The same seed and request give a similar result.")]
 PromptExpansion = Annotated[bool, Field(description="Let the model rewrite the prompt. It does, unless told not to.")]
-SafetyChecker = Annotated[bool, Field(description="Let the model filter its results. It does, unless told not to.")]
+SafetyChecker = Annotated[
+    bool,
+    AfterValidator(_checked_as_ordered),
+    Field(description="Let the model filter its results. It does, unless told not to, where the operator lets you."),
+]
 
 
 class GenerationRequest(RequestModel):
@@ -76,16 +113,21 @@ class _ImageRequest(GenerationRequest):
     prompt: ImagePrompt
     negative_prompt: NegativePrompt | None = None
     num_images: int = Field(default=1, ge=1, le=4, description="Each one is charged.")
-    image_size: ImageSize | None = None
     seed: Seed | None = None
     enable_safety_checker: SafetyChecker | None = None
 
 
 class TextToImageRequest(_ImageRequest):
+    image_size: Annotated[ImageSize | None, _is_possible_for(GenerationKind.TEXT_TO_IMAGE)] = Field(
+        default=None, description=_about_size(GenerationKind.TEXT_TO_IMAGE)
+    )
     enable_prompt_expansion: PromptExpansion | None = None
 
 
 class ImageToImageRequest(_ImageRequest):
+    image_size: Annotated[ImageSize | None, _is_possible_for(GenerationKind.IMAGE_TO_IMAGE)] = Field(
+        default=None, description=_about_size(GenerationKind.IMAGE_TO_IMAGE)
+    )
     image_urls: list[ImageUrl] = Field(min_length=1, max_length=2, description="One or two pictures to start from.")
 
 
@@ -154,8 +196,14 @@ class JobView(BaseModel):
     result: dict[str, Any] | None = Field(
         description='What fal made, once COMPLETED: `{"images": [...]}` or `{"video": {...}}`.'
     )
-    error_code: str | None = Field(description="Why there is no result, for a program.")
-    error_message: str | None = Field(description="Why there is no result, for a person.")
+    error_code: str | None = Field(
+        description=f"Why there is no result, for a program. One of {', '.join(f'`{code}`' for code in CODES)}; "
+        "there may be more."
+    )
+    error_message: str | None = Field(
+        description="Why there is no result and what to change, for a person, with the parameter and the numbers where "
+        "they are known."
+    )
     status_reason: str | None = Field(description="Why an unfinished job waits, where there is something to say.")
     billing: BillingView | None = Field(description="What the job cost in the end; null until it is final.")
     created_at: datetime

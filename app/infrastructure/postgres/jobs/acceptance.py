@@ -24,6 +24,7 @@ from app.domain.orders import (
     is_new,
 )
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
+from app.infrastructure.postgres.jobs.inputs import LARGE_INPUT_BYTES, recent_large_inputs
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.queue import insert_items
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, constant
@@ -38,7 +39,9 @@ class StorableOrder:
 
     @classmethod
     def of(cls, job: NewJob, idempotency: IdempotencyKey | None) -> Self:
-        return cls(Order(job, idempotency), json.dumps(job.parameters))
+        parameters = json.dumps(job.parameters)
+        size_bytes = len(parameters)
+        return cls(Order(job, idempotency, size_bytes if size_bytes > LARGE_INPUT_BYTES else None), parameters)
 
     @property
     def size_bytes(self) -> int:
@@ -84,7 +87,8 @@ _INSERT_KEYS = Statement(
     insert(idempotency_keys).from_select([field.name for field in fields(_KeyRow)], select(*_NEW_KEYS.c))
 )
 
-_NEW_JOBS = RowArrays("wanted", *(jobs.c[field.name] for field in fields(NewJob)))
+_STORED = [*(field.name for field in fields(NewJob)), jobs.c.input_bytes.key]
+_NEW_JOBS = RowArrays("wanted", *(jobs.c[name] for name in _STORED))
 _WANTED = select(*_NEW_JOBS.c).cte("wanted")
 _ACCOUNT = (
     _LOCKED_ACCOUNTS.where(_NEW_JOBS.names(accounts.c.id, "account_id")).cte("account").prefix_with("MATERIALIZED")
@@ -103,7 +107,7 @@ _IS_SHORT = exists(
 _AFFORDABLE = select(func.now().label("accepted_at")).where(~_IS_SHORT).cte("affordable").prefix_with("MATERIALIZED")
 _JOB = (
     insert(jobs)
-    .from_select([field.name for field in fields(NewJob)], select(*_WANTED.c).join_from(_AFFORDABLE, _WANTED, true()))
+    .from_select(_STORED, select(*_WANTED.c).join_from(_AFFORDABLE, _WANTED, true()))
     .returning(jobs.c.id, jobs.c.account_id, jobs.c.cost_tokens)
     .cte("job")
 )
@@ -127,7 +131,7 @@ async def accept_all(
     """
     orders = [one.order for one in storable]
     async with driver_transaction(driver, "accept"):
-        if not is_repeated and not any(order.idempotency for order in orders):
+        if not is_repeated and not any(order.idempotency or order.input_bytes for order in orders):
             # Almost always all of them fit, and nothing has to be asked first.
             accepted_at = await _write(driver, storable)
             if accepted_at is not None:
@@ -155,11 +159,13 @@ async def _standing(driver: DriverConnection, orders: Sequence[Order], *, is_rep
         order.job.account_id for order in orders if order.owned_key not in in_use and order.owned_key not in first_uses
     }
     rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying)) if paying else []
+    large = list({order.job.account_id for order in orders if order.input_bytes is not None} & paying)
     return Standing(
         accepted_at=rows[0]["now"] if rows else None,
         balances_tokens={row["id"]: row["balance_tokens"] for row in rows},
         first_uses=first_uses,
         keys_in_use=in_use,
+        large_inputs=await recent_large_inputs(driver, large) if large else {},
         written=written,
     )
 
@@ -192,6 +198,10 @@ async def _write(driver: DriverConnection, storable: Sequence[StorableOrder]) ->
     ]
     if keys:
         await _INSERT_KEYS(driver.fetch, **_NEW_KEYS.values(keys))
-    new_jobs = _NEW_JOBS.values([one.order.job for one in storable], parameters=[one.parameters for one in storable])
+    new_jobs = _NEW_JOBS.values(
+        [one.order.job for one in storable],
+        parameters=[one.parameters for one in storable],
+        input_bytes=[one.order.input_bytes for one in storable],
+    )
     rows = await _INSERT_JOBS(driver.fetch, **new_jobs)
     return rows[0]["accepted_at"] if rows else None

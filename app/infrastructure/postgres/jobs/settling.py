@@ -12,6 +12,7 @@ from app.application.execution.steps import FOLLOW_JOB
 from app.domain.jobs import JobStatus, Outcome
 from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.database import DriverConnection, Fetch, driver_transaction
+from app.infrastructure.postgres.jobs.inputs import FORGET
 from app.infrastructure.postgres.jobs.locks import locked_jobs, one_for_each
 from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
 from app.infrastructure.postgres.queue import delete_queued
@@ -74,7 +75,7 @@ _SETTLED = (
         # Compare-and-set.
         IS_UNFINISHED,
     )
-    .returning(jobs.c.id, jobs.c.account_id, jobs.c.refunded_tokens, jobs.c.fal_request_id)
+    .returning(jobs.c.id, jobs.c.account_id, jobs.c.refunded_tokens, jobs.c.fal_request_id, jobs.c.input_bytes)
     .cte("settled")
 )
 _REFUND = insert(ledger_entries).from_select(
@@ -86,7 +87,11 @@ _REFUND = insert(ledger_entries).from_select(
 # The look that waits for such an end has nothing left to see, unless fal's request is not known and will be searched
 # for.
 _SEEN = select(_SETTLED.c.id.label("subject_id")).where(_SETTLED.c.fal_request_id.is_not(None)).subquery("seen")
-_SETTLE = Statement(select(_SETTLED.c.id).add_cte(_REFUND.cte("refund"), delete_queued(FOLLOW_JOB, _SEEN).cte("look")))
+_SETTLE = Statement(
+    select(_SETTLED.c.id, _SETTLED.c.input_bytes).add_cte(
+        _REFUND.cte("refund"), delete_queued(FOLLOW_JOB, _SEEN).cte("look")
+    )
+)
 _ENDS = Statement(select(jobs.c.id, jobs.c.status, jobs.c.error_code).where(any_of(jobs.c.id, "job_ids")))
 
 
@@ -108,4 +113,8 @@ async def settle_all(
 
 async def settle_through(fetch: Fetch, settlements: Sequence[Settlement]) -> set[UUID]:
     """In the caller's transaction, at most one for each job; returns those that were not final before."""
-    return {row["id"] for row in await _SETTLE(fetch, **_ENDED.values(settlements))}
+    rows = await _SETTLE(fetch, **_ENDED.values(settlements))
+    large = [row["id"] for row in rows if row["input_bytes"] is not None]
+    if large:
+        await FORGET(fetch, job_ids=large)
+    return {row["id"] for row in rows}
