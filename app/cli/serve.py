@@ -115,7 +115,11 @@ def worker() -> None:
             fail("set DATABASE_URL: a worker shares the database of the API")
         if settings.fal_key is None:
             fail("set FAL_KEY (and FAL_QUEUE_URL for a simulator): a worker talks to fal")
-        async with with_database(settings) as complete, build(complete) as runtime:
+        async with (
+            with_database(settings) as complete,
+            build(complete) as runtime,
+            runtime.heartbeats.beating("worker"),
+        ):
             runner = runtime.runner
             runner.start()
             spare_the_collector()

@@ -1,26 +1,19 @@
 """The PostgreSQL that holds everything that matters."""
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
+from app.infrastructure.postgres.dsn import Dsn
 from app.infrastructure.settings.values import InProduction, is_set
 
-_SCHEMES = ("postgresql://", "postgresql+asyncpg://", "postgres://")
+CONNECTIONS_MIN = 4
+# Beyond these the runner's lanes have no use for more.
+RUNNER_CONNECTIONS_MAX = 6
 
 
 def _is_postgres(url: SecretStr) -> SecretStr:
-    try:
-        # A password with a slash or an @ in it ends up in the wrong part, where messages would quote it.
-        port = urlsplit(url.get_secret_value()).port
-    except ValueError:
-        port = -1
-    if port == -1 or not url.get_secret_value().startswith(_SCHEMES):
-        raise ValueError(
-            "must be a PostgreSQL URL, postgresql://user:password@host:5432/database, "
-            "with special characters of the password percent-encoded"
-        )
+    Dsn.read(url.get_secret_value())
     return url
 
 
@@ -29,3 +22,14 @@ DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_postgres)]
 
 class DatabaseSettings(BaseModel):
     database_url: Annotated[DatabaseUrl | None, InProduction(is_set, "must be set")] = None
+    database_connections_max: Annotated[int, Field(ge=CONNECTIONS_MIN, le=1_000)] = 22
+
+    @property
+    def runner_connections_max(self) -> int:
+        """The runner's share: one that listens, and some that take items and say what became of them."""
+        return min(max(2, self.database_connections_max * 3 // 11), RUNNER_CONNECTIONS_MAX)
+
+    @property
+    def pool_connections_max(self) -> int:
+        """What is left for everything else, the steps included."""
+        return self.database_connections_max - self.runner_connections_max
