@@ -14,7 +14,7 @@ from app.application.ports.health import Check
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
 from app.bootstrap.adapters import open_adapters, open_postgres
-from app.bootstrap.steps import handlers_by_step, lost_steps, step_handlers
+from app.bootstrap.steps import handlers_by_step, lost_steps, runner_duties, step_handlers
 from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.postgres.dsn import plain_dsn
@@ -84,4 +84,4 @@ def _checks(
     checks = [database_check(engine, heartbeats), migrations_check(engine)]
     if settings.runner is RunnerHome.EMBEDDED:
         return [*checks, runner.check, breaker.check]
-    return [*checks, workers_check(engine, runner.all_duties)]
+    return [*checks, workers_check(engine, runner_duties())]

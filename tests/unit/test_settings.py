@@ -140,8 +140,10 @@ def test_takes_every_form_of_a_postgresql_url(
         f"mysql://user:{PASSWORD}@host/name",
         f"sqlite:///{PASSWORD}",
         f"host=localhost password={PASSWORD}",
-        f"postgresql+psycopg://user:{PASSWORD}@host/name",
-        f"postgresql://user:{PASSWORD}/with-a-slash@host/name",
+        f"jdbc:postgresql://host/name?user=user&password={PASSWORD}",
+        f"postgresql://user:{PASSWORD}@host/name?options=a@b",
+        f"postgresql://user:{PASSWORD}",
+        f"postgresql://user:{PASSWORD}\nmore@host/name",
         PASSWORD,
     ],
 )

@@ -1,9 +1,16 @@
 """What a process has to do again and again, and whether it still does."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+from app.application.execution.steps import Step
 
 HOUSEKEEPING = "housekeeping"
+
+
+def duties_of(steps: Iterable[Step]) -> Sequence[str]:
+    """What a runner of these steps has to do: to look for work in each lane, and to keep house."""
+    return [*sorted({step.lane.name for step in steps}), HOUSEKEEPING]
 
 
 class Duties:

@@ -99,11 +99,6 @@ class Runner:
             return Check("runner", False, f"these hang: {', '.join(dead)}; restart the process")
         return Check("runner", True, "working")
 
-    @property
-    def all_duties(self) -> Sequence[str]:
-        """Also while it does none of them."""
-        return [*sorted({step.lane.name for step in self._steps}), HOUSEKEEPING]
-
     def _beat(self, lane: Lane) -> None:
         if not self._executor.is_jammed(lane):
             self.duties.beat(lane.name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy import exc
 
-from app.domain.errors import Unavailable
+from app.domain.errors import DatabaseUnavailable, Unavailable
 from app.infrastructure.postgres.dsn import Dsn
 
 # SQLSTATE classes and codes in which the database cannot serve now, whatever was asked:
@@ -24,6 +24,7 @@ _UNAVAILABLE_CODES = ("40001", "40P01", "55000", "55P03", "25006", "3D000", "3F0
 _CONTENTION_CODES = ("55P03", "40P01", "57014")
 
 READ_ONLY, NO_RIGHT, DISK_FULL, NO_TABLE = "25006", "42501", "53100", "42P01"
+DATABASE_ERRORS = (DatabaseUnavailable, exc.DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
 # With these the database answers and yet keeps nothing: in words for everybody.
 WRITES_REFUSED = {
     READ_ONLY: "PostgreSQL is read-only",
@@ -137,6 +138,9 @@ def _said_by_the_server(error: asyncpg.PostgresError, dsn: Dsn) -> str:
     }
     if fault.kind == "28000":
         return _not_let_in(fault.message, role, database)
+    if fault.kind == "08P01" and "authentication failed" in fault.message:
+        # As PgBouncer says it.
+        return sentences["28P01"]
     if fault.kind == "08P01":
         return _refused_by_a_pooler(fault.message)
     if "pool_mode" in fault.message or "statement pooling" in fault.message:

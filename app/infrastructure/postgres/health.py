@@ -68,8 +68,10 @@ def workers_check(engine: AsyncEngine, duties: Collection[str]) -> Callable[[], 
             if ages and not dead:
                 seen_at_seconds, was_seen = time.monotonic(), True
                 return await _working(engine)
-            # A row that grew old while this process looked on is no worker that is just being replaced.
-            if time.monotonic() < seen_at_seconds + WORKER_GRACE_SECONDS and not (dead and was_seen):
+            unseen_seconds = time.monotonic() - seen_at_seconds
+            # What grew old while this process looked on hangs, and is not just being replaced.
+            hangs = was_seen and any(age < unseen_seconds + DEAD_SECONDS for age in dead.values())
+            if unseen_seconds < WORKER_GRACE_SECONDS and not hangs:
                 return Check("runner", True, "external: waiting for a worker")
             if not ages and await has_silent_runner(engine):
                 return Check("runner", True, "external: a worker of an older release works on jobs")

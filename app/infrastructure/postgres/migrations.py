@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.infrastructure.postgres.database import naming_outages, reading
 from app.infrastructure.postgres.faults import DatabaseRefused
+from app.infrastructure.postgres.queue import QUEUE_TABLES
 from app.infrastructure.postgres.tables import metadata
 
 log = structlog.get_logger(__name__)
@@ -22,7 +23,7 @@ LOCK_KEY = 7_306_087_150
 # Alembic's own name for it belongs to whoever else migrates the same database.
 VERSION_TABLE = "tollgate_version"
 FORMER_VERSION_TABLE = "alembic_version"
-OWN_TABLES = frozenset(metadata.tables) | {"pgqueuer", "pgqueuer_log", "pgqueuer_statistics", "pgqueuer_schedules"}
+OWN_TABLES = frozenset(metadata.tables) | QUEUE_TABLES.keys()
 
 _IS_TABLE = "relkind IN ('r', 'p')"
 # Whoever else has a table `accounts` has not this constraint on it, nor this trigger on `ledger_entries`.
