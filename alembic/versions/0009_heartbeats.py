@@ -1,7 +1,6 @@
 """Heartbeats: what each process has to do again and again, and when it last did. And a queue that is vacuumed in time.
 
-A row of the queue is written five times and deleted within seconds. By the server's defaults its dead rows wait for a
-fifth of the table and a minute, in which every take walks over tens of thousands of them.
+By the server's defaults a queue in which many items wait is vacuumed after as many dead rows as a fifth of those.
 """
 
 from alembic import op
@@ -24,11 +23,9 @@ CREATE TABLE heartbeats (
 OFTEN_VACUUMED = {
     "autovacuum_vacuum_scale_factor": "0.0",
     "autovacuum_vacuum_threshold": "1000",
-    "autovacuum_vacuum_insert_threshold": "-1",
+    "autovacuum_vacuum_cost_delay": "0",
     "autovacuum_analyze_scale_factor": "0.0",
     "autovacuum_analyze_threshold": "2000",
-    "autovacuum_vacuum_cost_delay": "0",
-    "fillfactor": "70",
 }
 
 

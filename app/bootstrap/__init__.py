@@ -20,6 +20,7 @@ from app.infrastructure.background.runner import Runner
 from app.infrastructure.postgres.dsn import plain_dsn
 from app.infrastructure.postgres.health import database_check, migrations_check, workers_check
 from app.infrastructure.postgres.heartbeats import Heartbeats
+from app.infrastructure.postgres.tidying import QueueTidying
 from app.infrastructure.settings import RunnerHome, Settings
 
 log = structlog.get_logger(__name__)
@@ -59,7 +60,12 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         postgres = adapters.postgres
         sweep = Sweep(lost_steps(postgres.engine), postgres.job_records)
         runner = Runner(
-            dsn, handlers_by_step(handlers), sweep, precedence, connections_max=settings.runner_connections_max
+            dsn,
+            handlers_by_step(handlers),
+            sweep,
+            precedence,
+            connections_max=settings.runner_connections_max,
+            tidy=QueueTidying(postgres.engine),
         )
         heartbeats = Heartbeats(postgres.engine, lambda: runner.duties.alive)
         health = Health(_checks(settings, postgres.engine, heartbeats, runner, breaker))

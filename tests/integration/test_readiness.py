@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -21,6 +22,7 @@ from app.infrastructure.postgres.health import database_check, workers_check
 from app.infrastructure.postgres.heartbeats import DEAD_SECONDS, Heartbeats
 from tests.builders import Connection, accept_job, connect, open_account
 
+DatabaseCheck = Callable[[], Awaitable[Check]]
 DUTIES = [LOOKS.name, SUBMISSIONS.name, HOUSEKEEPING]
 # As the server does it: the error code of a full disk, of a standby, of a missing right.
 FAILING = """
@@ -37,9 +39,7 @@ def heartbeats(engine: AsyncEngine) -> Heartbeats:
 
 
 @pytest.fixture
-def check(
-    engine: AsyncEngine, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], Awaitable[Check]]:
+def check(engine: AsyncEngine, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch) -> DatabaseCheck:
     monkeypatch.setattr(health_module, "WRITE_SECONDS", 0.0)
     return database_check(engine, heartbeats)
 
@@ -54,7 +54,7 @@ def check(
     ],
 )
 async def test_a_database_that_takes_no_heartbeat_is_not_ready(
-    sql: Connection, check: Callable[[], Awaitable[Check]], code: str, said: str
+    sql: Connection, check: DatabaseCheck, code: str, said: str
 ) -> None:
     assert (await check()).ok
     await sql.execute(FAILING.format(code=code, table="heartbeats"))
@@ -65,7 +65,7 @@ async def test_a_database_that_takes_no_heartbeat_is_not_ready(
 
 
 async def test_it_is_ready_again_some_time_after_the_mend(
-    sql: Connection, check: Callable[[], Awaitable[Check]], monkeypatch: pytest.MonkeyPatch
+    sql: Connection, check: DatabaseCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failures_module, "REFUSED_SECONDS", 0.5)
     await sql.execute(FAILING.format(code="53100", table="heartbeats"))
@@ -79,7 +79,7 @@ async def test_it_is_ready_again_some_time_after_the_mend(
 
 @pytest.mark.parametrize("code", ["53100", "25006", "42501"])
 async def test_what_requests_meet_counts_where_the_heartbeat_still_fits(
-    engine: AsyncEngine, sql: Connection, check: Callable[[], Awaitable[Check]], code: str
+    engine: AsyncEngine, sql: Connection, check: DatabaseCheck, code: str
 ) -> None:
     customer = await open_account(engine, 100)
     assert (await check()).ok
@@ -212,7 +212,7 @@ async def age_by(sql: Connection, seconds: float) -> None:
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 1_000.0
-        monkeypatch.setattr(health_module.time, "monotonic", lambda: self.seconds)
+        monkeypatch.setattr(health_module, "time", SimpleNamespace(monotonic=lambda: self.seconds))
 
 
 async def test_an_api_waits_for_its_first_worker_and_then_says_that_there_is_none(

@@ -129,7 +129,7 @@ def test_leaves_out_what_has_no_meaning_here(query: str, ignored: str) -> None:
     ],
 )
 def test_refuses_in_one_line_that_names_what_is_wrong_and_never_the_password(given: str, said: str) -> None:
-    with pytest.raises(ValueError, match="^(has|must)") as refused:
+    with pytest.raises(ValueError, match=r"^(has|must)") as refused:
         Dsn.read(given)
 
     assert str(refused.value).startswith(said)

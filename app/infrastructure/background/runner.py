@@ -29,6 +29,7 @@ RESTART_SECONDS_MAX = 5.0
 # A run this long had connected, so earlier failures are forgotten and the back-off starts again.
 RESTART_FORGOTTEN_SECONDS = 60
 HOUSEKEEPING_SECONDS = 60
+TIDY_SECONDS = 10
 # With a sweep over many jobs in it.
 HOUSEKEEPING_SECONDS_MAX = 180
 # For the items of steps that were cut off to go back to the queue.
@@ -44,13 +45,16 @@ class Runner:
         steps: Mapping[Step, StepHandler],
         sweep: Callable[[], Awaitable[None]],
         precedence: Precedence | None = None,
+        *,
         connections_max: int = POOL_SIZE,
+        tidy: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._dsn = dsn
         self._connections_max = connections_max
         self._precedence = precedence or Precedence()
         self._steps = steps
         self._sweep = sweep
+        self._tidy = tidy
         self._stopping = asyncio.Event()
         self._executor = StepExecutor(self._stopping)
         self.duties = Duties()
@@ -142,15 +146,16 @@ class Runner:
             for lane in managers:
                 self.duties.begin(lane.name, LANE_SECONDS)
             self.duties.begin(HOUSEKEEPING, HOUSEKEEPING_SECONDS_MAX)
-            housekeeping = asyncio.create_task(self._keep_house())
+            housekeeping = {asyncio.create_task(self._keep_house()), asyncio.create_task(self._keep_tidy())}
             log.info("runner_started")
             try:
                 await run_until_one_ends(managers)
             finally:
                 self._managers = ()
                 self.duties.end()
-                housekeeping.cancel()
-                await asyncio.wait({housekeeping})
+                for task in housekeeping:
+                    task.cancel()
+                await asyncio.wait(housekeeping)
                 log.info("runner_stopped")
 
     async def _keep_house(self) -> None:
@@ -158,7 +163,15 @@ class Runner:
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             self.duties.beat(HOUSEKEEPING)
-            try:
-                await self._sweep()
-            except Exception as error:
-                log.warning("housekeeping_failed", error=type(error).__name__)
+            await self._do(self._sweep)
+
+    async def _keep_tidy(self) -> None:
+        while self._tidy is not None:
+            await asyncio.sleep(TIDY_SECONDS)
+            await self._do(self._tidy)
+
+    async def _do(self, chore: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await chore()
+        except Exception as error:
+            log.warning("housekeeping_failed", error=type(error).__name__)
