@@ -34,7 +34,7 @@ def server() -> Iterator[str]:
         yield dsn
 
 
-def run_app(tmp_path: Path, url: str, *command: str) -> "subprocess.CompletedProcess[str]":
+def run_app(tmp_path: Path, url: str, *command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "app", *command],
         cwd=tmp_path,
@@ -45,6 +45,7 @@ def run_app(tmp_path: Path, url: str, *command: str) -> "subprocess.CompletedPro
             "DATABASE_URL": url,
             "FAL_KEY": "test:key",
             "PORT": "0",
+            **settings,
         },
         capture_output=True,
         text=True,

