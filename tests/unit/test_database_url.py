@@ -30,6 +30,8 @@ pytestmark = pytest.mark.usefixtures("bare_environment")
         (f"{BASE}?sslmode=", BASE),
         (f"{BASE}?schema=public", f"{BASE}?search_path=public"),
         (f"{BASE}?currentSchema=shop", f"{BASE}?search_path=shop"),
+        (f"{BASE}?schema=My-Shop", f"{BASE}?search_path=%22My-Shop%22"),
+        (f"{BASE}?search_path=%22$user%22,public", f"{BASE}?search_path=%22%24user%22,public"),
         (f"{BASE}?ssl=true", f"{BASE}?sslmode=require"),
         (f"{BASE}?ssl=false", f"{BASE}?sslmode=disable"),
         (f"{BASE}?sslmode=no-verify", f"{BASE}?sslmode=require"),
@@ -135,6 +137,10 @@ def test_refuses_in_one_line_that_names_what_is_wrong_and_never_the_password(giv
     assert str(refused.value).startswith(said)
     assert PASSWORD not in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_does_not_show_its_password() -> None:
+    assert PASSWORD not in repr(Dsn.read(f"postgresql://user:{PASSWORD}@host/name?sslpassword={PASSWORD}"))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,8 @@ _PLACE = re.compile(
     rf"(?P<hosts>{_HOST}(?:,{_HOST})*)(?:/(?P<database>[^/?#@\s]*))?/?(?:\?(?P<query>[^#\s]*))?", re.ASCII
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,40}", re.ASCII)
+
+_PLAIN_SCHEMA = re.compile(r'[a-z_][a-z0-9_]*|"[^"]+"|\$user', re.ASCII)
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _SSL_WORDS = {"true": "require", "1": "require", "on": "require", "false": "disable", "0": "disable", "off": "disable"}
@@ -63,10 +65,10 @@ class Dsn:
     """Raises ValueError, without anything of what was given, where it cannot be read."""
 
     user: str
-    password: str
+    password: str = field(repr=False)
     hosts: str
     database: str
-    parameters: Mapping[str, str]
+    parameters: Mapping[str, str] = field(repr=False)
     ignored: tuple[str, ...]
     """The names of parameters that have no meaning here."""
 
@@ -178,10 +180,22 @@ def _port(value: str) -> str:
     return value
 
 
+def _schemas(value: str) -> str:
+    """As SQL takes them: `schema=My-Shop` is one name, in which the case counts."""
+    names = (name.strip() for name in value.split(","))
+    return ",".join(name if _PLAIN_SCHEMA.fullmatch(name) else quoted(name.strip('"')) for name in names)
+
+
+def quoted(name: str) -> str:
+    """A name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 _CHECKS: Mapping[str, Callable[[str], str]] = {
     "sslmode": _ssl_mode,
     "target_session_attrs": _session_attributes,
     "port": _port,
+    "search_path": _schemas,
 }
 
 

@@ -143,6 +143,8 @@ def _said_by_the_server(error: asyncpg.PostgresError, dsn: Dsn) -> str:
         return sentences["28P01"]
     if fault.kind == "08P01":
         return _refused_by_a_pooler(fault.message)
+    if isinstance(error, asyncpg.ConnectionDoesNotExistError):
+        return _closed(place)
     if "pool_mode" in fault.message or "statement pooling" in fault.message:
         return POOLER
     return sentences.get(fault.kind, f"the database refuses what it was asked {said}")
@@ -223,10 +225,12 @@ def _not_reached(error: BaseException, dsn: Dsn) -> str:
     if isinstance(error, FileNotFoundError):
         return f"there is no socket of PostgreSQL in {place}: start it, or correct the host in DATABASE_URL"
     if isinstance(error, ConnectionResetError | BrokenPipeError) or "connection_lost" in str(error):
-        return (
-            f"what answers at {place} closes the connection: is it PostgreSQL, and does it take connections from here?"
-        )
+        return _closed(place)
     return f"nobody listens at {place}: start PostgreSQL, or correct the host and the port in DATABASE_URL"
+
+
+def _closed(place: str) -> str:
+    return f"what answers at {place} closes the connection: is it PostgreSQL, and does it take connections from here?"
 
 
 def _missing_file(dsn: Dsn) -> str | None:

@@ -1,6 +1,7 @@
 """The one way to migrate: under an advisory lock, so that any number of processes may start at once."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import structlog
@@ -50,6 +51,7 @@ def _config() -> Config:
     return config
 
 
+@cache
 def head_revision() -> str:
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
@@ -130,8 +132,9 @@ def _tell_former_releases(connection: Connection, schema: str) -> None:
     )
 
 
-def _known_revisions() -> set[str]:
-    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+@cache
+def _known_revisions() -> frozenset[str]:
+    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def _checked_revision(connection: Connection) -> str | None:
