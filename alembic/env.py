@@ -5,6 +5,7 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection
 
+from app.infrastructure.postgres.migrations import VERSION_TABLE, take_over
 from app.infrastructure.postgres.tables import metadata
 
 
@@ -12,6 +13,7 @@ def run(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=metadata,
+        version_table=VERSION_TABLE,
         include_name=lambda name, kind, _parents: kind != "table" or not str(name).startswith("pgqueuer"),
     )
     with context.begin_transaction():
@@ -21,12 +23,13 @@ def run(connection: Connection) -> None:
 async def run_alone() -> None:
     """For `alembic` from the command line: with the service's own settings."""
     from app.infrastructure.postgres.database import open_engine  # noqa: PLC0415
-    from app.infrastructure.settings import Settings  # noqa: PLC0415
+    from app.infrastructure.settings import load_settings  # noqa: PLC0415
 
-    dsn = Settings().database_url
+    dsn = load_settings().database_url
     if dsn is None:
         raise SystemExit("Set DATABASE_URL, or use `python -m app migrate`.")
     async with open_engine(dsn.get_secret_value()) as engine, engine.begin() as connection:
+        await connection.run_sync(take_over)
         await connection.run_sync(run)
 
 

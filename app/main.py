@@ -23,7 +23,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
-        async with build(chosen) as runtime:
+        async with build(chosen) as runtime, runtime.heartbeats.beating("serve"):
             api.state.use_cases = runtime.customers
             if chosen.runner is RunnerHome.EMBEDDED:
                 runtime.runner.start()

@@ -14,11 +14,13 @@ from app.application.ports.health import Check
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
 from app.bootstrap.adapters import open_adapters, open_postgres
-from app.bootstrap.steps import handlers_by_step, lost_steps, step_handlers
+from app.bootstrap.steps import handlers_by_step, lost_steps, runner_duties, step_handlers
 from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
 from app.infrastructure.background.runner import Runner
-from app.infrastructure.postgres.database import plain_dsn
-from app.infrastructure.postgres.health import backlog_check, database_check, migrations_check
+from app.infrastructure.postgres.dsn import plain_dsn
+from app.infrastructure.postgres.health import database_check, migrations_check, workers_check
+from app.infrastructure.postgres.heartbeats import Heartbeats
+from app.infrastructure.postgres.tidying import QueueTidying
 from app.infrastructure.settings import RunnerHome, Settings
 
 log = structlog.get_logger(__name__)
@@ -29,6 +31,8 @@ class Runtime:
     customers: CustomerUseCases
     operator: OperatorUseCases
     runner: Runner
+    heartbeats: Heartbeats
+    """For the process that serves or works: `beating` for as long as it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,21 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         dsn = plain_dsn(settings.database_url.get_secret_value())
         postgres = adapters.postgres
         sweep = Sweep(lost_steps(postgres.engine), postgres.job_records, postgres.job_inputs)
-        runner = Runner(dsn, handlers_by_step(handlers), sweep, precedence)
-        health = Health(_checks(settings, postgres.engine, runner, breaker))
+        runner = Runner(
+            dsn,
+            handlers_by_step(handlers),
+            sweep,
+            precedence,
+            connections_max=settings.runner_connections_max,
+            tidy=QueueTidying(postgres.engine),
+        )
+        heartbeats = Heartbeats(postgres.engine, lambda: runner.duties.alive)
+        health = Health(_checks(settings, postgres.engine, heartbeats, runner, breaker))
         yield Runtime(
             customers=customer_use_cases(settings, adapters, handlers.follow, precedence, health),
             operator=operator_use_cases(settings, adapters.postgres),
             runner=runner,
+            heartbeats=heartbeats,
         )
 
 
@@ -72,9 +85,9 @@ async def build_operator(settings: Settings) -> AsyncIterator[OperatorUseCases]:
 
 
 def _checks(
-    settings: Settings, engine: AsyncEngine, runner: Runner, breaker: Breaker
+    settings: Settings, engine: AsyncEngine, heartbeats: Heartbeats, runner: Runner, breaker: Breaker
 ) -> Sequence[Callable[[], Awaitable[Check]]]:
-    checks = [database_check(engine), migrations_check(engine)]
+    checks = [database_check(engine, heartbeats), migrations_check(engine)]
     if settings.runner is RunnerHome.EMBEDDED:
         return [*checks, runner.check, breaker.check]
-    return [*checks, backlog_check(engine)]
+    return [*checks, workers_check(engine, runner_duties())]

@@ -47,7 +47,8 @@ class Adapters:
 @asynccontextmanager
 async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
     assert settings.database_url is not None, "the command line sees to a database before it builds"
-    async with open_engine(settings.database_url.get_secret_value()) as engine:
+    url = settings.database_url.get_secret_value()
+    async with open_engine(url, pool_size=settings.pool_connections_max) as engine:
         yield PostgresAdapters(
             engine=engine,
             keys=PostgresKeys(engine),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.breaker import Breaker
+from app.application.execution.duties import duties_of
 from app.application.execution.evidence import SearchHistory
 from app.application.execution.follow import FollowJob
 from app.application.execution.forget import ForgetInput
@@ -45,6 +46,10 @@ STEPS: Sequence[StepDefinition] = (
 
 def handlers_by_step(handlers: StepHandlers) -> Mapping[Step, StepHandler]:
     return {row.step: row.handler(handlers) for row in STEPS}
+
+
+def runner_duties() -> Sequence[str]:
+    return duties_of(row.step for row in STEPS)
 
 
 def lost_steps(engine: AsyncEngine) -> PostgresLostSteps:

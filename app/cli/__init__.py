@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import jobs, keys, ledger, payments, serve, show
+from app.cli import doctor, jobs, keys, ledger, payments, serve, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Metered AI image and video generation.")
 # The order of `--help`.
@@ -10,6 +10,7 @@ app.command()(serve.serve)
 app.command()(serve.worker)
 app.command()(serve.migrate)
 app.command()(payments.topup)
+app.command()(doctor.doctor)
 app.command("settings")(show.show_settings)
 app.command()(show.openapi)
 app.command()(show.demo)

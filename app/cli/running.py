@@ -15,9 +15,12 @@ from tabulate import tabulate
 from app.application.use_cases import OperatorUseCases
 from app.bootstrap import build_operator
 from app.cli.development import DevelopmentError, embedded_postgres, running_dsn
-from app.domain.errors import DomainError
+from app.domain.errors import CommitUnknown, DomainError
 from app.infrastructure.logging import configure_logging
 from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.dsn import Dsn
+from app.infrastructure.postgres.faults import DATABASE_ERRORS, DatabaseRefused, explained
+from app.infrastructure.postgres.inspection import check_before_start
 from app.infrastructure.postgres.migrations import migrate
 from app.infrastructure.settings import Settings, SettingsError, load_settings
 from app.serving import handle_stop_signals
@@ -41,13 +44,25 @@ def run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False) 
         configure_logging(level, as_json=settings.logs_as_json, secrets=settings.secrets)
         for concern in settings.concerns:
             log.warning("settings_doubtful", reason=concern)
-        uvloop.run(_interruptible(work(settings)))
-    except (SettingsError, DevelopmentError) as error:
+        uvloop.run(_interruptible(_naming_database_faults(work, settings)))
+    except (SettingsError, DevelopmentError, DatabaseRefused) as error:
         fail(error)
     except DomainError as error:
         fail(error.detail)
     except asyncio.CancelledError:
         raise typer.Exit(130) from None
+
+
+async def _naming_database_faults(work: Callable[[Settings], Awaitable[None]], settings: Settings) -> None:
+    """Raises DatabaseRefused, with the cause and the mend, for whatever the database refuses."""
+    try:
+        await work(settings)
+    except DATABASE_ERRORS as error:
+        url = settings.database_url
+        sentence = explained(error, Dsn.read("postgresql://" if url is None else url.get_secret_value()))
+        if sentence is None or isinstance(error, CommitUnknown):
+            raise
+        raise DatabaseRefused(sentence) from error
 
 
 async def _interruptible(work: Awaitable[None]) -> None:
@@ -89,9 +104,20 @@ def _with_dsn(settings: Settings, dsn: str) -> Settings:
 
 
 async def migrate_database(settings: Settings) -> None:
-    assert settings.database_url is not None
-    async with open_engine(settings.database_url.get_secret_value()) as engine:
+    """Raises DatabaseRefused, with one line."""
+    await check_database(settings)
+    async with open_engine(url_of(settings), pool_size=1) as engine:
         await migrate(engine)
+
+
+async def check_database(settings: Settings) -> None:
+    """Raises DatabaseRefused, with one line."""
+    await check_before_start(url_of(settings), connections_max=settings.database_connections_max)
+
+
+def url_of(settings: Settings) -> str:
+    assert settings.database_url is not None, "the command line sees to a database first"
+    return settings.database_url.get_secret_value()
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

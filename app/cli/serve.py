@@ -4,13 +4,17 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Annotated
 from uuid import uuid4
 
 import structlog
+import typer
 
 from app.bootstrap import Runtime, build
 from app.cli.development import running_dsn, simulated_fal
-from app.cli.running import fail, migrate_database, run, with_database
+from app.cli.doctor import check_worker
+from app.cli.running import check_database, fail, migrate_database, run, with_database
+from app.infrastructure.background.runner import Runner
 from app.infrastructure.settings import DEVELOPMENT_WEBHOOK_SECRET, Settings
 from app.serving import BACKLOG, handle_stop_signals, serve_until_stopped, spare_the_collector
 
@@ -107,23 +111,35 @@ def _print_welcome(url: str, key: str, settings: Settings, *, is_simulated: bool
     sys.stdout.flush()
 
 
-def worker() -> None:
+def worker(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only tell, by the exit code, whether this host's worker works.")
+    ] = False,
+) -> None:
     """Work on jobs without serving HTTP. Start as many as you like against one PostgreSQL."""
+    if check:
+        check_worker()
+        return
 
     async def work(settings: Settings) -> None:
         if settings.database_url is None and running_dsn(settings.data_dir) is None:
             fail("set DATABASE_URL: a worker shares the database of the API")
         if settings.fal_key is None:
             fail("set FAL_KEY (and FAL_QUEUE_URL for a simulator): a worker talks to fal")
-        async with with_database(settings) as complete, build(complete) as runtime:
-            runner = runtime.runner
-            runner.start()
-            spare_the_collector()
-            handle_stop_signals(runner.begin_stop, lambda: runner.begin_stop(at_once=True))
-            await runner.wait()
-            await runner.stop()
+        async with with_database(settings) as complete:
+            await check_database(complete)
+            async with build(complete) as runtime, runtime.heartbeats.beating("worker"):
+                await _work_until_stopped(runtime.runner)
 
     run(work)
+
+
+async def _work_until_stopped(runner: Runner) -> None:
+    runner.start()
+    spare_the_collector()
+    handle_stop_signals(runner.begin_stop, lambda: runner.begin_stop(at_once=True))
+    await runner.wait()
+    await runner.stop()
 
 
 def migrate() -> None:

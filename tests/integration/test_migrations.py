@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.health import migrations_check
-from app.infrastructure.postgres.migrations import current_revision, head_revision, migrate
+from app.infrastructure.postgres.migrations import VERSION_TABLE, current_revision, head_revision, migrate
 from app.infrastructure.postgres.tables import BALANCE_LIMIT, BALANCE_NOT_NEGATIVE, metadata
 from tests.builders import connect
 
@@ -45,11 +45,11 @@ INSERT INTO pgqueuer (priority, entrypoint, status) VALUES (0, 'generation.submi
 INSERT INTO pgqueuer_log (job_id, status, priority, entrypoint) VALUES (1, 'picked', 0, 'generation.submit');
 """
 ALEMBIC_OWN = {
-    "relation alembic_version",
-    "column alembic_version version_num character varying ",
-    "index CREATE UNIQUE INDEX alembic_version_pkc ON public.alembic_version USING btree (version_num)",
-    "constraint alembic_version alembic_version_version_num_not_null NOT NULL version_num",
-    "constraint alembic_version alembic_version_pkc PRIMARY KEY (version_num)",
+    "relation tollgate_version",
+    "column tollgate_version version_num character varying ",
+    "index CREATE UNIQUE INDEX tollgate_version_pkc ON public.tollgate_version USING btree (version_num)",
+    "constraint tollgate_version tollgate_version_version_num_not_null NOT NULL version_num",
+    "constraint tollgate_version tollgate_version_pkc PRIMARY KEY (version_num)",
 }
 
 
@@ -185,7 +185,11 @@ async def test_the_tables_of_the_queries_have_the_same_defaults(engine: AsyncEng
             "compare_server_default": True,
             "include_name": lambda name, kind, _: kind != "table" or not str(name).startswith("pgqueuer"),
         }
-        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+        return list(
+            compare_metadata(
+                MigrationContext.configure(connection, opts={**options, "version_table": VERSION_TABLE}), metadata
+            )
+        )
 
     async with engine.connect() as connection:
         found = await connection.run_sync(differences)
@@ -226,7 +230,7 @@ def statements(script: str) -> list[str]:
 async def test_stays_ready_when_a_newer_release_has_migrated(engine: AsyncEngine, database: str) -> None:
     async def says(revision: str) -> bool:
         async with connect(database) as sql:
-            await sql.execute("UPDATE alembic_version SET version_num = $1", revision)
+            await sql.execute("UPDATE tollgate_version SET version_num = $1", revision)
         return (await migrations_check(engine)()).ok
 
     assert [await says(revision) for revision in (revisions()[-2], head_revision(), "9999")] == [False, True, True]

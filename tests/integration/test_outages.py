@@ -20,6 +20,7 @@ from app.infrastructure.postgres import database as database_module
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.health import database_check, migrations_check
+from app.infrastructure.postgres.heartbeats import Heartbeats
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.migrations import current_revision
@@ -315,7 +316,8 @@ async def test_the_checks_tell_an_outage_and_a_missing_migration(database: str, 
         "away": "postgresql://postgres@127.0.0.1:1/postgres",
     }.items():
         async with open_engine(dsn) as engine:
-            seen[name] = [await database_check(engine)(), await migrations_check(engine)()]
+            heartbeats = Heartbeats(engine, list)
+            seen[name] = [await database_check(engine, heartbeats)(), await migrations_check(engine)()]
 
     assert {name: [check.ok for check in checks] for name, checks in seen.items()} == {
         "ready": [True, True],

@@ -67,3 +67,17 @@ def test_a_service_of_the_compose_file_runs_as_production_with_no_more_rights_th
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert int(service["stop_grace_period"].removesuffix("s")) > STOP_SECONDS_MAX
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_service_of_the_compose_file_fills_the_disk_with_its_log(name: str) -> None:
+    logging = SERVICES[name]["logging"]
+
+    assert logging["driver"] == "json-file"
+    assert int(logging["options"]["max-size"].removesuffix("m")) * int(logging["options"]["max-file"]) <= 100
+
+
+def test_the_worker_is_healthy_while_it_beats() -> None:
+    kind, *command = SERVICES["worker"]["healthcheck"]["test"]
+
+    assert (kind, command) == ("CMD", [*SERVICES["worker"]["command"], "--check"])

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from app.cli import app as command_line
 from app.domain.catalogue import GenerationKind
-from app.infrastructure.postgres.database import plain_dsn
+from app.infrastructure.postgres.dsn import plain_dsn
 from app.infrastructure.settings import Settings, SettingsError, load_settings
 from tests.unit.settings_environment import PASSWORD, PRODUCTION, refusal, set_all
 
@@ -140,8 +140,10 @@ def test_takes_every_form_of_a_postgresql_url(
         f"mysql://user:{PASSWORD}@host/name",
         f"sqlite:///{PASSWORD}",
         f"host=localhost password={PASSWORD}",
-        f"postgresql+psycopg://user:{PASSWORD}@host/name",
-        f"postgresql://user:{PASSWORD}/with-a-slash@host/name",
+        f"jdbc:postgresql://host/name?user=user&password={PASSWORD}",
+        f"postgresql://user:{PASSWORD}@host/name?options=a@b",
+        f"postgresql://user:{PASSWORD}",
+        f"postgresql://user:{PASSWORD}\nmore@host/name",
         PASSWORD,
     ],
 )

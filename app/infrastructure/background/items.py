@@ -2,7 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
 from uuid import UUID
@@ -12,7 +15,7 @@ from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job as QueueItem
 
 from app.application.execution.pacing import backoff_seconds
-from app.application.execution.steps import LeftToNewerRelease, RetryLater, Step
+from app.application.execution.steps import Lane, LeftToNewerRelease, RetryLater, Step
 from app.domain.errors import DatabaseUnavailable, Overloaded
 
 log = structlog.get_logger(__name__)
@@ -22,6 +25,27 @@ ItemHandler: TypeAlias = Callable[[QueueItem], Awaitable[None]]
 
 
 LEFT_SAID_SECONDS = 60
+# Longer than a POST to fal, or a look, with all that is written of it.
+JAMMED_SECONDS = 120
+
+
+@dataclass
+class _Places:
+    """Those of a lane that are taken."""
+
+    count: int = 0
+    freed_at_seconds: float = 0
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        if self.count == 0:
+            self.freed_at_seconds = time.monotonic()
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+            self.freed_at_seconds = time.monotonic()
 
 
 class StepExecutor:
@@ -30,6 +54,7 @@ class StepExecutor:
     def __init__(self, stopping: asyncio.Event) -> None:
         self._stopping = stopping
         self.running: set[asyncio.Task[None]] = set()
+        self._lanes: defaultdict[Lane, _Places] = defaultdict(_Places)
         self._left = _LeftSteps()
 
     def item_handler(self, step: Step, handler: StepHandler) -> ItemHandler:
@@ -41,7 +66,8 @@ class StepExecutor:
                 # The item was picked just before. Given back, it need not wait until its heartbeat is missed.
                 raise RetryRequested(timedelta(0))
             try:
-                await self._run(handler, subject_id)
+                with self._lanes[step.lane].taken():
+                    await self._run(handler, subject_id)
             except LeftToNewerRelease as left:
                 self._left.count(step)
                 # Beside a release that never comes, the looks at such subjects get fewer.
@@ -58,6 +84,11 @@ class StepExecutor:
                 raise _back_off(item) from error
 
         return handle
+
+    def is_jammed(self, lane: Lane) -> bool:
+        """Whether all places are taken, and no step has ended for longer than any takes that is not stuck."""
+        places = self._lanes[lane]
+        return places.count >= lane.concurrent_steps_max and time.monotonic() > places.freed_at_seconds + JAMMED_SECONDS
 
     def cut_off(self) -> None:
         for task in self.running:

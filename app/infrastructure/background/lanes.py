@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -33,15 +34,17 @@ RUSH_PAUSE_SECONDS = 0.2
 RUSH_LOOK_SECONDS = 0.02
 # One connection listens for all lanes.
 POOL_SIZE = 6
+# Longer than a query of the queue may take.
+LANE_SECONDS = 45.0
 POOL_CLOSE_SECONDS_MAX = 2
 
 
 @asynccontextmanager
-async def open_pool(dsn: str) -> "AsyncIterator[asyncpg.Pool[Any]]":
+async def open_pool(dsn: str, size_max: int = POOL_SIZE) -> "AsyncIterator[asyncpg.Pool[Any]]":
     pool = await asyncpg.create_pool(
         dsn,
         min_size=2,
-        max_size=POOL_SIZE,
+        max_size=size_max,
         timeout=5,
         command_timeout=30,
         server_settings={"application_name": "tollgate-runner"},
@@ -61,13 +64,14 @@ async def connect_managers(
     handlers: Mapping[Step, ItemHandler],
     precedence: Precedence,
     stopping: asyncio.Event,
+    beat: Callable[[Lane], None],
 ) -> Mapping[Lane, QueueManager]:
-    """A manager that listens, and does not work yet, for each lane of the steps."""
+    """A manager that listens, and does not work yet, for each lane of the steps. One that looks for work beats."""
     steps: dict[Lane, list[Step]] = defaultdict(list)
     for step in handlers:
         steps[step.lane].append(step)
     driver = _LanesDriver(pool, {lane.name: [step.name for step in steps[lane]] for lane in steps})
-    managers = {lane: _manager(driver, lane, precedence, stopping) for lane in steps}
+    managers = {lane: _manager(driver, lane, precedence, stopping, partial(beat, lane)) for lane in steps}
     for step, handler in handlers.items():
         managers[step.lane].entrypoint(step.name)(handler)
     for manager in managers.values():
@@ -97,14 +101,20 @@ async def run_until_one_ends(managers: Mapping[Lane, QueueManager]) -> None:
             raise RuntimeError("a queue manager ended") from outcome
 
 
-def _manager(driver: AsyncpgPoolDriver, lane: Lane, precedence: Precedence, stopping: asyncio.Event) -> QueueManager:
+def _manager(
+    driver: AsyncpgPoolDriver,
+    lane: Lane,
+    precedence: Precedence,
+    stopping: asyncio.Event,
+    beat: Callable[[], None],
+) -> QueueManager:
     """A manager with a channel of its own: if lanes woke each other, all would ask for work all the time."""
     channel = Channel(lane.name)
     builder = QueryQueueBuilder(DBSettings(channel=channel))
     queries = (
-        _YieldingQueries(driver, qbq=builder, precedence=precedence, stopping=stopping)
+        _YieldingQueries(driver, qbq=builder, beat=beat, precedence=precedence, stopping=stopping)
         if lane.yields_to_accepts
-        else Queries(driver, qbq=builder)
+        else _BeatingQueries(driver, qbq=builder, beat=beat)
     )
     return QueueManager(queries, channel)
 
@@ -139,7 +149,19 @@ class _LanesDriver(AsyncpgPoolDriver):
 
 
 @dataclass
-class _YieldingQueries(Queries):
+class _BeatingQueries(Queries):
+    """A manager that looks for work does its duty."""
+
+    beat: Callable[[], None] = field(kw_only=True)
+
+    async def dequeue(self, *arguments: Any, **named: Any) -> list[QueueItem]:
+        items = await super().dequeue(*arguments, **named)
+        self.beat()
+        return items
+
+
+@dataclass
+class _YieldingQueries(_BeatingQueries):
     """Pauses after each batch while there is a rush of accepts."""
 
     precedence: Precedence = field(kw_only=True)
@@ -149,6 +171,7 @@ class _YieldingQueries(Queries):
     async def dequeue(self, *arguments: Any, **named: Any) -> list[QueueItem]:
         while self.precedence.is_rush and time.monotonic() < self._taken_at_seconds + RUSH_PAUSE_SECONDS:
             with suppress(TimeoutError):
+                self.beat()
                 await asyncio.wait_for(self.stopping.wait(), RUSH_LOOK_SECONDS)
                 return []
         self._taken_at_seconds = time.monotonic()

@@ -8,12 +8,19 @@ from contextlib import suppress
 import structlog
 from pgqueuer.qm import QueueManager
 
+from app.application.execution.duties import HOUSEKEEPING, Duties
 from app.application.execution.limits import STOP_SECONDS_MAX
 from app.application.execution.precedence import Precedence
-from app.application.execution.steps import Step
+from app.application.execution.steps import Lane, Step
 from app.application.ports.health import Check
 from app.infrastructure.background.items import StepExecutor, StepHandler
-from app.infrastructure.background.lanes import connect_managers, open_pool, run_until_one_ends
+from app.infrastructure.background.lanes import (
+    LANE_SECONDS,
+    POOL_SIZE,
+    connect_managers,
+    open_pool,
+    run_until_one_ends,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +29,9 @@ RESTART_SECONDS_MAX = 5.0
 # A run this long had connected, so earlier failures are forgotten and the back-off starts again.
 RESTART_FORGOTTEN_SECONDS = 60
 HOUSEKEEPING_SECONDS = 60
+TIDY_SECONDS = 10
+# With a sweep over many jobs in it.
+HOUSEKEEPING_SECONDS_MAX = 180
 # For the items of steps that were cut off to go back to the queue.
 GIVE_BACK_SECONDS_MAX = 3
 
@@ -35,13 +45,19 @@ class Runner:
         steps: Mapping[Step, StepHandler],
         sweep: Callable[[], Awaitable[None]],
         precedence: Precedence | None = None,
+        *,
+        connections_max: int = POOL_SIZE,
+        tidy: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._dsn = dsn
+        self._connections_max = connections_max
         self._precedence = precedence or Precedence()
         self._steps = steps
         self._sweep = sweep
+        self._tidy = tidy
         self._stopping = asyncio.Event()
         self._executor = StepExecutor(self._stopping)
+        self.duties = Duties()
         self._managers: Sequence[QueueManager] = ()
         self._task: asyncio.Task[None] | None = None
 
@@ -81,9 +97,15 @@ class Runner:
             self._task.cancel()
 
     async def check(self) -> Check:
-        if self._managers:
-            return Check("runner", True, "working")
-        return Check("runner", False, "not connected to the queue")
+        if not self._managers:
+            return Check("runner", False, "not connected to the queue")
+        if dead := self.duties.dead:
+            return Check("runner", False, f"these hang: {', '.join(dead)}; restart the process")
+        return Check("runner", True, "working")
+
+    def _beat(self, lane: Lane) -> None:
+        if not self._executor.is_jammed(lane):
+            self.duties.beat(lane.name)
 
     async def _run(self) -> None:
         delay = RESTART_SECONDS_MIN
@@ -97,7 +119,15 @@ class Runner:
                 cause = error.__cause__ or error
                 if time.monotonic() > began_at_seconds + RESTART_FORGOTTEN_SECONDS:
                     delay = RESTART_SECONDS_MIN
-                log.warning("runner_interrupted", error=type(cause).__name__, retry_seconds=delay)
+                # The first sentence of the server only, which says what is wrong and quotes no value.
+                sqlstate, said = getattr(cause, "sqlstate", None), str(cause.args[0]) if cause.args else None
+                log.warning(
+                    "runner_interrupted",
+                    error=type(cause).__name__,
+                    sqlstate=sqlstate,
+                    message=said if sqlstate else None,
+                    retry_seconds=delay,
+                )
                 await self._pause(delay)
                 delay = min(delay * 2, RESTART_SECONDS_MAX)
 
@@ -107,27 +137,41 @@ class Runner:
 
     async def _work(self) -> None:
         handlers = {step: self._executor.item_handler(step, handler) for step, handler in self._steps.items()}
-        async with open_pool(self._dsn) as pool:
-            managers = await connect_managers(pool, handlers, self._precedence, self._stopping)
+        async with open_pool(self._dsn, self._connections_max) as pool:
+            managers = await connect_managers(pool, handlers, self._precedence, self._stopping, self._beat)
             await self._sweep()
             if self._stopping.is_set():
                 return
             self._managers = list(managers.values())
-            housekeeping = asyncio.create_task(self._keep_house())
+            for lane in managers:
+                self.duties.begin(lane.name, LANE_SECONDS)
+            self.duties.begin(HOUSEKEEPING, HOUSEKEEPING_SECONDS_MAX)
+            housekeeping = {asyncio.create_task(self._keep_house()), asyncio.create_task(self._keep_tidy())}
             log.info("runner_started")
             try:
                 await run_until_one_ends(managers)
             finally:
                 self._managers = ()
-                housekeeping.cancel()
-                await asyncio.wait({housekeeping})
+                self.duties.end()
+                for task in housekeeping:
+                    task.cancel()
+                await asyncio.wait(housekeeping)
                 log.info("runner_stopped")
 
     async def _keep_house(self) -> None:
         """Sweep from time to time, without the library's scheduler: if that fails, it cancels the steps that run."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
-            try:
-                await self._sweep()
-            except Exception as error:
-                log.warning("housekeeping_failed", error=type(error).__name__)
+            self.duties.beat(HOUSEKEEPING)
+            await self._do(self._sweep)
+
+    async def _keep_tidy(self) -> None:
+        while self._tidy is not None:
+            await asyncio.sleep(TIDY_SECONDS)
+            await self._do(self._tidy)
+
+    async def _do(self, chore: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await chore()
+        except Exception as error:
+            log.warning("housekeeping_failed", error=type(error).__name__)

@@ -15,7 +15,8 @@ from typing import Generic, Protocol, TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import CommitUnknown, Overloaded, Unavailable
-from app.infrastructure.postgres.database import DriverConnection, driver_connection, is_contention
+from app.infrastructure.postgres.database import DriverConnection, driver_connection
+from app.infrastructure.postgres.faults import is_contention
 
 # One flush at a time makes the largest batches. A second one only helps out where the first waits, for a lock or for
 # the disk: nobody else should wait for that.

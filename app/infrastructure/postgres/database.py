@@ -12,16 +12,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from app.application.fault_points import reach
-from app.domain.errors import CommitUnknown, DatabaseUnavailable, Unavailable
+from app.domain.errors import CommitUnknown, DatabaseUnavailable
+from app.infrastructure.postgres.dsn import plain_dsn
+from app.infrastructure.postgres.failures import failures_of
+from app.infrastructure.postgres.faults import READ_ONLY, is_unavailable
 
 POOL_SIZE = 16
 POOL_WAIT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3.0
 COMMAND_TIMEOUT_SECONDS = 15.0
 RETURN_SECONDS_MAX = 1.0
+APPLICATION_NAME = "tollgate"
 # A transaction of the service is a handful of short statements, so whatever takes longer is stuck.
 SESSION_SETTINGS = {
-    "application_name": "tollgate",
     "statement_timeout": "10s",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "10s",
@@ -31,17 +34,7 @@ SESSION_SETTINGS = {
     # cut.
     "enable_seqscan": "off",
 }
-
-# SQLSTATE classes and codes in which the database cannot serve now, whatever was asked:
-# connection, authorization, resources, operator intervention, system error;
-# serialization, deadlock, no connections allowed, lock timeout, read-only, no such database.
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-_UNAVAILABLE_CLASSES = ("08", "28", "53", "57", "58", "XX")
-_UNAVAILABLE_CODES = ("40001", "40P01", "55000", "55P03", "25006", "3D000")
-
-
-# Lock timeout, deadlock, statement timeout.
-_CONTENTION_CODES = ("55P03", "40P01", "57014")
+_SET_SESSION = "; ".join(f"SET {name} = '{value}'" for name, value in SESSION_SETTINGS.items())
 
 DriverConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -50,25 +43,25 @@ DriverConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 
 
-def plain_dsn(dsn: str) -> str:
-    """The form that asyncpg reads; SQLAlchemy's driver suffix and the short scheme are accepted too."""
-    for scheme in ("postgresql+asyncpg://", "postgres://"):
-        if dsn.startswith(scheme):
-            return "postgresql://" + dsn.removeprefix(scheme)
-    return dsn
-
-
 @asynccontextmanager
 async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE) -> AsyncIterator[AsyncEngine]:
-    """Connects lazily. asyncpg parses the DSN itself, so that `?host=/socket` and `sslmode` work as everywhere."""
+    """Connects lazily. Raises ValueError where the DSN cannot be read."""
+    url = plain_dsn(dsn)
 
-    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(
-            plain_dsn(dsn),
+    async def connect() -> DriverConnection:
+        connection = await asyncpg.connect(
+            url,
             timeout=CONNECT_TIMEOUT_SECONDS,
             command_timeout=COMMAND_TIMEOUT_SECONDS,
-            server_settings=SESSION_SETTINGS,
+            server_settings={"application_name": APPLICATION_NAME},
         )
+        try:
+            # Not as parameters of the connection: poolers refuse those that they do not know.
+            await connection.execute(_SET_SESSION)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -81,6 +74,7 @@ async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE) -> AsyncIterator[
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    event.listen(engine.sync_engine, "handle_error", _end_what_is_read_only)
     try:
         yield engine
     finally:
@@ -104,7 +98,7 @@ async def transaction(engine: AsyncEngine, operation: str) -> AsyncIterator[Asyn
     `operation` names its two fault points, before and after the commit.
     Raises DatabaseUnavailable where nothing was written, CommitUnknown where that cannot be said.
     """
-    with naming_outages():
+    with naming_outages(engine):
         async with engine.connect() as connection:
             await connection.begin()
             yield connection
@@ -121,7 +115,7 @@ async def transaction(engine: AsyncEngine, operation: str) -> AsyncIterator[Asyn
 @asynccontextmanager
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """For single queries: without BEGIN and COMMIT a read is one round trip. Raises DatabaseUnavailable."""
-    with naming_outages():
+    with naming_outages(engine):
         async with engine.connect() as connection:
             yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -132,7 +126,7 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator[DriverConnecti
 
     Whatever goes wrong, the pool does not get it back. Raises DatabaseUnavailable.
     """
-    with naming_outages():
+    with naming_outages(engine):
         async with engine.connect() as connection:
             driver = _driver_of(await connection.get_raw_connection())
             try:
@@ -187,37 +181,21 @@ def _refuse_closed(connection: Any, *_: object) -> None:
         raise exc.InvalidatePoolError
 
 
+def _end_what_is_read_only(context: Any) -> None:
+    """A session stays read-only when the server or its role no longer is: that was decided when it began."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
+
+
 @contextmanager
-def naming_outages() -> Iterator[None]:
+def naming_outages(engine: AsyncEngine) -> Iterator[None]:
     try:
         yield
+    except CommitUnknown as error:
+        failures_of(engine).note(error.__cause__ or error)
+        raise
     except Exception as error:
         if is_unavailable(error):
+            failures_of(engine).note(error)
             raise DatabaseUnavailable from error
         raise
-
-
-def is_unavailable(error: BaseException) -> bool:
-    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        return True
-    # asyncpg raises InternalClientError when a connection dies at the wrong moment (seen under kill -9).
-    if isinstance(error, OSError | TimeoutError | exc.TimeoutError | asyncpg.InternalClientError):
-        return True
-    driver_error = _driver_error(error)
-    if isinstance(driver_error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError):
-        return True
-    code = getattr(driver_error, "sqlstate", None) or ""
-    return code.startswith(_UNAVAILABLE_CLASSES) or code in _UNAVAILABLE_CODES
-
-
-def is_contention(error: Unavailable) -> bool:
-    """Whether one locked row, or one slow statement, may be what failed all that shared its transaction."""
-    cause = error.__cause__
-    return cause is not None and getattr(_driver_error(cause), "sqlstate", None) in _CONTENTION_CODES
-
-
-def _driver_error(error: BaseException) -> BaseException | None:
-    """Find asyncpg's own exception, which SQLAlchemy's adapter wraps and SQLAlchemy wraps again."""
-    if not isinstance(error, exc.DBAPIError):
-        return error
-    return error.orig.__cause__ if error.orig is not None and error.orig.__cause__ is not None else error.orig

@@ -3,7 +3,7 @@
 Items are written in the caller's own transaction: a subject and its queue item commit together or not at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from uuid import UUID
@@ -31,7 +31,7 @@ from sqlalchemy import (
     table,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, ENUM, insert
+from sqlalchemy.dialects.postgresql import ARRAY, ENUM, REGCLASS, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -49,6 +49,17 @@ queue_items = table(
     column("status", ENUM("queued", "picked", name="pgqueuer_status", create_type=False)),
     column("execute_after", DateTime(timezone=True)),
 )
+# What the library makes, and the rights that it needs there.
+QUEUE_TABLES: Mapping[str, Sequence[str]] = {
+    "pgqueuer": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "pgqueuer_log": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "pgqueuer_schedules": (),
+    "pgqueuer_statistics": (),
+}
+ITEM_IDS = "pgqueuer_id_seq"
+# Whoever vacuums already, and whoever changes the table, goes first.
+VACUUM = "VACUUM (SKIP_LOCKED) pgqueuer"
+DEAD_ROWS: Select[int] = select(func.pg_stat_get_dead_tuples(cast("pgqueuer", REGCLASS)))
 # Spelled out in the statements: the planner uses a partial index only if it sees the values.
 QUEUED: ColumnElement[str] = literal_column("'queued'", queue_items.c.status.type)
 PICKED: ColumnElement[str] = literal_column("'picked'", queue_items.c.status.type)

@@ -202,3 +202,13 @@ ledger_entries = Table(
         postgresql_where=text("kind = 'CREDIT'"),
     ),
 )
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("process_id", Uuid, primary_key=True),
+    Column("duty", Text, primary_key=True),
+    Column("command", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("beaten_at", _time, nullable=False),
+)

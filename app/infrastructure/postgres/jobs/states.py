@@ -93,9 +93,10 @@ def _state_of(row: Mapping[str, Any]) -> State:
 def _request_of(row: Mapping[str, Any]) -> ProviderRequest | None:
     if row["fal_request_id"] is None:
         return None
+    # A final job has no URLs any more, and nobody asks for them.
     return ProviderRequest(
         id=row["fal_request_id"],
-        status_url=row["fal_status_url"],
-        response_url=row["fal_response_url"],
-        cancel_url=row["fal_cancel_url"],
+        status_url=row["fal_status_url"] or "",
+        response_url=row["fal_response_url"] or "",
+        cancel_url=row["fal_cancel_url"] or "",
     )

@@ -1,0 +1,141 @@
+"""Looks at everything that the service needs, one thing after the other, and goes on whatever it finds."""
+
+import asyncio
+import resource
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+from app.application.ports.health import Finding, Level
+from app.bootstrap.steps import runner_duties
+from app.domain.catalogue import MODEL_IDS, GenerationKind
+from app.domain.errors import DatabaseUnavailable
+from app.infrastructure.fal.inspection import inspect_fal, inspect_public_url
+from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.faults import NO_TABLE, fault_of
+from app.infrastructure.postgres.heartbeats import DEAD_SECONDS, ages_seconds, silence
+from app.infrastructure.postgres.inspection import inspect_database
+from app.infrastructure.postgres.migrations import current_revision, head_revision, is_known
+from app.infrastructure.settings import Settings
+from app.infrastructure.settings.values import unmet_demands
+
+LOOK_SECONDS_MAX = 5.0
+FREE_BYTES_MIN = 1_000_000_000
+DESCRIPTORS_MIN = 4096
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """`settings` need not be good enough for production."""
+    for name, look in _looks(settings):
+        try:
+            async with asyncio.timeout(LOOK_SECONDS_MAX):
+                findings = await look()
+        except TimeoutError:
+            findings = [Finding(Level.WRONG, name, f"no answer within {LOOK_SECONDS_MAX:g} s")]
+        except Exception as error:
+            findings = [Finding(Level.WRONG, name, f"cannot be looked at ({type(error).__name__})")]
+        for finding in findings:
+            yield finding
+
+
+def _looks(settings: Settings) -> Sequence[tuple[str, Callable[[], Awaitable[Sequence[Finding]]]]]:
+    return [
+        ("secrets", lambda: _secrets(settings)),
+        ("database", lambda: _database(settings)),
+        ("migrations", lambda: _migrations(settings)),
+        ("runner", lambda: _runner(settings)),
+        ("fal", lambda: _fal(settings)),
+        ("public url", lambda: _public_url(settings)),
+        ("disk", lambda: _disk(settings.data_dir)),
+        ("descriptors", _descriptors),
+    ]
+
+
+async def _secrets(settings: Settings) -> Sequence[Finding]:
+    demands = unmet_demands(settings)
+    if not demands:
+        return [Finding(Level.OK, "secrets", "as production asks for them")]
+    return [Finding(Level.WARNING, "secrets", f"production would refuse: {demand}") for demand in demands]
+
+
+async def _database(settings: Settings) -> Sequence[Finding]:
+    if settings.database_url is None:
+        return [Finding(Level.OK, "database", "DATABASE_URL is not set: serve starts an embedded PostgreSQL")]
+    url = settings.database_url.get_secret_value()
+    return await inspect_database(url, connections_max=settings.database_connections_max)
+
+
+async def _migrations(settings: Settings) -> Sequence[Finding]:
+    if settings.database_url is None:
+        return []
+    head = head_revision()
+    try:
+        async with open_engine(settings.database_url.get_secret_value(), pool_size=1) as engine:
+            current = await current_revision(engine)
+    except DatabaseUnavailable:
+        return [Finding(Level.WARNING, "migrations", "unknown while the database cannot be used")]
+    if current is None:
+        text = f"the tables of revision {head} are not there yet: run python -m app migrate; serve does so by itself"
+        return [Finding(Level.WARNING, "migrations", text)]
+    if not is_known(current):
+        text = "the version table names a revision that no release of this service has: is it the right database?"
+        return [Finding(Level.WRONG, "migrations", text)]
+    if current < head:
+        text = f"at revision {current}, this release needs {head}: run python -m app migrate"
+        return [Finding(Level.WARNING, "migrations", text)]
+    return [Finding(Level.OK, "migrations", f"at revision {current}")]
+
+
+async def _runner(settings: Settings) -> Sequence[Finding]:
+    if settings.database_url is None:
+        return []
+    try:
+        async with open_engine(settings.database_url.get_secret_value(), pool_size=1) as engine:
+            ages = await ages_seconds(engine, runner_duties())
+    except DatabaseUnavailable as error:
+        is_early = fault_of(error.__cause__ or error).kind == NO_TABLE
+        reason = "none before the first migration" if is_early else "unknown while the database cannot be used"
+        return [Finding(Level.WARNING, "runner", reason)]
+    dead = {duty: age for duty, age in ages.items() if age > DEAD_SECONDS}
+    if not ages:
+        text = "no runner beats: start python -m app serve, or with RUNNER=external python -m app worker"
+        return [Finding(Level.WARNING, "runner", text)]
+    if dead:
+        return [Finding(Level.WRONG, "runner", f"{silence(dead)}: restart the process that works on jobs")]
+    return [Finding(Level.OK, "runner", f"{', '.join(sorted(ages))} beat")]
+
+
+async def _fal(settings: Settings) -> Sequence[Finding]:
+    if settings.fal_key is None:
+        return [Finding(Level.OK, "fal", "FAL_KEY is not set: the simulator stands in")]
+    model_id = MODEL_IDS[GenerationKind.TEXT_TO_IMAGE]
+    return await inspect_fal(settings.fal_queue_url, settings.fal_key.get_secret_value(), model_id)
+
+
+async def _public_url(settings: Settings) -> Sequence[Finding]:
+    if settings.public_url is None:
+        return [Finding(Level.OK, "public url", "PUBLIC_URL is not set: fal's webhooks are off, jobs are polled")]
+    return await inspect_public_url(settings.public_url)
+
+
+async def _disk(data_dir: Path) -> Sequence[Finding]:
+    free_bytes = shutil.disk_usage(_existing(data_dir)).free
+    text = f"{free_bytes / 1e9:,.1f} GB are free for DATA_DIR"
+    if free_bytes < FREE_BYTES_MIN:
+        return [Finding(Level.WARNING, "disk", f"only {text}: make room, or move it")]
+    return [Finding(Level.OK, "disk", text)]
+
+
+def _existing(directory: Path) -> Path:
+    place = directory.resolve()
+    while not place.exists():
+        place = place.parent
+    return place
+
+
+async def _descriptors() -> Sequence[Finding]:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS_MIN:
+        text = f"this process may open {hard} files and connections: raise the limit (ulimit -n) to {DESCRIPTORS_MIN}"
+        return [Finding(Level.WARNING, "descriptors", text)]
+    return [Finding(Level.OK, "descriptors", "enough may be opened")]

@@ -1,0 +1,153 @@
+"""The heartbeats of all processes: a row for each duty, and with it the proof that the database can be written."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID, uuid4
+
+import structlog
+from sqlalchemy import Double, Interval, Text, Uuid, bindparam, cast, delete, exists, extract, func, literal, select
+from sqlalchemy import column as sql_column
+from sqlalchemy import table as sql_table
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain.errors import DatabaseUnavailable
+from app.infrastructure.postgres.database import reading
+from app.infrastructure.postgres.tables import heartbeats
+
+log = structlog.get_logger(__name__)
+
+BEAT_SECONDS = 3.0
+# Six beats, so that one that waits for a busy database is none that died.
+DEAD_SECONDS = 20.0
+# Rows of processes that ended without a word.
+KEPT = literal("1 day", Text).cast(Interval)
+FORGET_SECONDS = 3600.0
+LAST_WORD_SECONDS_MAX = 1.0
+# Every process has this duty: its row is written while there is nothing else to tell.
+PROCESS = "process"
+
+_duty = func.unnest(bindparam("duties", type_=ARRAY(Text))).column_valued("duty")
+_rows = select(
+    bindparam("process_id", type_=Uuid),
+    _duty,
+    bindparam("command", type_=Text),
+    bindparam("host", type_=Text),
+    func.clock_timestamp(),
+)
+_insert = insert(heartbeats).from_select([column.name for column in heartbeats.c], _rows)
+_BEAT = _insert.on_conflict_do_update(
+    index_elements=[heartbeats.c.process_id, heartbeats.c.duty],
+    set_={"beaten_at": _insert.excluded.beaten_at},
+)
+_AGE_SECONDS = cast(extract("epoch", func.clock_timestamp() - heartbeats.c.beaten_at), Double)
+_sessions = sql_table("pg_stat_activity", sql_column("application_name"), sql_column("datname"))
+
+
+class Heartbeats:
+    def __init__(self, engine: AsyncEngine, duties: Callable[[], Sequence[str]]) -> None:
+        """`duties` says at each beat which of this process's duties live."""
+        self._engine = engine
+        self._duties = duties
+        self._process_id: UUID = uuid4()
+        self._command = "other"
+        self._one_at_a_time = asyncio.Lock()
+        self._tried_at_seconds = self._forgot_at_seconds = float("-inf")
+        self._failure: DatabaseUnavailable | None = None
+
+    @asynccontextmanager
+    async def beating(self, command: str) -> AsyncIterator[None]:
+        """Beat until left. `command` tells workers from API processes."""
+        self._command = command
+        task = asyncio.create_task(self._beat_on(), name="heart")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            with suppress(DatabaseUnavailable, TimeoutError):
+                await asyncio.wait_for(self._forget_own(), LAST_WORD_SECONDS_MAX)
+
+    async def _beat_on(self) -> None:
+        while True:
+            try:
+                await self.beat()
+            except DatabaseUnavailable:
+                # The event database_failed says why.
+                pass
+            except Exception:
+                log.exception("heartbeat_failed")
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def beat(self, *, unless_within_seconds: float = 0) -> None:
+        """Write the rows; what was tried so lately counts, with its outcome. Raises DatabaseUnavailable."""
+        async with self._one_at_a_time:
+            if time.monotonic() >= self._tried_at_seconds + unless_within_seconds:
+                await self._try()
+            if self._failure is not None:
+                raise self._failure
+
+    async def _try(self) -> None:
+        values = {
+            "process_id": self._process_id,
+            "command": self._command,
+            "host": socket.gethostname(),
+            "duties": [PROCESS, *self._duties()],
+        }
+        try:
+            # Single statements: nothing depends on them together.
+            async with reading(self._engine) as connection:
+                await connection.execute(_BEAT, values)
+                if time.monotonic() > self._forgot_at_seconds + FORGET_SECONDS:
+                    await connection.execute(delete(heartbeats).where(heartbeats.c.beaten_at < func.now() - KEPT))
+                    self._forgot_at_seconds = time.monotonic()
+            self._failure = None
+        except DatabaseUnavailable as error:
+            self._failure = error
+        finally:
+            self._tried_at_seconds = time.monotonic()
+
+    async def _forget_own(self) -> None:
+        async with reading(self._engine) as connection:
+            await connection.execute(delete(heartbeats).where(heartbeats.c.process_id == self._process_id))
+
+
+async def ages_seconds(engine: AsyncEngine, duties: Collection[str]) -> Mapping[str, float]:
+    """For how long each of the duties has not beaten in any process, of those that ever did."""
+    query = (
+        select(heartbeats.c.duty, func.min(_AGE_SECONDS).label("age_seconds"))
+        .where(heartbeats.c.duty.in_(duties))
+        .group_by(heartbeats.c.duty)
+    )
+    async with reading(engine) as connection:
+        return {row.duty: row.age_seconds for row in await connection.execute(query)}
+
+
+async def own_workers(engine: AsyncEngine) -> Mapping[UUID, Mapping[str, float]]:
+    """The workers of this host or container: for how long each of their duties has not beaten."""
+    query = select(heartbeats.c.process_id, heartbeats.c.duty, _AGE_SECONDS).where(
+        heartbeats.c.command == "worker", heartbeats.c.host == socket.gethostname()
+    )
+    workers: dict[UUID, dict[str, float]] = {}
+    async with reading(engine) as connection:
+        for process_id, duty, age_seconds in (await connection.execute(query)).all():
+            workers.setdefault(process_id, {})[duty] = age_seconds
+    return workers
+
+
+async def has_silent_runner(engine: AsyncEngine) -> bool:
+    """Whether a runner is connected. One of a release before the heartbeats works and does not beat."""
+    query = select(
+        exists().where(
+            _sessions.c.application_name == "tollgate-runner", _sessions.c.datname == func.current_database()
+        )
+    )
+    async with reading(engine) as connection:
+        return bool(await connection.scalar(query))
+
+
+def silence(ages_seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{duty} has been silent for {age:.0f} s" for duty, age in sorted(ages_seconds.items()))

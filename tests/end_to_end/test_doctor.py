@@ -1,0 +1,176 @@
+"""`doctor`: a line for each thing, what to do about it, and an exit code; whatever is broken, it goes on."""
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.test_database_faults import run_app
+from tests.service_process import ServiceProcess
+from tests.simulator_server import running_simulator
+from tests.strict_postgres import answering
+
+pytestmark = pytest.mark.timeout(180)
+
+Lines = list[tuple[str, str, str]]
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[str]:
+    with running_simulator() as url:
+        yield url
+
+
+def doctor(tmp_path: Path, url: str, **settings: str) -> tuple[int, Lines]:
+    outcome = run_app(tmp_path, url, "doctor", **settings)
+    assert "Traceback" not in outcome.stderr
+    assert "hidden" not in outcome.stderr + outcome.stdout
+    lines = [re.fullmatch(r"(ok|warning|wrong) +([a-z ]+): (.+)", line) for line in outcome.stdout.splitlines()]
+    assert None not in lines, outcome.stdout
+    return outcome.returncode, [(line[1], line[2], line[3]) for line in lines if line is not None]
+
+
+def level(lines: Lines, subject: str) -> str:
+    order = ("wrong", "warning", "ok")
+    return min((one[0] for one in lines if one[1] == subject), key=order.index)
+
+
+def text(lines: Lines, subject: str) -> str:
+    return " ".join(one[2] for one in lines if one[1] == subject)
+
+
+def test_a_running_service_is_all_right(database: str, simulator: str, tmp_path: Path) -> None:
+    settings = {"DATABASE_URL": database, "FAL_KEY": "test:key", "FAL_QUEUE_URL": simulator, "DATA_DIR": str(tmp_path)}
+    with ServiceProcess(tmp_path / "service.log", settings) as service:
+        service.wait_until_ready()
+        time.sleep(4)
+        code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator, PUBLIC_URL=service.url)
+
+    subjects = {"settings", "database", "connections", "clock", "rights", "migrations", "runner", "disk", "descriptors"}
+    assert {subject for subject in subjects if level(lines, subject) != "ok"} <= {"disk", "descriptors"}
+    assert level(lines, "fal") == level(lines, "clock of fal") == "ok"
+    assert "this service answers, without TLS" in text(lines, "public url")
+    assert "AUTH_SECRET must be set" in text(lines, "secrets")
+    assert code == 0
+
+
+def test_works_before_the_first_migration(empty_database: str, simulator: str, tmp_path: Path) -> None:
+    code, lines = doctor(tmp_path, empty_database, FAL_QUEUE_URL=simulator)
+
+    assert level(lines, "database") == "ok"
+    assert "run python -m app migrate" in text(lines, "migrations")
+    assert level(lines, "migrations") == level(lines, "runner") == "warning"
+    assert code == 0
+
+
+def test_goes_on_with_the_rest_while_the_database_is_down(simulator: str, tmp_path: Path) -> None:
+    code, lines = doctor(tmp_path, "postgresql://u:hidden@127.0.0.1:1/none", FAL_QUEUE_URL=simulator)
+
+    assert "nobody listens at 127.0.0.1:1" in text(lines, "database")
+    assert level(lines, "fal") == "ok"
+    assert level(lines, "disk")
+    assert code == 1
+
+
+def test_goes_on_with_the_rest_where_settings_are_wrong(simulator: str, tmp_path: Path) -> None:
+    code, lines = doctor(tmp_path, "mysql://hidden", FAL_QUEUE_URL=simulator, IMAGE_TIME_LIMIT_SECONDS="never")
+
+    assert "DATABASE_URL: must be a PostgreSQL URL" in text(lines, "settings")
+    assert "IMAGE_TIME_LIMIT_SECONDS: " in text(lines, "settings")
+    assert level(lines, "fal") == "ok"
+    assert code == 1
+
+
+def test_in_production_the_rest_is_looked_at_too(database: str, simulator: str, tmp_path: Path) -> None:
+    code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator, APP_ENV="production")
+
+    assert "AUTH_SECRET must be set" in text(lines, "settings")
+    assert level(lines, "database") == level(lines, "migrations") == "ok"
+    assert code == 1
+
+
+def http(status: str, headers: Mapping[str, str] | None = None, body: str = "{}") -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "part"),
+    [
+        ("401 Unauthorized", "wrong", "fal refuses the key (401)"),
+        ("403 Forbidden", "wrong", "fal refuses the key (403)"),
+        ("404 Not Found", "ok", "takes the key"),
+        ("503 Unavailable", "warning", "it has trouble"),
+        ("200 OK", "warning", "is it fal's?"),
+    ],
+)
+def test_what_fal_says_of_the_key(database: str, tmp_path: Path, status: str, expected: str, part: str) -> None:
+    with answering(http(status)) as port:
+        code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=f"http://127.0.0.1:{port}")
+
+    assert level(lines, "fal") == expected
+    assert part in text(lines, "fal")
+    assert code == (1 if expected == "wrong" else 0)
+
+
+def test_a_clock_that_is_not_fals_is_told_with_its_seconds(database: str, tmp_path: Path) -> None:
+    with answering(http("404 Not Found", {"Date": "Sun, 01 Jan 2023 00:00:00 GMT"})) as port:
+        _, lines = doctor(tmp_path, database, FAL_QUEUE_URL=f"http://127.0.0.1:{port}")
+
+    assert level(lines, "clock of fal") == "warning"
+    assert re.search(r"\d{6,} s ahead of fal's", text(lines, "clock of fal"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "part"),
+    [
+        (http("200 OK", body='{"status":"ok"}'), "is not this service"),
+        (http("404 Not Found"), "is not this service"),
+        (http("301 Moved", {"Location": "https://else.where/"}), "redirect"),
+        (b"", "nobody answers"),
+    ],
+)
+def test_what_answers_at_the_public_url_and_is_not_the_service(
+    database: str, simulator: str, tmp_path: Path, reply: bytes, part: str
+) -> None:
+    with answering(reply) as port:
+        code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator, PUBLIC_URL=f"http://127.0.0.1:{port}")
+
+    assert level(lines, "public url") == "wrong"
+    assert part in text(lines, "public url")
+    assert code == 1
+
+
+def test_what_is_silent_holds_nobody_up(database: str, tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        dsn = f"postgresql://u:hidden@{url.removeprefix('http://')}/none"
+        began = time.monotonic()
+        code, lines = doctor(tmp_path, dsn, FAL_QUEUE_URL=url, PUBLIC_URL=url)
+        took_seconds = time.monotonic() - began
+
+    assert "does not answer in time" in text(lines, "database")
+    assert level(lines, "fal") == level(lines, "public url") == "wrong"
+    assert code == 1
+    assert took_seconds < 30
+
+
+def test_says_what_is_wrong_and_what_is_ignored(database: str, simulator: str, tmp_path: Path) -> None:
+    url = f"{database}&channel_binding=prefer&connection_limit=5"
+
+    code, lines = doctor(tmp_path, url, FAL_QUEUE_URL=simulator)
+
+    assert "channel_binding, connection_limit; DATABASE_CONNECTIONS_MAX" in text(lines, "database url")
+    assert code == 0
+
+
+def test_is_listed_among_the_commands(tmp_path: Path) -> None:
+    outcome: subprocess.CompletedProcess[str] = run_app(tmp_path, "", "--help")
+
+    assert "doctor" in outcome.stdout
