@@ -8,11 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.application.execution.breaker import Breaker
 from app.application.execution.evidence import SearchHistory
 from app.application.execution.follow import FollowJob
+from app.application.execution.orphans import CancelOrphans
 from app.application.execution.pacing import Backstop
-from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
+from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, SUBMIT_JOB, Step
 from app.application.execution.submit import SubmitJob
 from app.bootstrap.adapters import Adapters
 from app.infrastructure.background.items import StepHandler
+from app.infrastructure.postgres.jobs.attempts import JOBS_WITH_ORPHANS
 from app.infrastructure.postgres.jobs.records import JOBS_TO_FOLLOW, JOBS_TO_SUBMIT
 from app.infrastructure.postgres.lost_steps import PostgresLostSteps, WaitingSubjects
 from app.infrastructure.settings import Settings
@@ -22,6 +24,7 @@ from app.infrastructure.settings import Settings
 class StepHandlers:
     submit: SubmitJob
     follow: FollowJob
+    cancel_orphans: CancelOrphans
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class StepDefinition:
 STEPS: Sequence[StepDefinition] = (
     StepDefinition(SUBMIT_JOB, waiting=JOBS_TO_SUBMIT, handler=lambda handlers: handlers.submit),
     StepDefinition(FOLLOW_JOB, waiting=JOBS_TO_FOLLOW, handler=lambda handlers: handlers.follow),
+    StepDefinition(CANCEL_ORPHANS, waiting=JOBS_WITH_ORPHANS, handler=lambda handlers: handlers.cancel_orphans),
 )
 
 
@@ -61,4 +65,5 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
             has_history=history is not None,
         ),
         follow=FollowJob(adapters.postgres.job_execution, adapters.provider, backstop, search),
+        cancel_orphans=CancelOrphans(adapters.postgres.job_execution, adapters.provider),
     )

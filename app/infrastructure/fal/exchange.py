@@ -68,23 +68,27 @@ class Exchange:
         """Raises Unanswered."""
         return await self._send("PUT", url, self._limits.exchange_seconds)
 
-    async def post(self, url: str, body: bytes) -> Answer:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Raises Unanswered."""
-        return await self._send("POST", url, self._limits.submit_seconds, body)
+        return await self._send("POST", url, self._limits.submit_seconds, body, headers)
 
-    async def _send(self, method: str, url: str, seconds: float, body: bytes | None = None) -> Answer:
+    async def _send(
+        self, method: str, url: str, seconds: float, body: bytes | None = None, own: Mapping[str, str] | None = None
+    ) -> Answer:
         if self._session.closed:
             raise Unanswered("the connection to fal is closed", never_left=True)
         try:
             async with asyncio.timeout(seconds):
-                return await self._receive(method, url, body)
+                return await self._receive(method, url, body, own or {})
         except Exception as error:
             # Whatever a broken or hostile answer makes the library raise, it means that there is no answer.
             raise _unanswered(error, seconds) from error
 
-    async def _receive(self, method: str, url: str, body: bytes | None) -> Answer:
-        headers, data = (None, None) if body is None else _content(body)
-        async with self._session.request(method, url, headers=headers, data=data, allow_redirects=False) as response:
+    async def _receive(self, method: str, url: str, body: bytes | None, own: Mapping[str, str]) -> Answer:
+        headers, data = ({}, None) if body is None else _content(body)
+        async with self._session.request(
+            method, url, headers={**headers, **own}, data=data, allow_redirects=False
+        ) as response:
             return Answer(response.status, response.headers, await self._read(response.content))
 
     async def _read(self, content: aiohttp.StreamReader) -> bytes | None:

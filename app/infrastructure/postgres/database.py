@@ -203,20 +203,20 @@ def is_unavailable(error: BaseException) -> bool:
     # asyncpg raises InternalClientError when a connection dies at the wrong moment (seen under kill -9).
     if isinstance(error, OSError | TimeoutError | exc.TimeoutError | asyncpg.InternalClientError):
         return True
-    driver_error = _driver_error(error)
-    if isinstance(driver_error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError):
+    cause = driver_error(error)
+    if isinstance(cause, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError):
         return True
-    code = getattr(driver_error, "sqlstate", None) or ""
+    code = getattr(cause, "sqlstate", None) or ""
     return code.startswith(_UNAVAILABLE_CLASSES) or code in _UNAVAILABLE_CODES
 
 
 def is_contention(error: Unavailable) -> bool:
     """Whether one locked row, or one slow statement, may be what failed all that shared its transaction."""
     cause = error.__cause__
-    return cause is not None and getattr(_driver_error(cause), "sqlstate", None) in _CONTENTION_CODES
+    return cause is not None and getattr(driver_error(cause), "sqlstate", None) in _CONTENTION_CODES
 
 
-def _driver_error(error: BaseException) -> BaseException | None:
+def driver_error(error: BaseException) -> BaseException | None:
     """Find asyncpg's own exception, which SQLAlchemy's adapter wraps and SQLAlchemy wraps again."""
     if not isinstance(error, exc.DBAPIError):
         return error

@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Double, case, cast, extract, func, select
+from sqlalchemy import ColumnElement, Double, Uuid, bindparam, case, cast, extract, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.application.execution.steps import LeftToNewerRelease
-from app.application.ports.execution import JobState
+from app.application.ports.execution import AttemptState, JobState
 from app.application.ports.provider import ProviderRequest
 from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection
 from app.infrastructure.postgres.jobs.rows import IS_KNOWN
-from app.infrastructure.postgres.statements import Statement, any_of, constant, constants
-from app.infrastructure.postgres.tables import jobs
+from app.infrastructure.postgres.statements import Statement, any_of, column, constant, constants
+from app.infrastructure.postgres.tables import attempts, jobs
 
 
 def _seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
@@ -49,7 +50,16 @@ _STATE = select(
     ).label("seconds_to_deadline"),
 )
 _STATE_OF_JOBS = Statement(_STATE.where(any_of(jobs.c.id, "job_ids")))
-_STATE_OF_ATTEMPTS = Statement(_STATE.where(any_of(jobs.c.attempt_token, "attempt_tokens")))
+_NAMED = func.unnest(bindparam("tokens", type_=ARRAY(Uuid))).table_valued(column("token", Uuid)).render_derived("named")
+# A job that ended before attempts had rows is found by its own token.
+_OWN = jobs.alias("own")
+_JOB_BY_TOKEN = select(_OWN.c.id).where(_OWN.c.attempt_token == _NAMED.c.token).correlate(_NAMED).scalar_subquery()
+_STATE_OF_ATTEMPTS = Statement(
+    _STATE.add_columns(_NAMED.c.token, attempts.c.fal_request_id.label("own_request_id"))
+    .select_from(_NAMED)
+    .outerjoin(attempts, attempts.c.token == _NAMED.c.token)
+    .join(jobs, jobs.c.id == func.coalesce(attempts.c.job_id, _JOB_BY_TOKEN))
+)
 
 State = JobState | LeftToNewerRelease
 
@@ -63,10 +73,19 @@ async def load_all(
 
 async def load_all_attempts(
     driver: DriverConnection, tokens: Sequence[UUID], *, is_repeated: bool = False
-) -> Sequence[State | None]:
-    rows = await _STATE_OF_ATTEMPTS(driver.fetch, attempt_tokens=tokens)
-    states = {row["attempt_token"]: _state_of(row) for row in rows}
+) -> Sequence[AttemptState | LeftToNewerRelease | None]:
+    rows = await _STATE_OF_ATTEMPTS(driver.fetch, tokens=tokens)
+    states = {row["token"]: _attempt_of(row) for row in rows}
     return [states.get(token) for token in tokens]
+
+
+def _attempt_of(row: Mapping[str, Any]) -> AttemptState | LeftToNewerRelease:
+    job = _state_of(row)
+    if isinstance(job, LeftToNewerRelease):
+        return job
+    is_followed = row["token"] == row["attempt_token"] and row["fal_request_id"] is not None
+    request_id = row["fal_request_id"] if is_followed else row["own_request_id"]
+    return AttemptState(job=job, token=row["token"], request_id=request_id)
 
 
 def _state_of(row: Mapping[str, Any]) -> State:
