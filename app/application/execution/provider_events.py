@@ -1,12 +1,11 @@
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 
 from app.application.execution.orphans import is_won_by, keep_late_result
 from app.application.execution.pacing import BACKSTOP_SECONDS_MIN
-from app.application.execution.refusals import RefusalLog
 from app.application.execution.settlement import outcome_of, record_late_result, settle
 from app.application.execution.steps import LeftToNewerRelease
 from app.application.ports.execution import AttemptEnd, AttemptState, JobEvents, JobState
@@ -30,20 +29,8 @@ class ReceiveProviderEvent:
     _jobs: JobEvents
     _provider: Provider
     _events: ProviderEvents
-    _refusals: RefusalLog = field(default_factory=RefusalLog)
 
     async def __call__(self, attempt_token: UUID, headers: Mapping[str, str], body: bytes) -> None:
-        try:
-            await self._receive(attempt_token, headers, body)
-        except InvalidProviderEvent as refused:
-            self.note_refusal(refused)
-            raise
-
-    def note_refusal(self, refused: InvalidProviderEvent) -> None:
-        """Say in the log why an event was refused; the sender only hears that it was."""
-        self._refusals.add(refused)
-
-    async def _receive(self, attempt_token: UUID, headers: Mapping[str, str], body: bytes) -> None:
         event = await self._events.verify(headers, body)
         attempt = await self._adopted(await self._load(attempt_token), event.request_id)
         observation = self._events.observation(event, attempt.job.kind)

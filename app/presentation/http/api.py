@@ -7,6 +7,7 @@ from starlette.types import Lifespan
 from app.presentation.http import openapi as documentation
 from app.presentation.http.errors import EXCEPTION_HANDLERS
 from app.presentation.http.middleware import RequestContext
+from app.presentation.http.refusals import RefusalLog
 from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
 from app.presentation.routers import jobs, keys, ledger, payments, provider_events, system
@@ -39,7 +40,11 @@ def create_api(
         swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
     )
     api.state = ApiState(
-        {"validation_context": {"allow_private_media_urls": allow_private_media_urls}, "is_stopping": False}
+        {
+            "validation_context": {"allow_private_media_urls": allow_private_media_urls},
+            "is_stopping": False,
+            "refusals": RefusalLog(),
+        }
     )
     # Middleware that is added later stands around this one, as in every application of FastAPI.
     api.add_middleware(RequestContext)

@@ -119,15 +119,6 @@ class UuidInPath:
         }
 
 
-class _TokenInPath(UuidInPath):
-    async def __call__(self, request: Request) -> UUID:
-        try:
-            return await super().__call__(request)
-        except InvalidProviderEvent as refused:
-            (await use_cases_of(request)).receive_provider_event.note_refusal(refused)
-            raise
-
-
 IdempotencyKey = Annotated[
     str | None,
     Depends(
@@ -149,5 +140,5 @@ PaymentEventId = Annotated[
 ]
 JobId = Annotated[UUID, Depends(UuidInPath("job_id", JobNotFound, "From the answer that accepted the job."))]
 AttemptToken = Annotated[
-    UUID, Depends(_TokenInPath("token", InvalidProviderEvent, schema={"type": "string", "title": "Token"}))
+    UUID, Depends(UuidInPath("token", InvalidProviderEvent, schema={"type": "string", "title": "Token"}))
 ]

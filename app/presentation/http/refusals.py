@@ -1,8 +1,9 @@
 """What is logged of refused events of fal: anybody can send one, and nobody may fill the log."""
 
 import asyncio
-import contextvars
+import time
 from collections.abc import Mapping
+from contextvars import Context
 from dataclasses import dataclass, field
 
 import structlog
@@ -19,6 +20,7 @@ SECONDS_BETWEEN_LINES = 1.0
 class _Held:
     """What came since the last line of its reason."""
 
+    written_at: float = float("-inf")
     count: int = 0
     facts: Mapping[str, object] = field(default_factory=dict)
 
@@ -30,20 +32,18 @@ class RefusalLog:
     _held: dict[str, _Held] = field(default_factory=dict)
 
     def add(self, refused: InvalidProviderEvent) -> None:
-        held = self._held.get(refused.reason)
-        if held is None:
-            self._write(refused.reason, _Held(1, refused.facts))
-        else:
-            held.count += 1
-            held.facts = refused.facts
+        held = self._held.setdefault(refused.reason, _Held())
+        held.count += 1
+        held.facts = refused.facts
+        wait_seconds = held.written_at + SECONDS_BETWEEN_LINES - time.monotonic()
+        if wait_seconds <= 0:
+            self._write(refused.reason)
+        elif held.count == 1:
+            # The line is about many requests, and so has no request's context.
+            asyncio.get_running_loop().call_later(wait_seconds, self._write, refused.reason, context=Context())
 
-    def _write(self, reason: str, held: _Held) -> None:
-        log.warning("provider_event_refused", reason=reason, count=held.count, **held.facts)
-        self._held[reason] = _Held()
-        # What comes later is no longer about the request of this one.
-        asyncio.get_running_loop().call_later(SECONDS_BETWEEN_LINES, self._go_on, reason, context=contextvars.Context())
-
-    def _go_on(self, reason: str) -> None:
-        held = self._held.pop(reason)
+    def _write(self, reason: str) -> None:
+        held = self._held[reason]
         if held.count:
-            self._write(reason, held)
+            log.warning("provider_event_refused", reason=reason, count=held.count, **held.facts)
+            held.count, held.written_at = 0, time.monotonic()
