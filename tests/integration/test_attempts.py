@@ -383,7 +383,7 @@ async def test_the_answer_and_the_event_of_one_attempt_may_share_a_transaction(s
         stage.jobs.record_submission(job_id, token, request),
     )
 
-    assert done[:2] in ([True, False], [True, True], [False, True])
+    assert done[1], "it follows this request"
     attempt = await stage.attempt(token)
     assert (attempt["outcome"], attempt["input_digest"]) == ("accepted", DIGEST)
 

@@ -94,7 +94,7 @@ async def test_submissions_that_come_together_share_a_transaction(
 
     assert recorded == [True] * JOBS
     assert await writers_of(sql) == 1
-    for seen in (states, same_states):
+    for seen in (list(states), same_states):
         assert [(state.id, state.attempt_token, state.request) for state in seen if state is not None] == [
             (*attempt, request) for attempt, request in zip(attempts, requests, strict=True)
         ]
