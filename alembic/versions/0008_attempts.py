@@ -1,8 +1,8 @@
 """Attempts as rows of their own: an event of any attempt finds its job, and a second run is known and can be stopped.
 
-Rows are written by a trigger on `jobs`, so that the claims of the release before, which goes on beside this one, have
-theirs, too. Only unfinished jobs get rows here: that is quick however many jobs there are, and of the others nothing is
-asked but what `jobs.attempt_token` tells.
+A claim writes the row. The release before, which goes on beside this one, writes none: a trigger on `jobs` keeps what
+it would overwrite. Only unfinished jobs get rows here: that is quick however many jobs there are, and of the others
+nothing is asked but what `jobs.attempt_token` tells.
 """
 
 from alembic import op
@@ -52,20 +52,18 @@ CREATE TRIGGER attempts_stay BEFORE UPDATE ON attempts FOR EACH ROW
           OR (OLD.fal_request_id IS NOT NULL AND NEW.fal_request_id IS DISTINCT FROM OLD.fal_request_id))
     EXECUTE FUNCTION refuse_change();
 
--- Whoever claims a job names a new attempt, which thereby has its row. Where a job turns from the attempt that it
--- followed to another one, the first one keeps its request: an older release wrote that into the job alone.
+-- Where a job turns from one attempt to another, the first one keeps its row and its request: an older release wrote
+-- both into the job alone.
 CREATE FUNCTION keep_attempt() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF OLD.fal_request_id IS NOT NULL THEN
-        UPDATE attempts SET fal_request_id = OLD.fal_request_id
-         WHERE token = OLD.attempt_token AND fal_request_id IS NULL;
-    END IF;
-    INSERT INTO attempts (token, job_id, number, claimed_at)
-    VALUES (NEW.attempt_token, NEW.id, NEW.attempts, NEW.claimed_at) ON CONFLICT (token) DO NOTHING;
+    INSERT INTO attempts (token, job_id, number, claimed_at, fal_request_id)
+    VALUES (OLD.attempt_token, OLD.id, OLD.attempts, OLD.claimed_at, OLD.fal_request_id)
+    ON CONFLICT (token) DO UPDATE SET fal_request_id = EXCLUDED.fal_request_id
+     WHERE attempts.fal_request_id IS NULL AND EXCLUDED.fal_request_id IS NOT NULL;
     RETURN NULL;
 END $$;
 CREATE TRIGGER jobs_keep_attempts AFTER UPDATE OF attempt_token ON jobs FOR EACH ROW
-    WHEN (NEW.attempt_token IS NOT NULL AND NEW.attempt_token IS DISTINCT FROM OLD.attempt_token)
+    WHEN (OLD.attempt_token IS NOT NULL AND NEW.attempt_token IS DISTINCT FROM OLD.attempt_token)
     EXECUTE FUNCTION keep_attempt();
 
 INSERT INTO attempts (token, job_id, number, claimed_at, outcome, outcome_at, fal_request_id)

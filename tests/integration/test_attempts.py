@@ -451,18 +451,30 @@ async def test_the_release_before_claims_and_records_beside_this_one(stage: Stag
     earlier = await stage.released(job_id)
     await stage.sql.execute(OLD_CLAIM, job_id, old)
     await stage.sql.execute(OLD_RECORD, job_id, old, old_request.id)
-    claimed = await stage.attempt(old)
 
     await stage.hear(old, old_request, OVER)
     await stage.hear(earlier, request, Succeeded(RESULT))
     await stage.assert_waits_for_cancel(job_id)
     await stage.cancel_orphans(job_id)
 
-    assert (claimed["number"], claimed["outcome"], claimed["fal_request_id"]) == (2, None, None)
     job = await stage.job(job_id)
     assert (job["status"], job["fal_request_id"]) == ("COMPLETED", request.id)
-    assert (await stage.attempt(old))["fal_request_id"] == old_request.id
+    kept = await stage.attempt(old)
+    assert (kept["number"], kept["outcome"], kept["fal_request_id"]) == (2, None, old_request.id)
     assert stage.fal.cancels == {old_request.id: 1}
+
+
+async def test_an_attempt_of_the_release_before_is_kept_when_this_one_claims_again(stage: Stage) -> None:
+    job_id, old, request = await stage.accept(), uuid4(), provider_request()
+    await stage.sql.execute(OLD_CLAIM, job_id, old)
+    assert await stage.jobs.release(job_id, old, "fal was busy")
+    newer = await stage.claim(job_id)
+
+    await stage.hear(old, request, Succeeded(RESULT))
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["fal_request_id"]) == ("COMPLETED", request.id)
+    assert [(await stage.attempt(token))["number"] for token in (old, newer)] == [1, 2]
 
 
 async def test_a_job_that_ended_before_attempts_had_rows_still_hears_of_its_run(stage: Stage) -> None:

@@ -168,7 +168,12 @@ async def record_all(
                 attempt = Attempt(row["id"], row["attempt_token"])
                 if attempt in asked and each[attempt].fal_request_id == row["fal_request_id"]:
                     won.add(attempt)
-    return one_for_each(won, [submission.attempt for submission in submissions])
+    taken = {attempt: each[attempt].fal_request_id for attempt in won}
+    are_first = one_for_each(won, [submission.attempt for submission in submissions])
+    return [
+        is_first or (submission.is_answer and taken.get(submission.attempt) == submission.fal_request_id)
+        for submission, is_first in zip(submissions, are_first, strict=True)
+    ]
 
 
 def _one_for_each_attempt(submissions: Sequence[Submission]) -> Mapping[Attempt, Submission]:

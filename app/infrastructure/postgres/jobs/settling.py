@@ -69,10 +69,14 @@ _ENDED = RowArrays(
     jobs.c.result,
     jobs.c.error_code,
     jobs.c.error_message,
+)
+_TOLD = RowArrays(
+    "told",
     column("attempt_token", Uuid),
     column("attempt_outcome", Text),
     attempts.c.input_digest,
     attempts.c.billed_units,
+    jobs.c.error_code,
 )
 _LOCKED = locked_jobs(_ENDED)
 _SETTLED = (
@@ -105,11 +109,10 @@ _REFUND = insert(ledger_entries).from_select(
 # The look that waits for such an end has nothing left to see, unless fal's request is not known and will be searched
 # for.
 _SEEN = select(_SETTLED.c.id.label("subject_id")).where(_SETTLED.c.fal_request_id.is_not(None)).subquery("seen")
-_SETTLE = Statement(
-    select(_SETTLED.c.id).add_cte(
-        _REFUND.cte("refund"), delete_queued(FOLLOW_JOB, _SEEN).cte("look"), note_ends(_ENDED).cte("noted")
-    )
-)
+_SETTLE = select(_SETTLED.c.id).add_cte(_REFUND.cte("refund"), delete_queued(FOLLOW_JOB, _SEEN).cte("look"))
+_SETTLE_JOBS = Statement(_SETTLE)
+# An event of fal, which ends most jobs, tells nothing of its attempt.
+_SETTLE_JOBS_AND_NOTE = Statement(_SETTLE.add_cte(note_ends(_TOLD).cte("noted")))
 _LOCK_JOBS = Statement(select(jobs.c.id).where(any_of(jobs.c.id, "job_ids")).order_by(jobs.c.id).with_for_update())
 _ENDS = Statement(select(jobs.c.id, jobs.c.status, jobs.c.error_code).where(any_of(jobs.c.id, "job_ids")))
 
@@ -140,4 +143,9 @@ async def settle_all(
 
 async def settle_through(fetch: Fetch, settlements: Sequence[Settlement]) -> set[UUID]:
     """In the caller's transaction, at most one for each job; returns those that were not final before."""
-    return {row["id"] for row in await _SETTLE(fetch, **_ENDED.values(settlements))}
+    told = [settlement for settlement in settlements if settlement.attempt_token is not None]
+    if told:
+        rows = await _SETTLE_JOBS_AND_NOTE(fetch, **_ENDED.values(settlements), **_TOLD.values(told))
+    else:
+        rows = await _SETTLE_JOBS(fetch, **_ENDED.values(settlements))
+    return {row["id"] for row in rows}
