@@ -359,6 +359,19 @@ async def test_a_request_belongs_to_one_attempt(stage: Stage) -> None:
     await stage.assert_charged(2)
 
 
+async def test_an_attempt_that_has_a_request_delivers_no_other_one(stage: Stage) -> None:
+    """Also where two events come at once, each with a request of its own."""
+    job_id, earlier, newer = await two_attempts(stage)
+    assert await stage.jobs.record_orphan(earlier, "the first", is_over=True)
+    end = AttemptEnd(token=earlier, takes_over=provider_request("the second"))
+
+    assert not await stage.jobs.settle(job_id, Outcome.completed(RESULT), end)
+
+    assert (await stage.job(job_id))["status"] == "SUBMITTING"
+    assert (await stage.attempt(earlier))["fal_request_id"] == "the first"
+    assert await stage.answered(job_id, newer, provider_request())
+
+
 async def test_an_event_may_come_before_the_answer_to_its_own_post(stage: Stage) -> None:
     job_id = await stage.accept()
     token, request = await stage.claim(job_id), provider_request()
@@ -555,7 +568,7 @@ async def test_whoever_comes_first_ends_the_job_and_every_other_run_is_seen_to(s
             await stage.answered(job_id, newer, second)
 
         racers: list[Racer] = [
-            *[lambda told=told, first=first, earlier=earlier: stage.hear(earlier, first, told)] * 3,  # type: ignore[misc]
+            *[lambda told=told, first=first, earlier=earlier: stage.hear(earlier, first, told)] * 3,
             answer,
             lambda newer=newer, second=second: stage.hear(newer, second, Succeeded(RESULT)),  # type: ignore[misc]
             lambda job_id=job_id: stage.jobs.request_cancel(stage.customer.account_id, job_id),  # type: ignore[misc]

@@ -79,10 +79,11 @@ _NAME_REQUESTS = Statement(
     .where(
         attempts.c.token == _TAKEN.c.attempt_token,
         attempts.c.job_id == _TAKEN.c.job_id,
+        attempts.c.fal_request_id.is_(None) | (attempts.c.fal_request_id == _TAKEN.c.fal_request_id),
         jobs.c.id == _TAKEN.c.job_id,
         IS_UNFINISHED,
     )
-    .returning(attempts.c.token)
+    .returning(attempts.c.job_id)
 )
 _WAS_POSTED = jobs.c.status.in_(constants((JobStatus.QUEUED, JobStatus.SUBMITTING)))
 _TURN = Statement(
@@ -94,7 +95,6 @@ _TURN = Statement(
         **{column.key: _TAKEN.c[column.key] for column in _REQUEST_COLUMNS},
     )
     .where(jobs.c.id == _TAKEN.c.job_id, IS_UNFINISHED)
-    .returning(jobs.c.id)
 )
 _OUTRUN = (
     update(attempts)
@@ -113,15 +113,17 @@ _OUTRUN_JOBS = select(_OUTRUN.c.subject_id, constant(0).label("after_seconds")).
 _LEAVE = Statement(select(_OUTRUN.c.subject_id).add_cte(insert_items(CANCEL_ORPHANS, _OUTRUN_JOBS).cte("cancel")))
 
 
-async def take_over_through(fetch: Fetch, taken: Sequence[TakeOver]) -> None:
-    """In the caller's transaction, which has locked the jobs. What is final stays as it is.
+async def take_over_through(fetch: Fetch, wanted: Sequence[TakeOver]) -> set[UUID]:
+    """In the caller's transaction, which has locked the jobs; returns those that turned to the other attempt.
 
-    Raises UniqueViolationError where another attempt has one of the requests.
+    A job that is final stays as it is, and so does one whose attempt has another request. Raises UniqueViolationError
+    where another attempt has one of the requests.
     """
-    values = _TAKEN.values(taken)
-    await _NAME_REQUESTS(fetch, **values)
-    turned = await _TURN(fetch, **values)
-    await _LEAVE(fetch, job_ids=[row["id"] for row in turned])
+    named = {row["job_id"] for row in await _NAME_REQUESTS(fetch, **_TAKEN.values(wanted))}
+    if named:
+        await _TURN(fetch, **_TAKEN.values([each for each in wanted if each.job_id in named]))
+        await _LEAVE(fetch, job_ids=list(named))
+    return named
 
 
 def note_ends(ended: RowArrays) -> Update:

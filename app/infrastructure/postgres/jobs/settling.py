@@ -126,12 +126,13 @@ async def settle_all(
     """
     first = {settlement.job_id: settlement for settlement in reversed(settlements)}
     async with driver_transaction(driver, "settle"):
-        taken = [settlement.take_over for settlement in first.values() if settlement.take_over is not None]
-        if taken:
+        wanted = [settlement.take_over for settlement in first.values() if settlement.take_over is not None]
+        missed: set[UUID] = set()
+        if wanted:
             # All of the batch, in the order of their ids.
             await _LOCK_JOBS(driver.fetch, job_ids=list(first))
-            await take_over_through(driver.fetch, taken)
-        won = await settle_through(driver.fetch, list(first.values()))
+            missed = {each.job_id for each in wanted} - await take_over_through(driver.fetch, wanted)
+        won = await settle_through(driver.fetch, [each for job_id, each in first.items() if job_id not in missed])
         if is_repeated:
             for row in await _ENDS(driver.fetch, job_ids=list(first)):
                 settlement = first[row["id"]]

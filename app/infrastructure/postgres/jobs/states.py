@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Double, Uuid, bindparam, case, cast, extract, func, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, Double, case, cast, extract, func, select
 
 from app.application.execution.steps import LeftToNewerRelease
 from app.application.ports.execution import AttemptState, JobState
@@ -14,7 +13,7 @@ from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection
 from app.infrastructure.postgres.jobs.rows import IS_KNOWN
-from app.infrastructure.postgres.statements import Statement, any_of, column, constant, constants
+from app.infrastructure.postgres.statements import Statement, any_of, constant, constants
 from app.infrastructure.postgres.tables import attempts, jobs
 
 
@@ -50,15 +49,11 @@ _STATE = select(
     ).label("seconds_to_deadline"),
 )
 _STATE_OF_JOBS = Statement(_STATE.where(any_of(jobs.c.id, "job_ids")))
-_NAMED = func.unnest(bindparam("tokens", type_=ARRAY(Uuid))).table_valued(column("token", Uuid)).render_derived("named")
-# A job that ended before attempts had rows is found by its own token.
-_OWN = jobs.alias("own")
-_JOB_BY_TOKEN = select(_OWN.c.id).where(_OWN.c.attempt_token == _NAMED.c.token).correlate(_NAMED).scalar_subquery()
-_STATE_OF_ATTEMPTS = Statement(
-    _STATE.add_columns(_NAMED.c.token, attempts.c.fal_request_id.label("own_request_id"))
-    .select_from(_NAMED)
-    .outerjoin(attempts, attempts.c.token == _NAMED.c.token)
-    .join(jobs, jobs.c.id == func.coalesce(attempts.c.job_id, _JOB_BY_TOKEN))
+_STATE_OF_NEWEST_ATTEMPTS = Statement(_STATE.where(any_of(jobs.c.attempt_token, "tokens")))
+_STATE_OF_OTHER_ATTEMPTS = Statement(
+    _STATE.add_columns(attempts.c.token, attempts.c.fal_request_id.label("own_request_id"))
+    .join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+    .where(any_of(attempts.c.token, "tokens"))
 )
 
 State = JobState | LeftToNewerRelease
@@ -74,18 +69,19 @@ async def load_all(
 async def load_all_attempts(
     driver: DriverConnection, tokens: Sequence[UUID], *, is_repeated: bool = False
 ) -> Sequence[AttemptState | LeftToNewerRelease | None]:
-    rows = await _STATE_OF_ATTEMPTS(driver.fetch, tokens=tokens)
-    states = {row["token"]: _attempt_of(row) for row in rows}
+    rows = await _STATE_OF_NEWEST_ATTEMPTS(driver.fetch, tokens=tokens)
+    states = {row["attempt_token"]: _attempt_of(row, row["attempt_token"], row["fal_request_id"]) for row in rows}
+    # Almost every event is of the attempt that its job follows.
+    others = [token for token in tokens if token not in states]
+    if others:
+        rows = await _STATE_OF_OTHER_ATTEMPTS(driver.fetch, tokens=others)
+        states |= {row["token"]: _attempt_of(row, row["token"], row["own_request_id"]) for row in rows}
     return [states.get(token) for token in tokens]
 
 
-def _attempt_of(row: Mapping[str, Any]) -> AttemptState | LeftToNewerRelease:
+def _attempt_of(row: Mapping[str, Any], token: UUID, request_id: str | None) -> AttemptState | LeftToNewerRelease:
     job = _state_of(row)
-    if isinstance(job, LeftToNewerRelease):
-        return job
-    is_followed = row["token"] == row["attempt_token"] and row["fal_request_id"] is not None
-    request_id = row["fal_request_id"] if is_followed else row["own_request_id"]
-    return AttemptState(job=job, token=row["token"], request_id=request_id)
+    return job if isinstance(job, LeftToNewerRelease) else AttemptState(job=job, token=token, request_id=request_id)
 
 
 def _state_of(row: Mapping[str, Any]) -> State:
