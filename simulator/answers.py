@@ -1,7 +1,7 @@
 """What fal answers when something is wrong; the one place with fal's wording."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 BILLABLE_UNITS_HEADER = "x-fal-billable-units"
@@ -9,11 +9,15 @@ BILLABLE_UNITS_HEADER = "x-fal-billable-units"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status code, body (JSON, or HTML where it is text) and headers."""
+    """Status code, body (JSON, or HTML where it is text) and headers.
+
+    `is_marked`: it carries the id of the request, although it is not of fal.
+    """
 
     status_code: int
     body: Any
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_marked: bool = False
 
 
 class Refused(Exception):
@@ -70,6 +74,21 @@ def ingress_page(status_code: int) -> Answer:
         f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
         "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n",
     )
+
+
+def ingress_words(status_code: int) -> Answer:
+    """What Envoy says."""
+    words = "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+    return Answer(status_code, words, {"content-type": "text/plain"})
+
+
+def ingress_json(status_code: int) -> Answer:
+    """The JSON of a proxy: not fal's, though it has a `detail`, too. As text, so that it gets no header of fal."""
+    return Answer(status_code, '{"detail": "upstream timeout"}', {"content-type": "application/json"})
+
+
+def ingress_silence(status_code: int) -> Answer:
+    return Answer(status_code, "")
 
 
 # Failures of the infrastructure: a flat body with a header.
@@ -226,6 +245,7 @@ def model_errors(details: list[dict[str, Any]], status_code: int = 422) -> Answe
 
 # The codes that the ingress before fal answers with a page of its own, where nothing else is asked for.
 _INGRESS_CODES = frozenset({502, 503, 504})
+_INGRESS_FORMS = {"page-": ingress_page, "text-": ingress_words, "json-": ingress_json, "empty-": ingress_silence}
 _ERROR_TYPES_BY_CODE = {
     400: "bad_request",
     499: "client_cancelled",
@@ -237,9 +257,12 @@ _ERROR_TYPES_BY_CODE = {
 
 
 def refusal(operation: str, status_code: int, form: str = "") -> Answer:
-    """What `[OPERATION:CODE]` asks for; `form` is `page-` for the ingress, `fal-` for fal's own JSON."""
-    if form == "page-" or (not form and status_code in _INGRESS_CODES):
+    """What `[OPERATION:CODE]` asks for; `form` is `fal-` for fal's own JSON, or one of `_INGRESS_FORMS`."""
+    if not form and status_code in _INGRESS_CODES:
         return ingress_page(status_code)
+    if form.removeprefix("marked-") in _INGRESS_FORMS:
+        answer = _INGRESS_FORMS[form.removeprefix("marked-")](status_code)
+        return replace(answer, is_marked=form.startswith("marked-"))
     if form == "fal-":
         return _marked(status_code)
     usual: dict[tuple[str, int], Answer] = {

@@ -236,7 +236,7 @@ def reader(operation: str) -> Callable[[str | None], dict[str, Any]]:
 
 
 _LIMITED = re.compile(r"(?P<fault>.+?)(?:(?:(?<=\d)| )x(?P<calls>\d{1,6})| (?P<seconds>\d{1,6})s)?")
-_CODE = re.compile(r"(?P<done>done-)?(?P<form>page-|fal-)?(?P<code>[2-5]\d\d)")
+_CODE = re.compile(r"(?P<done>done-)?(?P<form>fal-|(?:marked-)?(?:page-|text-|json-|empty-))?(?P<code>[2-5]\d\d)")
 
 
 def _fault(operation: str, text: str) -> Fault:
@@ -289,6 +289,12 @@ _CODES: Mapping[str, tuple[Word, ...]] = {
             reader("submit"),
         ),
         Word("submit", "[submit:done-429]", "queued, and yet answered with that code", reader("submit")),
+        Word(
+            "submit",
+            "[submit:json-503]",
+            "that code in the JSON of a proxy; [submit:text-503] in Envoy's words, [submit:empty-503] without any",
+            reader("submit"),
+        ),
     ),
     "status": (
         Word("status", "[status:page-500]", "that code with a page of nginx and no header of fal", reader("status")),
@@ -297,6 +303,12 @@ _CODES: Mapping[str, tuple[Word, ...]] = {
     "result": (
         Word("result", "[result:fal-503]", "that code with fal's JSON and headers", reader("result")),
         Word("result", "[result:404]", "as if the result had expired", reader("result")),
+        Word(
+            "result",
+            "[result:marked-page-504]",
+            "that code with a page of nginx and the id of the request; marked- also before json-, text- and empty-",
+            reader("result"),
+        ),
     ),
     "cancel": (
         Word("cancel", "[cancel:400]", "ALREADY_COMPLETED, and nothing is cancelled", reader("cancel")),

@@ -52,9 +52,10 @@ def respond(answer: Answer, request_id: str | None = None) -> Response:
 
 
 def _headers(answer: Answer, request_id: str | None) -> dict[str, str]:
-    """An answer in text is not from fal itself, and so has no id of a request."""
+    """An answer in text is not from fal itself, and so has no id of a request unless it is marked."""
     if isinstance(answer.body, str):
-        return {"content-type": "text/html; charset=utf-8", **answer.headers}
+        mark = {REQUEST_ID_HEADER: request_id or str(uuid_utils.uuid7())} if answer.is_marked else {}
+        return {"content-type": "text/html; charset=utf-8", **mark, **answer.headers}
     return {
         "content-type": "application/json",
         REQUEST_ID_HEADER: request_id or str(uuid_utils.uuid7()),

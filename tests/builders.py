@@ -13,7 +13,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app.application.execution.steps import FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
+from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
 from app.application.execution.sweep import Sweep
 from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
@@ -56,8 +56,8 @@ OUTCOMES: Mapping[JobStatus, Outcome] = {
     JobStatus.CANCELED: Outcome.canceled(),
 }
 # By the names that the queue knows them by.
-STEPS: Mapping[str, Step] = {step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT)}
-TABLES = ("accounts", "api_keys", "payment_events", "jobs", "ledger_entries", "pgqueuer")
+STEPS: Mapping[str, Step] = {step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT, CANCEL_ORPHANS)}
+TABLES = ("accounts", "api_keys", "payment_events", "jobs", "attempts", "ledger_entries", "pgqueuer")
 
 
 @dataclass(frozen=True, slots=True)

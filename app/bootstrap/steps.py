@@ -10,11 +10,13 @@ from app.application.execution.duties import duties_of
 from app.application.execution.evidence import SearchHistory
 from app.application.execution.follow import FollowJob
 from app.application.execution.forget import ForgetInput
+from app.application.execution.orphans import CancelOrphans
 from app.application.execution.pacing import Backstop
-from app.application.execution.steps import FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
+from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
 from app.application.execution.submit import SubmitJob
 from app.bootstrap.adapters import Adapters
 from app.infrastructure.background.items import StepHandler
+from app.infrastructure.postgres.jobs.attempts import JOBS_WITH_ORPHANS
 from app.infrastructure.postgres.jobs.inputs import INPUTS_TO_FORGET
 from app.infrastructure.postgres.jobs.records import JOBS_TO_FOLLOW, JOBS_TO_SUBMIT
 from app.infrastructure.postgres.lost_steps import PostgresLostSteps, WaitingSubjects
@@ -26,6 +28,7 @@ class StepHandlers:
     submit: SubmitJob
     follow: FollowJob
     forget: ForgetInput
+    cancel_orphans: CancelOrphans
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ STEPS: Sequence[StepDefinition] = (
     StepDefinition(SUBMIT_JOB, waiting=JOBS_TO_SUBMIT, handler=lambda handlers: handlers.submit),
     StepDefinition(FOLLOW_JOB, waiting=JOBS_TO_FOLLOW, handler=lambda handlers: handlers.follow),
     StepDefinition(FORGET_INPUT, waiting=INPUTS_TO_FORGET, handler=lambda handlers: handlers.forget),
+    StepDefinition(CANCEL_ORPHANS, waiting=JOBS_WITH_ORPHANS, handler=lambda handlers: handlers.cancel_orphans),
 )
 
 
@@ -71,4 +75,5 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
         ),
         follow=FollowJob(adapters.postgres.job_execution, adapters.provider, backstop, search),
         forget=ForgetInput(adapters.postgres.job_inputs),
+        cancel_orphans=CancelOrphans(adapters.postgres.job_execution, adapters.provider),
     )

@@ -21,13 +21,18 @@ def list_newest(
         bool, typer.Option("--unknown", help="Only jobs of which nobody knows whether fal got them.")
     ] = False,
     late: Annotated[bool, typer.Option("--late", help="Only jobs whose result came after their end.")] = False,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="Only jobs with a run at fal that they do not follow.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
 ) -> None:
     """Show the newest jobs of all users. Options add up."""
 
     async def work(operator: OperatorUseCases) -> None:
         print_jobs(
-            await operator.jobs.newest(unfinished_only=unfinished, unknown_only=unknown, late_only=late, limit=limit)
+            await operator.jobs.newest(
+                unfinished_only=unfinished, unknown_only=unknown, late_only=late, orphans_only=orphans, limit=limit
+            )
         )
 
     run_for_operator(work)

@@ -65,8 +65,15 @@ class InvalidWebhookSecret(Unauthenticated):
 
 
 class InvalidProviderEvent(Unauthenticated):
+    """`reason` and `facts` are for the log of the operator alone; the sender hears neither."""
+
     code = "invalid_provider_event"
     default_detail = "This is no event of fal about a job of this service."
+
+    def __init__(self, reason: str = "unknown_token", **facts: object) -> None:
+        super().__init__()
+        self.reason = reason
+        self.facts = facts
 
 
 class InsufficientBalance(DomainError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import hashlib
 import json
 from typing import Any
 from urllib.parse import parse_qs
@@ -190,7 +191,10 @@ UNKNOWN_ANSWERS = {
     "499": reply(499, {"detail": "Client disconnected", "error_type": "client_disconnected"}),
     "500": reply(500, {"detail": "Internal Server Error"}),
     "502 of the ingress": reply(502, NGINX_PAGE),
-    "503 with a promise": reply(503, NGINX_PAGE, {"Retry-After": "1"}),
+    "503 of fal": reply(503, {"detail": "No runner", "error_type": "runner_scheduling_failure"}),
+    "503 with the id of a request": reply(503, NGINX_PAGE, MARK),
+    "503 with another header of fal": reply(503, {"message": "no"}, {"X-Fal-Served-From": "eu"}),
+    "503 with details of fal": reply(503, {"detail": [{"loc": ["body"], "msg": "m", "type": "internal_server_error"}]}),
     "504 of fal": reply(504, {"detail": "Request timed out", "error_type": "request_timeout"}, MARK),
     "dropped": drop,
     "reset": reset,
@@ -249,6 +253,59 @@ async def test_knows_that_nothing_was_queued(
         await submit(client)
     assert caught.value.retry_after_seconds == seconds
     assert len(stub.seen) == 1
+
+
+EDGES = {
+    "nginx": reply(503, NGINX_PAGE),
+    "nothing": reply(503),
+    "envoy": reply(503, b"upstream connect error or disconnect/reset before headers. reset reason: overflow"),
+    "Cloudflare": reply(503, b"error code: 1015", {"Server": "cloudflare", "CF-RAY": "8c0f"}),
+    "message": reply(503, {"message": "no healthy upstream"}),
+    "error": reply(503, {"error": {"code": 503, "status": "UNAVAILABLE"}}),
+    "detail": reply(503, {"detail": "Service Unavailable"}),
+    "list": reply(503, ["detail"]),
+    "no JSON after all": reply(503, b'{"detail": [', {"Content-Type": "application/json"}),
+    "page 404": reply(404, NGINX_PAGE),
+    "404 in JSON": reply(404, {"detail": "Not Found"}),
+    "page 410": reply(410, NGINX_PAGE),
+}
+
+
+@pytest.mark.parametrize("behaviour", EDGES.values(), ids=EDGES.keys())
+async def test_takes_a_word_of_the_ingress_for_nothing_queued(
+    stub: FalStub, client: FalClient, behaviour: Behaviour
+) -> None:
+    stub.then(behaviour)
+    with pytest.raises(NotSubmitted, match="the ingress in front of fal answered") as caught:
+        await submit(client)
+    assert not caught.value.is_operators_matter
+    assert len(stub.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [("1", 1.0), ("7.5", 7.5), ("86400", 300.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("x", None)],
+)
+async def test_comes_back_when_the_ingress_asks_for_it(
+    stub: FalStub, client: FalClient, asked: str, seconds: float | None
+) -> None:
+    stub.then(reply(503, NGINX_PAGE, {"Retry-After": asked}))
+    with pytest.raises(NotSubmitted) as caught:
+        await submit(client)
+    assert caught.value.retry_after_seconds == seconds
+
+
+async def test_names_the_job_and_the_attempt_for_fals_billing(stub: FalStub, client: FalClient) -> None:
+    stub.then(reply(200, accepted(stub.url)))
+    await client.submit(MODEL_ID, {"prompt": "p"}, tags={"job": "0192-a", "attempt": "2"})
+    assert stub.seen[0].headers["x-fal-tags"] == "job=0192-a,attempt=2"
+
+
+async def test_tells_the_digest_of_the_very_bytes_that_it_sends(stub: FalStub, client: FalClient) -> None:
+    parameters = {"prompt": "ein Fuchs \N{FOX FACE}", "duration": 5, "image_url": "data:," + "x" * 100_000}
+    stub.then(reply(200, accepted(stub.url)))
+    await client.submit(MODEL_ID, parameters)
+    assert client.input_digest(parameters) == hashlib.sha256(stub.seen[0].body).digest()
 
 
 async def test_calls_the_operator_when_fal_refuses_the_key(stub: FalStub, client: FalClient) -> None:

@@ -165,7 +165,7 @@ REQUEST_TIMEOUT = {"detail": "Request timed out", "error_type": "request_timeout
         (reply(499, {"detail": "Request cancelled by the client."}), Stopped),
         (reply(422, POLICY_ERROR), Rejected),
         (reply(504, REQUEST_TIMEOUT), Rejected),
-        (reply(500, NGINX_PAGE, {"X-Fal-Request-Id": "r-1"}), Rejected),
+        (reply(500, {"detail": "Internal Server Error"}, {"X-Fal-Request-Id": "r-1"}), Rejected),
         (reply(404, {"detail": "Path /x not found"}), Rejected),
     ],
 )
@@ -178,6 +178,12 @@ async def test_takes_fals_own_failure_as_its_verdict(
 
 NO_VERDICTS = {
     "502 of the ingress": reply(502, NGINX_PAGE),
+    "504 of the ingress with the id": reply(504, NGINX_PAGE, MARK),
+    "499 of nginx": reply(499, NGINX_PAGE),
+    "404 of the ingress": reply(404, NGINX_PAGE, MARK),
+    "504 of a proxy": reply(504, {"detail": "upstream timeout"}, MARK),
+    "200 in JSON of a proxy": reply(200, {"message": "starting"}),
+    "200 in empty JSON": reply(200, {}),
     "429": reply(429, {"detail": "no"}, MARK),
     "401": reply(401, {"detail": "no"}, MARK),
     "forgotten": reply(404, {"status": "NOT_FOUND"}),
@@ -242,6 +248,9 @@ async def test_asks_fal_to_stop(stub: FalStub, client: FalClient, status: int, b
     [
         reply(400, {"detail": "no"}),
         reply(400, NGINX_PAGE),
+        reply(404, NGINX_PAGE),
+        reply(404, NGINX_PAGE, MARK),
+        reply(404, {"detail": "Not Found"}),
         reply(401, {"detail": "no"}),
         reply(429),
         reply(500, {"detail": "no"}, MARK),

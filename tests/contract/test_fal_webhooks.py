@@ -139,6 +139,46 @@ async def test_refuses_what_is_not_fals(
 
 
 @pytest.mark.parametrize(
+    ("signed", "reason", "facts"),
+    [
+        ({"age_seconds": 600}, "stale", {"skew_seconds": -600}),
+        ({"age_seconds": 301}, "stale", {"skew_seconds": -301}),
+        ({"age_seconds": -3600}, "stale", {"skew_seconds": 3600}),
+        ({"user_id": "another"}, "foreign_user", {}),
+        ({"user_id": ""}, "foreign_user", {}),
+        ({"request_id": "another"}, "malformed_body", {}),
+    ],
+)
+async def test_tells_the_operator_why_it_refuses(
+    fal: Fal, webhooks: FalWebhooks, signed: dict[str, Any], reason: str, facts: dict[str, int]
+) -> None:
+    fal.now = round(fal.now)
+
+    with pytest.raises(InvalidProviderEvent) as refused:
+        await webhooks.verify(fal.signed(event(), **signed), event())
+
+    assert (refused.value.reason, refused.value.facts) == (reason, facts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"x-fal-webhook-signature": "zz"}, "malformed_headers"),
+        ({"x-fal-webhook-timestamp": "now"}, "malformed_headers"),
+        ({"x-fal-webhook-signature": "00" * 64}, "bad_signature"),
+        ({"x-fal-webhook-request-id": "another"}, "bad_signature"),
+    ],
+)
+async def test_tells_headers_that_are_none_from_a_signature_that_fits_none(
+    fal: Fal, webhooks: FalWebhooks, changes: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(InvalidProviderEvent) as refused:
+        await webhooks.verify(fal.signed(event()) | changes, event())
+
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(
     "changes", [{"payload": None, "payload_error": "x"}, {"status": "ERROR", "payload": {"detail": []}}, {"status": 5}]
 )
 async def test_leaves_the_end_to_the_queue_where_the_event_has_no_result(

@@ -9,6 +9,7 @@ from tests.fault.fal_scripts import (
     RUN_SECONDS,
     advance,
     canceled_at,
+    delivered_by,
     event_answered,
     given_up,
     has_a_late_result,
@@ -16,6 +17,8 @@ from tests.fault.fal_scripts import (
     is_not_final,
     looks_change_nothing,
     named_like_another,
+    orphans_seen_to,
+    over_and_noted,
     pass_the_cancel_grace,
     pass_the_deadline,
     posted,
@@ -24,6 +27,7 @@ from tests.fault.fal_scripts import (
     refused_event,
     sent,
     stays_waiting,
+    the_other_is_stopped,
     the_wrong_event_is_refused,
     then,
     to_the_end,
@@ -39,6 +43,7 @@ TIMED_OUT = End(JobStatus.FAILED, "timed_out")
 WAITING = End(JobStatus.QUEUED, charged_tokens=COST_TOKENS, posts_seen=None, posts_accepted=0)
 RUNNING = f"[slow:{RUN_SECONDS}]"
 GOES_ON = f"{RUNNING} [ignore-cancel]"
+EDGE_503 = "the ingress in front of fal answered 503"
 
 
 def failed(code: str, *, accepted: int = 1, late: bool = False) -> End:
@@ -66,12 +71,61 @@ def submit_rows() -> Iterator[Row]:
         ran = then(postponed(reason), advance(RUN_SECONDS), heard, to_the_end)
         words = f"[submit:done-{code}] {RUNNING}"
         yield row(f"{code}, and yet it runs", words, ran, COMPLETED, with_webhooks=True)
+    twice = End(JobStatus.COMPLETED, posts_seen=2, posts_accepted=2)
+    for fault, reason in (("429", reasons[429]), ("503", EDGE_503), ("json-503", EDGE_503)):
+        first_runs = f"[submit:done-{fault} x1] {RUNNING}"
+        again = then(postponed(reason), advance(RUN_SECONDS / 2), posted_a_second_time)
+        first_ends = advance(RUN_SECONDS / 2 + 1)
+        yield row(
+            f"{fault}, and yet it runs; posted again before its event comes",
+            first_runs,
+            then(again, first_ends, heard, event_answered(200), delivered_by(1), the_other_is_stopped(2)),
+            twice,
+            with_webhooks=True,
+        )
+        yield row(
+            f"{fault}, and yet it runs; posted again before its event comes, which has no result in it",
+            f"{first_runs} [webhook:null]",
+            then(
+                again,
+                first_ends,
+                event_answered(200),
+                is_not_final,
+                orphans_seen_to,
+                delivered_by(1),
+                the_other_is_stopped(2),
+            ),
+            twice,
+            with_webhooks=True,
+        )
+        yield row(
+            f"{fault}, and yet it runs; the second run is followed to its end, and the first one's event comes late",
+            f"{first_runs} [webhook:delay:{2 * RUN_SECONDS}]",
+            then(
+                again,
+                advance(RUN_SECONDS + 1),
+                to_the_end,
+                delivered_by(2),
+                advance(2 * RUN_SECONDS),
+                over_and_noted(1),
+            ),
+            twice,
+            with_webhooks=True,
+        )
+    for fault in ("503", "text-503", "json-503", "empty-503", "page-404", "page-410"):
+        once = End(JobStatus.COMPLETED, posts_seen=2)
+        yield row(f"{fault} of the ingress once, then accepted", f"[submit:{fault} x1]", to_the_end, once)
+        ran = then(
+            postponed(f"the ingress in front of fal answered {fault[-3:]}"), advance(RUN_SECONDS), heard, to_the_end
+        )
+        words = f"[submit:done-{fault}] {RUNNING}"
+        yield row(f"{fault} of the ingress, and yet it runs", words, ran, COMPLETED, with_webhooks=True)
     yield row(
-        "429, and yet it runs; posted again before its event comes",
-        f"[submit:done-429 x1] {RUNNING}",
-        then(postponed(reasons[429]), posted_a_second_time, advance(RUN_SECONDS), heard, event_answered(401)),
-        End(JobStatus.COMPLETED, posts_seen=2, posts_accepted=2),
-        with_webhooks=True,
+        "503 of the ingress for ever",
+        "[submit:503]",
+        stays_waiting(EDGE_503, posts_max=5),
+        WAITING,
+        pause_seconds=None,
     )
     yield row("429 three times", "[submit:429 x3]", to_the_end, End(JobStatus.COMPLETED, posts_seen=4))
     for code, error_code in {
@@ -89,11 +143,14 @@ def submit_rows() -> Iterator[Row]:
         failed("content_policy_violation", late=True),
         with_webhooks=True,
     )
-    for fault in ("500", "page-500", "502", "503", "504", "fal-502", "fal-503", "fal-504", "408", "409", "499"):
+    own_503 = ("fal-503", "marked-page-503", "marked-json-503", "marked-empty-503")
+    for fault in ("500", "page-500", "502", "504", "json-504", "fal-502", *own_503, "fal-504", "408", "409", "499"):
         not_queued = failed("submit_unknown", accepted=0)
         yield row(f"{fault}, not queued", f"[submit:{fault}]", unknown_until_the_deadline, not_queued)
     spoilt = ("drop", "hang", "slow", "cut", "truncated", "not-json", "without:request_id", "large:20", "redirect")
-    done = tuple(f"done-{form}" for form in ("500", "page-500", "502", "fal-503", "504", "408", "409", "499"))
+    done = tuple(
+        f"done-{form}" for form in ("500", "page-500", "502", "fal-503", "marked-page-503", "504", "408", "409", "499")
+    )
     for fault in spoilt + done:
         lost = failed("submit_unknown")
         yield row(f"{fault}, without webhooks", f"[submit:{fault}]", unknown_until_the_deadline, lost)
@@ -136,6 +193,8 @@ def status_rows() -> Iterator[Row]:
     )
     for fault in ("401", "403", "404", "429", "500", "page-500", "503", "504", "fal-503", "unknown", "drop"):
         yield row(f"{fault} for 30 looks", f"[status:{fault} x30]", to_the_end, COMPLETED)
+    for fault in ("marked-page-504", "marked-json-504", "json-500", "page-404", "page-499", "empty-503"):
+        yield row(f"{fault} for 3 looks", f"[status:{fault} x3]", to_the_end, COMPLETED)
     broken = ("lower-case", "without:status", "not-json", "truncated", "cut", "large:20", "redirect", "hang", "slow")
     for fault in broken:
         yield row(f"{fault} for 3 looks", f"[status:{fault} x3]", to_the_end, COMPLETED)
@@ -220,7 +279,14 @@ def result_rows() -> Iterator[Row]:
         yield row(f"{fault} for 30 looks", f"[result:{fault} x30]", to_the_end, COMPLETED)
     for fault in ("not-json", "truncated", "cut", "redirect", "hang", "slow"):
         yield row(f"{fault} for 3 looks", f"[result:{fault} x3]", to_the_end, COMPLETED)
-    for fault in ("401", "404", "429", "page-500", "503", "not-json", "redirect"):
+    of_the_ingress = (
+        *("page-400", "page-404", "page-410", "page-422", "page-499", "json-404", "json-499", "json-422"),
+        *("marked-page-404", "marked-page-422", "marked-page-499", "marked-page-500", "marked-page-504"),
+        *("marked-json-502", "marked-json-504", "marked-text-503", "marked-empty-504", "json-500", "text-502"),
+    )
+    for fault in of_the_ingress:
+        yield row(f"{fault} for 3 looks", f"[result:{fault} x3]", to_the_end, COMPLETED)
+    for fault in ("401", "404", "429", "page-500", "503", "marked-page-504", "page-499", "not-json", "redirect"):
         yield row(f"{fault} for ever", f"[result:{fault}]", given_up(answered=False), TIMED_OUT)
     yield row("400 for ever", "[result:400]", given_up(answered=True), TIMED_OUT)
     yield row(
@@ -269,7 +335,7 @@ def cancel_rows() -> Iterator[Row]:
     told = then(canceled_at("IN_PROGRESS"), told_to_stop, is_not_final, advance(RUN_SECONDS), to_the_end)
     yield row("ALREADY_COMPLETED, and it still runs", f"{RUNNING} [cancel:400]", told, COMPLETED)
     yield row("404, and it runs", f"{RUNNING} [cancel:404]", told, COMPLETED)
-    for fault in ("401", "403", "429", "500", "503", "fal-503", "redirect"):
+    for fault in ("401", "403", "429", "500", "503", "fal-503", "page-404", "marked-page-404", "json-404", "redirect"):
         # A redirect comes after the deed.
         first = f"{fault} x2" if fault != "redirect" else fault
         yield row(f"{first}, then honoured", f"{RUNNING} [cancel:{first}]", running, CANCELED)
@@ -284,7 +350,7 @@ def cancel_rows() -> Iterator[Row]:
     )
     yield row(
         "asked for while it is not known whether fal got the job",
-        "[submit:503]",
+        "[submit:502]",
         then(unknown, canceled_at("SUBMITTING"), is_not_final, pass_the_deadline),
         End(JobStatus.CANCELED, "canceled", posts_accepted=0),
     )

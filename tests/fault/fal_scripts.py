@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID, uuid4
 
+from app.application.execution.steps import CANCEL_ORPHANS
 from tests.builders import COST_TOKENS, open_account
 from tests.fault.fal_world import EVENT_SECONDS_MAX, FAL_KEY, Script, World
 
@@ -238,3 +239,55 @@ async def named_like_another(world: World, job_ids: Sequence[UUID]) -> None:
 @each
 async def posted_a_second_time(world: World, job_id: UUID) -> None:
     assert await world.drive(job_id, until_status=frozenset({"SUBMITTED"})) == "SUBMITTED"
+
+
+@each
+async def orphans_seen_to(world: World, job_id: UUID) -> None:
+    await world.step(CANCEL_ORPHANS, job_id)
+
+
+def delivered_by(number: int) -> Script:
+    """The attempt of this number wins: the job has its request, and the other one is an orphan."""
+
+    async def act(world: World, job_id: UUID) -> None:
+        columns, rows = await world.columns(job_id), await world.attempts(job_id)
+        winner = rows[number - 1]
+        assert (columns["status"], columns["attempt_token"]) == ("COMPLETED", winner["token"])
+        assert columns["fal_request_id"] == winner["fal_request_id"]
+        assert winner["fal_request_id"] in str(columns["result"]), "the pictures of the other run"
+        assert winner["orphaned_at"] is None
+
+    return each(act)
+
+
+def the_other_is_stopped(number: int) -> Script:
+    """The run of this attempt is told to stop by a step of its own, and seen to its end."""
+
+    async def act(world: World, job_id: UUID) -> None:
+        row = (await world.attempts(job_id))[number - 1]
+        assert row["orphaned_at"] is not None
+        assert await world.sql.fetchval("SELECT 1 FROM pgqueuer WHERE dedupe_key = $1", f"attempt.cancel:{job_id}")
+        await world.step(CANCEL_ORPHANS, job_id)
+        row = (await world.attempts(job_id))[number - 1]
+        assert None not in (row["cancel_sent_at"], row["closed_at"])
+        requests = (await world.simulator.get("/_sim/requests")).json()["requests"]
+        told = {request["request_id"]: request["cancel_requested_at"] is not None for request in requests}
+        assert told[row["fal_request_id"]]
+
+    return each(act)
+
+
+def over_and_noted(number: int) -> Script:
+    """What this attempt delivered comes too late: it is neither charged nor shown, but known."""
+
+    async def act(world: World, job_id: UUID) -> None:
+        async with asyncio.timeout(EVENT_SECONDS_MAX):
+            while (await world.attempts(job_id))[number - 1]["closed_at"] is None:  # noqa: ASYNC110 - no event is set
+                await asyncio.sleep(0.02)
+        row = (await world.attempts(job_id))[number - 1]
+        assert row["fal_request_id"] != (await world.columns(job_id))["fal_request_id"]
+        assert row["orphaned_at"] is not None
+        assert row["cancel_sent_at"] is None, "it is over"
+        assert (await world.columns(job_id))["late_result"] is None
+
+    return each(act)

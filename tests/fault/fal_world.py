@@ -132,6 +132,11 @@ class World:
         assert row is not None
         return dict(row)
 
+    async def attempts(self, job_id: UUID) -> list[dict[str, Any]]:
+        """The oldest first."""
+        rows = await self.sql.fetch("SELECT * FROM attempts WHERE job_id = $1 ORDER BY number", job_id)
+        return [dict(row) for row in rows]
+
     async def is_final(self, job_id: UUID) -> bool:
         return bool((await self.columns(job_id))["is_final"])
 

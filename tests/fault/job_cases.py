@@ -159,6 +159,47 @@ LOST_SUBMITS = [
     job("release.after_commit", "[submit:429x1]", disk="QUEUED", end="COMPLETED"),
 ]
 
+# The first POST is answered by the ingress, and runs all the same; its event comes while the second one runs.
+TWICE = "[submit:done-503x1] [slow:3]"
+
+
+def the_other_run_is_seen_to(story: Story) -> None:
+    """One of the two delivered, and nothing is left to do with the other one."""
+
+    def ends() -> list[str]:
+        return story.world.sql(
+            "SELECT concat_ws(' ', CASE WHEN attempts.fal_request_id = jobs.fal_request_id THEN 'followed' END,"
+            " CASE WHEN closed_at IS NOT NULL THEN 'closed' END) FROM attempts JOIN jobs ON jobs.id = job_id"
+            " WHERE jobs.id = $1",
+            story.job_id,
+        )
+
+    story.world.until(lambda: sorted(ends()) == ["closed", "followed"], f"the other run is seen to, but {ends()}")
+
+
+ORPHANS = [
+    job(
+        "submit.after_post",
+        TWICE,
+        disk="SUBMITTING",
+        posts=2,
+        end="COMPLETED",
+        then=the_other_run_is_seen_to,
+        note="an earlier attempt delivers",
+    ),
+    *(
+        job(
+            f"{operation}.{half}_commit",
+            f"{TWICE} [webhook:null]",
+            posts=2,
+            end="COMPLETED",
+            then=the_other_run_is_seen_to,
+        )
+        for operation in ("record_orphan", "update_orphan")
+        for half in ("before", "after")
+    ),
+]
+
 LOOKS = [
     job("observe.before_status", POLLED, end="COMPLETED"),
     job("observe.before_result", POLLED, end="COMPLETED"),
@@ -310,6 +351,7 @@ def both(operation: str, run: Callable[[World, str], None]) -> list[Case]:
 
 JOB_CASES = [
     *LOST_SUBMITS,
+    *ORPHANS,
     *LOOKS,
     *ENDS,
     *CANCELS,

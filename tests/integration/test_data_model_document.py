@@ -11,7 +11,16 @@ from tests.builders import Connection, connect
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "data-model.md").read_text()
-OWN_TABLES = ("accounts", "api_keys", "payment_events", "jobs", "idempotency_keys", "ledger_entries", "heartbeats")
+OWN_TABLES = (
+    "accounts",
+    "api_keys",
+    "payment_events",
+    "jobs",
+    "attempts",
+    "idempotency_keys",
+    "ledger_entries",
+    "heartbeats",
+)
 DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 TABLES = """

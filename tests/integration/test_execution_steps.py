@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import json
 from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from random import Random
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -85,7 +87,12 @@ class ScriptedProvider:
     while_posting: Callable[[], Awaitable[None]] = nothing
 
     async def submit(
-        self, model_id: str, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+        self,
+        model_id: str,
+        parameters: Mapping[str, Any],
+        *,
+        webhook_url: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> ProviderRequest:
         self.calls["submit"] += 1
         await self.while_posting()
@@ -93,6 +100,9 @@ class ScriptedProvider:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def input_digest(self, parameters: Mapping[str, Any]) -> bytes:
+        return sha256(json.dumps(parameters).encode()).digest()
 
     def request_of(self, model_id: str, request_id: str) -> ProviderRequest:
         return provider_request(request_id)

@@ -286,7 +286,10 @@ async def test_nothing_changes_a_settled_job(engine: AsyncEngine, sql: Connectio
         await jobs.record_cancel_sent(job_id)
 
     assert done == [False] * 21
-    assert await contents(sql) == before
+    after = await contents(sql)
+    # What fal answered is a fact about the attempt, whatever became of the job.
+    del before["attempts"], after["attempts"]
+    assert after == before
 
 
 async def test_counts_the_looks_that_wait_and_nothing_else(engine: AsyncEngine, sql: Connection) -> None:

@@ -23,7 +23,7 @@ from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.health import migrations_check
 from app.infrastructure.postgres.migrations import VERSION_TABLE, current_revision, head_revision, migrate
 from app.infrastructure.postgres.tables import BALANCE_LIMIT, BALANCE_NOT_NEGATIVE, metadata
-from tests.builders import connect
+from tests.builders import blocked, connect
 
 ALEMBIC_DIR = Path(__file__).resolve().parents[2] / "alembic"
 VERSIONS_DIR = ALEMBIC_DIR / "versions"
@@ -135,6 +135,64 @@ async def test_a_queue_at_work_goes_to_the_quiet_one_and_back(empty_database: st
         await sql.execute(QUEUE_AT_WORK)
         assert await sql.fetchval("SELECT count(*) FROM pgqueuer_log") == 1
         assert await sql.fetchval("SELECT count(*) FROM pgqueuer") == 3 * len(items)
+
+
+# A job in each state that a deploy may meet, written as the release before writes them.
+JOBS_AT_WORK = """
+INSERT INTO accounts (id, external_user_id) VALUES (gen_random_uuid(), gen_random_uuid());
+INSERT INTO payment_events (source, event_id, account_id, amount) SELECT 'webhook', 'e-1', id, 1000 FROM accounts;
+INSERT INTO ledger_entries (account_id, kind, amount, payment_source, payment_event_id)
+SELECT id, 'CREDIT', 1000, 'webhook', 'e-1' FROM accounts;
+INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)
+SELECT gen_random_uuid(), accounts.id, 'TEXT_TO_IMAGE', name, '{}', 5, 1, 1200 FROM accounts,
+       unnest('{waiting,given back,claimed,unknown,at fal,completed,refused}'::text[]) AS name;
+INSERT INTO ledger_entries (account_id, kind, amount, job_id) SELECT account_id, 'DEBIT', 5, id FROM jobs;
+UPDATE jobs SET status = 'SUBMITTING', attempts = 3, attempt_token = gen_random_uuid(), claimed_at = now()
+ WHERE model_id <> 'waiting';
+UPDATE jobs SET status = 'QUEUED' WHERE model_id = 'given back';
+UPDATE jobs SET submit_unknown_at = now() WHERE model_id = 'unknown';
+UPDATE jobs SET status = 'IN_PROGRESS', fal_request_id = model_id WHERE model_id IN ('at fal', 'completed');
+UPDATE jobs SET status = 'COMPLETED', result = '{}' WHERE model_id = 'completed';
+"""
+ATTEMPTS_OF_JOBS = """
+SELECT jobs.model_id, number, outcome, attempts.fal_request_id FROM attempts JOIN jobs ON jobs.id = job_id
+ WHERE token = jobs.attempt_token AND attempts.claimed_at = jobs.claimed_at ORDER BY 1
+"""
+
+
+async def test_unfinished_jobs_get_rows_for_the_attempts_that_are_known(empty_database: str) -> None:
+    async with open_engine(empty_database) as engine, connect(empty_database) as sql:
+        await run_alembic(engine, partial(command.upgrade, revision="0007"))
+        await sql.execute(JOBS_AT_WORK)
+        jobs = await sql.fetch("SELECT * FROM jobs ORDER BY id")
+
+        await run_alembic(engine, partial(command.upgrade, revision="0008"))
+
+        assert [tuple(row) for row in await sql.fetch(ATTEMPTS_OF_JOBS)] == [
+            ("at fal", 3, "accepted", "at fal"),
+            ("claimed", 3, None, None),
+            ("given back", 3, None, None),
+            ("refused", 3, None, None),
+            ("unknown", 3, "unknown", None),
+        ]
+        assert await sql.fetch("SELECT * FROM jobs ORDER BY id") == jobs
+        assert await sql.fetch("SELECT * FROM ledger_violations") == []
+
+
+async def test_the_rows_of_attempts_wait_for_whoever_changes_a_job_that_it_has_locked(empty_database: str) -> None:
+    """In steps, as a cancel does. Neither dies of a deadlock."""
+    async with open_engine(empty_database) as engine, connect(empty_database) as sql:
+        await run_alembic(engine, partial(command.upgrade, revision="0007"))
+        await sql.execute(JOBS_AT_WORK)
+        async with sql.transaction():
+            await sql.execute("SELECT FROM jobs WHERE model_id = 'at fal' FOR UPDATE")
+            migration = asyncio.create_task(run_alembic(engine, partial(command.upgrade, revision="0008")))
+            async with connect(empty_database) as other:
+                await blocked(other)
+            await sql.execute("UPDATE jobs SET cancel_requested_at = now() WHERE model_id = 'at fal'")
+        await migration
+
+        assert await sql.fetchval("SELECT count(*) FROM attempts") == 5
 
 
 @pytest.mark.parametrize(("revision", "other"), [("0006", "0005"), ("0005", "0006")], ids=["up", "down"])

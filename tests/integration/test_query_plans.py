@@ -5,12 +5,14 @@ The operations run as they are: no statement is copied here.
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.keys import new_key
+from app.application.ports.execution import AttemptEnd
 from app.domain.jobs import JobStatus, Outcome
 from app.domain.keys import digest_of, stored_form
 from app.domain.orders import IdempotencyKey
@@ -45,6 +47,8 @@ INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, outpu
 SELECT gen_random_uuid(), (SELECT id FROM accounts WHERE external_user_id = $user$), 'TEXT_TO_IMAGE', 'model', '{{}}',
        5, 1, 1200, 'COMPLETED', 1, gen_random_uuid(), gen_random_uuid()::text, '{{}}', now() - number * interval '1 s'
   FROM generate_series(1, {ROWS}) AS number;
+INSERT INTO attempts (token, job_id, number, claimed_at, outcome, outcome_at, fal_request_id, orphaned_at, closed_at)
+SELECT attempt_token, id, 1, now(), 'accepted', now(), fal_request_id, now(), now() FROM jobs;
 INSERT INTO ledger_entries (account_id, seq, kind, amount, balance_after, job_id)
 SELECT account_id, 10 + row_number() OVER (), 'DEBIT', 5, 0, id FROM jobs;
 INSERT INTO idempotency_keys (account_id, key, fingerprint, job_id)
@@ -145,6 +149,11 @@ async def test_a_step_reads_its_own_rows_however_large_the_tables_are(
         queued = (await jobs_of(engine).accept(new_job(customer))).job.id
         canceled = (await jobs_of(engine).accept(new_job(customer))).job.id
         job_id, attempt_token = await claimed_job(engine, customer)
+        posted_again, earlier = await claimed_job(engine, customer)
+        assert await jobs_of(engine).release(posted_again, earlier, "busy")
+        assert await jobs_of(engine).claim(posted_again, uuid4()) is not None
+    request = provider_request()
+    won = AttemptEnd(token=earlier, takes_over=request)
     operations: Mapping[str, Callable[[AsyncEngine], Awaitable[object]]] = {
         "claim": lambda on: jobs_of(on).claim(queued, uuid4()),
         "cancel": lambda on: jobs_of(on).request_cancel(customer.account_id, canceled, _key()),
@@ -152,10 +161,18 @@ async def test_a_step_reads_its_own_rows_however_large_the_tables_are(
         "count the looks": lambda on: jobs_of(on).count_waiting_looks(),
         "load": lambda on: jobs_of(on).load(job_id),
         "load by attempt": lambda on: jobs_of(on).load_attempt(attempt_token),
+        "load by earlier attempt": lambda on: jobs_of(on).load_attempt(earlier),
+        "orphan": lambda on: jobs_of(on).record_orphan(earlier, request.id, is_over=False),
+        "orphans": lambda on: jobs_of(on).load_orphans(posted_again),
+        "end of an orphan": lambda on: jobs_of(on).update_orphan(earlier, is_over=True),
         "look now": lambda on: jobs_of(on).look_now(job_id),
         "rival": lambda on: PostgresLostSubmissions(on).has_rival(job_id, timedelta(minutes=1)),
         "known requests": lambda on: PostgresLostSubmissions(on).known([str(uuid4())]),
         "settle": lambda on: jobs_of(on).settle(job_id, Outcome.completed(RESULT, refunded_tokens=COST_TOKENS - 1)),
+        "settle and note": lambda on: jobs_of(on).settle(
+            job_id, Outcome.completed(RESULT), AttemptEnd(token=attempt_token, billed_units=Decimal(1))
+        ),
+        "end by an earlier attempt": lambda on: jobs_of(on).settle(posted_again, Outcome.completed(RESULT), won),
         "forget keys": lambda on: jobs_of(on).forget_idempotency_keys(),
     }
 
@@ -178,6 +195,9 @@ INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, outpu
 SELECT gen_random_uuid(), $account$, 'TEXT_TO_IMAGE', 'model', '{{}}', 5, 1, 1200, 'SUBMITTED', 1, gen_random_uuid(),
        gen_random_uuid()::text
   FROM generate_series(1, {ROWS});
+INSERT INTO attempts (token, job_id, number, claimed_at, fal_request_id)
+SELECT attempt_token, id, 1, now(), fal_request_id FROM jobs WHERE status = 'SUBMITTED' AND attempts = 1
+    ON CONFLICT DO NOTHING;
 INSERT INTO pgqueuer (priority, entrypoint, payload, dedupe_key, status, execute_after)
 SELECT 0, 'generation.follow', uuid_send(id), 'generation.follow:' || id, 'queued', now() + interval '1 hour'
   FROM jobs WHERE status = 'SUBMITTED';

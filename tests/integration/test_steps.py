@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB
+from app.application.ports.execution import JobState
 from app.application.ports.provider import ProviderRequest
 from app.domain.errors import JobFinished
 from app.domain.jobs import JobStatus, Outcome
@@ -89,11 +90,12 @@ async def test_submissions_that_come_together_share_a_transaction(
         )
     )
     states = await asyncio.gather(*(jobs.load(job_id) for job_id, _ in attempts))
-    same_states = await asyncio.gather(*(jobs.load_attempt(token) for _, token in attempts))
+    by_token = await asyncio.gather(*(jobs.load_attempt(token) for _, token in attempts))
+    same_states: list[JobState | None] = [None if found is None else found.job for found in by_token]
 
     assert recorded == [True] * JOBS
     assert await writers_of(sql) == 1
-    for seen in (states, same_states):
+    for seen in ([*states], same_states):
         assert [(state.id, state.attempt_token, state.request) for state in seen if state is not None] == [
             (*attempt, request) for attempt, request in zip(attempts, requests, strict=True)
         ]
@@ -133,7 +135,8 @@ async def test_unknown_jobs_and_attempts_are_not_there_for_themselves_alone(
     jobs = jobs_of(engine)
 
     states = await asyncio.gather(*map(jobs.load, (uuid4(), job_id, job_id)))
-    by_token = await asyncio.gather(*map(jobs.load_attempt, (uuid4(), token, token)))
+    found_by_token = await asyncio.gather(*map(jobs.load_attempt, (uuid4(), token, token)))
+    by_token = [None if found is None else found.job for found in found_by_token]
     settled = await asyncio.gather(*(jobs.settle(each, Outcome.canceled()) for each in (uuid4(), job_id)))
 
     for found in (states, by_token):

@@ -13,7 +13,15 @@ from sqlalchemy import Boolean, Uuid, column, select, table, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from app.application.execution.steps import FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Lane, RetryLater, Step
+from app.application.execution.steps import (
+    CANCEL_ORPHANS,
+    FOLLOW_JOB,
+    FORGET_INPUT,
+    SUBMIT_JOB,
+    Lane,
+    RetryLater,
+    Step,
+)
 from app.application.ports.provider import Provider
 from app.bootstrap import Runtime, build
 from app.bootstrap import steps as registry
@@ -254,6 +262,7 @@ async def test_the_sweep_queues_for_each_subject_the_step_that_it_waits_for(
             [*(ids[status] for status in (JobStatus.SUBMITTED, JobStatus.IN_QUEUE, JobStatus.IN_PROGRESS)), unknown]
         ),
         FORGET_INPUT: [],
+        CANCEL_ORPHANS: [],
         step: [lost],
     }
     found = [(step.name, subject_id) for step, subject_ids in requeued.items() for subject_id in subject_ids]

@@ -83,10 +83,15 @@ class DyingProvider:
     is_posted: bool
 
     async def submit(
-        self, model_id: str, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+        self,
+        model_id: str,
+        parameters: Mapping[str, Any],
+        *,
+        webhook_url: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> ProviderRequest:
         if self.is_posted:
-            await self.provider.submit(model_id, parameters, webhook_url=webhook_url)
+            await self.provider.submit(model_id, parameters, webhook_url=webhook_url, tags=tags)
         raise ProcessDied
 
     def __getattr__(self, name: str) -> Any:

@@ -46,9 +46,9 @@ VERDICTS: dict[str, tuple[Failure, Observation]] = {
     "too early": (failure(400, {"detail": "Request is still in progress"}), InProgress()),
     "too early in other words": (failure(400, {"detail": "request in progress"}, MARKED), InProgress()),
     "cancelled": (failure(499, {"detail": "Request cancelled by the client."}), Stopped()),
-    "cancelled without a body": (failure(499), Stopped()),
+    "cancelled in other words": (failure(499, {"detail": "stopped"}, MARKED), Stopped()),
     "cancelled with another code": (failure(400, {"detail": "x", "error_type": "client_cancelled"}), Stopped()),
-    "cancelled in the header": (failure(503, b"", {"x-fal-error-type": "client_cancelled"}), Stopped()),
+    "cancelled in the header": (failure(503, {"detail": "x"}, {"x-fal-error-type": "client_cancelled"}), Stopped()),
     "policy": (failure(422, model_error("content_policy_violation", "prompt")), POLICY),
     "policy with another code": (failure(400, model_error("content_policy_violation", "prompt")), POLICY),
     "parameter": (failure(422, model_error("less_than_equal", "num_images")), of_type("less_than_equal", "num_images")),
@@ -71,34 +71,32 @@ VERDICTS: dict[str, tuple[Failure, Observation]] = {
         failure(422, {"detail": [{"loc": "prompt", "type": "missing"}, "x", None]}),
         of_type("missing"),
     ),
-    "detail in words": (failure(422, {"detail": "the prompt is bad"}), INPUT),
-    "detail of another type": (failure(422, {"detail": {"prompt": "bad"}}), INPUT),
+    "detail in words": (failure(422, {"detail": "the prompt is bad"}, MARKED), INPUT),
+    "detail of another type": (failure(422, {"detail": {"prompt": "bad"}}, MARKED), INPUT),
     "no media": (
         failure(422, model_error("no_media_generated", "prompt")),
         of_type("no_media_generated"),
     ),
-    "422 with a mark alone": (failure(422, NGINX_PAGE, MARKED), INPUT),
     "timeout": (failure(504, {"detail": "Request timed out", "error_type": "request_timeout"}), TIMED_OUT),
     "startup timeout": (failure(503, {"detail": "x", "error_type": "startup_timeout"}), of_type("startup_timeout")),
     "timeout of the model": (failure(500, model_error("generation_timeout")), of_type("generation_timeout")),
-    "504 with a mark alone": (failure(504, NGINX_PAGE, MARKED), TIMED_OUT),
     "no runner": (
         failure(503, {"detail": "x", "error_type": "runner_scheduling_failure"}),
         of_type("runner_scheduling_failure"),
     ),
     "runner gone": (
-        failure(502, b"", {"x-fal-error-type": "runner_incomplete_response"}),
+        failure(502, {"detail": "x"}, {"x-fal-error-type": "runner_incomplete_response"}),
         of_type("runner_incomplete_response"),
     ),
     "crash": (failure(500, {"detail": "Internal Server Error"}, MARKED), FAULT),
-    "500 with a mark alone": (failure(500, NGINX_PAGE, MARKED), FAULT),
     "downstream with 400": (failure(400, model_error("downstream_service_error")), of_type("downstream_service_error")),
     "downstream with 422": (
         failure(422, model_error("downstream_service_unavailable")),
         of_type("downstream_service_unavailable"),
     ),
     "bad request": (failure(400, {"detail": "x", "error_type": "bad_request"}), of_type("bad_request")),
-    "teapot": (failure(418, {"detail": "short and stout"}), FAULT),
+    "teapot": (failure(418, {"detail": "short and stout"}, MARKED), FAULT),
+    "gone": (failure(410, {"detail": "Gone"}, MARKED), FAULT),
     "path": (failure(404, {"detail": "Path /x not found"}), NO_MODEL),
     "404 of the model": (
         failure(404, model_error("file_download_error", "image_url")),
@@ -114,6 +112,25 @@ def test_takes_fals_own_failure_as_its_verdict(given: Failure, expected: Observa
 
 NO_VERDICTS = {
     **{f"{code} of the ingress": failure(code, NGINX_PAGE) for code in (400, 404, 410, 422, 500, 502, 503, 504)},
+    **{
+        f"{code} of the ingress, with the id of the request": failure(code, NGINX_PAGE, MARKED)
+        for code in (400, 404, 410, 422, 499, 500, 502, 503, 504)
+    },
+    **{f"{code} with a mark and nothing else": failure(code, b"", MARKED) for code in (404, 422, 499, 500, 504)},
+    **{
+        f"{code} of a proxy that keeps the id of the request: {name}": failure(code, {name: "upstream timeout"}, MARKED)
+        for code in (502, 503, 504)
+        for name in ("detail", "message", "error")
+    },
+    **{
+        f"{code} in JSON of others, with the id of the request": failure(code, {"message": "no"}, MARKED)
+        for code in (400, 404, 410, 422, 499, 500)
+    },
+    **{f"{code} of a gateway": failure(code, {"detail": "no"}) for code in (400, 404, 410, 418, 422, 499)},
+    "a type that is none": failure(504, {"detail": "no", "error_type": "<b>"}),
+    "a list without types": failure(504, {"detail": [{"upstream": "timeout"}, "x"]}),
+    "499 of nginx": failure(499, NGINX_PAGE),
+    "an error type in the header alone": failure(504, NGINX_PAGE, {"x-fal-error-type": "request_timeout"}),
     **{f"{code} from fal": failure(code, {"detail": "no"}, MARKED) for code in (401, 402, 403, 407, 408, 425, 429)},
     **{f"{code} in JSON of others": failure(code, {"message": "no"}) for code in (500, 502, 503)},
     **{f"{code} of a proxy": failure(code, {"detail": "Service Unavailable"}) for code in (500, 502, 503, 504)},

@@ -7,7 +7,7 @@ from typing import cast
 from sqlalchemy import Uuid
 
 from app.application.execution import steps as steps_module
-from app.application.execution.steps import FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
+from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
 from app.bootstrap.steps import STEPS, StepHandlers, handlers_by_step
 
 # `logging.py` names the library's loggers.
@@ -28,19 +28,25 @@ def test_every_step_has_one_row() -> None:
 
 
 def test_the_names_that_the_queue_knows_stay_as_they_are() -> None:
-    assert [(step.name, step.subject) for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT)] == [
+    assert [(step.name, step.subject) for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT, CANCEL_ORPHANS)] == [
         ("generation.submit", "job"),
         ("generation.follow", "job"),
         ("input.forget", "job"),
+        ("attempt.cancel", "job"),
     ]
 
 
 def test_every_row_names_who_carries_the_step_out() -> None:
-    stand_ins = SimpleNamespace(submit=object(), follow=object(), forget=object())
+    stand_ins = SimpleNamespace(submit=object(), follow=object(), forget=object(), cancel_orphans=object())
 
     handlers = handlers_by_step(cast(StepHandlers, stand_ins))
 
-    assert handlers == {SUBMIT_JOB: stand_ins.submit, FOLLOW_JOB: stand_ins.follow, FORGET_INPUT: stand_ins.forget}
+    assert handlers == {
+        SUBMIT_JOB: stand_ins.submit,
+        FOLLOW_JOB: stand_ins.follow,
+        FORGET_INPUT: stand_ins.forget,
+        CANCEL_ORPHANS: stand_ins.cancel_orphans,
+    }
 
 
 def test_every_row_finds_the_subjects_that_wait() -> None:

@@ -8,10 +8,18 @@ from app.application.execution.pacing import POLL_SECONDS_MIN, Backstop, poll_se
 from app.application.execution.settlement import TIMED_OUT, given_up, outcome_of, record_late_result, settle
 from app.application.execution.steps import RetryLater
 from app.application.fault_points import reach
-from app.application.ports.execution import JobFollowing, JobState
-from app.application.ports.provider import InQueue, Provider, ProviderRequest, ProviderUnavailable, Succeeded
+from app.application.ports.execution import AttemptEnd, JobFollowing, JobState
+from app.application.ports.provider import (
+    InQueue,
+    Observation,
+    Provider,
+    ProviderRequest,
+    ProviderUnavailable,
+    Rejected,
+    Succeeded,
+)
 from app.domain.job_errors import SUBMIT_UNKNOWN
-from app.domain.jobs import JobStatus, Outcome
+from app.domain.jobs import JobStatus
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +92,8 @@ class FollowJob:
             log.info("generation_look_failed", job_id=str(state.id), reason=str(error))
             return
         if isinstance(observation, Succeeded):
+            assert state.attempt_token is not None
+            await self.jobs.record_orphan(state.attempt_token, request_id, is_over=True)
             await record_late_result(self.jobs, state, request_id, observation.result)
 
     async def _wait_for_evidence(self, state: JobState) -> None:
@@ -93,7 +103,7 @@ class FollowJob:
                 raise RetryLater(UNKNOWN_LOOK_SECONDS)
             raise RetryLater(seconds_to_next_look(state.seconds_since_claim, UNKNOWN_LOOK_SECONDS))
         log.error("generation_submit_given_up", job_id=str(state.id))
-        await self._settle(state, given_up(state, SUBMIT_UNKNOWN.code, SUBMIT_UNKNOWN.sentence()))
+        await settle(self.jobs, state, given_up(state, SUBMIT_UNKNOWN.code, SUBMIT_UNKNOWN.sentence()))
         if self.search is not None:
             raise RetryLater(LATE_SEARCH_SECONDS)
 
@@ -118,7 +128,7 @@ class FollowJob:
             return
         outcome = outcome_of(observation, state)
         if outcome is not None:
-            await self._settle(state, outcome)
+            await settle(self.jobs, state, outcome, _end_of(state, observation))
             return
         status = JobStatus.IN_QUEUE if isinstance(observation, InQueue) else JobStatus.IN_PROGRESS
         if status is not state.status:
@@ -135,7 +145,7 @@ class FollowJob:
         if state.cancel_requested and status is JobStatus.IN_QUEUE:
             seconds_used = max(seconds_used, state.seconds_since_cancel_sent or 0)
         if seconds_used >= grace_seconds:
-            await self._settle(state, given_up(state, "timed_out", TIMED_OUT))
+            await settle(self.jobs, state, given_up(state, "timed_out", TIMED_OUT))
             return
         if self.backstop is None or state.cancel_requested or state.is_overdue:
             seconds = poll_seconds(state.seconds_since_claim)
@@ -145,5 +155,10 @@ class FollowJob:
             seconds = min(seconds, state.seconds_to_deadline + POLL_SECONDS_MIN)
         raise RetryLater(seconds)
 
-    async def _settle(self, state: JobState, outcome: Outcome) -> None:
-        await settle(self.jobs, state, outcome)
+
+def _end_of(state: JobState, observation: Observation) -> AttemptEnd | None:
+    """What fal bills for the attempt, if it said that."""
+    units = observation.billed_units if isinstance(observation, Succeeded | Rejected) else None
+    if units is None or state.attempt_token is None:
+        return None
+    return AttemptEnd(token=state.attempt_token, billed_units=units)

@@ -4,10 +4,11 @@ from uuid import UUID
 
 import structlog
 
+from app.application.execution.orphans import is_won_by, keep_late_result
 from app.application.execution.pacing import BACKSTOP_SECONDS_MIN
 from app.application.execution.settlement import outcome_of, record_late_result, settle
 from app.application.execution.steps import LeftToNewerRelease
-from app.application.ports.execution import JobEvents, JobState
+from app.application.ports.execution import AttemptEnd, AttemptState, JobEvents, JobState
 from app.application.ports.provider import Observation, Provider, ProviderEvents
 from app.domain.errors import InvalidProviderEvent, Unavailable
 from app.domain.jobs import JobStatus
@@ -20,7 +21,9 @@ class ReceiveProviderEvent:
     """Take fal's word that a request is over. Of this and a look, the first one settles; the other changes nothing.
 
     An event may come before the answer to its own submission, or instead of it: its token finds the job, which
-    thereby learns its request id. Raises InvalidProviderEvent, ProviderKeysUnavailable.
+    thereby learns its request id. It may also be of an earlier attempt than the one that the job follows: if that
+    attempt delivered it wins the job, otherwise its run is an orphan. Raises InvalidProviderEvent,
+    ProviderKeysUnavailable.
     """
 
     _jobs: JobEvents
@@ -29,32 +32,36 @@ class ReceiveProviderEvent:
 
     async def __call__(self, attempt_token: UUID, headers: Mapping[str, str], body: bytes) -> None:
         event = await self._events.verify(headers, body)
-        state = await self._load(attempt_token)
-        if state.request is None and not state.status.is_final:
-            request = self._provider.request_of(state.model_id, event.request_id)
-            if await self._jobs.record_submission(
-                state.id, attempt_token, request, look_after_seconds=BACKSTOP_SECONDS_MIN
-            ):
-                log.info("generation_adopted", job_id=str(state.id), fal_request_id=event.request_id, how="event")
-            state = await self._load(attempt_token)
-        # A job that was given up before its request id was known has only the token to go by. One that goes on
-        # without a request was not given this one, because another job has it.
-        is_ours = state.status.is_final if state.request is None else state.request.id == event.request_id
-        if not is_ours:
-            log.warning("provider_event_mismatched", job_id=str(state.id))
-            raise InvalidProviderEvent
-        await self._apply(state, event.request_id, self._events.observation(event, state.kind))
+        attempt = await self._adopted(await self._load(attempt_token), event.request_id)
+        observation = self._events.observation(event, attempt.job.kind)
+        if _follows(attempt.job, event.request_id):
+            await self._apply(attempt.job, event.request_id, observation)
+        elif attempt.request_id in (None, event.request_id):
+            await self._apply_to_another(attempt, event.request_id, observation)
+        else:
+            raise _unexpected(attempt)
 
-    async def _load(self, attempt_token: UUID) -> JobState:
+    async def _load(self, attempt_token: UUID) -> AttemptState:
         try:
-            state = await self._jobs.load_attempt(attempt_token)
+            attempt = await self._jobs.load_attempt(attempt_token)
         except LeftToNewerRelease as left:
             # fal delivers the event again until a process of the newer release takes it, or has seen the end by a look.
             await self._jobs.look_now(left.job_id)
             raise Unavailable from left
-        if state is None:
-            raise InvalidProviderEvent
-        return state
+        if attempt is None:
+            raise InvalidProviderEvent("unknown_token")
+        return attempt
+
+    async def _adopted(self, attempt: AttemptState, request_id: str) -> AttemptState:
+        """The job follows the request if it follows none yet and no later attempt of it may be at fal."""
+        job = attempt.job
+        is_newest = attempt.token == job.attempt_token
+        if job.request is not None or job.status.is_final or not (is_newest or job.status is JobStatus.QUEUED):
+            return attempt
+        request = self._provider.request_of(job.model_id, request_id)
+        if await self._jobs.record_submission(job.id, attempt.token, request, look_after_seconds=BACKSTOP_SECONDS_MIN):
+            log.info("generation_adopted", job_id=str(job.id), fal_request_id=request_id, how="event")
+        return await self._load(attempt.token)
 
     async def _apply(self, state: JobState, request_id: str, observation: Observation | None) -> None:
         outcome = None if observation is None else outcome_of(observation, state)
@@ -66,3 +73,23 @@ class ReceiveProviderEvent:
             await self._jobs.look_now(state.id)
         else:
             await settle(self._jobs, state, outcome)
+
+    async def _apply_to_another(self, attempt: AttemptState, request_id: str, observation: Observation | None) -> None:
+        job = attempt.job
+        outcome = None if observation is None else outcome_of(observation, job)
+        end = AttemptEnd(token=attempt.token, takes_over=self._provider.request_of(job.model_id, request_id))
+        if await is_won_by(self._jobs, job, outcome, end):
+            return
+        if not await self._jobs.record_orphan(attempt.token, request_id, is_over=outcome is not None):
+            raise _unexpected(attempt)
+        log.warning("generation_orphaned", job_id=str(job.id), fal_request_id=request_id, how="event")
+        await keep_late_result(self._jobs, job.id, request_id, outcome)
+
+
+def _follows(job: JobState, request_id: str) -> bool:
+    return job.request is not None and job.request.id == request_id
+
+
+def _unexpected(attempt: AttemptState) -> InvalidProviderEvent:
+    """fal named one request in its answer and another one in its event, or names one of another attempt."""
+    return InvalidProviderEvent("unexpected_request", job_id=str(attempt.job.id))

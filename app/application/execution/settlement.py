@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from app.application.ports.execution import JobState, JobSteps
+from app.application.ports.execution import AttemptEnd, JobEnds, JobState
 from app.application.ports.provider import InProgress, InQueue, Observation, Rejected, Stopped, Succeeded
 from app.domain import job_errors
 from app.domain.errors import DatabaseUnavailable, Overloaded
@@ -51,8 +51,16 @@ def given_up(state: JobState, code: str, reason: str) -> Outcome:
     return Outcome.canceled() if state.cancel_requested else Outcome.failed(code, reason)
 
 
-async def settle(jobs: JobSteps, state: JobState, outcome: Outcome) -> None:
-    if await jobs.settle(state.id, outcome):
+async def settle(jobs: JobEnds, state: JobState, outcome: Outcome, by: AttemptEnd | None = None) -> None:
+    if not await settled(jobs, state, outcome, by) and outcome.result is not None:
+        # Somebody else ended the job first, and may have given it up.
+        await jobs.record_late_result(state.id, outcome.result)
+
+
+async def settled(jobs: JobEnds, state: JobState, outcome: Outcome, by: AttemptEnd | None = None) -> bool:
+    """False: somebody else ended the job first."""
+    is_settled = await jobs.settle(state.id, outcome, by)
+    if is_settled:
         log.info(
             "generation_settled",
             job_id=str(state.id),
@@ -60,11 +68,9 @@ async def settle(jobs: JobSteps, state: JobState, outcome: Outcome) -> None:
             code=outcome.error_code,
             seconds=round(state.seconds_since_claim, 1),
         )
-    elif outcome.result is not None:
-        # Somebody else ended the job first, and may have given it up.
-        await jobs.record_late_result(state.id, outcome.result)
+    return is_settled
 
 
-async def record_late_result(jobs: JobSteps, state: JobState, request_id: str, result: Mapping[str, Any]) -> None:
+async def record_late_result(jobs: JobEnds, state: JobState, request_id: str, result: Mapping[str, Any]) -> None:
     log.error("generation_result_late", job_id=str(state.id), status=state.status.value, fal_request_id=request_id)
     await jobs.record_late_result(state.id, result)

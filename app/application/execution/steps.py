@@ -45,6 +45,8 @@ LOOKS = Lane("looks", concurrent_steps_max=112)
 SUBMIT_JOB = Step("generation.submit", subject="job", lane=SUBMISSIONS)
 FOLLOW_JOB = Step("generation.follow", subject="job", lane=LOOKS)
 FORGET_INPUT = Step("input.forget", subject="job", lane=LOOKS)
+# The subject is the job, so that no log has a token of an attempt.
+CANCEL_ORPHANS = Step("attempt.cancel", subject="job", lane=LOOKS)
 
 
 class RetryLater(Exception):

@@ -1,5 +1,7 @@
 import asyncio
 import random
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
@@ -11,7 +13,7 @@ from app.application.execution.pacing import POLL_SECONDS_MIN, Backstop, backoff
 from app.application.execution.settlement import persist
 from app.application.execution.steps import RetryLater
 from app.application.fault_points import reach
-from app.application.ports.execution import Claim, JobState, JobSubmission, LargeInput
+from app.application.ports.execution import AttemptEnd, Claim, JobState, JobSubmission, LargeInput
 from app.application.ports.provider import (
     NotSubmitted,
     Provider,
@@ -86,56 +88,81 @@ class SubmitJob:
 
     async def _post(self, job_id: UUID, attempt_token: UUID, claim: Claim, look_after_seconds: float) -> None:
         # The claim has recorded the token, and the seed follows from it.
-        parameters = with_seed(claim.parameters, attempt_token) if self._has_history else claim.parameters
+        parameters = self._sent(claim.parameters, attempt_token)
         try:
             reach("submit.before_post")
             request = await self.provider.submit(
-                claim.model_id, parameters, webhook_url=self._webhook_url(attempt_token)
+                claim.model_id,
+                parameters,
+                webhook_url=self._webhook_url(attempt_token),
+                tags={"job": str(job_id), "attempt": str(claim.attempt)},
             )
             reach("submit.after_post")
         except NotSubmitted as error:
             self.breaker.record_failure(str(error), at_once=error.is_operators_matter)
-            await self._release(job_id, attempt_token, claim.attempt, error)
+            await self._release(job_id, attempt_token, claim.attempt, error, self.provider.input_digest(parameters))
         except SubmitRefused as error:
             self.breaker.record_success()
             log.warning("generation_refused", job_id=str(job_id), code=error.code)
             outcome = Outcome.failed(error.code, error.reason)
-            await persist(lambda: self.jobs.settle(job_id, outcome))
+            refused = AttemptEnd(token=attempt_token, refused_input=self.provider.input_digest(parameters))
+            await persist(lambda: self.jobs.settle(job_id, outcome, refused))
         except SubmitOutcomeUnknown as error:
             self.breaker.record_failure(str(error))
-            await self._record_unknown(job_id, attempt_token, str(error))
+            await self._record_unknown(job_id, attempt_token, str(error), self.provider.input_digest(parameters))
         else:
             self.breaker.record_success()
-            await self._record(job_id, attempt_token, request, look_after_seconds)
+            input_digest = self.provider.input_digest(parameters)
+            await self._record(job_id, attempt_token, request, look_after_seconds, input_digest)
+
+    def _sent(self, parameters: Mapping[str, Any], attempt_token: UUID) -> Mapping[str, Any]:
+        """What an attempt sends follows from the job and the token, for whichever process asks."""
+        return with_seed(parameters, attempt_token) if self._has_history else parameters
 
     def _webhook_url(self, attempt_token: UUID) -> str | None:
         """The URL for fal's event. Its token finds the job before fal's request id is known, and cannot be guessed."""
         return None if self._webhooks_url is None else f"{self._webhooks_url}/{attempt_token}"
 
-    async def _release(self, job_id: UUID, attempt_token: UUID, attempt: int, error: NotSubmitted) -> None:
+    async def _release(
+        self, job_id: UUID, attempt_token: UUID, attempt: int, error: NotSubmitted, input_digest: bytes
+    ) -> None:
         delay_seconds = max(backoff_seconds(attempt), error.retry_after_seconds or 0)
         reason = str(error)
         log.info(
             "generation_submit_postponed", job_id=str(job_id), reason=reason, delay_seconds=round(delay_seconds, 1)
         )
-        await persist(lambda: self.jobs.release(job_id, attempt_token, reason))
+        await persist(lambda: self.jobs.release(job_id, attempt_token, reason, input_digest=input_digest))
         raise RetryLater(delay_seconds)
 
     async def _record(
-        self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, look_after_seconds: float
+        self,
+        job_id: UUID,
+        attempt_token: UUID,
+        request: ProviderRequest,
+        look_after_seconds: float,
+        input_digest: bytes,
     ) -> None:
         # The line is written before the database has the request: if all else is lost, the operator finds it here.
         log.info("generation_submitted", job_id=str(job_id), fal_request_id=request.id)
-        if not await persist(
-            lambda: self.jobs.record_submission(job_id, attempt_token, request, look_after_seconds=look_after_seconds)
+        if await persist(
+            lambda: self.jobs.record_submission(
+                job_id, attempt_token, request, look_after_seconds=look_after_seconds, input_digest=input_digest
+            )
         ):
-            log.warning("generation_submission_unclaimed", job_id=str(job_id), fal_request_id=request.id)
-            # If the attempt is still ours, fal has named the request of another job. Otherwise this changes nothing.
-            await self._record_unknown(job_id, attempt_token, "fal named the request of another job")
+            return
+        # If the attempt is still ours, fal has named the request of another one. Otherwise the job ended meanwhile, or
+        # goes on with an earlier attempt: what fal runs now is an orphan.
+        reason = "fal named the request of another attempt"
+        if not await self._record_unknown(job_id, attempt_token, reason, input_digest):
+            log.warning("generation_orphaned", job_id=str(job_id), fal_request_id=request.id, how="answer")
 
-    async def _record_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> None:
-        if await persist(lambda: self.jobs.record_submit_unknown(job_id, attempt_token, reason)):
+    async def _record_unknown(self, job_id: UUID, attempt_token: UUID, reason: str, input_digest: bytes) -> bool:
+        is_recorded = await persist(
+            lambda: self.jobs.record_submit_unknown(job_id, attempt_token, reason, input_digest=input_digest)
+        )
+        if is_recorded:
             log.warning("generation_submit_unknown", job_id=str(job_id), reason=reason)
+        return is_recorded
 
     async def _look_after_lost_claim(self, job_id: UUID) -> JobState | None:
         state = await self.jobs.load(job_id)
@@ -145,5 +172,14 @@ class SubmitJob:
             raise RetryLater(SUBMIT_LEASE_SECONDS - state.seconds_since_claim + 1)
         assert state.attempt_token is not None
         log.warning("generation_submit_lost", job_id=str(job_id))
-        await self.jobs.record_submit_unknown(job_id, state.attempt_token, "the submitting process ended")
+        input_digest = await self._digest_of_lost(job_id, state.attempt_token)
+        await self.jobs.record_submit_unknown(
+            job_id, state.attempt_token, "the submitting process ended", input_digest=input_digest
+        )
         return state
+
+    async def _digest_of_lost(self, job_id: UUID, attempt_token: UUID) -> bytes:
+        # The input may be large.
+        async with self._large_inputs:
+            parameters = await self.jobs.load_parameters(job_id)
+            return self.provider.input_digest(self._sent(parameters, attempt_token))

@@ -24,7 +24,7 @@ class LostSubmissions(Protocol):
         ...
 
     async def known(self, request_ids: Sequence[str]) -> set[str]:
-        """Those of the requests that belong to a job already."""
+        """Those of the requests that belong to an attempt already, also to one that its job does not follow."""
         ...
 
     async def has_rival(self, job_id: UUID, within: timedelta) -> bool:

@@ -6,11 +6,13 @@ whole or not at all.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol
 from uuid import UUID
 
 from app.application.execution.steps import Step
 from app.application.ports.provider import ProviderRequest
+from app.domain.attempts import AttemptOutcome
 from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus, Outcome
 
@@ -54,6 +56,42 @@ class JobState:
         return self.seconds_to_deadline < 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptState:
+    """An attempt of a job, not always the one that the job follows."""
+
+    job: JobState
+    token: UUID
+    request_id: str | None
+    """Of what fal made of this attempt, once that is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnd:
+    """What is written of an attempt together with the end of its job."""
+
+    token: UUID
+    billed_units: Decimal | None = None
+    refused_input: bytes | None = None
+    """The digest of an input that fal refused at the submission."""
+    takes_over: ProviderRequest | None = None
+    """The job does not follow this attempt: it delivered first, and the job takes its request over."""
+
+    @property
+    def outcome(self) -> AttemptOutcome | None:
+        return None if self.refused_input is None else AttemptOutcome.REFUSED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """A request at fal that no job follows, although one of our attempts caused it."""
+
+    attempt_token: UUID
+    request_id: str
+    seconds_since_orphaned: float
+    is_cancel_sent: bool
+
+
 class JobSteps(Protocol):
     """What the submission, the looks and the events have in common."""
 
@@ -62,24 +100,45 @@ class JobSteps(Protocol):
         ...
 
     async def record_submission(
-        self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, *, look_after_seconds: float = 0
+        self,
+        job_id: UUID,
+        attempt_token: UUID,
+        request: ProviderRequest,
+        *,
+        look_after_seconds: float = 0,
+        input_digest: bytes | None = None,
     ) -> bool:
         """SUBMITTING → SUBMITTED, and queue the first look at the job, due in `look_after_seconds`.
 
-        False: the attempt is not ours any more, or another job has this request; nothing is written.
-        Also QUEUED → SUBMITTED, where the attempt was given back and is at fal all the same.
+        Also QUEUED → SUBMITTED, by any attempt that was given back and is at fal all the same. With `input_digest`
+        this is fal's answer to the POST, otherwise evidence. False: another attempt has this request, and nothing is
+        written; or the job goes on, or ended, without this attempt. A request that fal named in its answer is then
+        an orphan, and its cancel is queued.
         """
         ...
 
-    async def settle(self, job_id: UUID, outcome: Outcome) -> bool:
+    async def settle(self, job_id: UUID, outcome: Outcome, by: AttemptEnd | None = None) -> bool:
         """The one way into a final status, with the refund that belongs to it. Atomic.
 
-        False: the job was final already; nothing is written. Locks the job row, then the account row.
+        False: the job was final already, and does not change. Locks the job row, then the account row. If `by` takes
+        over, what the job followed before is an orphan, and its cancel is queued.
         """
         ...
+
+
+class JobEnds(JobSteps, Protocol):
+    """What the looks and the events have in common."""
 
     async def record_late_result(self, job_id: UUID, result: Mapping[str, Any]) -> None:
         """Keep for the operator what fal made of a job that was given up. Never charged, never shown."""
+        ...
+
+    async def record_orphan(self, attempt_token: UUID, request_id: str, *, is_over: bool) -> bool:
+        """Note a request that the job of the attempt does not follow, and queue its cancel unless the run is over.
+
+        Nothing is written if the job follows it after all. False: the attempt has another request, or another attempt
+        has this one. Locks the job row.
+        """
         ...
 
 
@@ -96,16 +155,24 @@ class JobSubmission(JobSteps, Protocol):
         """Say in a QUEUED job why it is not submitted yet."""
         ...
 
-    async def release(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
-        """SUBMITTING → QUEUED, for an attempt that provably never reached fal."""
+    async def release(
+        self, job_id: UUID, attempt_token: UUID, reason: str, *, input_digest: bytes | None = None
+    ) -> bool:
+        """SUBMITTING → QUEUED, for an attempt of which fal's answer proves that it was not queued."""
         ...
 
-    async def record_submit_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
+    async def record_submit_unknown(
+        self, job_id: UUID, attempt_token: UUID, reason: str, *, input_digest: bytes | None = None
+    ) -> bool:
         """Note that the POST left and its outcome is not known, and queue a look. The tokens stay debited."""
         ...
 
+    async def load_parameters(self, job_id: UUID) -> Mapping[str, Any]:
+        """The input of a job, with its pictures: megabytes."""
+        ...
 
-class JobFollowing(JobSteps, Protocol):
+
+class JobFollowing(JobEnds, Protocol):
     async def record_progress(self, job_id: UUID, status: JobStatus) -> bool: ...
 
     async def record_cancel_sent(self, job_id: UUID) -> None: ...
@@ -115,13 +182,25 @@ class JobFollowing(JobSteps, Protocol):
         ...
 
 
-class JobEvents(JobSteps, Protocol):
-    async def load_attempt(self, attempt_token: UUID) -> JobState | None:
-        """The job whose current attempt has this token. Raises LeftToNewerRelease."""
+class JobEvents(JobEnds, Protocol):
+    async def load_attempt(self, attempt_token: UUID) -> AttemptState | None:
+        """The attempt with this token, the newest of its job or an earlier one. Raises LeftToNewerRelease."""
         ...
 
     async def look_now(self, job_id: UUID) -> None:
         """Bring the next look at the job forward to now, if one waits."""
+        ...
+
+
+class JobOrphans(JobEnds, Protocol):
+    async def load_orphans(self, job_id: UUID) -> Sequence[Orphan]:
+        """The orphans of the job with which something is left to do."""
+        ...
+
+    async def update_orphan(
+        self, attempt_token: UUID, *, is_cancel_sent: bool = False, is_over: bool = False, units: Decimal | None = None
+    ) -> None:
+        """Note that fal was told to stop it, or that nothing is left to do with it; and what fal billed."""
         ...
 
 

@@ -51,14 +51,21 @@ class JobRecords(Protocol):
     """Jobs of all accounts, for the operator."""
 
     async def newest(
-        self, *, unfinished_only: bool = False, unknown_only: bool = False, late_only: bool = False, limit: int
+        self,
+        *,
+        unfinished_only: bool = False,
+        unknown_only: bool = False,
+        late_only: bool = False,
+        orphans_only: bool = False,
+        limit: int,
     ) -> Sequence[Job]:
         """Of all accounts, for the operator.
 
         `unknown_only`: it is, or never became, known whether fal got them. `late_only`: fal delivered after the end.
+        `orphans_only`: fal ran an attempt that the job does not follow.
         """
         ...
 
     async def inspect(self, job_id: UUID) -> Mapping[str, Any]:
-        """Everything stored of the job, by column, for the operator. Raises JobNotFound."""
+        """Everything stored of the job, by column, and `each_attempt`, for the operator. Raises JobNotFound."""
         ...

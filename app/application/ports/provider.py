@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol
 
 from app.domain.catalogue import GenerationKind
@@ -30,6 +31,8 @@ class InProgress:
 @dataclass(frozen=True, slots=True)
 class Succeeded:
     result: Mapping[str, Any]
+    billed_units: Decimal | None = None
+    """What fal says that it bills, in units of the model's own; None where it says nothing, as in its events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Rejected:
 
     code: str
     reason: str
+    billed_units: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class ProviderUnavailable(ProviderError):
 
 
 class NotSubmitted(ProviderError):
-    """The attempt provably never entered fal's queue: another one is safe."""
+    """What was answered counts as proof that the attempt never entered fal's queue: another one is safe."""
 
     def __init__(
         self, reason: str, retry_after_seconds: float | None = None, *, is_operators_matter: bool = False
@@ -83,9 +87,21 @@ class SubmitOutcomeUnknown(ProviderError):
 
 class Provider(Protocol):
     async def submit(
-        self, model_id: str, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+        self,
+        model_id: str,
+        parameters: Mapping[str, Any],
+        *,
+        webhook_url: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> ProviderRequest:
-        """Exactly one POST. Raises NotSubmitted, SubmitRefused, SubmitOutcomeUnknown."""
+        """Exactly one POST; fal shows the tags in its billing.
+
+        Raises NotSubmitted, SubmitRefused, SubmitOutcomeUnknown.
+        """
+        ...
+
+    def input_digest(self, parameters: Mapping[str, Any]) -> bytes:
+        """SHA-256 of the bytes that `submit` sends for these parameters."""
         ...
 
     def request_of(self, model_id: str, request_id: str) -> ProviderRequest:

@@ -1,8 +1,11 @@
 """Speaks with fal's queue, as the port `Provider` asks."""
 
+import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from decimal import Decimal
 from ssl import SSLContext
 from typing import Any, Self
 
@@ -10,13 +13,13 @@ import structlog
 
 from app.application.fault_points import reach
 from app.application.ports.provider import (
-    InProgress,
     NotSubmitted,
     Observation,
     ProviderRequest,
     ProviderUnavailable,
     Rejected,
     SubmitOutcomeUnknown,
+    Succeeded,
 )
 from app.domain.catalogue import GenerationKind
 from app.infrastructure.egress import Egress
@@ -39,6 +42,12 @@ _UNITS_PATTERN = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 # the answer to the POST that crossed it. 499 tells that somebody stopped waiting, not that nothing ran. To hold the
 # tokens until the evidence or the time limit is cheaper than to pay twice.
 _UNKNOWN_STATUSES = frozenset({408, 409, 499})
+
+# What an ingress says where it passed nothing on: it has no healthy server for the request, or no way to one. Some say
+# 503 after they did pass it on; then fal's event adopts the run, also when the job was posted again. A 502, 504 or 500
+# says that something was passed on and the answer was lost or broken. A 503 in fal's own words stays unknown: its types
+# are about a run, and a request that fal has given an id to may be in its queue.
+_UNQUEUED_BY_INGRESS = frozenset({404, 410, 503})
 
 
 class FalClient:
@@ -75,11 +84,17 @@ class FalClient:
             yield cls(exchange, urls)
 
     async def submit(
-        self, model_id: str, parameters: Mapping[str, Any], *, webhook_url: str | None = None
+        self,
+        model_id: str,
+        parameters: Mapping[str, Any],
+        *,
+        webhook_url: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> ProviderRequest:
         body = wire.arguments(parameters)
+        headers = {"X-Fal-Tags": ",".join(f"{name}={value}" for name, value in tags.items())} if tags else {}
         try:
-            answer = await self._exchange.post(self._urls.submit(model_id, webhook_url), body)
+            answer = await self._exchange.post(self._urls.submit(model_id, webhook_url), body, headers)
         except Unanswered as error:
             if error.never_left:
                 raise NotSubmitted(str(error)) from error
@@ -87,6 +102,9 @@ class FalClient:
         if 200 <= answer.status < 300:
             return self._accepted(answer, model_id)
         raise self._not_accepted(answer)
+
+    def input_digest(self, parameters: Mapping[str, Any]) -> bytes:
+        return hashlib.sha256(wire.arguments(parameters)).digest()
 
     def request_of(self, model_id: str, request_id: str) -> ProviderRequest:
         return self._urls.rebuild(model_id, request_id)
@@ -106,8 +124,9 @@ class FalClient:
         if 200 <= answer.status < 300:
             return
         # fal has no request of this id: it will not run it, or has forgotten how it ended. Another cancel would change
-        # nothing, and a job whose cancel never counts as sent could not be given up at its time limit.
-        if answer.status == 404:
+        # nothing, and a job whose cancel never counts as sent could not be given up at its time limit. A page that says
+        # 404 is of the ingress, and fal has not heard.
+        if answer.status == 404 and Failure.of(answer, answer.document()).has_words_of_fal:
             log.warning("fal_cancel_not_found", fal_request_id=request.id)
             return
         if answer.status == 400 and answer.document().get("status") == "ALREADY_COMPLETED":
@@ -122,15 +141,14 @@ class FalClient:
                 observation: Observation = wire.result_in(answer.body, kind)
             except NotJson as error:
                 raise ProviderUnavailable("fal's result is not JSON") from error
-            _log_rejected(request, answer, observation, [])
-            return observation
+            if isinstance(observation, Rejected) and not verdicts.is_result_of_fal(answer, kind):
+                raise _unavailable(answer, "result")
+            return _noted(request, answer, observation, [])
         failure = Failure.of(answer, answer.document())
         verdict = verdicts.verdict(failure, status_error_type)
         if verdict is None:
             raise _unavailable(answer, "result")
-        if not isinstance(verdict, InProgress):
-            _log_rejected(request, answer, verdict, [failure.error_type, *failure.types])
-        return verdict
+        return _noted(request, answer, verdict, [failure.error_type, *failure.types])
 
     async def _ask(self, method: str, url: str) -> Answer:
         """Check the stored URL once more before the request: a row that somebody changed must not leak the key."""
@@ -176,24 +194,35 @@ class FalClient:
         if status == 425:
             # By RFC 8470 the server did not process the request, and expects another try.
             return NotSubmitted("fal asks to try again", wire.retry_after_seconds(answer.headers))
+        failure = Failure.of(answer, answer.document())
+        is_from_fal = failure.has_words_of_fal or (status == 503 and failure.has_header_of_fal)
+        if status in _UNQUEUED_BY_INGRESS and not is_from_fal:
+            return NotSubmitted(
+                f"the ingress in front of fal answered {status}", wire.retry_after_seconds(answer.headers)
+            )
         if status < 400 or status >= 500 or status in _UNKNOWN_STATUSES:
             return SubmitOutcomeUnknown(f"fal answered {status}")
-        return verdicts.refusal(Failure.of(answer, answer.document()))
+        return verdicts.refusal(failure)
 
 
 def _unavailable(answer: Answer, what: str) -> ProviderUnavailable:
     return ProviderUnavailable(f"fal answered {answer.status} without a usable {what}")
 
 
-def _log_rejected(request: ProviderRequest, answer: Answer, observation: Observation, types: list[str]) -> None:
-    if not isinstance(observation, Rejected):
-        return
+def _noted(request: ProviderRequest, answer: Answer, observation: Observation, types: list[str]) -> Observation:
+    """With what fal bills for it; a rejection is logged."""
+    if not isinstance(observation, Succeeded | Rejected):
+        return observation
     units = answer.headers.get("x-fal-billable-units", "")
-    log.warning(
-        "fal_rejected",
-        fal_request_id=request.id,
-        status_code=answer.status,
-        code=observation.code,
-        types=[word for word in types if word][:5],
-        billable_units=units if _UNITS_PATTERN.fullmatch(units) else None,
-    )
+    if not _UNITS_PATTERN.fullmatch(units):
+        units = ""
+    if isinstance(observation, Rejected):
+        log.warning(
+            "fal_rejected",
+            fal_request_id=request.id,
+            status_code=answer.status,
+            code=observation.code,
+            types=[word for word in types if word][:5],
+            billable_units=units or None,
+        )
+    return replace(observation, billed_units=Decimal(units)) if units else observation

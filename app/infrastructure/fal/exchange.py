@@ -60,9 +60,10 @@ class Unanswered(Exception):
 
 
 class _Way:
-    """Whether a request ever had a connection to go out on."""
+    """Through which proxy a request leaves, and whether it ever had a connection to go out on."""
 
-    def __init__(self) -> None:
+    def __init__(self, proxy: Proxy | None) -> None:
+        self.proxy = proxy
         self.is_open = False
 
 
@@ -83,32 +84,34 @@ class Exchange:
         """Raises Unanswered."""
         return await self._send("PUT", url, self._limits.exchange_seconds)
 
-    async def post(self, url: str, body: bytes) -> Answer:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Raises Unanswered."""
-        return await self._send("POST", url, self._limits.submit_seconds, body)
+        return await self._send("POST", url, self._limits.submit_seconds, body, headers)
 
-    async def _send(self, method: str, url: str, seconds: float, body: bytes | None = None) -> Answer:
+    async def _send(
+        self, method: str, url: str, seconds: float, body: bytes | None = None, own: Mapping[str, str] | None = None
+    ) -> Answer:
         if self._session.closed:
             raise Unanswered("the connection to fal is closed", never_left=True)
-        proxy = self._egress.proxy_for(url)
-        way = _Way()
+        way = _Way(self._egress.proxy_for(url))
         try:
             async with asyncio.timeout(seconds):
-                return await self._receive(method, url, body, proxy, way)
+                return await self._receive(method, url, body, own or {}, way)
         except Exception as error:
-            if proxy is not None and not way.is_open:
+            if way.proxy is not None and not way.is_open:
                 raise _no_way(error) from error
             # Whatever a broken or hostile answer makes the library raise, it means that there is no answer.
             raise _unanswered(error, seconds) from error
 
-    async def _receive(self, method: str, url: str, body: bytes | None, proxy: Proxy | None, way: _Way) -> Answer:
+    async def _receive(self, method: str, url: str, body: bytes | None, own: Mapping[str, str], way: _Way) -> Answer:
+        proxy = way.proxy
         content, data = ({}, None) if body is None else _content(body)
         way_in = {} if proxy is None else proxy.headers
         is_tunnel = url.startswith("https:")
         async with self._session.request(
             method,
             url,
-            headers={**self._headers, **content, **({} if is_tunnel else way_in)},
+            headers={**self._headers, **content, **own, **({} if is_tunnel else way_in)},
             data=data,
             allow_redirects=False,
             proxy=None if proxy is None else proxy.url,

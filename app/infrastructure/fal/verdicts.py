@@ -1,14 +1,17 @@
 """Decides what an answer other than success means for a job.
 
-Only fal itself can end a job. Its own answers carry a request id header or a JSON body of a known form;
-the same codes from the ingress in front of fal say nothing about the job.
+Only fal itself can end a job, in its own words: JSON with an `error_type`, a list of details, or a detail together
+with a header of fal. The same codes from the ingress in front of fal say nothing about the job, whatever they carry: a
+page, or the JSON of a proxy, may come with the id that fal gave the request.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.application.ports.provider import InProgress, Rejected, Stopped, SubmitRefused
+from app.domain.catalogue import GenerationKind
 from app.domain.errors_of_fal import (
     ERRORS,
     FAULT,
@@ -23,6 +26,7 @@ from app.domain.errors_of_fal import (
     UNKNOWN_MODEL,
 )
 from app.domain.job_errors import JobError
+from app.infrastructure.fal import json_values
 from app.infrastructure.fal.details import TYPE_PATTERN, Detail, details_in
 from app.infrastructure.fal.wire import Answer
 
@@ -30,7 +34,12 @@ from app.infrastructure.fal.wire import Answer
 OPERATOR_STATUSES = frozenset({401, 402, 403, 407})
 # By RFC 9110, 8470 and 6585 these ask for another try.
 _TRY_AGAIN_STATUSES = frozenset({408, 425, 429})
-_HEADERS_OF_FAL = ("x-fal-request-id", "x-fal-error-type")
+# fal writes each of its own with an `error_type`, or with a list of details.
+_STATUSES_OF_PROXIES = frozenset({502, 503, 504})
+# What fal says without a header, as far as that was seen.
+_WORDS_OF_FAL = re.compile(
+    r'Application ".*" not found|Path .* not found|Request cancelled by the client\.|Request is still in progress'
+)
 
 # More of them would not help anybody to mend the rest.
 _SENTENCES_MAX = 3
@@ -51,11 +60,13 @@ _UNKNOWN_MODEL = _rejected(UNKNOWN_MODEL)
 class Failure:
     """The parts of a failing answer that a decision may rest on.
 
-    `is_marked`: the answer is fal's own. `detail` is compared and never shown: fal's words can quote the prompt.
+    `detail` is compared and never shown: fal's words can quote the prompt.
     """
 
     status: int
-    is_marked: bool
+    has_header_of_fal: bool
+    has_words_of_fal: bool
+    """The body is fal's own."""
     detail: str
     error_type: str
     details: Sequence[Detail]
@@ -66,7 +77,8 @@ class Failure:
         details = details_in(detail)
         return cls(
             status=answer.status,
-            is_marked=bool(details) or _is_marked(answer, document),
+            has_header_of_fal=_has_header_of_fal(answer),
+            has_words_of_fal=_has_words_of_fal(answer, document),
             detail=detail if isinstance(detail, str) else "",
             error_type=error_type_of(document) or _word(answer.headers.get("x-fal-error-type")),
             details=details,
@@ -84,14 +96,14 @@ def verdict(failure: Failure, status_error_type: str = "") -> InProgress | Stopp
     """
     if failure.status in OPERATOR_STATUSES | _TRY_AGAIN_STATUSES:
         return None
-    if failure.status == 499 or failure.error_type == "client_cancelled":
-        return Stopped()
     if failure.status == 400 and "in progress" in failure.detail.lower():
         return InProgress()
+    if failure.status < 400 or not failure.has_words_of_fal:
+        return None
+    if failure.status == 499 or failure.error_type == "client_cancelled":
+        return Stopped()
     if failure.status == 404:
         return _verdict_on_missing(failure, status_error_type)
-    if failure.status < 400 or not failure.is_marked:
-        return None
     return rejection(failure)
 
 
@@ -144,11 +156,37 @@ def _invalid_input(failure: Failure) -> Rejected:
     return Rejected(told[0].code, " ".join(list(sentences)[:_SENTENCES_MAX]))
 
 
-def _is_marked(answer: Answer, document: Mapping[str, Any]) -> bool:
-    if "error_type" in document or any(name in answer.headers for name in _HEADERS_OF_FAL):
+def is_result_of_fal(answer: Answer, kind: GenerationKind) -> bool:
+    """Whether a result that cannot be used is fal's all the same, and not the JSON of a proxy that says 200."""
+    if answer.body is None or _has_header_of_fal(answer):
         return True
-    # A proxy's own 502 or 503 may carry a JSON body with a `detail`, too.
-    return "detail" in document and answer.status < 500
+    try:
+        document = json_values.parse(answer.body)
+    except json_values.TooDeep:
+        return True
+    return isinstance(document, dict) and ("video" if kind.is_video else "images") in document
+
+
+def _has_header_of_fal(answer: Answer) -> bool:
+    return any(name.lower().startswith("x-fal-") for name in answer.headers)
+
+
+def _has_words_of_fal(answer: Answer, document: Mapping[str, Any]) -> bool:
+    detail = document.get("detail")
+    if error_type_of(document) or _has_entries_of_fal(detail):
+        return True
+    if isinstance(detail, str) and _WORDS_OF_FAL.fullmatch(detail):
+        return True
+    if answer.status == 404 and document.get("status") == "NOT_FOUND":
+        return True
+    is_named = bool(_word(answer.headers.get("x-fal-error-type")))
+    is_of_a_proxy = answer.status in _STATUSES_OF_PROXIES and not is_named
+    return detail is not None and _has_header_of_fal(answer) and not is_of_a_proxy
+
+
+def _has_entries_of_fal(detail: object) -> bool:
+    entries = detail if isinstance(detail, list) else []
+    return any(isinstance(entry, dict) and ("type" in entry or "msg" in entry) for entry in entries)
 
 
 def _word(value: object) -> str:

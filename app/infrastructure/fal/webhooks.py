@@ -52,7 +52,7 @@ class _Signed:
         signature = headers.get("x-fal-webhook-signature", "")
         timestamp = headers.get("x-fal-webhook-timestamp", "")
         if not _SIGNATURE.fullmatch(signature) or not _TIMESTAMP.fullmatch(timestamp):
-            raise InvalidProviderEvent
+            raise InvalidProviderEvent("malformed_headers")
         return cls(
             request_id=headers.get("x-fal-webhook-request-id", ""),
             user_id=headers.get("x-fal-webhook-user-id", ""),
@@ -99,16 +99,18 @@ class FalWebhooks:
     async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
         """Raises InvalidProviderEvent, and ProviderKeysUnavailable if fal's keys cannot be had."""
         signed = _Signed.of(headers)
-        if abs(self._clock() - int(signed.timestamp)) > TIMESTAMP_SECONDS_MAX:
-            raise InvalidProviderEvent
+        skew_seconds = int(signed.timestamp) - self._clock()
+        if abs(skew_seconds) > TIMESTAMP_SECONDS_MAX:
+            # Negative: it is older than our clock allows.
+            raise InvalidProviderEvent("stale", skew_seconds=round(skew_seconds))
         if self._user_id is not None and signed.user_id != self._user_id:
-            raise InvalidProviderEvent
+            raise InvalidProviderEvent("foreign_user")
         if not await self._is_signed_by_fal(signed.message(body), signed.signature):
-            raise InvalidProviderEvent
+            raise InvalidProviderEvent("bad_signature")
         document = _document(body)
         # fal signed the body, but every customer of fal can have something signed: the id must be the signed one.
         if wire.request_id_in(document) is None or document["request_id"] != signed.request_id:
-            raise InvalidProviderEvent
+            raise InvalidProviderEvent("malformed_body")
         payload = document.get("payload")
         is_success = document.get("status") == "OK" and isinstance(payload, dict)
         return ProviderEvent(signed.request_id, payload if is_success else None)
@@ -160,9 +162,9 @@ def _document(body: bytes) -> Mapping[str, Any]:
     try:
         document = json_values.parse(body)
     except ValueError as error:
-        raise InvalidProviderEvent from error
+        raise InvalidProviderEvent("malformed_body") from error
     if not isinstance(document, dict):
-        raise InvalidProviderEvent
+        raise InvalidProviderEvent("malformed_body")
     return document
 
 

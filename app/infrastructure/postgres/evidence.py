@@ -3,13 +3,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, select, union
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.ports.evidence import LostSubmission
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import reading
-from app.infrastructure.postgres.tables import jobs
+from app.infrastructure.postgres.tables import attempts, jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,10 @@ class PostgresLostSubmissions:
         return None if row is None else LostSubmission(**row)
 
     async def known(self, request_ids: Sequence[str]) -> set[str]:
-        query = select(jobs.c.fal_request_id).where(jobs.c.fal_request_id.in_(request_ids))
+        query = union(
+            select(jobs.c.fal_request_id).where(jobs.c.fal_request_id.in_(request_ids)),
+            select(attempts.c.fal_request_id).where(attempts.c.fal_request_id.in_(request_ids)),
+        )
         async with reading(self.engine) as connection:
             return set((await connection.scalars(query)).all())
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     Table,
     Text,
     UniqueConstraint,
@@ -27,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 REQUEST_OF_ONE_JOB = "jobs_fal_request_id_key"
+REQUEST_OF_ONE_ATTEMPT = "attempts_fal_request_id_key"
 BALANCE_NOT_NEGATIVE = "accounts_balance_not_negative"
 BALANCE_LIMIT = "accounts_balance_limit"
 
@@ -130,6 +132,29 @@ jobs = Table(
         "id",
         postgresql_where=text("is_final AND input_bytes IS NOT NULL AND input_forgotten_at IS NULL"),
     ),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("token", Uuid, primary_key=True),
+    Column("job_id", Uuid, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("claimed_at", _time, nullable=False),
+    Column("outcome", Text),
+    Column("outcome_at", _time),
+    Column("reason", Text),
+    Column("input_digest", LargeBinary),
+    Column("fal_request_id", Text),
+    Column("adopted_at", _time),
+    Column("billed_units", Numeric),
+    Column("orphaned_at", _time),
+    Column("cancel_sent_at", _time),
+    Column("closed_at", _time),
+    ForeignKeyConstraint(["job_id"], ["jobs.id"], name="attempts_job_id_fkey", ondelete="RESTRICT"),
+    UniqueConstraint("job_id", "number", name="attempts_job_number_key"),
+    Index(REQUEST_OF_ONE_ATTEMPT, "fal_request_id", unique=True, postgresql_where=text("fal_request_id IS NOT NULL")),
+    Index("attempts_orphans", "orphaned_at", postgresql_where=text("orphaned_at IS NOT NULL")),
 )
 
 idempotency_keys = Table(

@@ -7,6 +7,7 @@ from starlette.types import Lifespan
 from app.presentation.http import openapi as documentation
 from app.presentation.http.errors import EXCEPTION_HANDLERS
 from app.presentation.http.middleware import RequestContext
+from app.presentation.http.refusals import RefusalLog
 from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
 from app.presentation.routers import jobs, keys, ledger, payments, provider_events, system
@@ -45,7 +46,7 @@ def create_api(
         "allow_private_media_urls": allow_private_media_urls,
         "is_safety_checker_required": is_safety_checker_required,
     }
-    api.state = ApiState({"validation_context": context, "is_stopping": False})
+    api.state = ApiState({"validation_context": context, "is_stopping": False, "refusals": RefusalLog()})
     # Middleware that is added later stands around this one, as in every application of FastAPI.
     api.add_middleware(RequestContext)
     # include_router serves these routers as safely, but takes more than twice the time for /balance: it matches each

@@ -16,6 +16,7 @@ from app.domain.errors import (
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InsufficientBalance,
+    InvalidProviderEvent,
     JobFinished,
     NotFound,
     PaymentEventIdRequired,
@@ -24,6 +25,7 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
+from app.presentation.http.state import state_of
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -160,6 +162,9 @@ def problem(
 
 
 async def _answer_domain_error(request: Request, error: DomainError) -> Response:
+    if isinstance(error, InvalidProviderEvent):
+        # The sender only hears that the event was refused; why, the operator has to know.
+        state_of(request.scope).refusals.add(error)
     if isinstance(error, IdempotencyKeyReused):
         errors = [field_error(error.code, "Idempotency-Key")]
         return problem(request.scope, status_of(type(error)), error.code, error.detail, errors=errors)

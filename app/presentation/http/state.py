@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from app.application.use_cases import CustomerUseCases
+from app.presentation.http.refusals import RefusalLog
 from app.presentation.schemas.media_urls import ValidationContext
 
 
@@ -15,6 +16,7 @@ class ApiState(State):
     use_cases: CustomerUseCases
     validation_context: ValidationContext
     is_stopping: bool
+    refusals: RefusalLog
 
 
 def state_of(scope: Scope) -> ApiState:

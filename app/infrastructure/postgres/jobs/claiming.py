@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Boolean, Uuid, case, func, null, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from app.application.ports.execution import Claim, LargeInput
 from app.domain.jobs import JobStatus
@@ -13,7 +14,7 @@ from app.infrastructure.postgres.database import DriverConnection, driver_transa
 from app.infrastructure.postgres.jobs.locks import locked_jobs
 from app.infrastructure.postgres.jobs.rows import IS_KNOWN
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant, seconds
-from app.infrastructure.postgres.tables import jobs
+from app.infrastructure.postgres.tables import attempts, jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ _IS_THE_SAME_CLAIM = (
     & (jobs.c.attempt_token == _WANTED.c.attempt_token)
     & jobs.c.submit_unknown_at.is_(None)
 )
-_CLAIM = Statement(
+_CLAIMED = (
     update(jobs)
     .values(
         status=constant(JobStatus.SUBMITTING),
@@ -71,8 +72,20 @@ _CLAIM = Statement(
         jobs.c.parameters,
         jobs.c.attempts,
         jobs.c.time_limit_seconds,
+        jobs.c.claimed_at,
     )
+    .cte("claimed")
 )
+# A claim that is repeated has its row.
+_ATTEMPT = (
+    insert(attempts)
+    .from_select(
+        ["token", "job_id", "number", "claimed_at"],
+        select(_CLAIMED.c.attempt_token, _CLAIMED.c.id, _CLAIMED.c.attempts, _CLAIMED.c.claimed_at),
+    )
+    .on_conflict_do_nothing(index_elements=[attempts.c.token])
+)
+_CLAIM = Statement(select(_CLAIMED).add_cte(_ATTEMPT.cte("attempt")))
 _LARGE = Statement(select(jobs.c.id).where(any_of(jobs.c.id, "job_ids"), ~_IS_SMALL))
 
 

@@ -1,27 +1,32 @@
 """Jobs on their way through fal. Locks are always taken in the order job, account."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from asyncpg import UniqueViolationError
-from sqlalchemy import Column, Update, func, update
+from sqlalchemy import Column, Update, func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.application.execution.steps import FOLLOW_JOB
-from app.application.ports.execution import Claim, JobState
+from app.application.ports.execution import AttemptEnd, AttemptState, Claim, JobState, Orphan
 from app.application.ports.provider import ProviderRequest
+from app.domain.attempts import AttemptOutcome
 from app.domain.jobs import JobStatus, Outcome
 from app.infrastructure.postgres.batching import Batcher
-from app.infrastructure.postgres.database import fetch_through, transaction
+from app.infrastructure.postgres.database import fetch_through, reading, transaction
+from app.infrastructure.postgres.faults import driver_error
+from app.infrastructure.postgres.jobs.attempts import note_answer, noted_orphan, open_orphans, record_orphan
 from app.infrastructure.postgres.jobs.claiming import ClaimRequest, claim_all
 from app.infrastructure.postgres.jobs.recording import Submission, record_all
 from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_all, settle_through
 from app.infrastructure.postgres.jobs.states import load_all, load_all_attempts
 from app.infrastructure.postgres.queue import enqueue, look_after
-from app.infrastructure.postgres.tables import REQUEST_OF_ONE_JOB, jobs
+from app.infrastructure.postgres.tables import REQUEST_OF_ONE_ATTEMPT, REQUEST_OF_ONE_JOB, jobs
 
 
 class PostgresJobExecution:
@@ -32,7 +37,7 @@ class PostgresJobExecution:
         self._record: Batcher[Submission, bool] = Batcher(engine, record_all)
         self._settle: Batcher[Settlement, bool] = Batcher(engine, settle_all, size_bytes=attrgetter("size_bytes"))
         self._load: Batcher[UUID, JobState | None] = Batcher(engine, load_all, flushes_max=1)
-        self._load_attempt: Batcher[UUID, JobState | None] = Batcher(engine, load_all_attempts, flushes_max=1)
+        self._load_attempt: Batcher[UUID, AttemptState | None] = Batcher(engine, load_all_attempts, flushes_max=1)
 
     async def claim(self, job_id: UUID, attempt_token: UUID, *, may_be_large: bool = True) -> Claim | None:
         return await self._claim(ClaimRequest(job_id, attempt_token, may_be_large))
@@ -49,50 +54,76 @@ class PostgresJobExecution:
                 .values(status_reason=reason)
             )
 
-    async def release(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
+    async def release(
+        self, job_id: UUID, attempt_token: UUID, reason: str, *, input_digest: bytes | None = None
+    ) -> bool:
         """A user who asked to cancel meanwhile gets it here: nothing is at fal."""
+        released = (
+            _own_attempt(job_id, attempt_token)
+            .where(jobs.c.submit_unknown_at.is_(None))
+            .values(status=JobStatus.QUEUED.value, status_reason=reason)
+            .returning(jobs.c.cancel_requested_at)
+            .cte("released")
+        )
+        answer = note_answer(attempt_token, AttemptOutcome.NOT_QUEUED, reason, input_digest=input_digest)
         async with transaction(self.engine, "release") as connection:
-            released = await connection.execute(
-                _own_attempt(job_id, attempt_token)
-                .where(jobs.c.submit_unknown_at.is_(None))
-                .values(status=JobStatus.QUEUED.value, status_reason=reason)
-                .returning(jobs.c.cancel_requested_at)
-            )
-            row = released.one_or_none()
+            found = await connection.execute(select(released).add_cte(answer.cte("answer")))
+            row = found.one_or_none()
             if row is not None and row.cancel_requested_at is not None:
                 await settle_through(fetch_through(connection), [Settlement.of(job_id, Outcome.canceled())])
                 return False
         return row is not None
 
     async def record_submission(
-        self, job_id: UUID, attempt_token: UUID, request: ProviderRequest, *, look_after_seconds: float = 0
+        self,
+        job_id: UUID,
+        attempt_token: UUID,
+        request: ProviderRequest,
+        *,
+        look_after_seconds: float = 0,
+        input_digest: bytes | None = None,
     ) -> bool:
+        submission = Submission.of(
+            job_id, attempt_token, request, look_after_seconds=look_after_seconds, input_digest=input_digest
+        )
         try:
-            return await self._record(
-                Submission.of(job_id, attempt_token, request, look_after_seconds=look_after_seconds)
-            )
+            return await self._record(submission)
         except UniqueViolationError as error:
             # Whoever named it is wrong, and would be again.
-            if error.constraint_name == REQUEST_OF_ONE_JOB:
+            if _is_of_another_attempt(error):
                 return False
             raise
 
-    async def record_submit_unknown(self, job_id: UUID, attempt_token: UUID, reason: str) -> bool:
-        async with transaction(self.engine, "record_submit_unknown") as connection:
-            recorded = await connection.execute(
-                _own_attempt(job_id, attempt_token).values(
-                    submit_unknown_at=func.coalesce(jobs.c.submit_unknown_at, func.clock_timestamp()),
-                    status_reason=reason,
-                )
+    async def record_submit_unknown(
+        self, job_id: UUID, attempt_token: UUID, reason: str, *, input_digest: bytes | None = None
+    ) -> bool:
+        marked = (
+            _own_attempt(job_id, attempt_token)
+            .values(
+                submit_unknown_at=func.coalesce(jobs.c.submit_unknown_at, func.clock_timestamp()),
+                status_reason=reason,
             )
-            if recorded.rowcount:
+            .returning(jobs.c.id)
+            .cte("marked")
+        )
+        answer = note_answer(attempt_token, AttemptOutcome.UNKNOWN, reason, input_digest=input_digest)
+        async with transaction(self.engine, "record_submit_unknown") as connection:
+            found = await connection.execute(select(marked).add_cte(answer.cte("answer")))
+            is_marked = found.one_or_none() is not None
+            if is_marked:
                 await enqueue(connection, FOLLOW_JOB, [job_id])
-            return bool(recorded.rowcount)
+        return is_marked
+
+    async def load_parameters(self, job_id: UUID) -> Mapping[str, Any]:
+        async with reading(self.engine) as connection:
+            found = await connection.scalars(select(jobs.c.parameters).where(jobs.c.id == job_id))
+            parameters: Mapping[str, Any] = found.one()
+        return parameters
 
     async def load(self, job_id: UUID) -> JobState | None:
         return await self._load(job_id)
 
-    async def load_attempt(self, attempt_token: UUID) -> JobState | None:
+    async def load_attempt(self, attempt_token: UUID) -> AttemptState | None:
         return await self._load_attempt(attempt_token)
 
     async def look_now(self, job_id: UUID) -> None:
@@ -128,8 +159,34 @@ class PostgresJobExecution:
         async with transaction(self.engine, "record_overdue") as connection:
             await _record_moment(connection, job_id, jobs.c.overdue_noticed_at)
 
-    async def settle(self, job_id: UUID, outcome: Outcome) -> bool:
-        return await self._settle(Settlement.of(job_id, outcome))
+    async def settle(self, job_id: UUID, outcome: Outcome, by: AttemptEnd | None = None) -> bool:
+        try:
+            return await self._settle(Settlement.of(job_id, outcome, by))
+        except UniqueViolationError as error:
+            if _is_of_another_attempt(error):
+                return False
+            raise
+
+    async def record_orphan(self, attempt_token: UUID, request_id: str, *, is_over: bool) -> bool:
+        try:
+            async with transaction(self.engine, "record_orphan") as connection:
+                return await record_orphan(connection, attempt_token, request_id, is_over=is_over)
+        except IntegrityError as error:
+            if _is_of_another_attempt(driver_error(error)):
+                return False
+            raise
+
+    async def load_orphans(self, job_id: UUID) -> Sequence[Orphan]:
+        async with reading(self.engine) as connection:
+            return [Orphan(**row) for row in (await connection.execute(open_orphans(job_id))).mappings()]
+
+    async def update_orphan(
+        self, attempt_token: UUID, *, is_cancel_sent: bool = False, is_over: bool = False, units: Decimal | None = None
+    ) -> None:
+        async with transaction(self.engine, "update_orphan") as connection:
+            await connection.execute(
+                noted_orphan(attempt_token, is_cancel_sent=is_cancel_sent, is_closed=is_over, units=units)
+            )
 
 
 def _own_attempt(job_id: UUID, attempt_token: UUID) -> Update:
@@ -139,6 +196,10 @@ def _own_attempt(job_id: UUID, attempt_token: UUID) -> Update:
         jobs.c.status == JobStatus.SUBMITTING.value,
         jobs.c.attempt_token == attempt_token,
     )
+
+
+def _is_of_another_attempt(error: BaseException | None) -> bool:
+    return getattr(error, "constraint_name", None) in (REQUEST_OF_ONE_JOB, REQUEST_OF_ONE_ATTEMPT)
 
 
 async def _record_moment(connection: AsyncConnection, job_id: UUID, moment: Column[Any]) -> None:

@@ -5,9 +5,9 @@ each other in a circle. Jobs are locked as fully as the updates need them: no lo
 """
 
 from collections.abc import Hashable, Sequence, Set
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import CTE, select
+from sqlalchemy import CTE, ColumnElement, select
 
 from app.infrastructure.postgres.statements import RowArrays
 from app.infrastructure.postgres.tables import jobs
@@ -15,13 +15,13 @@ from app.infrastructure.postgres.tables import jobs
 Won = TypeVar("Won", bound=Hashable)
 
 
-def locked_jobs(batch: RowArrays) -> CTE:
-    """The jobs that `job_id` of the batch names.
+def locked_jobs(batch: RowArrays, *columns: ColumnElement[Any]) -> CTE:
+    """The jobs that `job_id` of the batch names, with these columns as they were before the statement.
 
     An update of many rows locks them in any order; joined to this, in the order of their ids.
     """
     named = batch.names(jobs.c.id, "job_id")
-    return select(jobs.c.id).where(named).order_by(jobs.c.id).with_for_update().cte("locked")
+    return select(jobs.c.id, *columns).where(named).order_by(jobs.c.id).with_for_update().cte("locked")
 
 
 def one_for_each(won: Set[Won], named: Sequence[Won]) -> Sequence[bool]:

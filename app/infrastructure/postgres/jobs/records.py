@@ -15,7 +15,7 @@ from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.lost_steps import WaitingSubjects
 from app.infrastructure.postgres.queue import count_queued
-from app.infrastructure.postgres.tables import idempotency_keys, jobs
+from app.infrastructure.postgres.tables import attempts, idempotency_keys, jobs
 
 # Spelled out in the statement: the planner must see how little of the table that is.
 IDEMPOTENCY_KEYS_KEPT: ColumnElement[timedelta] = literal_column("interval '24 hours'")
@@ -39,7 +39,13 @@ class PostgresJobRecords:
         self.engine = engine
 
     async def newest(
-        self, *, unfinished_only: bool = False, unknown_only: bool = False, late_only: bool = False, limit: int
+        self,
+        *,
+        unfinished_only: bool = False,
+        unknown_only: bool = False,
+        late_only: bool = False,
+        orphans_only: bool = False,
+        limit: int,
     ) -> Sequence[Job]:
         query = select(*JOB_COLUMNS).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
         if unfinished_only:
@@ -48,16 +54,20 @@ class PostgresJobRecords:
             query = query.where(jobs.c.submit_unknown_at.is_not(None))
         if late_only:
             query = query.where(jobs.c.late_result.is_not(None))
+        if orphans_only:
+            query = query.where(jobs.c.id.in_(select(attempts.c.job_id).where(attempts.c.orphaned_at.is_not(None))))
         async with reading(self.engine) as connection:
             return [job_of(row) for row in (await connection.execute(query)).mappings()]
 
     async def inspect(self, job_id: UUID) -> Mapping[str, Any]:
+        own = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
         async with reading(self.engine) as connection:
             found = await connection.execute(select(jobs).where(jobs.c.id == job_id))
             row = found.mappings().one_or_none()
+            each = (await connection.execute(own)).mappings().all()
         if row is None:
             raise JobNotFound
-        return dict(row)
+        return {**row, "each_attempt": [_shown(attempt) for attempt in each]}
 
     async def count_waiting_looks(self) -> int:
         async with reading(self.engine) as connection:
@@ -73,3 +83,8 @@ class PostgresJobRecords:
                 )
             )
             return forgotten.rowcount
+
+
+def _shown(attempt: Mapping[Any, Any]) -> Mapping[str, Any]:
+    digest = attempt["input_digest"]
+    return {**attempt, "input_digest": None if digest is None else digest.hex()}

@@ -3,21 +3,25 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Self
 from uuid import UUID
 
-from sqlalchemy import Uuid, case, insert, null, select, update
+from sqlalchemy import Text, Uuid, case, insert, null, select, update
 
 from app.application.execution.steps import FOLLOW_JOB
+from app.application.ports.execution import AttemptEnd
+from app.domain.attempts import AttemptOutcome
 from app.domain.jobs import JobStatus, Outcome
 from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.database import DriverConnection, Fetch, driver_transaction
+from app.infrastructure.postgres.jobs.attempts import TakeOver, note_ends, take_over_through
 from app.infrastructure.postgres.jobs.inputs import FORGET
 from app.infrastructure.postgres.jobs.locks import locked_jobs, one_for_each
 from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
 from app.infrastructure.postgres.queue import delete_queued
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant
-from app.infrastructure.postgres.tables import jobs, ledger_entries
+from app.infrastructure.postgres.tables import attempts, jobs, ledger_entries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +34,15 @@ class Settlement:
     """As JSON."""
     error_code: str | None
     error_message: str | None
+    attempt_token: UUID | None
+    attempt_outcome: AttemptOutcome | None
+    input_digest: bytes | None
+    billed_units: Decimal | None
+    take_over: TakeOver | None
 
     @classmethod
-    def of(cls, job_id: UUID, outcome: Outcome) -> Self:
+    def of(cls, job_id: UUID, outcome: Outcome, by: AttemptEnd | None = None) -> Self:
+        taken = None if by is None else by.takes_over
         return cls(
             job_id=job_id,
             status=outcome.status,
@@ -40,6 +50,11 @@ class Settlement:
             result=None if outcome.result is None else json.dumps(outcome.result),
             error_code=outcome.error_code,
             error_message=outcome.error_message,
+            attempt_token=None if by is None else by.token,
+            attempt_outcome=None if by is None else by.outcome,
+            input_digest=None if by is None else by.refused_input,
+            billed_units=None if by is None else by.billed_units,
+            take_over=None if by is None or taken is None else TakeOver.of(job_id, by.token, taken),
         )
 
     @property
@@ -55,6 +70,14 @@ _ENDED = RowArrays(
     jobs.c.result,
     jobs.c.error_code,
     jobs.c.error_message,
+)
+_TOLD = RowArrays(
+    "told",
+    column("attempt_token", Uuid),
+    column("attempt_outcome", Text),
+    attempts.c.input_digest,
+    attempts.c.billed_units,
+    jobs.c.error_code,
 )
 _LOCKED = locked_jobs(_ENDED)
 _SETTLED = (
@@ -91,21 +114,32 @@ _REFUND = insert(ledger_entries).from_select(
 # The look that waits for such an end has nothing left to see, unless fal's request is not known and will be searched
 # for.
 _SEEN = select(_SETTLED.c.id.label("subject_id")).where(_SETTLED.c.fal_request_id.is_not(None)).subquery("seen")
-_SETTLE = Statement(
-    select(_SETTLED.c.id, _SETTLED.c.input_bytes).add_cte(
-        _REFUND.cte("refund"), delete_queued(FOLLOW_JOB, _SEEN).cte("look")
-    )
+_SETTLE = select(_SETTLED.c.id, _SETTLED.c.input_bytes).add_cte(
+    _REFUND.cte("refund"), delete_queued(FOLLOW_JOB, _SEEN).cte("look")
 )
+_SETTLE_JOBS = Statement(_SETTLE)
+# An event of fal, which ends most jobs, tells nothing of its attempt.
+_SETTLE_JOBS_AND_NOTE = Statement(_SETTLE.add_cte(note_ends(_TOLD).cte("noted")))
+_LOCK_JOBS = Statement(select(jobs.c.id).where(any_of(jobs.c.id, "job_ids")).order_by(jobs.c.id).with_for_update())
 _ENDS = Statement(select(jobs.c.id, jobs.c.status, jobs.c.error_code).where(any_of(jobs.c.id, "job_ids")))
 
 
 async def settle_all(
     driver: DriverConnection, settlements: Sequence[Settlement], *, is_repeated: bool = False
 ) -> Sequence[bool]:
-    """Of those that end the same job the first one wins, unless the job is final already."""
+    """Of those that end the same job the first one wins, unless the job is final already.
+
+    Raises UniqueViolationError for all of them where one takes over the request of another attempt.
+    """
     first = {settlement.job_id: settlement for settlement in reversed(settlements)}
     async with driver_transaction(driver, "settle"):
-        won = await settle_through(driver.fetch, list(first.values()))
+        wanted = [settlement.take_over for settlement in first.values() if settlement.take_over is not None]
+        missed: set[UUID] = set()
+        if wanted:
+            # All of the batch, in the order of their ids.
+            await _LOCK_JOBS(driver.fetch, job_ids=list(first))
+            missed = {each.job_id for each in wanted} - await take_over_through(driver.fetch, wanted)
+        won = await settle_through(driver.fetch, [each for job_id, each in first.items() if job_id not in missed])
         if is_repeated:
             for row in await _ENDS(driver.fetch, job_ids=list(first)):
                 settlement = first[row["id"]]
@@ -117,7 +151,11 @@ async def settle_all(
 
 async def settle_through(fetch: Fetch, settlements: Sequence[Settlement]) -> set[UUID]:
     """In the caller's transaction, at most one for each job; returns those that were not final before."""
-    rows = await _SETTLE(fetch, **_ENDED.values(settlements))
+    told = [settlement for settlement in settlements if settlement.attempt_token is not None]
+    if told:
+        rows = await _SETTLE_JOBS_AND_NOTE(fetch, **_ENDED.values(settlements), **_TOLD.values(told))
+    else:
+        rows = await _SETTLE_JOBS(fetch, **_ENDED.values(settlements))
     large = [row["id"] for row in rows if row["input_bytes"] is not None]
     if large:
         await FORGET(fetch, job_ids=large)

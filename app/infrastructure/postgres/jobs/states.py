@@ -7,14 +7,14 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Double, case, cast, extract, func, select
 
 from app.application.execution.steps import LeftToNewerRelease
-from app.application.ports.execution import JobState
+from app.application.ports.execution import AttemptState, JobState
 from app.application.ports.provider import ProviderRequest
 from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection
 from app.infrastructure.postgres.jobs.rows import IS_KNOWN
 from app.infrastructure.postgres.statements import Statement, any_of, constant, constants
-from app.infrastructure.postgres.tables import jobs
+from app.infrastructure.postgres.tables import attempts, jobs
 
 
 def _seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
@@ -49,7 +49,12 @@ _STATE = select(
     ).label("seconds_to_deadline"),
 )
 _STATE_OF_JOBS = Statement(_STATE.where(any_of(jobs.c.id, "job_ids")))
-_STATE_OF_ATTEMPTS = Statement(_STATE.where(any_of(jobs.c.attempt_token, "attempt_tokens")))
+_STATE_OF_NEWEST_ATTEMPTS = Statement(_STATE.where(any_of(jobs.c.attempt_token, "tokens")))
+_STATE_OF_OTHER_ATTEMPTS = Statement(
+    _STATE.add_columns(attempts.c.token, attempts.c.fal_request_id.label("own_request_id"))
+    .join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+    .where(any_of(attempts.c.token, "tokens"))
+)
 
 State = JobState | LeftToNewerRelease
 
@@ -63,10 +68,20 @@ async def load_all(
 
 async def load_all_attempts(
     driver: DriverConnection, tokens: Sequence[UUID], *, is_repeated: bool = False
-) -> Sequence[State | None]:
-    rows = await _STATE_OF_ATTEMPTS(driver.fetch, attempt_tokens=tokens)
-    states = {row["attempt_token"]: _state_of(row) for row in rows}
+) -> Sequence[AttemptState | LeftToNewerRelease | None]:
+    rows = await _STATE_OF_NEWEST_ATTEMPTS(driver.fetch, tokens=tokens)
+    states = {row["attempt_token"]: _attempt_of(row, row["attempt_token"], row["fal_request_id"]) for row in rows}
+    # Almost every event is of the attempt that its job follows.
+    others = [token for token in tokens if token not in states]
+    if others:
+        rows = await _STATE_OF_OTHER_ATTEMPTS(driver.fetch, tokens=others)
+        states |= {row["token"]: _attempt_of(row, row["token"], row["own_request_id"]) for row in rows}
     return [states.get(token) for token in tokens]
+
+
+def _attempt_of(row: Mapping[str, Any], token: UUID, request_id: str | None) -> AttemptState | LeftToNewerRelease:
+    job = _state_of(row)
+    return job if isinstance(job, LeftToNewerRelease) else AttemptState(job=job, token=token, request_id=request_id)
 
 
 def _state_of(row: Mapping[str, Any]) -> State:
