@@ -1,3 +1,4 @@
+from itertools import pairwise
 from uuid import UUID, uuid4
 
 import pytest
@@ -101,7 +102,7 @@ def test_an_account_whose_submissions_fail_tries_once_in_a_pause_that_doubles(be
         bench.clock.seconds += 0.1
 
     at_once = 1 if failure is REFUSED else OWN_FAILURES_MAX
-    pauses = [round(later - earlier) for earlier, later in zip(tries, tries[1:], strict=False)]
+    pauses = [round(later - earlier) for earlier, later in pairwise(tries)]
     assert pauses[: at_once - 1] == [0] * (at_once - 1)
     assert pauses[at_once - 1 :] == [PAUSE_SECONDS_MIN, 20, 40, PAUSE_SECONDS_MAX] + [PAUSE_SECONDS_MAX] * (
         len(pauses) - at_once - 3
@@ -209,7 +210,7 @@ def test_one_in_each_pause_tries_and_the_pause_doubles(bench: Bench, accounts: i
         tries += [bench.clock.seconds - 1000 for _ in range(5) if bench.submit(uuid4(), failure)]
         bench.clock.seconds += 0.1
 
-    assert [round(later - earlier) for earlier, later in zip(tries, tries[1:], strict=False)] == (
+    assert [round(later - earlier) for earlier, later in pairwise(tries)] == (
         [2, 4, 8, 16, 32] + [PAUSE_SECONDS_MAX] * (len(tries) - 6)
     )
     assert len(tries) <= 6 + 600 / PAUSE_SECONDS_MAX
@@ -272,8 +273,10 @@ async def test_says_what_pauses_and_leaves_the_service_ready(bench: Bench) -> No
     assert details == [
         "submissions go on",
         "submissions go on; those of 1 account(s) pause, of the last one because: the key is refused",
-        "submissions go on; those of model pause: the key is refused; "
-        "those of 2 account(s) pause, of the last one because: the key is refused",
+        (
+            "submissions go on; those of model pause: the key is refused; "
+            "those of 2 account(s) pause, of the last one because: the key is refused"
+        ),
         "submissions pause: no connection",
     ]
 

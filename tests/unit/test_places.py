@@ -72,9 +72,9 @@ def test_whatever_is_taken_comes_back() -> None:
     for _ in range(5000):
         if taken and rng.random() < 0.5:
             place = taken.pop(rng.randrange(len(taken)))
+            if rng.random() < 0.5:
+                place.belongs_to(rng.choice(accounts))
             with pytest.raises(RuntimeError), place:
-                if rng.random() < 0.5:
-                    place.belongs_to(rng.choice(accounts))
                 raise RuntimeError
         elif (place := places.take(rng.choice([None, *accounts]))) is not None:  # type: ignore[assignment]
             taken.append(place)

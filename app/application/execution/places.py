@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-# An account may hold twice as many places as it leaves free: two thirds of all if it is alone. The next one may hold two
-# thirds of the rest, and so on.
+# An account may hold twice as many places as it leaves free: two thirds of all if it is alone. The next one may hold
+# two thirds of the rest, and so on.
 SHARE = 2
 # Where places come free at all, one does within this time.
 MOMENT_SECONDS = 0.25
