@@ -73,7 +73,7 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
             backstop,
             has_history=history is not None,
         ),
-        follow=FollowJob(adapters.postgres.job_execution, adapters.provider, backstop, search),
+        follow=FollowJob(adapters.postgres.job_execution, adapters.provider, backstop, search, breaker),
         forget=ForgetInput(adapters.postgres.job_inputs),
         cancel_orphans=CancelOrphans(adapters.postgres.job_execution, adapters.provider),
     )

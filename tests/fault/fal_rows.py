@@ -65,7 +65,7 @@ def submit_rows() -> Iterator[Row]:
     for code, reason in reasons.items():
         once = End(JobStatus.COMPLETED, posts_seen=2)
         yield row(f"{code} once, then accepted", f"[submit:{code} x1]", to_the_end, once)
-        posts_max = 5 if code in (425, 429) else 1
+        posts_max = 3 if code in (425, 429) else 1
         waits = stays_waiting(reason, posts_max=posts_max)
         yield row(f"{code} for ever", f"[submit:{code}]", waits, WAITING, pause_seconds=None)
         ran = then(postponed(reason), advance(RUN_SECONDS), heard, to_the_end)

@@ -119,7 +119,7 @@ async def told_to_stop(world: World, job_id: UUID) -> None:
 
 
 def stays_waiting(reason: str, *, posts_max: int) -> Script:
-    """Nothing fails, the breaker spares fal more of the same, and everybody says why."""
+    """Nothing fails, fal is spared more of the same, and everybody says why."""
 
     async def script(world: World, job_ids: Sequence[UUID]) -> None:
         posts = 0
@@ -127,11 +127,14 @@ def stays_waiting(reason: str, *, posts_max: int) -> Script:
             for _ in range(posts_max + 3):
                 assert await world.submit(job_id), "it must come back"
             columns = await world.columns(job_id)
-            assert (columns["status"], columns["status_reason"]) == ("QUEUED", reason)
+            assert columns["status"] == "QUEUED"
+            assert columns["status_reason"] == f"{reason} (submissions of this account pause)"
             posts += len(await world.posts_of(job_id))
         assert posts == posts_max
         _, check = await world.readiness()
-        assert (check["ok"], check["detail"]) == (True, f"submissions pause: {reason}")
+        assert check["ok"]
+        assert check["detail"].startswith("submissions go on; those of ")
+        assert check["detail"].endswith(f" account(s) pause, of the last one because: {reason}")
 
     return script
 
@@ -180,7 +183,7 @@ def postponed(reason: str) -> Script:
         assert (columns["status"], columns["status_reason"]) == ("QUEUED", reason)
 
     async def script(world: World, job_ids: Sequence[UUID]) -> None:
-        # One after the other, and each with a breaker that is closed again.
+        # One after the other, and each after the pause of the one before.
         for job_id in job_ids:
             await act(world, job_id)
             await asyncio.sleep(0.05)

@@ -18,13 +18,13 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application import jobs as job_use_cases
-from app.application.execution import breaker, settlement, submit
+from app.application.execution import pauses, settlement
 from app.application.execution.breaker import Breaker
 from app.application.execution.follow import CANCEL_GRACE_SECONDS, UNANSWERED_GRACE_SECONDS
 from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.execution.submit import SubmitJob
 from app.bootstrap import Runtime, build
-from app.domain.catalogue import GenerationKind
+from app.domain.catalogue import MODEL_IDS, GenerationKind
 from app.domain.errors import JobFinished
 from app.domain.jobs import Job, JobStatus
 from app.infrastructure.fal import client as fal_client
@@ -62,8 +62,8 @@ class World:
         """For the next row: a fal that has seen nothing, a customer of its own, and submissions that go on."""
         (await self.simulator.post("/_sim/reset")).raise_for_status()
         await self.configure(foreign_url=self.canary.url)
-        self.breaker.record_success()
         self.customer, self.balance_before = await open_account(self.engine, balance_tokens), balance_tokens
+        self.breaker.record_success(self.customer.account_id, MODEL_IDS[GenerationKind.TEXT_TO_IMAGE])
 
     async def accept(self, words: str, *, outputs: int = 1, customer: Customer | None = None) -> UUID:
         parameters = {"prompt": f"{uuid4()} {words}", "num_images": outputs}
@@ -190,9 +190,8 @@ def short_waits(pause_seconds: float | None) -> Iterator[None]:
     ]
     if pause_seconds is not None:
         changes += [
-            (breaker, "PAUSE_SECONDS_MIN", pause_seconds),
-            (breaker, "PAUSE_SECONDS_MAX", pause_seconds),
-            (submit, "PAUSE_SECONDS_MIN", pause_seconds),
+            (pauses, "PAUSE_SECONDS_MIN", pause_seconds),
+            (pauses, "PAUSE_SECONDS_MAX", pause_seconds),
             (fal_client, "OPERATOR_RETRY_SECONDS", pause_seconds),
         ]
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]

@@ -333,16 +333,19 @@ CANCELS = [
 
 
 def waits_for_the_breaker(world: World, armed: str) -> None:
-    first, second = Story(world, "[submit:403x1]"), Story(world)
-    held_back(first)
-    cancel_again(first)
+    """fal refuses the key to two accounts, and so to everybody."""
+    refused, waiting = [Story(world, "[submit:403x1]") for _ in range(2)], Story(world)
+    for story in refused:
+        held_back(story)
+        cancel_again(story)
     world.process.arm(armed)
-    second.start()
+    waiting.start()
     world.die()
-    assert second.disk() == "QUEUED"
+    assert waiting.disk() == "QUEUED"
     world.run()
-    second.assert_right("COMPLETED", posts=1)
-    first.assert_right("CANCELED refunded", posts=0)
+    waiting.assert_right("COMPLETED", posts=1)
+    for story in refused:
+        story.assert_right("CANCELED refunded", posts=0)
 
 
 def both(operation: str, run: Callable[[World, str], None]) -> list[Case]:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx
 
-from app.application.execution import follow, pacing, provider_events, submit
+from app.application.execution import follow, pacing, pauses, provider_events, submit
 from app.infrastructure.background import lanes
 from tests.builders import COST_TOKENS, connect
 from tests.fault.service import FaultyProcess, Launch
@@ -24,6 +24,8 @@ CONSTANTS: Mapping[str, float] = {
     f"{follow.__name__}.UNKNOWN_LOOK_SECONDS": 0.3,
     f"{follow.__name__}.CANCEL_GRACE_SECONDS": 2,
     f"{pacing.__name__}.BACKSTOP_SECONDS_MIN": 1,
+    # Longer than what follows a refusal takes, so that it meets the pause.
+    f"{pauses.__name__}.NEWCOMER_SECONDS_MIN": 10,
     f"{provider_events.__name__}.BACKSTOP_SECONDS_MIN": 1,
     f"{lanes.__name__}.HEARTBEAT_TIMEOUT_SECONDS": 2,
 }

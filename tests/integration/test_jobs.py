@@ -130,6 +130,7 @@ async def test_a_claim_says_what_to_send(engine: AsyncEngine) -> None:
     claim = await jobs_of(engine).claim(asked.id, uuid4())
 
     assert claim == Claim(
+        account_id=asked.account_id,
         model_id=asked.model_id,
         parameters=asked.parameters,
         attempt=1,

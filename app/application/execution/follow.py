@@ -1,12 +1,14 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
 
+from app.application.execution.breaker import Breaker
 from app.application.execution.evidence import SearchHistory, is_search_due, seconds_to_next_look
-from app.application.execution.pacing import POLL_SECONDS_MIN, Backstop, poll_seconds
+from app.application.execution.pacing import POLL_SECONDS_MIN, Backstop, Spread, poll_seconds
+from app.application.execution.places import Places
 from app.application.execution.settlement import TIMED_OUT, given_up, outcome_of, record_late_result, settle
-from app.application.execution.steps import RetryLater
+from app.application.execution.steps import LOOKS, RetryLater
 from app.application.fault_points import reach
 from app.application.ports.execution import AttemptEnd, JobFollowing, JobState
 from app.application.ports.provider import (
@@ -29,6 +31,8 @@ UNKNOWN_LOOK_SECONDS = 10
 # fal may have run a job that was given up because its submission stayed unknown: this much later its history is
 # searched once more.
 LATE_SEARCH_SECONDS = 600
+# Before a look comes back whose account has its share of looks under way.
+BUSY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +46,25 @@ class FollowJob:
     provider: Provider
     backstop: Backstop | None = None
     search: SearchHistory | None = None
+    breaker: Breaker = field(default_factory=Breaker)
+    _places: Places = field(default_factory=lambda: Places(LOOKS.concurrent_steps_max), init=False)
+    _spread: Spread = field(default_factory=Spread, init=False)
 
     async def __call__(self, job_id: UUID) -> None:
         state = await self.jobs.load(job_id)
         if state is None or state.status is JobStatus.QUEUED:
             return
+        place = self._places.take(state.account_id)
+        if place is None:
+            raise RetryLater(self._spread.delay_seconds(state.account_id, BUSY_SECONDS))
+        with place:
+            await self._look(state)
+
+    async def _look(self, state: JobState) -> None:
         if self._is_search_due(state):
             await self._adopt_from_history(state)
             # The search took a while, and fal's event may have come in the meantime.
-            state = await self.jobs.load(job_id) or state
+            state = await self.jobs.load(state.id) or state
         if state.status.is_final:
             await self._search_for_late_result(state)
         elif state.request is None:
@@ -124,8 +138,9 @@ class FollowJob:
             observation = await self.provider.observe(request, state.kind)
         except ProviderUnavailable as error:
             log.info("generation_look_failed", job_id=str(state.id), reason=str(error))
-            await self._wait_or_give_up(state, state.status, grace_seconds=UNANSWERED_GRACE_SECONDS)
+            await self._wait_or_give_up(state, state.status, is_answered=False)
             return
+        self.breaker.record_answer()
         outcome = outcome_of(observation, state)
         if outcome is not None:
             await settle(self.jobs, state, outcome, _end_of(state, observation))
@@ -134,9 +149,9 @@ class FollowJob:
         if status is not state.status:
             await self.jobs.record_progress(state.id, status)
             log.info("generation_progressed", job_id=str(state.id), status=status.value)
-        await self._wait_or_give_up(state, status, grace_seconds=CANCEL_GRACE_SECONDS)
+        await self._wait_or_give_up(state, status, is_answered=True)
 
-    async def _wait_or_give_up(self, state: JobState, status: JobStatus, *, grace_seconds: float) -> None:
+    async def _wait_or_give_up(self, state: JobState, status: JobStatus, *, is_answered: bool) -> None:
         """Give fal a period of grace to stop, after the time limit or after a cancel that found the request queued.
 
         Both are counted from a look that we made. The period is longer if fal does not answer.
@@ -144,7 +159,7 @@ class FollowJob:
         seconds_used = state.seconds_since_overdue_noticed or 0
         if state.cancel_requested and status is JobStatus.IN_QUEUE:
             seconds_used = max(seconds_used, state.seconds_since_cancel_sent or 0)
-        if seconds_used >= grace_seconds:
+        if seconds_used >= (CANCEL_GRACE_SECONDS if is_answered else UNANSWERED_GRACE_SECONDS):
             await settle(self.jobs, state, given_up(state, "timed_out", TIMED_OUT))
             return
         if self.backstop is None or state.cancel_requested or state.is_overdue:
@@ -153,6 +168,9 @@ class FollowJob:
             seconds = await self.backstop.seconds_to_look(state.seconds_since_claim)
         if not state.is_overdue:
             seconds = min(seconds, state.seconds_to_deadline + POLL_SECONDS_MIN)
+        if not is_answered:
+            # Such looks take long, and what is asked in vain must not take the place of what would be answered.
+            seconds = self._spread.delay_seconds(state.account_id, seconds)
         raise RetryLater(seconds)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from app.application.ports.execution import JobUpkeep
 from app.domain.errors import Unavailable
@@ -14,6 +15,12 @@ BACKSTOP_SECONDS_MAX = 120.0
 # Of all jobs together: a look costs about as much as an accept, and almost every look finds nothing new.
 LOOKS_PER_SECOND_MAX = 50
 COUNT_SECONDS = 5.0
+# Of the steps of one account that wait: the queue hands out what is due in the order of its age, so that thousands that
+# come back together would go before everything that is new.
+WAITING_STEPS_PER_SECOND = 50
+# By so much the first steps of many accounts that wait are spread.
+ACCOUNTS_SPREAD_SECONDS_MAX = 10.0
+TIDY_SECONDS = 1.0
 BACKOFF_SECONDS_MAX = 60.0
 POLL_SECONDS_MIN = 0.5
 POLL_SECONDS_MAX = 10.0
@@ -28,6 +35,33 @@ def backoff_seconds(attempt: int) -> float:
 def poll_seconds(age_seconds: float) -> float:
     """Wait a tenth of what the job has taken so far: looks are quick for quick jobs and cheap for long ones."""
     return min(max(age_seconds * 0.1, POLL_SECONDS_MIN), POLL_SECONDS_MAX) * random.uniform(0.9, 1.1)
+
+
+class Spread:
+    """Spaces the steps of each account that come back later, so that they leave room for everybody else's."""
+
+    def __init__(self, now_seconds: Callable[[], float] = time.monotonic) -> None:
+        self._now_seconds = now_seconds
+        self._turns: dict[UUID, float] = {}
+        self._tidied_at = now_seconds()
+
+    def delay_seconds(self, account_id: UUID, seconds_min: float) -> float:
+        """When the step comes back: after `seconds_min`, and as much later as its account has lately sent back others.
+
+        Accounts do not wait for each other, but if there are many the steps of all are spread over some seconds.
+        """
+        now = self._now_seconds()
+        self._tidy(now)
+        turn = max(now, self._turns.get(account_id, now))
+        self._turns[account_id] = turn + 1 / WAITING_STEPS_PER_SECOND
+        spread_seconds = min(ACCOUNTS_SPREAD_SECONDS_MAX, len(self._turns) / WAITING_STEPS_PER_SECOND)
+        return seconds_min + (turn - now) + random.uniform(0, spread_seconds)
+
+    def _tidy(self, now: float) -> None:
+        """Forget the accounts whose turn has come."""
+        if now >= self._tidied_at + TIDY_SECONDS:
+            self._tidied_at = now
+            self._turns = {account_id: turn for account_id, turn in self._turns.items() if turn > now}
 
 
 @dataclass(slots=True)

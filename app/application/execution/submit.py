@@ -1,4 +1,3 @@
-import asyncio
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +5,13 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from app.application.execution.breaker import PAUSE_SECONDS_MIN, Breaker
+from app.application.execution.breaker import Breaker, Paused
 from app.application.execution.evidence import with_seed
 from app.application.execution.limits import SUBMIT_LEASE_SECONDS
-from app.application.execution.pacing import POLL_SECONDS_MIN, Backstop, backoff_seconds
+from app.application.execution.pacing import POLL_SECONDS_MIN, Backstop, Spread, backoff_seconds
+from app.application.execution.places import Place, Places
 from app.application.execution.settlement import persist
-from app.application.execution.steps import RetryLater
+from app.application.execution.steps import SUBMISSIONS, RetryLater
 from app.application.fault_points import reach
 from app.application.ports.execution import AttemptEnd, Claim, JobState, JobSubmission, LargeInput
 from app.application.ports.provider import (
@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 # Each holds two pictures of 5 MiB at most, and their copies, in memory.
 LARGE_INPUTS_MAX = 16
 LARGE_INPUT_PAUSE_SECONDS = 1.0
+# Before a step comes back whose account has its share of submissions under way.
+BUSY_SECONDS = 0.5
 
 
 class SubmitJob:
@@ -54,30 +56,57 @@ class SubmitJob:
         self._webhooks_url = webhooks_url
         self._backstop = backstop
         self._has_history = has_history
-        self._large_inputs = asyncio.Semaphore(LARGE_INPUTS_MAX)
+        self._places = Places(SUBMISSIONS.concurrent_steps_max)
+        self._large_inputs = Places(LARGE_INPUTS_MAX)
+        self._spread = Spread()
 
     async def __call__(self, job_id: UUID) -> None:
-        wait_seconds = self.breaker.wait_seconds()
-        if wait_seconds:
-            await self._look_after_lost_claim(job_id)
-            await self.jobs.record_waiting(job_id, self.breaker.reason or "")
-            # The jobs are spread out, so that the backlog does not come at once when fal is back.
-            raise RetryLater(wait_seconds + random.uniform(0, PAUSE_SECONDS_MIN))
-        try:
-            await self._submit(job_id, may_be_large=False)
-        except LargeInput:
-            if self._large_inputs.locked():
-                # The step does not wait here: meanwhile the breaker may open, or the service may stop.
-                raise RetryLater(random.uniform(LARGE_INPUT_PAUSE_SECONDS, 2 * LARGE_INPUT_PAUSE_SECONDS)) from None
-            async with self._large_inputs:
-                await self._submit(job_id, may_be_large=True)
+        """The account of a job is only asked for if it matters: if anything pauses, or few places are left."""
+        place = await self._places.take_soon() if self.breaker.is_calm else None
+        if place is not None:
+            with place:
+                await self._submit(job_id, place)
+            return
+        state = await self._look_after_lost_claim(job_id)
+        if state is None or state.status is not JobStatus.QUEUED:
+            return
+        place = self._places.take(state.account_id)
+        if place is None:
+            raise RetryLater(self._spread.delay_seconds(state.account_id, BUSY_SECONDS))
+        with place:
+            try:
+                with self.breaker.turn(state.account_id, state.model_id):
+                    await self._submit(job_id, place)
+            except Paused as paused:
+                await self._wait(state, paused)
 
-    async def _submit(self, job_id: UUID, *, may_be_large: bool) -> None:
+    async def _wait(self, state: JobState, paused: Paused) -> None:
+        if state.status_reason != paused.reason:
+            await self.jobs.record_waiting(state.id, paused.reason)
+        raise RetryLater(self._spread.delay_seconds(state.account_id, paused.seconds))
+
+    async def _submit(self, job_id: UUID, place: Place) -> None:
+        try:
+            await self._claim_and_post(job_id, place, may_be_large=False)
+        except LargeInput as large:
+            with self._place_for_large_input(large.account_id):
+                await self._claim_and_post(job_id, place, may_be_large=True)
+
+    def _place_for_large_input(self, account_id: UUID) -> Place:
+        """Raises RetryLater: the step does not wait where it is, for submissions may pause and the service may stop."""
+        place = self._large_inputs.take(account_id)
+        if place is None:
+            seconds = random.uniform(LARGE_INPUT_PAUSE_SECONDS, 2 * LARGE_INPUT_PAUSE_SECONDS)
+            raise RetryLater(self._spread.delay_seconds(account_id, seconds)) from None
+        return place
+
+    async def _claim_and_post(self, job_id: UUID, place: Place, *, may_be_large: bool) -> None:
         # Asked before the claim: between claim and POST nothing should take time or fail.
         look_after_seconds = 0.0 if self._backstop is None else await self._backstop.seconds_to_look(0)
         attempt_token = uuid4()
         claim = await persist(lambda: self.jobs.claim(job_id, attempt_token, may_be_large=may_be_large))
         if claim is not None:
+            place.belongs_to(claim.account_id)
             look_after_seconds = min(look_after_seconds, claim.time_limit_seconds + POLL_SECONDS_MIN)
             await self._post(job_id, attempt_token, claim, look_after_seconds)
             return
@@ -99,19 +128,19 @@ class SubmitJob:
             )
             reach("submit.after_post")
         except NotSubmitted as error:
-            self.breaker.record_failure(str(error), at_once=error.is_operators_matter)
+            self.breaker.record_failure(claim.account_id, claim.model_id, error)
             await self._release(job_id, attempt_token, claim.attempt, error, self.provider.input_digest(parameters))
         except SubmitRefused as error:
-            self.breaker.record_success()
+            self.breaker.record_success(claim.account_id, claim.model_id)
             log.warning("generation_refused", job_id=str(job_id), code=error.code)
             outcome = Outcome.failed(error.code, error.reason)
             refused = AttemptEnd(token=attempt_token, refused_input=self.provider.input_digest(parameters))
             await persist(lambda: self.jobs.settle(job_id, outcome, refused))
         except SubmitOutcomeUnknown as error:
-            self.breaker.record_failure(str(error))
+            self.breaker.record_failure(claim.account_id, claim.model_id, error)
             await self._record_unknown(job_id, attempt_token, str(error), self.provider.input_digest(parameters))
         else:
-            self.breaker.record_success()
+            self.breaker.record_success(claim.account_id, claim.model_id)
             input_digest = self.provider.input_digest(parameters)
             await self._record(job_id, attempt_token, request, look_after_seconds, input_digest)
 
@@ -172,14 +201,14 @@ class SubmitJob:
             raise RetryLater(SUBMIT_LEASE_SECONDS - state.seconds_since_claim + 1)
         assert state.attempt_token is not None
         log.warning("generation_submit_lost", job_id=str(job_id))
-        input_digest = await self._digest_of_lost(job_id, state.attempt_token)
+        input_digest = await self._digest_of_lost(state, state.attempt_token)
         await self.jobs.record_submit_unknown(
             job_id, state.attempt_token, "the submitting process ended", input_digest=input_digest
         )
         return state
 
-    async def _digest_of_lost(self, job_id: UUID, attempt_token: UUID) -> bytes:
+    async def _digest_of_lost(self, state: JobState, attempt_token: UUID) -> bytes:
         # The input may be large.
-        async with self._large_inputs:
-            parameters = await self.jobs.load_parameters(job_id)
+        with self._place_for_large_input(state.account_id):
+            parameters = await self.jobs.load_parameters(state.id)
             return self.provider.input_digest(self._sent(parameters, attempt_token))

@@ -21,6 +21,7 @@ from app.domain.jobs import JobStatus, Outcome
 class Claim:
     """The right to make the one POST of this attempt."""
 
+    account_id: UUID
     model_id: str
     parameters: Mapping[str, Any]
     attempt: int
@@ -30,15 +31,21 @@ class Claim:
 class LargeInput(Exception):
     """The job carries pictures or sounds in its parameters."""
 
+    def __init__(self, account_id: UUID) -> None:
+        super().__init__("the input is large")
+        self.account_id = account_id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
     """Where a job stands, by the database's clock."""
 
     id: UUID
+    account_id: UUID
     kind: GenerationKind
     model_id: str
     status: JobStatus
+    status_reason: str | None
     attempt_token: UUID | None
     request: ProviderRequest | None
     cancel_requested: bool

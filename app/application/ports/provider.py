@@ -64,12 +64,20 @@ class NotSubmitted(ProviderError):
     """What was answered counts as proof that the attempt never entered fal's queue: another one is safe."""
 
     def __init__(
-        self, reason: str, retry_after_seconds: float | None = None, *, is_operators_matter: bool = False
+        self,
+        reason: str,
+        retry_after_seconds: float | None = None,
+        *,
+        is_operators_matter: bool = False,
+        is_unreachable: bool = False,
     ) -> None:
-        """`is_operators_matter`: the key or the account is refused; no other submission will fare better."""
+        """`is_operators_matter`: fal refuses the key or the operator's account, at least for this model.
+        `is_unreachable`: no connection was made, which no input can be the reason of.
+        """
         super().__init__(reason)
         self.retry_after_seconds = retry_after_seconds
         self.is_operators_matter = is_operators_matter
+        self.is_unreachable = is_unreachable
 
 
 class SubmitRefused(ProviderError):

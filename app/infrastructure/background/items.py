@@ -65,25 +65,35 @@ class StepExecutor:
             if self._stopping.is_set():
                 # The item was picked just before. Given back, it need not wait until its heartbeat is missed.
                 raise RetryRequested(timedelta(0))
-            try:
-                with self._lanes[step.lane].taken():
-                    await self._run(handler, subject_id)
-            except LeftToNewerRelease as left:
-                self._left.count(step)
-                # Beside a release that never comes, the looks at such subjects get fewer.
-                seconds = max(left.delay_seconds, backoff_seconds(item.attempts + 1))
-                raise RetryRequested(timedelta(seconds=seconds)) from left
-            except RetryLater as decision:
-                raise RetryRequested(timedelta(seconds=decision.delay_seconds)) from decision
-            except (DatabaseUnavailable, Overloaded) as error:
-                cause = error.__cause__ or error
-                log.warning("step_postponed", **step.context(subject_id), error=type(cause).__name__)
-                raise _back_off(item) from error
-            except Exception as error:
-                log.exception("step_failed", **step.context(subject_id))
-                raise _back_off(item) from error
+            seconds = await self._seconds_to_next_try(step, handler, subject_id, item)
+            if seconds is not None:
+                # Raised here, where no error is handled: the library formats the trace of it and of all that led to
+                # it, which took longer than many a step.
+                raise RetryRequested(timedelta(seconds=seconds))
 
         return handle
+
+    async def _seconds_to_next_try(
+        self, step: Step, handler: StepHandler, subject_id: UUID, item: QueueItem
+    ) -> float | None:
+        """Run the step. None: nothing is left to do for it."""
+        try:
+            with self._lanes[step.lane].taken():
+                await self._run(handler, subject_id)
+        except LeftToNewerRelease as left:
+            self._left.count(step)
+            # Beside a release that never comes, the looks at such subjects get fewer.
+            return max(left.delay_seconds, backoff_seconds(item.attempts + 1))
+        except RetryLater as decision:
+            return decision.delay_seconds
+        except (DatabaseUnavailable, Overloaded) as error:
+            cause = error.__cause__ or error
+            log.warning("step_postponed", **step.context(subject_id), error=type(cause).__name__)
+            return backoff_seconds(item.attempts + 1)
+        except Exception:
+            log.exception("step_failed", **step.context(subject_id))
+            return backoff_seconds(item.attempts + 1)
+        return None
 
     def is_jammed(self, lane: Lane) -> bool:
         """Whether all places are taken, and no step has ended for longer than any takes that is not stuck."""
@@ -131,7 +141,3 @@ class _LeftSteps:
             return
         log.warning("steps_left_to_newer_release", step=step.name, steps=self._steps)
         self._steps, self._said_at_seconds = 0, time.monotonic()
-
-
-def _back_off(item: QueueItem) -> RetryRequested:
-    return RetryRequested(timedelta(seconds=backoff_seconds(item.attempts + 1)))

@@ -97,7 +97,7 @@ class FalClient:
             answer = await self._exchange.post(self._urls.submit(model_id, webhook_url), body, headers)
         except Unanswered as error:
             if error.never_left:
-                raise NotSubmitted(str(error)) from error
+                raise NotSubmitted(str(error), is_unreachable=True) from error
             raise SubmitOutcomeUnknown(str(error)) from error
         if 200 <= answer.status < 300:
             return self._accepted(answer, model_id)

@@ -68,6 +68,7 @@ _CLAIMED = (
     .returning(
         jobs.c.id,
         jobs.c.attempt_token,
+        jobs.c.account_id,
         jobs.c.model_id,
         jobs.c.parameters,
         jobs.c.attempts,
@@ -86,7 +87,7 @@ _ATTEMPT = (
     .on_conflict_do_nothing(index_elements=[attempts.c.token])
 )
 _CLAIM = Statement(select(_CLAIMED).add_cte(_ATTEMPT.cte("attempt")))
-_LARGE = Statement(select(jobs.c.id).where(any_of(jobs.c.id, "job_ids"), ~_IS_SMALL))
+_LARGE = Statement(select(jobs.c.id, jobs.c.account_id).where(any_of(jobs.c.id, "job_ids"), ~_IS_SMALL))
 
 
 async def claim_all(
@@ -97,15 +98,17 @@ async def claim_all(
         rows = await _CLAIM(driver.fetch, **_WANTED.values(requests))
         claims = {Attempt(row["id"], row["attempt_token"]): _claim_of(row) for row in rows}
         refused = [request.job_id for request in requests if request.attempt not in claims and not request.may_be_large]
-        large = {row["id"] for row in await _LARGE(driver.fetch, job_ids=refused)} if refused else set()
+        large = await _LARGE(driver.fetch, job_ids=refused) if refused else []
+    large_inputs = {row["id"]: LargeInput(row["account_id"]) for row in large}
     return [
-        claims.get(request.attempt) or (LargeInput() if request.job_id in large and not request.may_be_large else None)
+        claims.get(request.attempt) or (None if request.may_be_large else large_inputs.get(request.job_id))
         for request in requests
     ]
 
 
 def _claim_of(row: Mapping[str, Any]) -> Claim:
     return Claim(
+        account_id=row["account_id"],
         model_id=row["model_id"],
         parameters=row["parameters"],
         attempt=row["attempts"],

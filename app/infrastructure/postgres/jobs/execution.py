@@ -25,6 +25,7 @@ from app.infrastructure.postgres.jobs.recording import Submission, record_all
 from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_all, settle_through
 from app.infrastructure.postgres.jobs.states import load_all, load_all_attempts
+from app.infrastructure.postgres.jobs.waiting import Waiting, record_all_waiting
 from app.infrastructure.postgres.queue import enqueue, look_after
 from app.infrastructure.postgres.tables import REQUEST_OF_ONE_ATTEMPT, REQUEST_OF_ONE_JOB, jobs
 
@@ -36,6 +37,7 @@ class PostgresJobExecution:
         self._claim: Batcher[ClaimRequest, Claim | None] = Batcher(engine, claim_all, drops_abandoned=True)
         self._record: Batcher[Submission, bool] = Batcher(engine, record_all)
         self._settle: Batcher[Settlement, bool] = Batcher(engine, settle_all, size_bytes=attrgetter("size_bytes"))
+        self._record_waiting: Batcher[Waiting, None] = Batcher(engine, record_all_waiting)
         self._load: Batcher[UUID, JobState | None] = Batcher(engine, load_all, flushes_max=1)
         self._load_attempt: Batcher[UUID, AttemptState | None] = Batcher(engine, load_all_attempts, flushes_max=1)
 
@@ -43,16 +45,7 @@ class PostgresJobExecution:
         return await self._claim(ClaimRequest(job_id, attempt_token, may_be_large))
 
     async def record_waiting(self, job_id: UUID, reason: str) -> None:
-        async with transaction(self.engine, "record_waiting") as connection:
-            await connection.execute(
-                update(jobs)
-                .where(
-                    jobs.c.id == job_id,
-                    jobs.c.status == JobStatus.QUEUED.value,
-                    jobs.c.status_reason.is_distinct_from(reason),
-                )
-                .values(status_reason=reason)
-            )
+        await self._record_waiting(Waiting(job_id, reason))
 
     async def release(
         self, job_id: UUID, attempt_token: UUID, reason: str, *, input_digest: bytes | None = None

@@ -27,9 +27,11 @@ def _seconds_since(moment: ColumnElement[Any]) -> ColumnElement[float]:
 
 _STATE = select(
     jobs.c.id,
+    jobs.c.account_id,
     jobs.c.kind,
     jobs.c.model_id,
     jobs.c.status,
+    jobs.c.status_reason,
     jobs.c.attempt_token,
     jobs.c.fal_request_id,
     jobs.c.fal_status_url,
@@ -89,9 +91,11 @@ def _state_of(row: Mapping[str, Any]) -> State:
         return LeftToNewerRelease(row["id"])
     return JobState(
         id=row["id"],
+        account_id=row["account_id"],
         kind=GenerationKind(row["kind"]),
         model_id=row["model_id"],
         status=JobStatus(row["status"]),
+        status_reason=row["status_reason"],
         attempt_token=row["attempt_token"],
         request=_request_of(row),
         cancel_requested=row["cancel_requested"],

@@ -1,0 +1,97 @@
+"""Places for what is under way at fal, shared so that no account can hold all of them."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+# An account may hold twice as many places as it leaves free: two thirds of all if it is alone. The next one may hold
+# two thirds of the rest, and so on.
+SHARE = 2
+# Where places come free at all, one does within this time.
+MOMENT_SECONDS = 0.25
+
+
+class Places:
+    """A step whose account is not known yet counts as one of whoever holds the most."""
+
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total = total
+        self._clock = clock
+        self._held: Counter[UUID | None] = Counter()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._moved_at = float("-inf")
+
+    def take(self, account_id: UUID | None) -> "Place | None":
+        """None: the account holds its share already."""
+        unknown = self._held[None]
+        if account_id is None:
+            own = max((held for holder, held in self._held.items() if holder is not None), default=0)
+        else:
+            own = self._held[account_id]
+        if own + unknown >= SHARE * (self._total - self._held.total()):
+            return None
+        self._held[account_id] += 1
+        self._moved_at = self._clock()
+        return Place(self, account_id)
+
+    async def take_soon(self) -> "Place | None":
+        """A place for a step whose account is not known. Waits a moment for one, unless places do not come free."""
+        place = self.take(None)
+        if self._clock() >= self._moved_at + MOMENT_SECONDS:
+            return place
+        until = self._clock() + MOMENT_SECONDS
+        while place is None and (seconds := until - self._clock()) > 0:
+            freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(freed)
+            try:
+                await asyncio.wait_for(freed, seconds)
+            except TimeoutError:
+                return None
+            place = self.take(None)
+        return place
+
+    def move(self, holder: UUID | None, account_id: UUID) -> None:
+        self._leave(holder)
+        self._held[account_id] += 1
+        self._wake()
+
+    def free(self, holder: UUID | None) -> None:
+        self._leave(holder)
+        self._moved_at = self._clock()
+        self._wake()
+
+    def _leave(self, holder: UUID | None) -> None:
+        self._held[holder] -= 1
+        if not self._held[holder]:
+            del self._held[holder]
+
+    def _wake(self) -> None:
+        """One of those that wait: the others would find nothing."""
+        while self._waiting:
+            freed = self._waiting.popleft()
+            if not freed.done():
+                freed.set_result(None)
+                return
+
+
+class Place:
+    def __init__(self, places: Places, holder: UUID | None) -> None:
+        self._places = places
+        self._holder = holder
+
+    def belongs_to(self, account_id: UUID) -> None:
+        """The account of the step is known now."""
+        self._places.move(self._holder, account_id)
+        self._holder = account_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._places.free(self._holder)
