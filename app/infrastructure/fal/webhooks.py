@@ -96,11 +96,7 @@ class FalWebhooks:
 
     async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
         """Raises InvalidProviderEvent, and ProviderKeysUnavailable if fal's keys cannot be had."""
-        signed = _Signed.of(headers)
-        if abs(self._clock() - int(signed.timestamp)) > TIMESTAMP_SECONDS_MAX:
-            raise InvalidProviderEvent
-        if self._user_id is not None and signed.user_id != self._user_id:
-            raise InvalidProviderEvent
+        signed = self._signed(headers)
         if not await self._is_signed_by_fal(signed.message(body), signed.signature):
             raise InvalidProviderEvent
         document = _document(body)
@@ -110,6 +106,17 @@ class FalWebhooks:
         payload = document.get("payload")
         is_success = document.get("status") == "OK" and isinstance(payload, dict)
         return ProviderEvent(signed.request_id, payload if is_success else None)
+
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        self._signed(headers)
+
+    def _signed(self, headers: Mapping[str, str]) -> _Signed:
+        signed = _Signed.of(headers)
+        if abs(self._clock() - int(signed.timestamp)) > TIMESTAMP_SECONDS_MAX:
+            raise InvalidProviderEvent
+        if self._user_id is not None and signed.user_id != self._user_id:
+            raise InvalidProviderEvent
+        return signed
 
     def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None:
         """Read a successful event. None if it only says that the request is over, and the queue has to tell how."""

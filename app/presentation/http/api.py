@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -5,8 +6,12 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import Lifespan
 
 from app.presentation.http import openapi as documentation
+from app.presentation.http.body_room import BodyRoom
+from app.presentation.http.browsers import allow_origins
+from app.presentation.http.documents import store_documents
 from app.presentation.http.errors import EXCEPTION_HANDLERS
 from app.presentation.http.middleware import RequestContext
+from app.presentation.http.root_path import check_root_path
 from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
 from app.presentation.routers import jobs, keys, ledger, payments, provider_events, system
@@ -17,12 +22,16 @@ def create_api(
     version: str,
     lifespan: Lifespan[FastAPI] | None = None,
     allow_private_media_urls: bool = False,
+    root_path: str = "",
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The web application around the use cases.
 
     The lifespan sets `state.use_cases`, once what they need has started. Whoever stops the process sets
     `state.is_stopping` first: it is no longer ready, and asks its callers to connect anew.
     `allow_private_media_urls` lets `*_url` fields name http on loopback, where the simulator keeps its media.
+    `root_path` is the path behind which a proxy publishes all of it. Raises RootPathTaken.
+    Pages from `cors_origins` may call it.
     """
     api = FastAPIOffline(
         title="Tollgate",
@@ -36,17 +45,26 @@ def create_api(
         redirect_slashes=False,
         # Nothing here sets OpenTelemetry up; the search for it costs each request as much as a validation.
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        root_path=root_path,
         swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
     )
     api.state = ApiState(
-        {"validation_context": {"allow_private_media_urls": allow_private_media_urls}, "is_stopping": False}
+        {
+            "validation_context": {"allow_private_media_urls": allow_private_media_urls},
+            "body_room": BodyRoom(),
+            "is_stopping": False,
+        }
     )
     # Middleware that is added later stands around this one, as in every application of FastAPI.
     api.add_middleware(RequestContext)
+    if cors_origins:
+        allow_origins(api, cors_origins)
     # include_router serves these routers as safely, but takes more than twice the time for /balance: it matches each
     # request twice more and never calls an endpoint directly. Routes are tried in turn, so the busiest come first.
     splice(api, jobs.router, ledger.router, payments.router, provider_events.router, system.router, keys.router)
     _complete_document(api)
+    store_documents(api)
+    check_root_path(api)
     return api
 
 

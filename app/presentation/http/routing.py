@@ -19,13 +19,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.domain.accounts import Account
 from app.presentation.http.answers import json_bytes
 from app.presentation.http.bodies import JsonBody
-from app.presentation.http.state import state_of
+from app.presentation.http.state import ACCOUNT, state_of
 
 API_KEY_HEADER = "X-API-Key"
 API_KEY_SCHEME = "ApiKey"
-
-# A key of our own: `request.state` is open to every middleware.
-_ACCOUNT = "tollgate.account"
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Reader = Callable[..., Awaitable[Any]]
@@ -85,7 +82,7 @@ class KeyedRoute(DirectRoute):
 
         async def authenticate_first(request: Request) -> Response:
             keys = state_of(request.scope).use_cases.keys
-            request.scope[_ACCOUNT] = await keys.authenticate(request.headers.get(API_KEY_HEADER))
+            request.scope[ACCOUNT] = await keys.authenticate(request.headers.get(API_KEY_HEADER))
             return await handler(request)
 
         return authenticate_first
@@ -93,7 +90,7 @@ class KeyedRoute(DirectRoute):
 
 async def account_of(request: HTTPConnection) -> Account:
     """Whose key the request carries. Raises RuntimeError if its route is no KeyedRoute."""
-    account: Account | None = request.scope.get(_ACCOUNT)
+    account: Account | None = request.scope.get(ACCOUNT)
     if account is None:
         raise RuntimeError(f"{request.scope['route'].path} asks for an account, and its route for no key")
     return account

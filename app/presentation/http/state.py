@@ -8,11 +8,16 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from app.application.use_cases import CustomerUseCases
+from app.presentation.http.body_room import BodyRoom
 from app.presentation.schemas.media_urls import ValidationContext
+
+# Where a KeyedRoute puts the account into the scope. A key of our own: `request.state` is open to every middleware.
+ACCOUNT = "tollgate.account"
 
 
 class ApiState(State):
     use_cases: CustomerUseCases
+    body_room: BodyRoom
     validation_context: ValidationContext
     is_stopping: bool
 
