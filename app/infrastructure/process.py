@@ -9,7 +9,7 @@ DESCRIPTORS_MIN = 128
 # PostgreSQL's connections, those to fal at their most, files, pipes, and callers who are just being turned away.
 DESCRIPTORS_RESERVED = 300
 CONNECTIONS_MAX = 10_000
-LARGE_BLOCK_BYTES = 256 * 1024
+LARGE_BLOCK_BYTES = 64 * 1024
 
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8

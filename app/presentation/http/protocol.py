@@ -7,6 +7,7 @@ from typing import Any, cast
 import httptools
 import structlog
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -47,6 +48,18 @@ class _Stage(Enum):
 _IDLE, _HEAD, _BODY = _Stage.IDLE, _Stage.HEAD, _Stage.BODY
 
 
+class _Flow(FlowControl):
+    """uvicorn reads on whenever a request asks for its body, and with each answer. While requests of this connection
+    wait that would only add to them.
+    """
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
+
+
 class HttpProtocol(HttpToolsProtocol):
     """Whatever is refused here never reaches the application: it is answered, logged, and ends the connection."""
 
@@ -76,6 +89,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._joined = JoinedWrites(transport, self._end)
         super().connection_made(cast(asyncio.Transport, self._joined))
+        self.flow: _Flow = _Flow(cast(asyncio.Transport, self._joined))
         if self._connections.admit(self):
             return
         if self._connections.may_turn_away(self):
@@ -98,9 +112,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         if self._held or self.pipeline:
-            # Requests of this connection wait already. uvicorn would read on whenever the first one asks for its body.
-            self._held += data
-            self.flow.pause_reading()
+            self._hold(self._held + data)
             return
         if self._stage is _IDLE:
             self._stage, self._since = _HEAD, self.loop.time()
@@ -112,11 +124,16 @@ class HttpProtocol(HttpToolsProtocol):
     def _feed_in_pieces(self, data: memoryview) -> None:
         while data and not self._is_deaf:
             if self.pipeline:
-                self._held = bytes(data)
+                self._hold(bytes(data))
                 return
             size_bytes = max(PIECE_BYTES, self._rest_of_body_bytes())
             self._feed(data[:size_bytes])
             data = data[size_bytes:]
+
+    def _hold(self, data: bytes) -> None:
+        """Keep it unparsed until the requests that wait already are answered, and take no more."""
+        self._held, self.flow.is_held = data, True
+        self.flow.pause_reading()
 
     def _rest_of_body_bytes(self) -> int:
         if self._stage is not _BODY:
@@ -180,8 +197,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self._connections.idles(self)
         if self._held and not self.pipeline and not self.transport.is_closing():
-            held, self._held = self._held, b""
+            held, self._held, self.flow.is_held = self._held, b"", False
             self.data_received(held)
+            self.flow.resume_reading()
 
     def shutdown(self) -> None:
         """A connection that looks idle may have a request on its way, which a close would reset."""
@@ -245,6 +263,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_deaf, self._lingered_bytes, self._since = True, 0, self.loop.time()
         self._connections.idles(self)
         transport.write_eof()
+        self.flow.is_held = False
         self.flow.resume_reading()
 
     def _throw_away(self, size_bytes: int) -> None:
