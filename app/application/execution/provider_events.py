@@ -27,22 +27,16 @@ class ReceiveProviderEvent:
     _provider: Provider
     _events: ProviderEvents
 
-    async def expect(self, attempt_token: UUID, headers: Mapping[str, str]) -> JobState:
-        """The job that an event is about, before its body is read: nobody but fal is listened to for long.
-
-        Raises InvalidProviderEvent for headers that fal does not send, and for a token that no attempt has.
+    async def check(self, attempt_token: UUID, headers: Mapping[str, str]) -> None:
+        """Whether the body is worth reading. Raises InvalidProviderEvent for headers that fal does not send, and for a
+        token that no attempt has.
         """
         self._events.check_headers(headers)
-        return await self._load(attempt_token)
+        await self._load(attempt_token)
 
-    async def __call__(
-        self, attempt_token: UUID, headers: Mapping[str, str], body: bytes, expected: JobState | None = None
-    ) -> None:
-        """`expected` saves a second look. The job may have gone on since: whatever changes it does so only where it
-        still can.
-        """
+    async def __call__(self, attempt_token: UUID, headers: Mapping[str, str], body: bytes) -> None:
         event = await self._events.verify(headers, body)
-        state = expected or await self._load(attempt_token)
+        state = await self._load(attempt_token)
         if state.request is None and not state.status.is_final:
             request = self._provider.request_of(state.model_id, event.request_id)
             if await self._jobs.record_submission(

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import structlog
 
-from app.presentation.http.refusals import RefusalLog
+from app.presentation.http.connection_refusals import ConnectionRefusals
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ class Connections:
 
     def __init__(self, connections_max: int) -> None:
         self.connections_max = connections_max
-        self.refusals = RefusalLog()
+        self.refusals = ConnectionRefusals()
         # As ordered sets: the first one is the one that has waited the longest.
         self._all: dict[Connection, None] = {}
         self._silent: dict[Connection, None] = {}

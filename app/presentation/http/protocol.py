@@ -11,6 +11,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from app.presentation.http.connection_refusals import refusal
 from app.presentation.http.connections import Connections
 from app.presentation.http.errors import (
     InvalidHttp,
@@ -19,7 +20,6 @@ from app.presentation.http.errors import (
     RequestTimeout,
     TooManyConnections,
 )
-from app.presentation.http.refusals import refusal
 from app.presentation.http.transports import JoinedWrites
 
 log = structlog.get_logger(__name__)

@@ -2,11 +2,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
-from app.application.ports.execution import JobState
 from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
 from app.presentation.http.bodies import RawBody
-from app.presentation.http.errors import RequestBodyTooLarge
-from app.presentation.http.openapi import DATABASE_ERRORS, answer, problems
+from app.presentation.http.openapi import DATABASE_ERRORS, READING_ERRORS, answer, problems
 from app.presentation.http.parameters import AttemptToken, read_attempt_token
 from app.presentation.http.routing import DirectRoute
 from app.presentation.http.state import UseCases, state_of
@@ -17,29 +15,29 @@ EVENT_BYTES_MAX = 1024 * 1024
 router = APIRouter(tags=["Provider"], route_class=DirectRoute)
 
 
-async def _expect_event(request: Request) -> JobState:
-    """Before the body. Tokens cannot be guessed, so it tells nobody anything that one is known."""
+async def _check_event(request: Request) -> None:
+    """Before the body is read. Tokens cannot be guessed, so it tells nobody anything that one is known."""
     attempt_token = await read_attempt_token(request)
-    return await state_of(request.scope).use_cases.receive_provider_event.expect(attempt_token, request.headers)
+    await state_of(request.scope).use_cases.receive_provider_event.check(attempt_token, request.headers)
 
 
 @router.post(
     "/webhooks/fal/{token}",
+    dependencies=[Depends(_check_event)],
     operation_id="receive_provider_event",
     summary="Hear from fal that a request is over",
     response_description="The event is known, now or before",
     responses={
         200: answer({"ok": True}),
-        **problems(InvalidProviderEvent, RequestBodyTooLarge, *DATABASE_ERRORS, ProviderKeysUnavailable),
+        **problems(InvalidProviderEvent, *READING_ERRORS, *DATABASE_ERRORS, ProviderKeysUnavailable),
     },
 )
 async def receive_provider_event(
     request: Request,
     attempt_token: AttemptToken,
-    expected: Annotated[JobState, Depends(_expect_event)],
     body: Annotated[bytes, Depends(RawBody(EVENT_BYTES_MAX))],
     use_cases: UseCases,
 ) -> Acknowledged:
     """Called by fal, with its Ed25519 signature, at the URL that the submission named. A repeat changes nothing."""
-    await use_cases.receive_provider_event(attempt_token, request.headers, body, expected)
+    await use_cases.receive_provider_event(attempt_token, request.headers, body)
     return Acknowledged()

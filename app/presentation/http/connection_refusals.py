@@ -13,7 +13,7 @@ from app.presentation.http.marks import Header, mark, request_id_in
 log = structlog.get_logger(__name__)
 
 
-class RefusalLog:
+class ConnectionRefusals:
     """One line for each kind of refusal and turn of `write`: who floods us does not flood the log."""
 
     def __init__(self) -> None:
