@@ -237,9 +237,8 @@ def test_an_answer_that_comes_before_the_body_arrives_and_is_the_last(size_bytes
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert b"connection: close" in answer
             # Neither is what follows the body taken for a request.
-            answer = await answer_to(
-                server, head, *[b"x" * 50_000] * (size_bytes // 50_000 - 1), GET, pause_seconds=0.01
-            )
+            parts = [b"x" * 50_000] * (size_bytes // 50_000 - 1)
+            answer = await answer_to(server, head, *parts, GET, pause_seconds=0.01)
             assert answer.count(b"HTTP/1.1 ") == 1
 
     on_uvloop(check)

@@ -45,7 +45,6 @@ def create_api(
         redirect_slashes=False,
         # Nothing here sets OpenTelemetry up; the search for it costs each request as much as a validation.
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        root_path=root_path,
         swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
     )
     api.state = ApiState(
@@ -56,7 +55,7 @@ def create_api(
         }
     )
     # Middleware that is added later stands around this one, as in every application of FastAPI.
-    api.add_middleware(RequestContext)
+    api.add_middleware(RequestContext, root_path=root_path)
     if cors_origins:
         allow_origins(api, cors_origins)
     # include_router serves these routers as safely, but takes more than twice the time for /balance: it matches each
@@ -64,7 +63,7 @@ def create_api(
     splice(api, jobs.router, ledger.router, payments.router, provider_events.router, system.router, keys.router)
     _complete_document(api)
     store_documents(api)
-    check_root_path(api)
+    check_root_path(api, root_path)
     return api
 
 

@@ -36,6 +36,7 @@ class RequestContext:
     """
 
     app: ASGIApp
+    root_path: str = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,8 +48,8 @@ class RequestContext:
         if method == "HEAD":
             # The server goes by its own scope.
             scope = {**scope, "method": "GET"}
-        if scope.get("root_path"):
-            complete_path(scope)
+        if self.root_path:
+            complete_path(scope, self.root_path)
         request_id = request_id_in(scope["headers"]) or uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id

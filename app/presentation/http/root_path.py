@@ -8,18 +8,17 @@ class RootPathTaken(ValueError):
     """The path is the beginning of a route. Whether the proxy has cut it off could then not be told."""
 
 
-def check_root_path(api: FastAPI) -> None:
+def check_root_path(api: FastAPI, root_path: str) -> None:
     """Raises RootPathTaken."""
-    root_path = api.root_path
     paths = [getattr(route, "path", "") for route in api.routes]
     taken = [path for path in paths if f"{path}/".startswith(f"{root_path}/")]
     if root_path and taken:
         raise RootPathTaken(f"must not be the beginning of a route of ours, as it is of {taken[0]}")
 
 
-def complete_path(scope: Scope) -> None:
+def complete_path(scope: Scope, root_path: str) -> None:
     """Some proxies cut the root path off and some do not. From here on it is always there, as ASGI wants it."""
-    root_path, path = scope["root_path"], scope["path"]
+    scope["root_path"], path = root_path, scope["path"]
     if path != root_path and not path.startswith(f"{root_path}/"):
         scope["path"] = root_path + path
         if "raw_path" in scope:
