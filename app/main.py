@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from app import __version__
 from app.bootstrap import Runtime, build
 from app.infrastructure.logging import configure_logging
-from app.infrastructure.settings import RunnerHome, Settings, load_settings
+from app.infrastructure.settings import RunnerHome, Settings, SettingsError, load_settings
 from app.presentation.http.api import create_api
+from app.presentation.http.root_path import RootPathTaken
 
 
 def create_app(
@@ -34,9 +35,14 @@ def create_app(
             finally:
                 await runtime.runner.stop()
 
-    return create_api(
-        lifespan=lifespan,
-        version=__version__,
-        allow_private_media_urls=not chosen.is_production,
-        is_safety_checker_required=chosen.is_safety_checker_required,
-    )
+    try:
+        return create_api(
+            lifespan=lifespan,
+            version=__version__,
+            allow_private_media_urls=not chosen.is_production,
+            is_safety_checker_required=chosen.is_safety_checker_required,
+            root_path=chosen.root_path or "",
+            cors_origins=chosen.cors_origins or (),
+        )
+    except RootPathTaken as error:
+        raise SettingsError(f"ROOT_PATH: {error}") from None

@@ -8,6 +8,8 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import cast
 
 import structlog
 import uvicorn
@@ -17,11 +19,14 @@ from app.bootstrap import Runtime
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.settings import Settings
 from app.main import create_app
+from app.presentation.http.connections import Connections
 from app.presentation.http.protocol import HttpProtocol
 
 log = structlog.get_logger(__name__)
 
 BACKLOG = 2048
+# Also where nobody looks at /readyz: requests that were on their way at the signal are still answered.
+DRAIN_SECONDS_MIN = 0.3
 STOP_SECONDS_MAX = 30
 STOP_NOW_SECONDS_MAX = 5
 # For the requests that still run when the drain is over.
@@ -99,7 +104,7 @@ class _Stop:
         self._api.state.is_stopping = True
         if self._runner is not None:
             self._runner.begin_stop()
-        asyncio.get_running_loop().call_later(self._drain_seconds, self._close)
+        asyncio.get_running_loop().call_later(max(self._drain_seconds, DRAIN_SECONDS_MIN), self._close)
 
     def _close(self) -> None:
         self._server.should_exit = True
@@ -112,7 +117,11 @@ class _Stop:
 
 
 async def serve_until_stopped(
-    settings: Settings, listener: socket.socket, on_ready: Callable[[Runtime], Awaitable[None]]
+    settings: Settings,
+    listener: socket.socket,
+    on_ready: Callable[[Runtime], Awaitable[None]],
+    *,
+    connections_max: int,
 ) -> bool:
     """False if it could not start."""
 
@@ -122,7 +131,7 @@ async def serve_until_stopped(
         spare_the_collector()
 
     api = create_app(settings, on_ready=get_ready)
-    server = _Server(_configuration(api))
+    server = _Server(_configuration(api, Connections(connections_max), settings.keep_alive_seconds))
     stop = _Stop(api, server, settings.seconds_to_drain)
     handle_stop_signals(stop.begin, stop.force)
     await server.serve(sockets=[listener])
@@ -132,16 +141,17 @@ async def serve_until_stopped(
     return server.started
 
 
-def _configuration(api: FastAPI) -> uvicorn.Config:
+def _configuration(api: FastAPI, connections: Connections, keep_alive_seconds: int) -> uvicorn.Config:
     return uvicorn.Config(
         api,
-        http=HttpProtocol,
+        # uvicorn only calls it, once for each connection.
+        http=cast(type[asyncio.Protocol], partial(HttpProtocol, connections=connections)),
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=REQUEST_SECONDS_MAX,
-        timeout_keep_alive=30,
+        timeout_keep_alive=keep_alive_seconds,
         backlog=BACKLOG,
     )

@@ -44,11 +44,15 @@ def free_port() -> int:
 class ServiceProcess:
     """`python -m app <command>` with exactly the given settings, and a log to look at when a test fails."""
 
-    def __init__(self, log: Path, settings: Mapping[str, str], command: str = "serve") -> None:
+    def __init__(
+        self, log: Path, settings: Mapping[str, str], command: str = "serve", *, descriptors_max: int | None = None
+    ) -> None:
+        """`descriptors_max` is how many files the process may open, as `ulimit -n` says it."""
         self.port = int(settings.get("PORT", "0")) or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        self._command = command
+        limit = [] if descriptors_max is None else ["sh", "-c", f'ulimit -n {descriptors_max} && exec "$@"', "sh"]
+        self._arguments = [*limit, sys.executable, "-m", "app", command]
         self._environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(PROJECT_DIR),
@@ -62,7 +66,7 @@ class ServiceProcess:
     def start(self) -> Self:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app", self._command],
+                self._arguments,
                 # Not in the checkout: a developer's `.env` there may hold a real fal key.
                 cwd=self.log.parent,
                 env=self._environment,

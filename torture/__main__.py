@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from torture.attacks import attacks
 from torture.cancels import cancels
 from torture.debits import debits
 from torture.kills import kills
@@ -31,6 +32,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "cancels": cancels,
     "restarts": restarts,
     "cuts": cuts,
+    "attacks": attacks,
     **{name: scenario_of(name, suite) for name, suite in SUITES.items()},
 }
 ONLY_BY_NAME = [name for name, suite in SUITES.items() if suite.takes_hours]

@@ -95,6 +95,7 @@ class Fleet:
             "IMAGE_TIME_LIMIT_SECONDS": str(TIME_LIMIT_SECONDS),
             "DATA_DIR": str(directory),
         }
+        self.settings = settings
         api = ServiceProcess(directory / "api.log", settings | {"RUNNER": "external", "PORT": str(port)})
         self.api = Member("api", api, "service_ready")
         self.workers = [

@@ -15,6 +15,12 @@ from app.cli.development import running_dsn, simulated_fal
 from app.cli.doctor import check_worker
 from app.cli.running import check_database, fail, migrate_database, run, with_database
 from app.infrastructure.background.runner import Runner
+from app.infrastructure.process import (
+    TooFewDescriptors,
+    connections_within,
+    give_large_memory_back,
+    raise_descriptor_limit,
+)
 from app.infrastructure.settings import DEVELOPMENT_WEBHOOK_SECRET, Settings
 from app.serving import BACKLOG, handle_stop_signals, serve_until_stopped, spare_the_collector
 
@@ -27,6 +33,7 @@ def serve() -> None:
     """Serve the API. Without DATABASE_URL it starts PostgreSQL, without FAL_KEY the fal simulator."""
 
     async def work(settings: Settings) -> None:
+        connections_max = _connections_max()
         listener = _listen(settings)
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         async with (
@@ -34,9 +41,17 @@ def serve() -> None:
             _with_provider(on_database) as complete,
         ):
             await migrate_database(complete)
-            await _serve(complete, listener, is_simulated=settings.fal_key is None)
+            await _serve(complete, listener, connections_max, is_simulated=settings.fal_key is None)
 
     run(work)
+
+
+def _connections_max() -> int:
+    give_large_memory_back()
+    try:
+        return connections_within(raise_descriptor_limit())
+    except TooFewDescriptors as error:
+        fail(error)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -64,15 +79,15 @@ async def _with_provider(settings: Settings) -> AsyncIterator[Settings]:
         yield simulated
 
 
-async def _serve(settings: Settings, listener: socket.socket, *, is_simulated: bool) -> None:
+async def _serve(settings: Settings, listener: socket.socket, connections_max: int, *, is_simulated: bool) -> None:
     url = settings.base_url
 
     async def announce(runtime: Runtime) -> None:
         if not settings.is_production:
             _print_welcome(url, await _demo_key(runtime), settings, is_simulated=is_simulated)
-        log.info("service_ready", url=url)
+        log.info("service_ready", url=url, connections_max=connections_max)
 
-    if not await serve_until_stopped(settings, listener, announce):
+    if not await serve_until_stopped(settings, listener, announce, connections_max=connections_max):
         fail("the service could not start; the log above says why")
 
 
@@ -122,6 +137,8 @@ def worker(
         return
 
     async def work(settings: Settings) -> None:
+        raise_descriptor_limit()
+        give_large_memory_back()
         if settings.database_url is None and running_dsn(settings.data_dir) is None:
             fail("set DATABASE_URL: a worker shares the database of the API")
         if settings.fal_key is None:

@@ -118,6 +118,10 @@ class PriceList:
             if type(price) is not int or not 1 <= price <= PRICE_TOKENS_MAX:
                 raise InvalidPrices(f"the price {name!r} must be a whole number from 1 to {PRICE_TOKENS_MAX}")
 
+    @property
+    def cheapest_tokens(self) -> int:
+        return min(map(self._price, DEFAULT_PRICES))
+
     def cost_tokens(self, kind: GenerationKind, parameters: Mapping[str, Any]) -> int:
         name = kind.value.lower()
         if kind.is_video:

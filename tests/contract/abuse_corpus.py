@@ -11,7 +11,7 @@ IMAGES = "/generations/images/text-to-image"
 IMAGE_TO_IMAGE = "/generations/images/image-to-image"
 VIDEOS = "/generations/videos/text-to-video"
 USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
-PLAIN = "plain"
+NO_HTTP = "invalid_http"
 
 
 @dataclass(frozen=True)
@@ -279,20 +279,32 @@ ROWS = (
         Row(f"method {method}", 405, "method_not_allowed", method, "/balance", b"", ("X-API-Key: {key}",))
         for method in ("TRACE", "PUT", "DELETE", "PATCH", "OPTIONS", "QUERY", "POST")
     ),
-    Row("method HEAD", 405, "", "HEAD", "/balance", b"", ("X-API-Key: {key}",), is_without_body=True),
+    Row("method HEAD", 200, "", "HEAD", "/balance", b"", ("X-API-Key: {key}",), is_without_body=True),
+    Row("method HEAD without a key", 401, "", "HEAD", "/balance", is_without_body=True),
+    Row("method HEAD where only POST is", 405, "", "HEAD", "/auth", is_without_body=True),
     # Headers and framing
     get("headers of 64 KB", 431, "request_headers_too_large", "/balance", f"X-Zanzibar: {'z' * 65_536}"),
     get("200 headers", 401, "invalid_api_key", "/balance", *(f"X-{number}: zanzibar" for number in range(200))),
     get("request id of 10 KB", 401, "invalid_api_key", "/balance", f"X-Request-Id: {'zanzibar' * 1250}"),
-    raw("request id with a bare CR", 400, PLAIN, BALANCE + "X-Request-Id: a\rX-Zanzibar: 1\n\n"),
-    raw("header with a NUL", 400, PLAIN, BALANCE + "X-Zanzibar: a\0b\n\n"),
-    raw("obs-fold", 400, PLAIN, BALANCE + "X-Zanzibar: a\n b\n\n"),
-    raw("space before the colon", 400, PLAIN, BALANCE + "X-Zanzibar : a\n\n"),
-    raw("no HTTP", 400, PLAIN, "zanzibar\n\n"),
-    raw("HTTP/9.9", 400, PLAIN, "GET /balance HTTP/9.9\nHost: tollgate\n\n"),
-    raw("length and chunks", 400, PLAIN, START + "Content-Length: 21\nTransfer-Encoding: chunked\n\n", b"0\r\n\r\n"),
-    raw("two lengths", 400, PLAIN, START + "Content-Length: 2\nContent-Length: 21\n\n", b'{"prompt":"zanzibar"}'),
-    raw("negative length", 400, PLAIN, START + "Content-Length: -1\n\n"),
-    raw("chunk size that is none", 400, PLAIN, START + "Transfer-Encoding: chunked\n\n", b"zanzibar\r\n"),
+    raw("request id with a bare CR", 400, NO_HTTP, BALANCE + "X-Request-Id: a\rX-Zanzibar: 1\n\n"),
+    raw("header with a NUL", 400, NO_HTTP, BALANCE + "X-Zanzibar: a\0b\n\n"),
+    raw("obs-fold", 400, NO_HTTP, BALANCE + "X-Zanzibar: a\n b\n\n"),
+    raw("space before the colon", 400, NO_HTTP, BALANCE + "X-Zanzibar : a\n\n"),
+    raw("no host", 400, "invalid_host", "GET /balance HTTP/1.1\nX-API-Key: {key}\nConnection: close\n\n"),
+    raw("two hosts", 400, "invalid_host", BALANCE + "Host: tollgate\n\n"),
+    raw("host with a path", 400, "invalid_host", "GET /balance HTTP/1.1\nHost: a/zanzibar\nConnection: close\n\n"),
+    raw("two hosts in one", 400, "invalid_host", "GET /balance HTTP/1.1\nHost: a, zanzibar\nConnection: close\n\n"),
+    raw("no HTTP", 400, NO_HTTP, "zanzibar\n\n"),
+    raw("HTTP/9.9", 400, NO_HTTP, "GET /balance HTTP/9.9\nHost: tollgate\n\n"),
+    raw(
+        "length and chunks",
+        400,
+        NO_HTTP,
+        START + "Content-Length: 21\nTransfer-Encoding: chunked\n\n",
+        b"0\r\n\r\n",
+    ),
+    raw("two lengths", 400, NO_HTTP, START + "Content-Length: 2\nContent-Length: 21\n\n", b'{"prompt":"zanzibar"}'),
+    raw("negative length", 400, NO_HTTP, START + "Content-Length: -1\n\n"),
+    raw("chunk size that is none", 400, NO_HTTP, START + "Transfer-Encoding: chunked\n\n", b"zanzibar\r\n"),
     raw("length below the body", 400, "invalid_json", START + "Content-Length: 5\n\n", b'{"prompt":"zanzibar"}'),
 )

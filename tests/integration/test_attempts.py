@@ -70,6 +70,9 @@ class Fal:
     cancels: Counter[str] = field(default_factory=Counter)
     cancels_fail: bool = False
 
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        pass
+
     async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
         return ProviderEvent(headers["request"], None)
 

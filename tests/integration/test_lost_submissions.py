@@ -549,6 +549,8 @@ async def test_does_not_search_while_the_post_may_still_be_under_way(stage: Stag
 
 @dataclass(frozen=True)
 class Events:
+    def check_headers(self, headers: Mapping[str, str]) -> None: ...
+
     """Takes every event for fal's."""
 
     request_id: str

@@ -66,6 +66,7 @@ def test_a_service_of_the_compose_file_runs_as_production_with_no_more_rights_th
     assert service["environment"]["DATABASE_URL"].startswith("postgresql://")
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
+    assert service["mem_limit"]
     assert int(service["stop_grace_period"].removesuffix("s")) > STOP_SECONDS_MAX
 
 

@@ -112,7 +112,8 @@ WITHOUT_KEY = {
     "GET /docs": "documentation",
     "GET /docs/oauth2-redirect": "a part of /docs",
     "GET /redoc": "documentation",
-    "GET /static-offline-docs": "what /docs and /redoc load",
+    "GET /static-offline-docs/{name}": "what /docs and /redoc load",
+    "HEAD /static-offline-docs/{name}": "what /docs and /redoc load",
 }
 # What answers 401 to a proof that OpenAPI cannot describe.
 OTHER_PROOF = {"POST /webhooks/fal/{token}": "fal signs the body"}

@@ -6,7 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.presentation.http.bodies import LARGE_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX
+from app.presentation.http.body_room import LARGE_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX
 from tests.unit.presentation_stand_ins import World, problem_of
 
 PATH = "/generations/images/text-to-image"

@@ -64,7 +64,7 @@ async def test_answers_405_with_the_methods_that_work(method: str) -> None:
     response = await World().client().request(method, "/balance")
 
     assert response.status_code == 405
-    assert response.headers["allow"] == "GET"
+    assert response.headers["allow"] == "GET, HEAD"
     assert problem_of(response)["code"] == "method_not_allowed"
 
 

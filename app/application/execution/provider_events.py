@@ -30,6 +30,13 @@ class ReceiveProviderEvent:
     _provider: Provider
     _events: ProviderEvents
 
+    async def check(self, attempt_token: UUID, headers: Mapping[str, str]) -> None:
+        """Whether the body is worth reading. Raises InvalidProviderEvent for headers that fal does not send, and for a
+        token that no attempt has.
+        """
+        self._events.check_headers(headers)
+        await self._load(attempt_token)
+
     async def __call__(self, attempt_token: UUID, headers: Mapping[str, str], body: bytes) -> None:
         event = await self._events.verify(headers, body)
         attempt = await self._adopted(await self._load(attempt_token), event.request_id)

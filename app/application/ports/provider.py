@@ -134,6 +134,10 @@ class ProviderEvent:
 
 
 class ProviderEvents(Protocol):
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        """Whether a signature may follow from them; it is checked once there is a body. Raises InvalidProviderEvent."""
+        ...
+
     async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
         """Header names are lower case. Raises InvalidProviderEvent, ProviderKeysUnavailable."""
         ...

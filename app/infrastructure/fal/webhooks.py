@@ -98,13 +98,7 @@ class FalWebhooks:
 
     async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
         """Raises InvalidProviderEvent, and ProviderKeysUnavailable if fal's keys cannot be had."""
-        signed = _Signed.of(headers)
-        skew_seconds = int(signed.timestamp) - self._clock()
-        if abs(skew_seconds) > TIMESTAMP_SECONDS_MAX:
-            # Negative: it is older than our clock allows.
-            raise InvalidProviderEvent("stale", skew_seconds=round(skew_seconds))
-        if self._user_id is not None and signed.user_id != self._user_id:
-            raise InvalidProviderEvent("foreign_user")
+        signed = self._signed(headers)
         if not await self._is_signed_by_fal(signed.message(body), signed.signature):
             raise InvalidProviderEvent("bad_signature")
         document = _document(body)
@@ -114,6 +108,19 @@ class FalWebhooks:
         payload = document.get("payload")
         is_success = document.get("status") == "OK" and isinstance(payload, dict)
         return ProviderEvent(signed.request_id, payload if is_success else None)
+
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        self._signed(headers)
+
+    def _signed(self, headers: Mapping[str, str]) -> _Signed:
+        signed = _Signed.of(headers)
+        skew_seconds = int(signed.timestamp) - self._clock()
+        if abs(skew_seconds) > TIMESTAMP_SECONDS_MAX:
+            # Negative: it is older than our clock allows.
+            raise InvalidProviderEvent("stale", skew_seconds=round(skew_seconds))
+        if self._user_id is not None and signed.user_id != self._user_id:
+            raise InvalidProviderEvent("foreign_user")
+        return signed
 
     def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None:
         """Read a successful event. None if it only says that the request is over, and the queue has to tell how."""

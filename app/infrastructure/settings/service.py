@@ -1,11 +1,13 @@
 """The process itself: where it runs, listens, logs and keeps its files, and how it stops."""
 
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from app.infrastructure.settings.values import is_loopback
 
@@ -29,6 +31,27 @@ def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
 
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+", re.ASCII)
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
+
+
+def _root_path(value: str) -> str:
+    path = value.rstrip("/")
+    if not _ROOT_PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError("must be a path such as /ai, of letters, digits and . _ ~ - between its slashes")
+    return path
+
+
+def _origins(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    origins = [origin.strip().lower().rstrip("/") for origin in value.split(",") if origin.strip()]
+    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        # A star would let every page in the world ask, with any key that it has got hold of.
+        raise ValueError("must be origins with commas between them, such as https://app.example.com; * is not taken")
+    return tuple(origins)
+
+
 class ServiceSettings(BaseModel):
     app_env: AppEnv = AppEnv.DEVELOPMENT
     host: str = "127.0.0.1"
@@ -36,6 +59,9 @@ class ServiceSettings(BaseModel):
     data_dir: Path = Path(".data")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     runner: RunnerHome = RunnerHome.EMBEDDED
+    keep_alive_seconds: Annotated[int, Field(ge=1, le=3600)] = 75
+    root_path: Annotated[str, AfterValidator(_root_path)] | None = None
+    cors_origins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_origins)] = None
     drain_seconds: Annotated[float, Field(ge=0, le=DRAIN_SECONDS_MAX)] | None = None
 
     @property

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -5,9 +6,13 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import Lifespan
 
 from app.presentation.http import openapi as documentation
+from app.presentation.http.body_room import BodyRoom
+from app.presentation.http.browsers import allow_origins
+from app.presentation.http.documents import store_documents
 from app.presentation.http.errors import EXCEPTION_HANDLERS
 from app.presentation.http.middleware import RequestContext
 from app.presentation.http.refusals import RefusalLog
+from app.presentation.http.root_path import check_root_path
 from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
 from app.presentation.routers import jobs, keys, ledger, payments, provider_events, system
@@ -20,6 +25,8 @@ def create_api(
     lifespan: Lifespan[FastAPI] | None = None,
     allow_private_media_urls: bool = False,
     is_safety_checker_required: bool = False,
+    root_path: str = "",
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The web application around the use cases.
 
@@ -27,6 +34,8 @@ def create_api(
     `state.is_stopping` first: it is no longer ready, and asks its callers to connect anew.
     `allow_private_media_urls` lets `*_url` fields name http on loopback, where the simulator keeps its media.
     `is_safety_checker_required` refuses requests that switch fal's safety checker off.
+    `root_path` is the path behind which a proxy publishes all of it. Raises RootPathTaken.
+    Pages from `cors_origins` may call it.
     """
     api = FastAPIOffline(
         title="Tollgate",
@@ -46,13 +55,19 @@ def create_api(
         "allow_private_media_urls": allow_private_media_urls,
         "is_safety_checker_required": is_safety_checker_required,
     }
-    api.state = ApiState({"validation_context": context, "is_stopping": False, "refusals": RefusalLog()})
+    api.state = ApiState(
+        {"validation_context": context, "body_room": BodyRoom(), "is_stopping": False, "refusals": RefusalLog()}
+    )
     # Middleware that is added later stands around this one, as in every application of FastAPI.
-    api.add_middleware(RequestContext)
+    api.add_middleware(RequestContext, root_path=root_path)
+    if cors_origins:
+        allow_origins(api, cors_origins)
     # include_router serves these routers as safely, but takes more than twice the time for /balance: it matches each
     # request twice more and never calls an endpoint directly. Routes are tried in turn, so the busiest come first.
     splice(api, jobs.router, ledger.router, payments.router, provider_events.router, system.router, keys.router)
     _complete_document(api, is_safety_checker_required=is_safety_checker_required)
+    store_documents(api)
+    check_root_path(api, root_path)
     return api
 
 

@@ -5,35 +5,42 @@ secret gets 401 before a byte of the body is read or judged, the limit gives our
 (Starlette's middleware answers in plain text), and validation gets a context.
 """
 
+import asyncio
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
+from app.presentation.http.body_room import SMALL_BODY_BYTES_MAX, HeldBody, hold_body
 from app.presentation.http.errors import (
     InvalidJson,
     InvalidRequest,
     RequestBodyTooLarge,
+    RequestTimeout,
     UnsupportedContentEncoding,
     UnsupportedMediaType,
 )
 from app.presentation.http.field_errors import field_errors
-from app.presentation.http.state import state_of
+from app.presentation.http.state import ACCOUNT, state_of
 
-SMALL_BODY_BYTES_MAX = 64 * 1024
-# This leaves room for two pictures of 5 MiB as data URIs in base64, and for the other fields.
-LARGE_BODY_BYTES_MAX = 16 * 1024 * 1024
+# So much must come in so long, or the end: slow callers pass, and those who only keep a request open do not.
+PROGRESS_SECONDS = 10.0
+PROGRESS_BYTES = 16 * 1024
+LARGE_PROGRESS_BYTES = 64 * 1024
 # Our largest body has some twenty fields; its texts may hold some two thousand commas.
 SEPARATORS_MAX = 5_000
 
 SCHEMA_REFERENCE = "#/components/schemas/{model}"
 
 Body = TypeVar("Body", bound=BaseModel)
+# A look at what a request says before its body is read. It raises what refuses the request.
+Check = Callable[[Request], Awaitable[None]]
 
 _JSON_MEDIA_TYPE = re.compile(r'application/json[ \t]*(;[ \t]*(charset="?utf-8"?[ \t]*)?)?', re.ASCII | re.IGNORECASE)
 
@@ -45,12 +52,21 @@ class JsonBody(Generic[Body]):
     model: type[Body]
     examples: Mapping[str, object]
     size_bytes_max: int = SMALL_BODY_BYTES_MAX
+    before_large: Check | None = None
 
     async def __call__(self, request: Request) -> Body:
         _check_media_type(request)
-        document = parse_json(await read_body(request, self.size_bytes_max))
+        body = await read_body(request, self.size_bytes_max, self.before_large)
+        context = state_of(request.scope).validation_context
+        if len(body) <= SMALL_BODY_BYTES_MAX:
+            return self._read(body, context)
+        # To read one of 14 MB takes 60 ms, in which nobody else would be served.
+        await _held(request).take_turn()
+        return await asyncio.to_thread(self._read, body, context)
+
+    def _read(self, body: bytes | bytearray, context: Mapping[str, Any]) -> Body:
         try:
-            return self.model.model_validate(document, context=state_of(request.scope).validation_context)
+            return self.model.model_validate(parse_json(body), context=context)
         except ValidationError as error:
             found = error.errors(include_url=False, include_input=False)
             raise InvalidRequest(field_errors(found)) from None
@@ -64,15 +80,15 @@ class JsonBody(Generic[Body]):
 
 @dataclass(frozen=True, eq=False)
 class RawBody:
-    """Reads a body of any kind, for a signature over its bytes. Raises RequestBodyTooLarge."""
+    """Reads a body of any kind, for a signature over its bytes. Raises RefusedRequest."""
 
     size_bytes_max: int
 
     async def __call__(self, request: Request) -> bytes:
-        return await read_body(request, self.size_bytes_max)
+        return bytes(await read_body(request, self.size_bytes_max))
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes | bytearray) -> Any:
     """Stricter than json.loads: UTF-8 only, no key twice, no document that is costly to read.
 
     Raises InvalidJson.
@@ -92,23 +108,72 @@ def _check_media_type(request: Request) -> None:
         raise UnsupportedContentEncoding
 
 
-async def read_body(request: Request, size_bytes_max: int) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and float(declared) > size_bytes_max:
+async def read_body(request: Request, size_bytes_max: int, before_large: Check | None = None) -> bytes | bytearray:
+    """The whole body. `before_large` is asked before a byte of one is read that is, or may become, a large one.
+
+    Raises RequestBodyTooLarge, RequestTimeout, TooManyLargeBodies, NoRoomForBody, and what `before_large` raises.
+    """
+    declared_bytes = _declared_bytes(request)
+    if declared_bytes is not None and declared_bytes > size_bytes_max:
         _refuse_size(size_bytes_max)
+    if declared_bytes is None or declared_bytes > SMALL_BODY_BYTES_MAX:
+        if before_large is not None:
+            await before_large(request)
+        if declared_bytes is not None:
+            await _held(request).expect(declared_bytes)
+    try:
+        async with asyncio.timeout(PROGRESS_SECONDS) as limit:
+            return await _receive(request, size_bytes_max, limit)
+    except TimeoutError:
+        raise RequestTimeout from None
+
+
+async def _receive(request: Request, size_bytes_max: int, limit: asyncio.Timeout) -> bytes | bytearray:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > size_bytes_max:
+    window_bytes, is_last = 0, False
+    while not is_last:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        is_last = not message.get("more_body", False)
+        size_bytes = len(body) + len(chunk)
+        if size_bytes > size_bytes_max:
             _refuse_size(size_bytes_max)
-    return bytes(body)
+        if is_last and not body and size_bytes <= SMALL_BODY_BYTES_MAX:
+            # Almost every body is there as a whole when it is read.
+            return chunk
+        _held(request).grow_to(size_bytes)
+        body += chunk
+        window_bytes += len(chunk)
+        if window_bytes >= (PROGRESS_BYTES if size_bytes <= SMALL_BODY_BYTES_MAX else LARGE_PROGRESS_BYTES):
+            window_bytes = 0
+            limit.reschedule(asyncio.get_running_loop().time() + PROGRESS_SECONDS)
+    return body
+
+
+def _declared_bytes(request: Request) -> int | None:
+    """How long the body is; None: only its end tells."""
+    declared = request.headers.get("content-length")
+    if declared is None:
+        return None if "transfer-encoding" in request.headers else 0
+    # Python refuses to read thousands of digits. The server reads a number of its own and goes by that.
+    return int(declared[:20]) if declared.isascii() and declared.isdecimal() else 0
+
+
+def _held(request: Request) -> HeldBody:
+    """What this request has in memory. An account is one caller wherever it calls from; anybody else is an address."""
+    account = request.scope.get(ACCOUNT)
+    client = request.scope.get("client")
+    caller = account.id if account is not None else client and client[0]
+    return hold_body(request.scope["state"], state_of(request.scope).body_room, caller)
 
 
 def _refuse_size(size_bytes_max: int) -> NoReturn:
     raise RequestBodyTooLarge(f"The body must have at most {size_bytes_max} bytes.")
 
 
-def _refuse_costly(body: bytes) -> None:
+def _refuse_costly(body: bytes | bytearray) -> None:
     """16 MiB of brackets cost seconds and hundreds of megabytes to parse; counting them costs milliseconds."""
     if len(body) > SEPARATORS_MAX and sum(map(body.count, (b",", b"[", b"{"))) > SEPARATORS_MAX:
         raise InvalidJson("The JSON document has too many parts.")

@@ -73,6 +73,24 @@ class InvalidJson(RefusedRequest):
     default_detail = "The body is not valid JSON in UTF-8."
 
 
+class InvalidHttp(RefusedRequest):
+    status = 400
+    code = "invalid_http"
+    default_detail = "This is not a request in HTTP/1.1."
+
+
+class InvalidHost(RefusedRequest):
+    status = 400
+    code = "invalid_host"
+    default_detail = "Send exactly one Host header, with a host name and perhaps a port."
+
+
+class RequestTimeout(RefusedRequest):
+    status = 408
+    code = "request_timeout"
+    default_detail = "The request came too slowly to be waited for. Nothing was done. Send it again."
+
+
 class RequestBodyTooLarge(RefusedRequest):
     status = 413
     code = "request_body_too_large"
@@ -107,6 +125,25 @@ class RequestHeadersTooLarge(RefusedRequest):
     status = 431
     code = "request_headers_too_large"
     default_detail = "The headers are too large."
+
+
+class TooManyLargeBodies(RefusedRequest):
+    status = 429
+    code = "too_many_large_bodies"
+    default_detail = "Your other requests that are still on their way are too large together. Wait for their answers."
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "2"}
+
+
+class NoRoomForBody(RefusedRequest):
+    status = 503
+    code = "no_room_for_body"
+    default_detail = "Too many large requests are on their way. Nothing was done. Try again in a few seconds."
+
+
+class TooManyConnections(RefusedRequest):
+    status = 503
+    code = "too_many_connections"
+    default_detail = "Too many connections are open. Try again in a few seconds."
 
 
 class _Problem(TypedDict, total=False):
@@ -197,7 +234,11 @@ async def _answer_http_exception(request: Request, error: HTTPException) -> Resp
     else:
         title = title_of(error.status_code)
         code, detail = title.lower().replace(" ", "_"), f"{title}."
-    return problem(request.scope, error.status_code, code, detail, headers=error.headers)
+    headers = dict(error.headers or {})
+    if "GET" in headers.get("Allow", "").split(", "):
+        # Whatever answers to GET answers to HEAD; Starlette knows of some routes only.
+        headers["Allow"] = ", ".join(sorted({*headers["Allow"].split(", "), "HEAD"}))
+    return problem(request.scope, error.status_code, code, detail, headers=headers)
 
 
 EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {

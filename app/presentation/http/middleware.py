@@ -1,6 +1,5 @@
 import inspect
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -11,7 +10,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
-from app.presentation.http.errors import PROBLEM_MEDIA_TYPE, RequestHeadersTooLarge, problem
+from app.presentation.http.body_room import give_back
+from app.presentation.http.errors import InvalidHost, RefusedRequest, RequestHeadersTooLarge, problem
+from app.presentation.http.marks import mark, request_id_in
+from app.presentation.http.root_path import complete_path
 
 log = structlog.get_logger(__name__)
 
@@ -19,16 +21,10 @@ HEADERS_BYTES_MAX = 32 * 1024
 _SEPARATORS_BYTES = len(": \r\n")
 # nginx logs this status if the client went away before there was an answer; it never goes over the wire.
 STATUS_CLIENT_GONE = 499
+# Asked every second by whoever watches the service; only what is wrong is news.
+PROBES = frozenset({"/healthz", "/readyz"})
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-# Our pages load nothing from elsewhere. ReDoc would fetch its logo from its maker.
-_PAGE_POLICY = (
-    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    b"img-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'"
-)
-_PRIVATE_MEDIA_TYPES = frozenset({b"application/json", PROBLEM_MEDIA_TYPE.encode()})
-
-Headers = Iterable[tuple[bytes, bytes]]
+_HOST = re.compile(rb"([A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.%A-Za-z]+\])(:[0-9]{0,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +32,11 @@ class RequestContext:
     """Names every request, writes its one log line, and turns an unexpected exception into a plain 500.
 
     The exception ends here: Starlette would raise it again, and the server would close the connection.
+    A HEAD is answered as the GET would be; the server leaves out the body.
     """
 
     app: ASGIApp
+    root_path: str = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,61 +44,63 @@ class RequestContext:
             return
         started = perf_counter()
         status: int | None = None
-        request_id = _request_id(scope["headers"])
-        scope.setdefault("state", {})["request_id"] = request_id
+        method = scope["method"]
+        if method == "HEAD":
+            # The server goes by its own scope.
+            scope = {**scope, "method": "GET"}
+        if self.root_path:
+            complete_path(scope, self.root_path)
+        request_id = request_id_in(scope["headers"]) or uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
         # A mounted application puts itself into the scope in the place of this one.
         api = scope["app"]
+        fault = _fault(scope)
 
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _mark(message, request_id, is_stopping=api.state.is_stopping)
+                mark(message, request_id, is_last=fault is not None or api.state.is_stopping)
             await send(message)
 
         names = structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            # httptools accepts headers of any size; this limit protects everything behind it.
-            if _size_bytes(scope["headers"]) > HEADERS_BYTES_MAX:
-                await _refuse_headers(scope)(scope, receive, send_marked)
-            else:
+            if fault is None:
                 await self.app(scope, receive, send_marked)
+            else:
+                await problem(scope, fault.status, fault.code, fault.detail)(scope, receive, send_marked)
         except ClientDisconnect:
             status = status or STATUS_CLIENT_GONE
         except Exception as error:
-            log.exception("request_failed", method=scope["method"], route=_route(scope))
+            log.exception("request_failed", method=method, route=_route(scope))
             # An answer that has begun cannot be taken back. The server then closes the connection.
             if status is None:
                 answer = await _answer_failure(api, Request(scope, receive), error)
                 await answer(scope, receive, send_marked)
         finally:
-            log.info(
-                "request_served",
-                method=scope["method"],
-                route=_route(scope),
-                status=status,
-                duration_ms=round((perf_counter() - started) * 1000, 1),
-            )
+            give_back(state)
+            route = _route(scope)
+            tell = log.debug if route in PROBES and status == 200 else log.info
+            duration_ms = round((perf_counter() - started) * 1000, 1)
+            tell("request_served", method=method, route=route, status=status, duration_ms=duration_ms)
             structlog.contextvars.reset_contextvars(**names)
 
 
-def _size_bytes(headers: Headers) -> int:
+def _fault(scope: Scope) -> RefusedRequest | None:
+    """What is wrong with the headers, whatever is asked for."""
     size_bytes = 0
-    for name, value in headers:
+    hosts = []
+    for name, value in scope["headers"]:
         size_bytes += len(name) + len(value) + _SEPARATORS_BYTES
-    return size_bytes
-
-
-def _refuse_headers(scope: Scope) -> Response:
-    error = RequestHeadersTooLarge
-    return problem(scope, error.status, error.code, f"The headers must have at most {HEADERS_BYTES_MAX} bytes.")
-
-
-def _request_id(headers: Headers) -> str:
-    for name, value in headers:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return value.decode()
-    return uuid4().hex
+        if name == b"host":
+            hosts.append(value)
+    if size_bytes > HEADERS_BYTES_MAX:
+        return RequestHeadersTooLarge(f"The headers must have at most {HEADERS_BYTES_MAX} bytes.")
+    # RFC 9112, section 3.2. Two readers of two such headers would take the request for one to two different sites.
+    if len(hosts) > 1 or (hosts and not _HOST.fullmatch(hosts[0])):
+        return InvalidHost()
+    return InvalidHost() if not hosts and scope.get("http_version") == "1.1" else None
 
 
 async def _answer_failure(api: FastAPI, request: Request, error: Exception) -> Response:
@@ -110,28 +110,6 @@ async def _answer_failure(api: FastAPI, request: Request, error: Exception) -> R
         return problem(request.scope, 500, "internal_error", "Something went wrong on our side.")
     answer = handler(request, error)
     return await answer if inspect.isawaitable(answer) else answer
-
-
-def _mark(message: Message, request_id: str, *, is_stopping: bool) -> None:
-    headers = message.setdefault("headers", [])
-    media_type = _value(headers, b"content-type")
-    if media_type in _PRIVATE_MEDIA_TYPES:
-        # Keys, balances, jobs and errors are for the caller alone: no cache may keep them.
-        headers.append((b"cache-control", b"no-store"))
-    elif media_type.startswith(b"text/html") and not _value(headers, b"content-security-policy"):
-        headers.append((b"content-security-policy", _PAGE_POLICY))
-    if is_stopping:
-        # A connection that a caller keeps for the next request would be cut under that request.
-        headers.append((b"connection", b"close"))
-    headers.append((b"x-request-id", request_id.encode()))
-    headers.append((b"x-content-type-options", b"nosniff"))
-
-
-def _value(headers: Headers, name: bytes) -> bytes:
-    for known, value in headers:
-        if known == name:
-            return value
-    return b""
 
 
 def _route(scope: Scope) -> str | None:

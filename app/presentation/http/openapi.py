@@ -16,8 +16,11 @@ from app.presentation.http.errors import (
     PROBLEM_MEDIA_TYPE,
     InvalidJson,
     InvalidRequest,
+    NoRoomForBody,
     RefusedRequest,
     RequestBodyTooLarge,
+    RequestTimeout,
+    TooManyLargeBodies,
     UnsupportedContentEncoding,
     UnsupportedMediaType,
     status_of,
@@ -67,8 +70,11 @@ The answer that accepts a job says what it cost.
 
 Every error is `application/problem+json` (RFC 9457), with a `code` that does not change, a `detail` for people,
 and the `request_id` that every answer also carries in `X-Request-Id`. A 422 lists in `errors` what to mend.
-Besides what each route documents: 404 `not_found` for an unknown path, 405 `method_not_allowed`,
-431 `request_headers_too_large` above 32 KiB of headers, and 500 `internal_error`, which is our fault.
+Besides what each route documents: 400 `invalid_http` and `invalid_host` for what is no request of HTTP/1.1,
+404 `not_found` for an unknown path, 405 `method_not_allowed`, 408 `request_timeout` for what comes too slowly,
+431 `request_headers_too_large` above 32 KiB of headers, 500 `internal_error`, which is our fault, and
+503 `too_many_connections`. Whatever answers to GET answers to HEAD, with the same headers.
+A body that was not there as a whole when it was refused ends the connection.
 On 503 nothing was done: wait as `Retry-After` says and ask again. Only where its code is `outcome_unknown` that is not
 known: ask again with the same `Idempotency-Key` or event id, and it is done once.
 
@@ -85,9 +91,12 @@ TAGS: list[dict[str, Any]] = [
 
 DATABASE_ERRORS = (DatabaseUnavailable, Overloaded)
 
+# What may happen while a body of any kind is read.
+READING_ERRORS = (RequestTimeout, RequestBodyTooLarge, TooManyLargeBodies, NoRoomForBody)
+
 BODY_ERRORS = (
     InvalidJson,
-    RequestBodyTooLarge,
+    *READING_ERRORS,
     UnsupportedMediaType,
     UnsupportedContentEncoding,
     InvalidRequest,

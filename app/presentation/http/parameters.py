@@ -145,6 +145,5 @@ PaymentEventId = Annotated[
     ),
 ]
 JobId = Annotated[UUID, Depends(UuidInPath("job_id", JobNotFound, "From the answer that accepted the job."))]
-AttemptToken = Annotated[
-    UUID, Depends(UuidInPath("token", InvalidProviderEvent, schema={"type": "string", "title": "Token"}))
-]
+read_attempt_token = UuidInPath("token", InvalidProviderEvent, schema={"type": "string", "title": "Token"})
+AttemptToken = Annotated[UUID, Depends(read_attempt_token)]

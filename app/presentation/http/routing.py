@@ -20,10 +20,7 @@ from app.domain.accounts import Account
 from app.presentation.http.answers import json_bytes
 from app.presentation.http.api_keys import SECURITY, presented_key
 from app.presentation.http.bodies import JsonBody
-from app.presentation.http.state import state_of
-
-# A key of our own: `request.state` is open to every middleware.
-_ACCOUNT = "tollgate.account"
+from app.presentation.http.state import ACCOUNT, state_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Reader = Callable[..., Awaitable[Any]]
@@ -83,7 +80,7 @@ class KeyedRoute(DirectRoute):
 
         async def authenticate_first(request: Request) -> Response:
             keys = state_of(request.scope).use_cases.keys
-            request.scope[_ACCOUNT] = await keys.authenticate(presented_key(request.scope["headers"]))
+            request.scope[ACCOUNT] = await keys.authenticate(presented_key(request.scope["headers"]))
             return await handler(request)
 
         return authenticate_first
@@ -91,7 +88,7 @@ class KeyedRoute(DirectRoute):
 
 async def account_of(request: HTTPConnection) -> Account:
     """Whose key the request carries. Raises RuntimeError if its route is no KeyedRoute."""
-    account: Account | None = request.scope.get(_ACCOUNT)
+    account: Account | None = request.scope.get(ACCOUNT)
     if account is None:
         raise RuntimeError(f"{request.scope['route'].path} asks for an account, and its route for no key")
     return account

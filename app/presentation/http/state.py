@@ -1,6 +1,6 @@
 """The types of what `create_api` and the lifespan put on the application; Starlette's own state has none."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends
 from starlette.datastructures import State
@@ -11,9 +11,17 @@ from app.application.use_cases import CustomerUseCases
 from app.presentation.http.refusals import RefusalLog
 from app.presentation.schemas.media_urls import ValidationContext
 
+if TYPE_CHECKING:
+    # It raises errors, which are answered with the help of the state.
+    from app.presentation.http.body_room import BodyRoom
+
+# Where a KeyedRoute puts the account into the scope. A key of our own: `request.state` is open to every middleware.
+ACCOUNT = "tollgate.account"
+
 
 class ApiState(State):
     use_cases: CustomerUseCases
+    body_room: "BodyRoom"
     validation_context: ValidationContext
     is_stopping: bool
     refusals: RefusalLog

@@ -16,13 +16,14 @@ from app.domain.errors import (
     TooManyLargeInputs,
 )
 from app.presentation.http.answers import json_answer
-from app.presentation.http.bodies import LARGE_BODY_BYTES_MAX, JsonBody
+from app.presentation.http.bodies import JsonBody
+from app.presentation.http.body_room import LARGE_BODY_BYTES_MAX
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.field_errors import field_error
 from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, problems
 from app.presentation.http.parameters import IdempotencyKey, JobId
-from app.presentation.http.routing import CurrentAccount, KeyedRoute
-from app.presentation.http.state import UseCases
+from app.presentation.http.routing import CurrentAccount, KeyedRoute, account_of
+from app.presentation.http.state import UseCases, state_of
 from app.presentation.schemas.fields import PageOffset, PageSize, parse_uuid
 from app.presentation.schemas.jobs import (
     AcceptedJob,
@@ -66,12 +67,7 @@ _CANCELED = {
     "result": None,
     "error_code": "canceled",
     "error_message": "The job was canceled. Nothing was charged.",
-    "billing": {
-        "charged_tokens": 0,
-        "refunded_tokens": 5,
-        "outcome": "not_charged",
-        "reason": "There is no result.",
-    },
+    "billing": {"charged_tokens": 0, "refunded_tokens": 5, "outcome": "not_charged", "reason": "There is no result."},
 }
 _HEADERS = {
     "Location": {"description": "Where to ask for the job.", "schema": {"type": "string"}},
@@ -171,8 +167,15 @@ async def get_generation(account: CurrentAccount, job_id: JobId, use_cases: UseC
     return JobView.of(await use_cases.jobs.reader.get(account.id, job_id))
 
 
+async def _check_balance(request: Request) -> None:
+    """Raises InsufficientBalance for an account that can pay for nothing, unless the request may be a repeat."""
+    if "idempotency-key" not in request.headers:
+        account = await account_of(request)
+        state_of(request.scope).use_cases.jobs.start.check_balance(account)
+
+
 def _handler(start: _Start) -> Callable[..., Awaitable[Response]]:
-    read_body = JsonBody(start.model, start.examples, LARGE_BODY_BYTES_MAX)
+    read_body = JsonBody(start.model, start.examples, LARGE_BODY_BYTES_MAX, before_large=_check_balance)
 
     async def handler(
         request: Request,
@@ -184,7 +187,7 @@ def _handler(start: _Start) -> Callable[..., Awaitable[Response]]:
         accepted = await use_cases.jobs.start(
             account.id, start.kind, body.parameters(), idempotency_key=idempotency_key
         )
-        headers = {"Location": f"/generations/{accepted.job.id}"}
+        headers = {"Location": f"{request.scope.get('root_path', '')}/generations/{accepted.job.id}"}
         if accepted.is_replay:
             headers["Idempotent-Replayed"] = "true"
         return json_answer(request, AcceptedJob.of(accepted.job), headers)

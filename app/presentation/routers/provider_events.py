@@ -4,11 +4,10 @@ from fastapi import APIRouter, Depends, Request
 
 from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
 from app.presentation.http.bodies import RawBody
-from app.presentation.http.errors import RequestBodyTooLarge
-from app.presentation.http.openapi import DATABASE_ERRORS, answer, problems
-from app.presentation.http.parameters import AttemptToken
+from app.presentation.http.openapi import DATABASE_ERRORS, READING_ERRORS, answer, problems
+from app.presentation.http.parameters import AttemptToken, read_attempt_token
 from app.presentation.http.routing import DirectRoute
-from app.presentation.http.state import UseCases
+from app.presentation.http.state import UseCases, state_of
 from app.presentation.schemas.acknowledged import Acknowledged
 
 EVENT_BYTES_MAX = 1024 * 1024
@@ -16,20 +15,27 @@ EVENT_BYTES_MAX = 1024 * 1024
 router = APIRouter(tags=["Provider"], route_class=DirectRoute)
 
 
+async def _check_event(request: Request) -> None:
+    """Before the body is read. Tokens cannot be guessed, so it tells nobody anything that one is known."""
+    attempt_token = await read_attempt_token(request)
+    await state_of(request.scope).use_cases.receive_provider_event.check(attempt_token, request.headers)
+
+
 @router.post(
     "/webhooks/fal/{token}",
+    dependencies=[Depends(_check_event)],
     operation_id="receive_provider_event",
     summary="Hear from fal that a request is over",
     response_description="The event is known, now or before",
     responses={
         200: answer({"ok": True}),
-        **problems(InvalidProviderEvent, RequestBodyTooLarge, *DATABASE_ERRORS, ProviderKeysUnavailable),
+        **problems(InvalidProviderEvent, *READING_ERRORS, *DATABASE_ERRORS, ProviderKeysUnavailable),
     },
 )
 async def receive_provider_event(
     request: Request,
-    body: Annotated[bytes, Depends(RawBody(EVENT_BYTES_MAX))],
     attempt_token: AttemptToken,
+    body: Annotated[bytes, Depends(RawBody(EVENT_BYTES_MAX))],
     use_cases: UseCases,
 ) -> Acknowledged:
     """Called by fal, with its Ed25519 signature, at the URL that the submission named. A repeat changes nothing."""
