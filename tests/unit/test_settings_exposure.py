@@ -1,7 +1,7 @@
 """What does not start because of what others could do with it, and which forms a secret may have."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import structlog
@@ -111,9 +111,11 @@ def test_one_key_of_fal_may_serve_for_both(monkeypatch: pytest.MonkeyPatch) -> N
     assert load_settings().is_production
 
 
-@pytest.mark.parametrize("value", [secrets.token_hex(16), secrets.token_hex(32), secrets.token_urlsafe(24)])
-def test_production_takes_random_secrets(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    set_all(monkeypatch, production_with("AUTH_SECRET", value))
+@pytest.mark.parametrize(
+    "make", [lambda: secrets.token_hex(16), lambda: secrets.token_hex(32), lambda: secrets.token_urlsafe(24)]
+)
+def test_production_takes_random_secrets(monkeypatch: pytest.MonkeyPatch, make: Callable[[], str]) -> None:
+    set_all(monkeypatch, production_with("AUTH_SECRET", make()))
 
     assert load_settings().is_production
 
