@@ -17,6 +17,7 @@ from rich.console import Console
 from torture.cancels import cancels
 from torture.debits import debits
 from torture.kills import kills
+from torture.neighbours import neighbours
 from torture.outages import cuts, restarts
 from torture.picture import draw
 from torture.report import Outcome, Plan, Scenario, show, write
@@ -29,6 +30,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "topups": topups,
     "debits": debits,
     "cancels": cancels,
+    "neighbours": neighbours,
     "restarts": restarts,
     "cuts": cuts,
     **{name: scenario_of(name, suite) for name, suite in SUITES.items()},

@@ -13,6 +13,7 @@ from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
 from app.application.execution.submit import SubmitJob
 from app.bootstrap.adapters import Adapters
 from app.infrastructure.background.items import StepHandler
+from app.infrastructure.postgres.crowds import PostgresCrowds
 from app.infrastructure.postgres.jobs.records import JOBS_TO_FOLLOW, JOBS_TO_SUBMIT
 from app.infrastructure.postgres.lost_steps import PostgresLostSteps, WaitingSubjects
 from app.infrastructure.settings import Settings
@@ -58,6 +59,7 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
             breaker,
             settings.webhooks_url,
             backstop,
+            crowds=PostgresCrowds(adapters.postgres.engine),
             has_history=history is not None,
         ),
         follow=FollowJob(adapters.postgres.job_execution, adapters.provider, backstop, search, breaker),

@@ -121,7 +121,7 @@ async def test_an_outage_of_the_submissions_is_over_with_the_first_that_fal_take
     try:
 
         async def everything_pauses() -> bool:
-            return (await world.readiness())[1]["detail"].startswith("submissions pause: ")
+            return str((await world.readiness())[1]["detail"]).startswith("submissions pause: ")
 
         await until(everything_pauses)
         began = time.monotonic()

@@ -152,7 +152,7 @@ async def test_several_accounts_of_one_attacker_hold_up_nobody_for_long(world: W
         await jobs("[submit:500]", count=JOBS // 4)(world, attacker)
 
     async def everything_pauses() -> bool:
-        return (await world.readiness())[1]["detail"].startswith("submissions pause")
+        return str((await world.readiness())[1]["detail"]).startswith("submissions pause")
 
     await until(everything_pauses)
     at_once, later = await asyncio.gather(
