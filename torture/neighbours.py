@@ -18,14 +18,16 @@ ALONE = 5
 AFTER_SECONDS = (0.0, 1.0, 5.0)
 PICTURE_SECONDS_MAX = 120
 LOOK_SECONDS = 0.05
+# About as long as pictures take.
+PICTURE = "[slow:3]"
 # Bytes that do not pack.
 PICTURE_BYTES = 12_000
 IMAGE_TO_IMAGE = "/generations/images/image-to-image"
 SUBMIT_FAULTS = (
     *("500", "page-502", "503", "401", "402", "403", "429", "425", "408", "hang", "slow"),
-    *("drop", "cut", "not-json", "redirect", "large:20", "without:request_id"),
+    *("drop", "cut", "not-json", "redirect", "large:2", "without:request_id"),
 )
-STATUS_FAULTS = ("hang", "slow", "500", "401", "large:20")
+STATUS_FAULTS = ("hang", "slow", "500", "401", "large:2")
 # In turn for the jobs of the account.
 WORDS: dict[str, tuple[str, ...]] = {
     **{f"submit {fault}": (f"[submit:{fault}]",) for fault in SUBMIT_FAULTS},
@@ -104,7 +106,7 @@ async def _start(callers: Callers, book: Book, words: str, *, is_large: bool = F
 async def _picture_seconds(callers: Callers, book: Book, after_seconds: float = 0) -> float:
     await asyncio.sleep(after_seconds)
     began = time.monotonic()
-    job_id = await _start(callers, book, "")
+    job_id = await _start(callers, book, PICTURE)
     async with asyncio.timeout(PICTURE_SECONDS_MAX):
         while True:
             answer = await callers.ask("GET", f"/generations/{job_id}", frozenset({200}), headers=book.headers)
