@@ -18,6 +18,7 @@ from torture.attacks import attacks
 from torture.cancels import cancels
 from torture.debits import debits
 from torture.kills import kills
+from torture.neighbours import neighbours
 from torture.outages import cuts, restarts
 from torture.picture import draw
 from torture.report import Outcome, Plan, Scenario, show, write
@@ -30,6 +31,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "topups": topups,
     "debits": debits,
     "cancels": cancels,
+    "neighbours": neighbours,
     "restarts": restarts,
     "cuts": cuts,
     "attacks": attacks,

@@ -16,6 +16,7 @@ from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, FORGET_I
 from app.application.execution.submit import SubmitJob
 from app.bootstrap.adapters import Adapters
 from app.infrastructure.background.items import StepHandler
+from app.infrastructure.postgres.crowds import PostgresCrowds
 from app.infrastructure.postgres.jobs.attempts import JOBS_WITH_ORPHANS
 from app.infrastructure.postgres.jobs.inputs import INPUTS_TO_FORGET
 from app.infrastructure.postgres.jobs.records import JOBS_TO_FOLLOW, JOBS_TO_SUBMIT
@@ -71,6 +72,7 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
             breaker,
             settings.webhooks_url,
             backstop,
+            crowds=PostgresCrowds(adapters.postgres.engine),
             has_history=history is not None,
         ),
         follow=FollowJob(adapters.postgres.job_execution, adapters.provider, backstop, search, breaker),

@@ -359,4 +359,5 @@ JOB_CASES = [
     *ENDS,
     *CANCELS,
     *both("record_waiting", waits_for_the_breaker),
+    *both("put_off_submissions", waits_for_the_breaker),
 ]

@@ -24,6 +24,8 @@ CONSTANTS: Mapping[str, float] = {
     f"{follow.__name__}.UNKNOWN_LOOK_SECONDS": 0.3,
     f"{follow.__name__}.CANCEL_GRACE_SECONDS": 2,
     f"{pacing.__name__}.BACKSTOP_SECONDS_MIN": 1,
+    # A single job that waits is a crowd.
+    f"{pacing.__name__}.CROWD_STEPS_MIN": 0,
     # Longer than what follows a refusal takes, so that it meets the pause.
     f"{pauses.__name__}.NEWCOMER_SECONDS_MIN": 10,
     f"{provider_events.__name__}.BACKSTOP_SECONDS_MIN": 1,

@@ -91,7 +91,7 @@ MUTANTS = (
             NO_COMPARE_AND_SET,
             Change(
                 FOLLOW,
-                "await self._wait_or_give_up(state, state.status, grace_seconds=UNANSWERED_GRACE_SECONDS)\n",
+                "await self._wait_or_give_up(state, state.status, is_answered=False)\n",
                 'await self._settle(state, Outcome.failed("unanswered", "fal did not answer."))\n',
             ),
         ),

@@ -201,6 +201,28 @@ def test_a_newcomer_tries_soon_and_ends_the_pause(bench: Bench, accounts: int, f
     assert [bench.submit(uuid4()) for _ in range(3)] == [True] * 3
 
 
+def test_accounts_that_fail_again_and_again_do_not_put_off_newcomers(bench: Bench) -> None:
+    """Several accounts of one attacker, for hours, and somebody else now and then."""
+    attackers = bench.fail_together(FAILED_ACCOUNTS_MAX, NO_ANSWER)
+    for second in range(4000):
+        bench.clock.seconds += 1
+        for attacker in attackers:
+            bench.submit(attacker, NO_ANSWER)
+        if second > NEWCOMER_SECONDS_MIN:
+            assert bench.wait_seconds(uuid4()) == 0
+
+
+def test_accounts_that_pause_already_say_nothing_new(bench: Bench) -> None:
+    """Others have succeeded since, and need not wait again because these still fail."""
+    attackers = bench.fail_together(FAILED_ACCOUNTS_MAX + 3, REFUSED)
+    bench.clock.seconds += PAUSE_SECONDS_MIN
+    assert bench.submit(uuid4())
+    for attacker in attackers:
+        assert bench.submit(attacker, REFUSED)
+
+    assert bench.wait_seconds(uuid4()) == 0
+
+
 @every_shared_pause
 def test_one_in_each_pause_tries_and_the_pause_doubles(bench: Bench, accounts: int, failure: Failure) -> None:
     """In ten minutes without fal it is asked as seldom as by a breaker that knows no accounts."""

@@ -110,19 +110,15 @@ class Breaker:
             self._fail_all(account_id, reason, () if self._unreachable >= UNREACHABLE_MAX else None, is_its_own=False)
             return
         self._unreachable = 0
-        if isinstance(failure, NotSubmitted) and failure.is_operators_matter:
-            self._fail_account(account_id, reason, at_once=True)
-            self._fail_model(account_id, model_id, reason)
-            _add(self._refusing_models, model_id, REFUSED_MODELS_MAX)
-            _add(self._refused_everywhere, account_id, REFUSED_ACCOUNTS_MAX)
-            is_everywhere = len(self._refusing_models) == REFUSED_MODELS_MAX and (
-                len(self._refused_everywhere) == REFUSED_ACCOUNTS_MAX
-            )
-            self._fail_all(account_id, reason, self._refused_everywhere if is_everywhere else None)
-        else:
-            self._fail_account(account_id, reason)
+        # That an account fails once more which pauses already is no news of fal.
+        is_news = self._of_accounts.get(account_id) is None
+        is_refusal = isinstance(failure, NotSubmitted) and failure.is_operators_matter
+        self._fail_account(account_id, reason, at_once=is_refusal)
+        if is_refusal:
+            self._fail_model(account_id, model_id, reason, is_news=is_news)
+        elif is_news:
             _add(self._failed, account_id, FAILED_ACCOUNTS_MAX)
-            self._fail_all(account_id, reason, self._failed if len(self._failed) == FAILED_ACCOUNTS_MAX else None)
+        self._fail_all(account_id, reason, self._accounts_that_tell_of_an_outage())
 
     async def check(self) -> Check:
         """Report the state. It never makes the service unready: accepting, answering and following go on."""
@@ -153,9 +149,20 @@ class Breaker:
             self._all = Pause(reason, self._clock(), because_of)
             log.error("submissions_paused", reason=reason)
 
-    def _fail_model(self, account_id: UUID, model_id: str, reason: str) -> None:
+    def _accounts_that_tell_of_an_outage(self) -> Collection[UUID] | None:
+        if len(self._failed) == FAILED_ACCOUNTS_MAX:
+            return self._failed
+        is_refused_everywhere = len(self._refusing_models) == REFUSED_MODELS_MAX
+        if is_refused_everywhere and len(self._refused_everywhere) == REFUSED_ACCOUNTS_MAX:
+            return self._refused_everywhere
+        return None
+
+    def _fail_model(self, account_id: UUID, model_id: str, reason: str, *, is_news: bool) -> None:
         refused = self._refused.setdefault(model_id, set())
-        _add(refused, account_id, REFUSED_ACCOUNTS_MAX)
+        if is_news:
+            _add(refused, account_id, REFUSED_ACCOUNTS_MAX)
+            _add(self._refused_everywhere, account_id, REFUSED_ACCOUNTS_MAX)
+            _add(self._refusing_models, model_id, REFUSED_MODELS_MAX)
         pause = self._of_models.get(model_id)
         if pause is not None:
             pause.record_failure(account_id, self._clock(), reason)

@@ -18,6 +18,7 @@ COUNT_SECONDS = 5.0
 # Of the steps of one account that wait: the queue hands out what is due in the order of its age, so that thousands that
 # come back together would go before everything that is new.
 WAITING_STEPS_PER_SECOND = 50
+CROWD_STEPS_MIN = 10
 # By so much the first steps of many accounts that wait are spread.
 ACCOUNTS_SPREAD_SECONDS_MAX = 10.0
 TIDY_SECONDS = 1.0
@@ -56,6 +57,16 @@ class Spread:
         self._turns[account_id] = turn + 1 / WAITING_STEPS_PER_SECOND
         spread_seconds = min(ACCOUNTS_SPREAD_SECONDS_MAX, len(self._turns) / WAITING_STEPS_PER_SECOND)
         return seconds_min + (turn - now) + random.uniform(0, spread_seconds)
+
+    def is_crowded(self, account_id: UUID) -> bool:
+        """So many steps of the account were sent back lately that the others should not even come."""
+        return self._turns.get(account_id, 0.0) > self._now_seconds() + CROWD_STEPS_MIN / WAITING_STEPS_PER_SECOND
+
+    def add(self, account_id: UUID, steps: int) -> None:
+        """So many more steps of the account come back one after the other."""
+        self._turns[account_id] = (
+            max(self._now_seconds(), self._turns.get(account_id, 0.0)) + steps / WAITING_STEPS_PER_SECOND
+        )
 
     def _tidy(self, now: float) -> None:
         """Forget the accounts whose turn has come."""

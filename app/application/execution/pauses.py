@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 class Pause:
     """One submission in each pause tries whether the reason is over; the pause doubles with each try that fails.
 
-    An account that has not failed yet is a newcomer: its turn comes first and sooner.
+    An account that has not failed yet is a newcomer: its turn comes sooner, and those that failed do not put it off.
     """
 
     def __init__(
@@ -36,9 +36,11 @@ class Pause:
         self.reason = reason
         self._failed = set(failed)
         self._is_shared = is_shared
+        self._newcomers_tries_failed = 0
         self._tries_failed = 0
         self._trying: dict[UUID, tuple[float, float]] = {}
-        self._begin(now_seconds)
+        self._newcomers_may_try_at = self._failed_may_try_at = 0.0
+        self._begin(now_seconds, is_newcomer=True)
 
     @property
     def is_nobodys(self) -> bool:
@@ -52,7 +54,7 @@ class Pause:
 
     def begin_try(self, account_id: UUID, now_seconds: float) -> None:
         self._trying[account_id] = (self._newcomers_may_try_at, self._failed_may_try_at)
-        self._begin(now_seconds)
+        self._begin(now_seconds, is_newcomer=account_id not in self._failed)
 
     def give_back(self, account_id: UUID) -> None:
         """A try that came to nothing: the next one may begin at once. Nothing, if it has failed meanwhile."""
@@ -62,6 +64,7 @@ class Pause:
     def record_failure(self, account_id: UUID, now_seconds: float, reason: str, *, is_its_own: bool = True) -> bool:
         """False: it did not try. It was under way when the pause began, and says nothing new of the reason."""
         is_try = self._trying.pop(account_id, None) is not None
+        is_newcomer = account_id not in self._failed
         if is_its_own:
             if len(self._failed) >= FAILED_ACCOUNTS_KEPT:
                 self._failed.clear()
@@ -69,18 +72,22 @@ class Pause:
         if is_try:
             self.reason = reason
             self._tries_failed += 1
-            self._begin(now_seconds)
+            self._newcomers_tries_failed += is_newcomer
+            self._begin(now_seconds, is_newcomer=is_newcomer)
         return is_try
 
-    def _begin(self, now_seconds: float) -> None:
-        doubled = 2.0 ** min(self._tries_failed, 10)
-        newcomers_seconds = min(NEWCOMER_SECONDS_MIN * doubled, PAUSE_SECONDS_MAX)
+    def _begin(self, now_seconds: float, *, is_newcomer: bool) -> None:
+        newcomers_seconds = min(NEWCOMER_SECONDS_MIN * _doubled(self._newcomers_tries_failed), PAUSE_SECONDS_MAX)
+        if is_newcomer:
+            self._newcomers_may_try_at = now_seconds + newcomers_seconds
+        failed_seconds = min(PAUSE_SECONDS_MIN * _doubled(self._tries_failed), PAUSE_SECONDS_MAX)
         if self._is_shared:
-            failed_seconds = max(PAUSE_SECONDS_MIN, 2 * newcomers_seconds)
-        else:
-            failed_seconds = min(PAUSE_SECONDS_MIN * doubled, PAUSE_SECONDS_MAX)
-        self._newcomers_may_try_at = now_seconds + newcomers_seconds
+            failed_seconds = max(failed_seconds, 2 * newcomers_seconds)
         self._failed_may_try_at = now_seconds + failed_seconds
+
+
+def _doubled(times: int) -> float:
+    return 2.0 ** min(times, 10)
 
 
 class Recent(Generic[Key, Value]):

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -13,6 +14,7 @@ from uuid import UUID
 SHARE = 2
 # Where places come free at all, one does within this time.
 MOMENT_SECONDS = 0.25
+NOBODY = UUID(int=0)
 
 
 class Places:
@@ -23,51 +25,58 @@ class Places:
         self._clock = clock
         self._held: Counter[UUID | None] = Counter()
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._moved_at = float("-inf")
+        self._moved_at: dict[UUID, float] = {}
+        """When each account that holds places last gave one back, or took its first."""
 
     def take(self, account_id: UUID | None) -> "Place | None":
         """None: the account holds its share already."""
-        unknown = self._held[None]
-        if account_id is None:
-            own = max((held for holder, held in self._held.items() if holder is not None), default=0)
-        else:
-            own = self._held[account_id]
-        if own + unknown >= SHARE * (self._total - self._held.total()):
+        own = self._held[self._fullest() if account_id is None else account_id]
+        if own + self._held[None] >= SHARE * (self._total - self._held.total()):
             return None
-        self._held[account_id] += 1
-        self._moved_at = self._clock()
+        self._add(account_id)
         return Place(self, account_id)
 
     async def take_soon(self) -> "Place | None":
-        """A place for a step whose account is not known. Waits a moment for one, unless places do not come free."""
-        place = self.take(None)
-        if self._clock() >= self._moved_at + MOMENT_SECONDS:
-            return place
+        """A place for a step whose account is not known. Waits a moment for one, unless what is in its way hangs."""
         until = self._clock() + MOMENT_SECONDS
-        while place is None and (seconds := until - self._clock()) > 0:
+        while (place := self.take(None)) is None:
+            now, moved_at = self._clock(), self._moved_at.get(self._fullest(), 0.0)
+            seconds = min(until, moved_at + MOMENT_SECONDS) - now
+            if seconds <= 0:
+                return None
             freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(freed)
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(freed, seconds)
-            except TimeoutError:
-                return None
-            place = self.take(None)
         return place
 
     def move(self, holder: UUID | None, account_id: UUID) -> None:
-        self._leave(holder)
-        self._held[account_id] += 1
+        self._remove(holder)
+        self._add(account_id)
         self._wake()
 
     def free(self, holder: UUID | None) -> None:
-        self._leave(holder)
-        self._moved_at = self._clock()
+        self._remove(holder)
+        if holder in self._moved_at:
+            self._moved_at[holder] = self._clock()
         self._wake()
 
-    def _leave(self, holder: UUID | None) -> None:
+    def _fullest(self) -> UUID:
+        """Who holds the most. Nobody's id, where nobody holds any."""
+        held = (holder for holder in self._held if holder is not None)
+        return max(held, key=self._held.__getitem__, default=NOBODY)
+
+    def _add(self, holder: UUID | None) -> None:
+        self._held[holder] += 1
+        if holder is not None:
+            self._moved_at.setdefault(holder, self._clock())
+
+    def _remove(self, holder: UUID | None) -> None:
         self._held[holder] -= 1
         if not self._held[holder]:
             del self._held[holder]
+            if holder is not None:
+                del self._moved_at[holder]
 
     def _wake(self) -> None:
         """One of those that wait: the others would find nothing."""

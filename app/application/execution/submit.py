@@ -8,12 +8,18 @@ import structlog
 from app.application.execution.breaker import Breaker, Paused
 from app.application.execution.evidence import with_seed
 from app.application.execution.limits import SUBMIT_LEASE_SECONDS
-from app.application.execution.pacing import POLL_SECONDS_MIN, Backstop, Spread, backoff_seconds
+from app.application.execution.pacing import (
+    POLL_SECONDS_MIN,
+    WAITING_STEPS_PER_SECOND,
+    Backstop,
+    Spread,
+    backoff_seconds,
+)
 from app.application.execution.places import Place, Places
 from app.application.execution.settlement import persist
 from app.application.execution.steps import SUBMISSIONS, RetryLater
 from app.application.fault_points import reach
-from app.application.ports.execution import AttemptEnd, Claim, JobState, JobSubmission, LargeInput
+from app.application.ports.execution import AttemptEnd, Claim, Crowds, JobState, JobSubmission, LargeInput
 from app.application.ports.provider import (
     NotSubmitted,
     Provider,
@@ -47,6 +53,7 @@ class SubmitJob:
         webhooks_url: str | None = None,
         backstop: Backstop | None = None,
         *,
+        crowds: Crowds | None = None,
         has_history: bool = False,
     ) -> None:
         """`has_history`: lost submissions are searched for in fal's request history, so that inputs get a mark."""
@@ -59,6 +66,8 @@ class SubmitJob:
         self._places = Places(SUBMISSIONS.concurrent_steps_max)
         self._large_inputs = Places(LARGE_INPUTS_MAX)
         self._spread = Spread()
+        self._crowds = crowds
+        self._crowd_being_put_off: UUID | None = None
 
     async def __call__(self, job_id: UUID) -> None:
         """The account of a job is only asked for if it matters: if anything pauses, or few places are left."""
@@ -72,7 +81,8 @@ class SubmitJob:
             return
         place = self._places.take(state.account_id)
         if place is None:
-            raise RetryLater(self._spread.delay_seconds(state.account_id, BUSY_SECONDS))
+            await self._come_back(state.account_id, BUSY_SECONDS)
+            return
         with place:
             try:
                 with self.breaker.turn(state.account_id, state.model_id):
@@ -83,7 +93,24 @@ class SubmitJob:
     async def _wait(self, state: JobState, paused: Paused) -> None:
         if state.status_reason != paused.reason:
             await self.jobs.record_waiting(state.id, paused.reason)
-        raise RetryLater(self._spread.delay_seconds(state.account_id, paused.seconds))
+        await self._come_back(state.account_id, paused.seconds)
+
+    async def _come_back(self, account_id: UUID, seconds: float) -> None:
+        """The step comes back later, and with it, if many have been sent back already, those of its account behind it.
+
+        Each of these would only learn the same, and whatever is younger would wait for all of them.
+        """
+        delay_seconds = self._spread.delay_seconds(account_id, seconds)
+        is_crowd = self._crowds is not None and self._spread.is_crowded(account_id)
+        if is_crowd and self._crowd_being_put_off is None:
+            assert self._crowds is not None
+            self._crowd_being_put_off = account_id
+            try:
+                steps = await self._crowds.put_off_submissions(account_id, delay_seconds, 1 / WAITING_STEPS_PER_SECOND)
+                self._spread.add(account_id, steps)
+            finally:
+                self._crowd_being_put_off = None
+        raise RetryLater(delay_seconds)
 
     async def _submit(self, job_id: UUID, place: Place) -> None:
         try:

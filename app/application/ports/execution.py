@@ -179,6 +179,15 @@ class JobSubmission(JobSteps, Protocol):
         ...
 
 
+class Crowds(Protocol):
+    async def put_off_submissions(self, account_id: UUID, delay_seconds: float, spacing_seconds: float) -> int:
+        """Let the account's submissions that would be taken next be due in `delay_seconds`, one after the other.
+
+        Returns how many of them there were; there may be more.
+        """
+        ...
+
+
 class JobFollowing(JobEnds, Protocol):
     async def record_progress(self, job_id: UUID, status: JobStatus) -> bool: ...
 

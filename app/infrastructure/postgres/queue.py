@@ -13,10 +13,12 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Delete,
+    Double,
     FromClause,
     Integer,
     LargeBinary,
     Select,
+    Subquery,
     Text,
     Uuid,
     bindparam,
@@ -33,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, ENUM, REGCLASS, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from app.application.execution.steps import FOLLOW_JOB, Step
 from app.infrastructure.postgres.statements import constant, seconds
@@ -124,6 +126,44 @@ async def look_after(connection: AsyncConnection, job_id: UUID, delay_seconds: f
         update(queue_items)
         .where(queue_items.c.dedupe_key == key_of(FOLLOW_JOB, job_id), queue_items.c.status == QUEUED)
         .values(execute_after=func.least(queue_items.c.execute_after, func.now() + timedelta(seconds=delay_seconds)))
+    )
+
+
+def first_due(step: Step, items_max: int) -> Subquery:
+    """The items that would be taken next: `id`, and `subject_id`."""
+    return (
+        select(queue_items.c.id, cast(func.encode(queue_items.c.payload, "hex"), Uuid).label("subject_id"))
+        .where(
+            queue_items.c.entrypoint == constant(step.name),
+            queue_items.c.status == QUEUED,
+            queue_items.c.execute_after < func.now(),
+        )
+        .order_by(queue_items.c.priority.desc(), queue_items.c.id)
+        .limit(items_max)
+        .subquery("due")
+    )
+
+
+def put_off(ids: Select[int]) -> ReturningUpdate[int]:
+    """Let the items be due in `delay_seconds`, and each `spacing_seconds` after the one before. Returns their ids.
+
+    An item that somebody takes meanwhile is left to them.
+    """
+    item = queue_items.alias("item")
+    locked = (
+        select(item.c.id)
+        .where(item.c.id.in_(ids), item.c.status == QUEUED)
+        .order_by(item.c.id)
+        .with_for_update(of=item, skip_locked=True)
+        .cte("locked")
+    )
+    turns = select(locked.c.id, (func.row_number().over(order_by=locked.c.id) - constant(1)).label("turn")).cte("turns")
+    delay_seconds = bindparam("delay_seconds", type_=Double) + turns.c.turn * bindparam("spacing_seconds", type_=Double)
+    return (
+        update(queue_items)
+        .where(queue_items.c.id == turns.c.id)
+        .values(execute_after=func.now() + seconds(delay_seconds))
+        .returning(queue_items.c.id)
     )
 
 
