@@ -82,8 +82,19 @@ async def test_only_so_many_wait_and_of_one_caller_fewer() -> None:
     assert not room._waiting
 
 
+async def test_who_goes_away_in_the_moment_of_its_admission_leaves_nothing_behind() -> None:
+    room = Room(10, 10, waiting_max=8)
+    room.take("a", 10)
+    waiting = asyncio.create_task(room.wait_and_take("b", 10))
+    await asyncio.sleep(0)
+    room.give_back("a", 10)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert waiting.cancelled()
+    assert (room.used_bytes, room._used_by_caller) == (0, {})
+
+
 async def test_nothing_is_lost_however_callers_come_and_go() -> None:
-    """Whoever is cancelled in the moment in which it is admitted gives back what it was given."""
     chance = random.Random(4)
     room = Room(100, 50, waiting_max=64)
 
@@ -101,7 +112,7 @@ async def test_nothing_is_lost_however_callers_come_and_go() -> None:
 
     visits = [asyncio.create_task(visit(number % 7)) for number in range(400)]
     for _ in range(150):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.0005)
         chance.choice(visits).cancel()
     await asyncio.gather(*visits, return_exceptions=True)
     assert (room.used_bytes, room._used_by_caller, [*room._waiting]) == (0, {}, [])

@@ -31,9 +31,10 @@ def mark(message: Message, request_id: str, *, is_last: bool) -> None:
     """Complete the start of an answer. `is_last`: the connection ends with it."""
     headers = message.setdefault("headers", [])
     media_type = value_of(headers, b"content-type")
-    if media_type in _PRIVATE_MEDIA_TYPES and not value_of(headers, b"cache-control"):
+    if media_type in _PRIVATE_MEDIA_TYPES:
         # Keys, balances, jobs and errors are for the caller alone: no cache may keep them.
-        headers.append((b"cache-control", b"no-store"))
+        if not value_of(headers, b"cache-control"):
+            headers.append((b"cache-control", b"no-store"))
     elif media_type.startswith(b"text/html") and not value_of(headers, b"content-security-policy"):
         headers.append((b"content-security-policy", _PAGE_POLICY))
     if is_last:

@@ -1,6 +1,7 @@
 import inspect
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from time import perf_counter
 
 import structlog
@@ -89,18 +90,24 @@ class RequestContext:
 
 def _fault(scope: Scope) -> RefusedRequest | None:
     """What is wrong with the headers, whatever is asked for."""
-    size_bytes = 0
-    hosts = []
+    size_bytes = hosts = 0
+    host = b""
     for name, value in scope["headers"]:
         size_bytes += len(name) + len(value) + _SEPARATORS_BYTES
         if name == b"host":
-            hosts.append(value)
+            hosts += 1
+            host = value
     if size_bytes > HEADERS_BYTES_MAX:
         return RequestHeadersTooLarge(f"The headers must have at most {HEADERS_BYTES_MAX} bytes.")
     # RFC 9112, section 3.2. Two readers of two such headers would take the request for one to two different sites.
-    if len(hosts) > 1 or (hosts and not _HOST.fullmatch(hosts[0])):
-        return InvalidHost()
-    return InvalidHost() if not hosts and scope.get("http_version") == "1.1" else None
+    if hosts == 1 and _is_host(host):
+        return None
+    return InvalidHost() if hosts or scope.get("http_version") == "1.1" else None
+
+
+@lru_cache(maxsize=256)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 async def _answer_failure(api: FastAPI, request: Request, error: Exception) -> Response:

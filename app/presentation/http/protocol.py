@@ -56,7 +56,7 @@ class _Flow(FlowControl):
     is_held = False
 
     def resume_reading(self) -> None:
-        if not self.is_held:
+        if self.read_paused and not self.is_held:
             super().resume_reading()
 
 
@@ -170,7 +170,11 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.headers) >= HEADERS_MAX:
             self._fault = RequestHeadersTooLarge(f"A request must have at most {HEADERS_MAX} headers.")
             raise self._fault
-        super().on_header(name, value)
+        # As uvicorn does it: a call for each header of each request costs more than all that it does.
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._has_progress = True
