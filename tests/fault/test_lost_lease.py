@@ -59,4 +59,7 @@ def test_its_answer_changes_nothing_once_the_job_was_refunded(
     os.kill(first.pid, signal.SIGCONT)
     story.world.until(lambda: "generation_submission_unclaimed" in first.output(), "the first worker's answer")
 
-    story.assert_right("FAILED unknown refunded", posts=1)
+    # But the run is known now: its end is looked for, and what it delivered is kept for the operator.
+    story.assert_right("FAILED unknown late refunded", posts=1)
+    closed = "SELECT closed_at IS NOT NULL FROM attempts WHERE orphaned_at IS NOT NULL"
+    story.world.until(lambda: story.world.sql(closed) == [True], "nothing is left to do with the run")

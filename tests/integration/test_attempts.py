@@ -1,6 +1,7 @@
 """Every attempt of a job is a row of its own: whichever delivers first wins, and the run of another is stopped."""
 
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -8,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
-from typing import cast
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -17,12 +18,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.application.execution import orphans as orphans_module
+from app.application.execution.breaker import Breaker
+from app.application.execution.evidence import with_seed
 from app.application.execution.orphans import ORPHAN_SECONDS_MAX, CancelOrphans
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, SUBMIT_JOB, RetryLater
+from app.application.execution.submit import SubmitJob
 from app.application.ports.execution import AttemptEnd
 from app.application.ports.provider import (
     InProgress,
+    NotSubmitted,
     Observation,
     Provider,
     ProviderEvent,
@@ -30,12 +35,15 @@ from app.application.ports.provider import (
     ProviderUnavailable,
     Rejected,
     Stopped,
+    SubmitOutcomeUnknown,
+    SubmitRefused,
     Succeeded,
 )
 from app.bootstrap.steps import lost_steps
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import InvalidProviderEvent, JobFinished
 from app.domain.jobs import JobStatus, Outcome
+from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
     COST_TOKENS,
@@ -69,6 +77,30 @@ class Fal:
     told: dict[str, Observation | None] = field(default_factory=dict)
     cancels: Counter[str] = field(default_factory=Counter)
     cancels_fail: bool = False
+    submits: list[ProviderRequest | Exception] = field(default_factory=list)
+    seen_tags: list[Mapping[str, str] | None] = field(default_factory=list)
+    seen_parameters: list[Mapping[str, Any]] = field(default_factory=list)
+    while_posting: Callable[[], Awaitable[object]] | None = None
+
+    async def submit(
+        self,
+        model_id: str,
+        parameters: Mapping[str, Any],
+        *,
+        webhook_url: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> ProviderRequest:
+        self.seen_tags.append(tags)
+        self.seen_parameters.append(parameters)
+        if self.while_posting is not None:
+            await self.while_posting()
+        answer = self.submits.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def input_digest(self, parameters: Mapping[str, Any]) -> bytes:
+        return sha256(json.dumps(parameters, sort_keys=True).encode()).digest()
 
     def check_headers(self, headers: Mapping[str, str]) -> None:
         pass
@@ -122,6 +154,14 @@ class Stage:
     async def hear(self, token: UUID, request: ProviderRequest, told: Observation | None) -> None:
         self.fal.told[request.id] = told
         await ReceiveProviderEvent(self.jobs, cast(Provider, self.fal), self.fal)(token, {"request": request.id}, b"")
+
+    async def submit(self, job_id: UUID, *, has_history: bool = False) -> None:
+        await SubmitJob(self.jobs, cast(Provider, self.fal), Breaker(), has_history=has_history)(job_id)
+
+    async def postponed(self, job_id: UUID) -> None:
+        self.fal.submits.append(NotSubmitted("the ingress in front of fal answered 503"))
+        with pytest.raises(RetryLater):
+            await self.submit(job_id)
 
     async def cancel_orphans(self, job_id: UUID) -> None:
         await CancelOrphans(self.jobs, cast(Provider, self.fal))(job_id)
@@ -546,6 +586,80 @@ async def test_a_final_job_keeps_its_request(stage: Stage) -> None:
         await stage.sql.execute(
             "UPDATE jobs SET fal_request_id = 'orphan', attempt_token = $2 WHERE id = $1", job_id, earlier
         )
+
+
+async def test_every_post_is_tagged_and_its_input_kept_as_a_digest(stage: Stage) -> None:
+    job_id, request = await stage.accept(), provider_request()
+    for _ in range(2):
+        await stage.postponed(job_id)
+    stage.fal.submits = [request]
+    await stage.submit(job_id, has_history=True)
+
+    rows = await stage.sql.fetch("SELECT * FROM attempts WHERE job_id = $1 ORDER BY number", job_id)
+    assert stage.fal.seen_tags == [{"job": str(job_id), "attempt": number} for number in ("1", "2", "3")]
+    assert [row["outcome"] for row in rows] == ["not_queued", "not_queued", "accepted"]
+    assert [row["input_digest"] for row in rows] == [
+        stage.fal.input_digest(parameters) for parameters in stage.fal.seen_parameters
+    ]
+    # The seed of each attempt is its own.
+    assert rows[0]["input_digest"] == rows[1]["input_digest"] != rows[2]["input_digest"]
+
+
+@pytest.mark.parametrize("has_history", [True, False])
+async def test_of_a_submission_that_died_the_digest_is_reckoned(stage: Stage, has_history: bool) -> None:
+    job_id = await stage.accept()
+    token = await stage.claim(job_id)
+    await stage.sql.execute("UPDATE jobs SET claimed_at = claimed_at - interval '31 seconds'")
+    parameters = await stage.jobs.load_parameters(job_id)
+
+    await stage.submit(job_id, has_history=has_history)
+
+    attempt, sent = await stage.attempt(token), with_seed(parameters, token) if has_history else parameters
+    assert attempt["outcome"] == "unknown"
+    assert attempt["input_digest"] == stage.fal.input_digest(sent)
+    assert stage.fal.seen_tags == []
+
+
+@pytest.mark.parametrize("answer", ["accepted", "refused", "unknown", "not queued"])
+async def test_an_earlier_attempt_wins_in_the_middle_of_a_post(stage: Stage, answer: str) -> None:
+    job_id, first, second = await stage.accept(), provider_request(), provider_request()
+    await stage.postponed(job_id)
+    earlier = await stage.sql.fetchval("SELECT token FROM attempts")
+    stage.fal.while_posting = lambda: stage.hear(earlier, first, Succeeded(RESULT))
+    stage.fal.submits = [
+        {
+            "accepted": second,
+            "refused": SubmitRefused("invalid_input", "No."),
+            "unknown": SubmitOutcomeUnknown("no answer"),
+            "not queued": NotSubmitted("busy"),
+        }[answer]
+    ]
+
+    with capture_logs() as logs, suppress(RetryLater):
+        await stage.submit(job_id)
+    # The queue may ask again.
+    await stage.submit(job_id)
+    await stage.cancel_orphans(job_id)
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["fal_request_id"]) == ("COMPLETED", first.id)
+    newer = await stage.sql.fetchrow("SELECT * FROM attempts WHERE number = 2")
+    assert newer is not None
+    assert newer["outcome"] == answer.replace(" ", "_")
+    assert stage.fal.cancels == ({second.id: 1} if answer == "accepted" else {})
+    assert ("generation_orphaned" in [entry["event"] for entry in logs]) is (answer == "accepted")
+    assert len(stage.fal.seen_tags) == 2
+    await stage.assert_charged(1)
+
+
+async def test_a_search_takes_no_orphan_for_the_run_of_a_lost_submission(stage: Stage) -> None:
+    job_id, earlier, newer = await two_attempts(stage)
+    assert await stage.answered(job_id, newer, provider_request("followed"))
+    await stage.hear(earlier, provider_request("orphan"), UNUSABLE)
+
+    known = await PostgresLostSubmissions(stage.engine).known(["followed", "orphan", "nobody's"])
+
+    assert known == {"followed", "orphan"}
 
 
 Racer = Callable[[], Awaitable[object]]

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from app.application.execution import follow, submit, sweep
+from app.application.execution import follow, orphans, submit, sweep
+from app.infrastructure.fal import verdicts
 from app.infrastructure.postgres import database
-from app.infrastructure.postgres.jobs import desk, execution, settling
+from app.infrastructure.postgres.jobs import desk, execution, recording, settling, states
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
@@ -20,8 +21,10 @@ def source_of(module: ModuleType) -> str:
 SUBMIT, FOLLOW, SWEEP, DATABASE, DESK, EXECUTION, SETTLING = map(
     source_of, (submit, follow, sweep, database, desk, execution, settling)
 )
+ORPHANS, VERDICTS, RECORDING, STATES = map(source_of, (orphans, verdicts, recording, states))
 TEST_JOBS = "tests/integration/test_jobs.py"
 TEST_STEPS = "tests/integration/test_execution_steps.py"
+TEST_ATTEMPTS = "tests/integration/test_attempts.py"
 TEST_KILLS = "tests/fault/test_kill_points.py::test_what_dies_at_a_point_loses_nothing"
 
 
@@ -102,8 +105,9 @@ MUTANTS = (
         (
             Change(
                 SUBMIT,
-                "            await self._record_unknown(job_id, attempt_token, str(error))\n",
-                "            await self._release(job_id, attempt_token, claim.attempt, NotSubmitted(str(error)))\n",
+                "            await self._record_unknown(job_id, attempt_token, str(error), self",
+                "            await self._release(\n"
+                "                job_id, attempt_token, claim.attempt, NotSubmitted(str(error)), self",
             ),
         ),
         (f"{TEST_STEPS}::test_an_unknown_outcome_is_never_posted_again_and_refunded_after_its_time_limit_only",),
@@ -144,6 +148,46 @@ MUTANTS = (
             f"{TEST_KILLS}[submit.after_post an event adopts it]",
             f"{TEST_KILLS}[submit.before_post]",
         ),
+    ),
+    Mutant(
+        "an event is heard for the newest attempt alone",
+        (Change(STATES, "    if others:\n", "    if others and not tokens:\n"),),
+        (
+            f"{TEST_ATTEMPTS}::test_an_earlier_attempt_that_delivers_wins_while_the_newer_post_is_under_way",
+            f"{TEST_ATTEMPTS}::test_a_failure_of_an_earlier_attempt_is_only_noted",
+        ),
+    ),
+    Mutant(
+        "the failure of an earlier attempt ends the job",
+        (
+            Change(
+                ORPHANS,
+                "    if outcome is None or outcome.result is None or state.status.is_final:\n",
+                "    if outcome is None or state.status.is_final:\n",
+            ),
+        ),
+        (f"{TEST_ATTEMPTS}::test_a_failure_of_an_earlier_attempt_is_only_noted",),
+    ),
+    Mutant(
+        "an answer that comes too late leaves no orphan",
+        (Change(RECORDING, "    .where(_NOTED.c.is_orphan)\n", "    .where(~_NOTED.c.is_orphan)\n"),),
+        (f"{TEST_ATTEMPTS}::test_an_earlier_attempt_that_delivers_wins_while_the_newer_post_is_under_way",),
+    ),
+    Mutant(
+        "an orphan is not told to stop",
+        (Change(ORPHANS, "            if not orphan.is_cancel_sent:\n", "            if orphan.is_cancel_sent:\n"),),
+        (f"{TEST_ATTEMPTS}::test_an_earlier_attempt_that_delivers_wins_over_the_run_that_is_followed",),
+    ),
+    Mutant(
+        "a page with the id of the request is a verdict",
+        (
+            Change(
+                VERDICTS,
+                "    if failure.status < 400 or not failure.has_words_of_fal:\n",
+                "    if failure.status < 400 or not (failure.has_words_of_fal or failure.has_header_of_fal):\n",
+            ),
+        ),
+        ("tests/unit/test_fal_verdicts.py::test_takes_no_verdict_from_trouble_on_the_way",),
     ),
     Mutant(
         "a commit that failed is taken for a good one",

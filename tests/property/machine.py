@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 from PIL import Image
 
-from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
+from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, SUBMIT_JOB, Step
 from tests.property.model import FINAL, LATER, PATHS, PRICES, PUBLIC, WISHES, Account, JobModel, Wish
 from tests.property.world import BALANCES, JOBS, VIOLATIONS, World
 
@@ -175,7 +175,7 @@ class TollgateMachine(RuleBasedStateMachine):
 
     # The runner, fal and time
 
-    @rule(job=jobs, step=st.sampled_from((SUBMIT_JOB, FOLLOW_JOB)))
+    @rule(job=jobs, step=st.sampled_from((SUBMIT_JOB, FOLLOW_JOB, CANCEL_ORPHANS)))
     def run_step(self, job: JobModel, step: Step) -> None:
         self.world.run_step(step, job.id)
 
@@ -197,8 +197,9 @@ class TollgateMachine(RuleBasedStateMachine):
 
     @rule(job=jobs, is_posted=st.booleans())
     def die_while_submitting(self, job: JobModel, is_posted: bool) -> None:
-        if self.world.die_while_submitting(job.id, is_posted=is_posted) and not is_posted:
-            # Nobody can know that it was never sent, so it is never sent again.
+        is_lost = self.world.die_while_submitting(job.id, is_posted=is_posted) and not is_posted
+        # Nobody can know that it was never sent, so it is never sent again. Only an earlier attempt may run.
+        if is_lost and not self.requests_of(job):
             job.delivered = None
 
     @rule(seconds=st.sampled_from([11, 21]))
@@ -211,19 +212,27 @@ class TollgateMachine(RuleBasedStateMachine):
         for job in self.all_jobs.values():
             job.age_seconds += seconds if job.status != "QUEUED" else 0
 
-    @rule(job=jobs, other=jobs, flaw=st.sampled_from(["", "", "twice", "forged", "stale", "other", "unknown"]))
-    def fal_calls(self, job: JobModel, other: JobModel, flaw: str) -> None:
+    @rule(
+        job=jobs,
+        other=jobs,
+        flaw=st.sampled_from(["", "", "twice", "forged", "stale", "other", "unknown"]),
+        is_of_newest=st.booleans(),
+    )
+    def fal_calls(self, job: JobModel, other: JobModel, flaw: str, is_of_newest: bool = True) -> None:
         row = self.world.rows(f"{JOBS} WHERE id = $1", job.id)[0]
-        requests = {request["input"]["prompt"]: request for request in self.world.fal_requests()}
-        named = requests.get((other if flaw == "other" else job).prompt)
+        requests = self.requests_of(other if flaw == "other" else job)
+        named = requests[0 if is_of_newest else -1] if requests else None
         event = None if named is None else self.world.event_of(named)
         if event is None or named is None or row["attempt_token"] is None:
             return
+        token = row["attempt_token"] if flaw == "other" else self.world.token_of(job.id, named)
+        assert token is not None
+        self.seen["webhook of an earlier attempt"] += len(requests) > 1 and not is_of_newest
         if flaw == "other" and (other is job or row["fal_request_id"] is None):
             return
         self.seen[f"webhook {flaw or 'as it should be'} for a job that is {row['status']}"] += 1
         answer = self.world.deliver(
-            uuid4() if flaw == "unknown" else row["attempt_token"],
+            uuid4() if flaw == "unknown" else token,
             named["request_id"],
             event,
             signed=b"{}" if flaw == "forged" else None,
@@ -232,7 +241,7 @@ class TollgateMachine(RuleBasedStateMachine):
         if flaw in ("", "twice"):
             assert answer.status_code == 200, answer.text
             if flaw == "twice":
-                assert self.world.deliver(row["attempt_token"], named["request_id"], event).status_code == 200
+                assert self.world.deliver(token, named["request_id"], event).status_code == 200
         else:
             assert answer.status_code == 401, answer.text
             assert self.world.rows(f"{JOBS} WHERE id = $1", job.id)[0] == row
@@ -259,7 +268,9 @@ class TollgateMachine(RuleBasedStateMachine):
                     f"{job}: ended {row['status']}, may end {set(job.may_end)}"
                 )
             assert job.identity in ("", row["identity"]), f"{job}: what it is has changed"
-            assert job.request_id in (None, row["fal_request_id"]), f"{job}: another request id"
+            is_taken_over = job.runs_twice and row["status"] == "COMPLETED" != job.status
+            self.seen["taken over by an earlier attempt"] += is_taken_over and job.request_id is not None
+            assert is_taken_over or job.request_id in (None, row["fal_request_id"]), f"{job}: another request id"
             assert not job.is_final or job.ending == row["ending"], f"{job}: changed after its end"
             assert row["attempts"] >= job.attempts
             if row["status"] == "QUEUED" != job.status:
@@ -280,13 +291,14 @@ class TollgateMachine(RuleBasedStateMachine):
 
     def fal_ran_each_job_once_at_most(self) -> None:
         requests = self.world.fal_requests()
-        prompts = [request["input"]["prompt"] for request in requests]
-        assert len(prompts) == len(set(prompts)), f"a job was posted twice: {prompts}"
         paid = {job.prompt: job for job in self.all_jobs.values()}
+        runs = Counter(request["input"]["prompt"] for request in requests)
+        for prompt, count in runs.items():
+            assert count <= 1 + paid[prompt].runs_twice, f"a job was posted too often: {prompt}"
         for request in requests:
             job = paid[request["input"]["prompt"]]
-            assert job.request_id in (None, request["request_id"])
-            if job.request_id is not None and job.status in ("FAILED", "CANCELED"):
+            assert job.runs_twice or job.request_id in (None, request["request_id"])
+            if job.request_id == request["request_id"] and job.status in ("FAILED", "CANCELED"):
                 assert request["state"] == "COMPLETED" or request["cancel_requested_at"], (
                     f"{job}: refunded while fal runs it and was never asked to stop"
                 )
@@ -306,7 +318,7 @@ class TollgateMachine(RuleBasedStateMachine):
         assert not unfinished, f"jobs that never end: {unfinished}"
         for job in self.all_jobs.values():
             self.cancel(job, None)
-            for step in (SUBMIT_JOB, FOLLOW_JOB):
+            for step in (SUBMIT_JOB, FOLLOW_JOB, CANCEL_ORPHANS):
                 self.world.run_step(step, job.id)
         # What is left in the queue changes nothing any more, and each item goes away.
         for step, job_id in self.world.queue_items():
@@ -315,6 +327,10 @@ class TollgateMachine(RuleBasedStateMachine):
         self.everything_holds()
         for account in self.all_accounts:
             self.list_jobs_and_ledger(account)
+
+    def requests_of(self, job: JobModel) -> list[dict[str, Any]]:
+        """What fal runs for a job, the newest first."""
+        return [request for request in self.world.fal_requests() if request["input"]["prompt"] == job.prompt]
 
     def new_account(self) -> Account:
         account = Account(f"account-{len(self.all_accounts)}", uuid4())
@@ -356,7 +372,9 @@ class TollgateMachine(RuleBasedStateMachine):
             assert answer.status_code == 202, answer.text
             assert answer.json()["cost_tokens"] == price * outputs
             delivered = None if wish.delivered is None else wish.delivered[outputs]
-            job = JobModel(UUID(answer.json()["job_id"]), kind, prompt, outputs, price, delivered)
+            job = JobModel(
+                UUID(answer.json()["job_id"]), kind, prompt, outputs, price, delivered, runs_twice=wish.runs_twice
+            )
             assert job.id not in self.all_jobs
             account.jobs.append(job)
             self.all_jobs[job.id], self.owners[job.id] = job, account

@@ -40,10 +40,12 @@ class Wish:
 
     words: str
     delivered: Mapping[int, int] | None
+    runs_twice: bool = False
+    """fal runs an attempt that it seemed to refuse, so that the job may be posted again."""
 
     @classmethod
-    def all_of(cls, words: str) -> "Wish":
-        return cls(words, {1: 1, 2: 2, 3: 3, 4: 4})
+    def all_of(cls, words: str, *, runs_twice: bool = False) -> "Wish":
+        return cls(words, {1: 1, 2: 2, 3: 3, 4: 4}, runs_twice)
 
     @classmethod
     def none_of(cls, words: str) -> "Wish":
@@ -56,6 +58,8 @@ WISHES = (
     Wish.all_of("[flaky:1]"),
     Wish.all_of("[submit:429x1]"),
     Wish.all_of("[submit:drop]"),
+    Wish.all_of("[submit:done-503x1]", runs_twice=True),
+    Wish.all_of("[submit:done-429x1]", runs_twice=True),
     Wish("[stuck]", None),
     Wish("[slow:999999]", None),
     Wish("[slow:999999] [ignore-cancel]", None),
@@ -80,6 +84,7 @@ class JobModel:
     outputs: int
     price: int
     delivered: int | None
+    runs_twice: bool = False
     status: str = "QUEUED"
     ignores_cancel: bool = False
     is_cancel_wanted: bool = False

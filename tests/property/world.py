@@ -20,7 +20,8 @@ import structlog
 
 from app.application.execution.breaker import Breaker
 from app.application.execution.follow import FollowJob
-from app.application.execution.steps import SUBMIT_JOB, RetryLater, Step
+from app.application.execution.orphans import CancelOrphans
+from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.execution.submit import SubmitJob
 from app.application.jobs import CancelJob
 from app.application.ports.provider import Provider, ProviderRequest
@@ -59,6 +60,15 @@ UNION ALL SELECT 'an account has one live key at most', account_id::text FROM ap
 UNION ALL SELECT 'an unfinished job has a queue item that takes it on', j.id::text FROM jobs j
  WHERE NOT j.is_final AND NOT EXISTS (
        SELECT FROM pgqueuer q WHERE q.dedupe_key = j.id::text OR q.dedupe_key LIKE '%:' || j.id::text)
+UNION ALL SELECT 'an orphan has a queue item that sees to it', j.token::text FROM attempts j
+ WHERE orphaned_at IS NOT NULL AND closed_at IS NULL AND NOT EXISTS (
+       SELECT FROM pgqueuer q WHERE q.dedupe_key = 'attempt.cancel:' || j.job_id)
+UNION ALL SELECT 'every attempt has its row', j.id::text FROM jobs j
+ WHERE j.attempts <> (SELECT count(*) FROM attempts a WHERE a.job_id = j.id)
+UNION ALL SELECT 'no job follows an orphan', j.id::text FROM jobs j JOIN attempts a USING (fal_request_id)
+ WHERE a.orphaned_at IS NOT NULL
+UNION ALL SELECT 'a job follows the request of its attempt', j.id::text FROM jobs j
+    JOIN attempts a ON a.token = j.attempt_token WHERE j.fal_request_id <> a.fal_request_id
 UNION ALL SELECT 'a request at fal belongs to one job', fal_request_id FROM jobs
  WHERE fal_request_id IS NOT NULL GROUP BY fal_request_id HAVING count(*) > 1
 UNION ALL SELECT 'what was never claimed was never sent', id::text FROM jobs
@@ -118,6 +128,7 @@ class World:
     fal_key: SigningKey
     clock: Clock
     submit: SubmitJob
+    cancel_orphans: CancelOrphans
 
     def start_over(self) -> None:
         """As after a migration: no rows, and no request at fal."""
@@ -151,11 +162,15 @@ class World:
 
     def run_step(self, step: Step, job_id: UUID) -> None:
         """Like the runner: an item is done with when its step returns, and comes back when that asks for it."""
-        work: Callable[[UUID], Coroutine[Any, Any, None]] = self.submit if step is SUBMIT_JOB else self.follow
+        works: Mapping[Step, Callable[[UUID], Coroutine[Any, Any, None]]] = {
+            SUBMIT_JOB: self.submit,
+            FOLLOW_JOB: self.follow,
+            CANCEL_ORPHANS: self.cancel_orphans,
+        }
         # In the runner, too, another process may have put the same item back meanwhile: the one that ran is gone.
         item = self.rows("SELECT id FROM pgqueuer WHERE entrypoint = $1 AND payload = $2", step.name, job_id.bytes)
         try:
-            self.run(work(job_id))
+            self.run(works[step](job_id))
         except RetryLater:
             return
         if item:
@@ -175,6 +190,12 @@ class World:
 
     def fal_requests(self) -> list[dict[str, Any]]:
         return list(self.run(self.fal.get("/_sim/requests")).json()["requests"])
+
+    def token_of(self, job_id: UUID, request: Mapping[str, Any]) -> UUID | None:
+        """Of the attempt that the request is tagged with. None: the process died before it was known."""
+        number = int(request["attempt"]["tags"]["attempt"])
+        rows = self.rows("SELECT token FROM attempts WHERE job_id = $1 AND number = $2", job_id, number)
+        return rows[0]["token"] if rows else None
 
     def event_of(self, request: Mapping[str, Any]) -> bytes | None:
         """What fal's webhook says of a request; None while it runs."""
@@ -281,5 +302,6 @@ async def _connected(
                 fal_key=SigningKey.kept_in(directory / "webhook-key.pem"),
                 clock=clock,
                 submit=SubmitJob(PostgresJobExecution(engine), follow.provider, Breaker(clock)),
+                cancel_orphans=CancelOrphans(PostgresJobExecution(engine), follow.provider),
             )
         await connection.close()

@@ -185,3 +185,23 @@ def test_the_slowest_pace_counts() -> None:
 
     assert FaultyCall((slow, replace(slow, bytes_per_second=3))).bytes_per_second == 3
     assert FaultyCall(()).bytes_per_second is None
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("form", ["page", "text", "json", "empty"])
+def test_an_ingress_answers_in_many_forms_and_in_none_of_fals(operation: str, form: str) -> None:
+    plain, marked = fault_of(f"[{operation}:{form}-503]").refusal, fault_of(f"[{operation}:marked-{form}-503]").refusal
+
+    assert plain is not None
+    assert (plain.status_code, plain.is_marked) == (503, False)
+    # As text, so that it gets no header of fal.
+    assert isinstance(plain.body, str)
+    assert marked == replace(plain, is_marked=True)
+
+
+def test_what_an_ingress_says_may_come_after_the_deed() -> None:
+    fault = fault_of("[submit:done-marked-json-504 x1]")
+
+    assert fault.refusal is None
+    assert edited("[submit:done-marked-json-504 x1]").status_code == 504
+    assert behaviour_of("[submit:marked-504]").faults == ()

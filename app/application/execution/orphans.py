@@ -55,8 +55,12 @@ class CancelOrphans:
             await self.jobs.update_orphan(orphan.attempt_token, is_over=True)
             return True
         units = observation.billed_units if isinstance(observation, Succeeded | Rejected) else None
-        has_result = isinstance(observation, Succeeded)
-        log.warning("generation_orphan_ended", **context, has_result=has_result, billed_units=units and str(units))
+        log.warning(
+            "generation_orphan_ended",
+            **context,
+            has_result=isinstance(observation, Succeeded),
+            billed_units=None if units is None else str(units),
+        )
         outcome = outcome_of(observation, state)
         end = AttemptEnd(token=orphan.attempt_token, billed_units=units, takes_over=request)
         if not await is_won_by(self.jobs, state, outcome, end):

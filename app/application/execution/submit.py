@@ -206,6 +206,7 @@ class SubmitJob:
             )
         ):
             return
+        log.warning("generation_submission_unclaimed", job_id=str(job_id), fal_request_id=request.id)
         # If the attempt is still ours, fal has named the request of another one. Otherwise the job ended meanwhile, or
         # goes on with an earlier attempt: what fal runs now is an orphan.
         reason = "fal named the request of another attempt"
