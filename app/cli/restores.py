@@ -56,7 +56,7 @@ def restore_release(
         if refund:
             typer.echo(f"{await restored.end()} job(s) ended, and their tokens are back")
         else:
-            typer.echo(f"{await restored.jobs.release(job_ids or [])} job(s) go on within a minute")
+            typer.echo(f"{await restored.jobs.release(job_ids or [])} job(s) go on")
 
     if refund and job_ids:
         raise typer.BadParameter("--refund ends all that are held: name no jobs")

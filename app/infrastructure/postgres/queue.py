@@ -19,6 +19,7 @@ from sqlalchemy import (
     Select,
     Text,
     Uuid,
+    any_,
     bindparam,
     cast,
     column,
@@ -124,6 +125,16 @@ async def look_after(connection: AsyncConnection, job_id: UUID, delay_seconds: f
         update(queue_items)
         .where(queue_items.c.dedupe_key == key_of(FOLLOW_JOB, job_id), queue_items.c.status == QUEUED)
         .values(execute_after=func.least(queue_items.c.execute_after, func.now() + timedelta(seconds=delay_seconds)))
+    )
+
+
+async def bring_forward(connection: AsyncConnection, step: Step, subject_ids: Sequence[UUID]) -> None:
+    """Make the queued items of the step for these subjects due now."""
+    keys = [f"{step.name}:{subject_id}" for subject_id in subject_ids]
+    await connection.execute(
+        update(queue_items)
+        .where(queue_items.c.dedupe_key == any_(literal(keys, ARRAY(Text))), queue_items.c.status == QUEUED)
+        .values(execute_after=func.least(queue_items.c.execute_after, func.now()))
     )
 
 

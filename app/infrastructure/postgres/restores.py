@@ -8,11 +8,13 @@ from sqlalchemy import ColumnElement, exists, func, null, or_, select, text, tru
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.application.execution.steps import SUBMIT_JOB
 from app.application.ports.execution import JobSteps
 from app.application.ports.provider import ProviderRequest
 from app.application.ports.restores import HeldJob
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import reading, transaction
+from app.infrastructure.postgres.queue import bring_forward
 from app.infrastructure.postgres.statements import seconds
 from app.infrastructure.postgres.tables import installation, jobs
 
@@ -102,10 +104,15 @@ class PostgresRestoredJobs:
     async def release(self, job_ids: Sequence[UUID]) -> int:
         chosen = jobs.c.id.in_(job_ids) if job_ids else true()
         async with transaction(self.engine, "release_held") as connection:
-            released = await connection.execute(
-                update(jobs).where(_IS_HELD, chosen, ~jobs.c.is_final).values(held_at=null(), status_reason=null())
+            released = await connection.scalars(
+                update(jobs)
+                .where(_IS_HELD, chosen, ~jobs.c.is_final)
+                .values(held_at=null(), status_reason=null())
+                .returning(jobs.c.id)
             )
-            return released.rowcount
+            ids = released.all()
+            await bring_forward(connection, SUBMIT_JOB, ids)
+            return len(ids)
 
 
 async def _identity(connection: AsyncConnection) -> str:
