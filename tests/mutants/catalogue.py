@@ -6,7 +6,7 @@ from types import ModuleType
 
 from app.application.execution import follow, submit, sweep
 from app.infrastructure.postgres import database
-from app.infrastructure.postgres.jobs import desk, execution, settling
+from app.infrastructure.postgres.jobs import acceptance, claiming, desk, execution, inputs, settling
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
@@ -20,6 +20,7 @@ def source_of(module: ModuleType) -> str:
 SUBMIT, FOLLOW, SWEEP, DATABASE, DESK, EXECUTION, SETTLING = map(
     source_of, (submit, follow, sweep, database, desk, execution, settling)
 )
+ACCEPTANCE, CLAIMING, INPUTS = map(source_of, (acceptance, claiming, inputs))
 TEST_JOBS = "tests/integration/test_jobs.py"
 TEST_STEPS = "tests/integration/test_execution_steps.py"
 TEST_KILLS = "tests/fault/test_kill_points.py::test_what_dies_at_a_point_loses_nothing"
@@ -163,5 +164,34 @@ MUTANTS = (
             "tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[top-up]",
             "tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[text to image]",
         ),
+    ),
+    Mutant(
+        "a job of a restored backup is submitted",
+        (Change(CLAIMING, "(_IS_QUEUED & jobs.c.held_at.is_(None))", "_IS_QUEUED"),),
+        ("tests/integration/test_restores.py::test_another_identity_holds_what_waits_and_nothing_else",),
+    ),
+    Mutant(
+        "what an account brings along is counted without a lock",
+        (
+            Change(
+                ACCEPTANCE,
+                "    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying)) if paying else []\n"
+                "    large = list({order.job.account_id for order in orders if order.input_bytes is not None} & paying)\n",
+                "    large = list({order.job.account_id for order in orders if order.input_bytes is not None} & paying)\n"
+                "    recent = await recent_large_inputs(driver, large) if large else {}\n"
+                "    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying)) if paying else []\n",
+            ),
+            Change(
+                ACCEPTANCE,
+                "large_inputs=await recent_large_inputs(driver, large) if large else {},",
+                "large_inputs=recent,",
+            ),
+        ),
+        ("tests/integration/test_large_inputs.py::test_an_account_brings_along_so_much_and_no_more_whoever_asks",),
+    ),
+    Mutant(
+        "the input of an unfinished job is forgotten",
+        (Change(INPUTS, "    jobs.c.is_final & jobs.c.input_bytes", "    jobs.c.input_bytes"),),
+        ("tests/integration/test_large_inputs.py::test_an_unfinished_job_keeps_what_it_was_given",),
     ),
 )
