@@ -47,6 +47,10 @@ NO_COMPARE_AND_SET = Change(
     "",
 )
 CANCEL_AT_ONCE = Change(DESK, "            if job.status == JobStatus.QUEUED:\n", "            if job.status:\n")
+# As `acceptance` has them, and what would come before the lock.
+LOCK = "    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying)) if paying else []\n"
+LARGE = "    large = list({order.job.account_id for order in orders if order.input_bytes is not None} & paying)\n"
+RECENT = "    recent = await recent_large_inputs(driver, large) if large else {}\n"
 
 MUTANTS = (
     Mutant(
@@ -173,14 +177,7 @@ MUTANTS = (
     Mutant(
         "what an account brings along is counted without a lock",
         (
-            Change(
-                ACCEPTANCE,
-                "    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying)) if paying else []\n"
-                "    large = list({order.job.account_id for order in orders if order.input_bytes is not None} & paying)\n",
-                "    large = list({order.job.account_id for order in orders if order.input_bytes is not None} & paying)\n"
-                "    recent = await recent_large_inputs(driver, large) if large else {}\n"
-                "    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying)) if paying else []\n",
-            ),
+            Change(ACCEPTANCE, f"{LOCK}{LARGE}", f"{LARGE}{RECENT}{LOCK}"),
             Change(
                 ACCEPTANCE,
                 "large_inputs=await recent_large_inputs(driver, large) if large else {},",
