@@ -8,9 +8,7 @@ from uuid import UUID
 
 import structlog
 
-from app.application.execution.settlement import persist
 from app.application.ports.evidence import LostSubmissions, RequestHistory
-from app.application.ports.execution import JobSteps
 from app.application.ports.provider import ProviderRequest, ProviderUnavailable
 from app.application.ports.restores import HeldJob, RestoredJobs
 from app.domain.job_errors import RESTORED
@@ -18,7 +16,8 @@ from app.domain.jobs import Outcome
 
 log = structlog.get_logger(__name__)
 
-HELD_AT_ONCE = 200
+# Each may carry two pictures of 5 MiB.
+HELD_AT_ONCE = 25
 # So much may fal's clock differ from the database's.
 CLOCK_SLACK = timedelta(minutes=5)
 
@@ -80,13 +79,10 @@ class EndRestored:
     """End the held jobs and give their tokens back, in place of submitting them, perhaps a second time."""
 
     jobs: RestoredJobs
-    steps: JobSteps
 
     async def __call__(self) -> int:
-        ended, after = 0, None
         outcome = Outcome.failed(RESTORED.code, RESTORED.sentence())
-        while held := await self.jobs.held(after=after, limit=HELD_AT_ONCE):
-            after = held[-1].id
-            for job in held:
-                ended += await persist(lambda job_id=job.id: self.steps.settle(job_id, outcome))  # type: ignore[misc]
+        ended = 0
+        while count := await self.jobs.end(outcome, limit=HELD_AT_ONCE):
+            ended += count
         return ended

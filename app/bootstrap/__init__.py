@@ -102,7 +102,7 @@ async def build_after_restore(settings: Settings) -> AsyncIterator[AfterRestore]
         yield AfterRestore(
             jobs=jobs,
             check=CheckRestored(jobs, postgres.lost_submissions, history, QueueUrls(settings.fal_queue_url).rebuild),
-            end=EndRestored(jobs, postgres.job_execution),
+            end=EndRestored(jobs),
         )
 
 

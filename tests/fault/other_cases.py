@@ -171,6 +171,17 @@ def holds_by_command(world: World, armed: str) -> None:
     lets_go(world, story)
 
 
+def ends_by_command(world: World, armed: str) -> None:
+    story = waiting(world)
+    assert world.launch("restore-check", "--hold").finish() == 0
+    world.launch("restore-release", "--refund", armed=[armed]).die()
+    world.kills += 1
+    assert (story.disk() == "FAILED refunded") == armed.endswith("after_commit")
+    assert world.launch("restore-release", "--refund").finish() == 0
+    world.run()
+    story.assert_right("FAILED refunded", posts=0)
+
+
 def releases_by_command(world: World, armed: str) -> None:
     story = waiting(world)
     assert world.launch("restore-check", "--hold").finish() == 0
@@ -231,6 +242,7 @@ OTHER_CASES = [
     *both("mark_older_inputs", forgets_an_input),
     *both("notice_restore", notices_a_restore),
     *both("hold_jobs", holds_by_command),
+    *both("end_held", ends_by_command),
     *both("release_held", releases_by_command),
     *both("name_restored_attempt", adopts_after_a_restore),
 ]

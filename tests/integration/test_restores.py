@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.application import restores
 from app.application.execution.steps import FOLLOW_JOB
 from app.application.ports.evidence import RequestHistory
 from app.application.ports.provider import ProviderUnavailable
@@ -172,12 +173,14 @@ async def test_what_was_released_meanwhile_is_not_adopted(engine: AsyncEngine, c
 
 
 async def test_held_jobs_can_be_ended_and_refunded(engine: AsyncEngine, customer: Customer) -> None:
-    for _ in range(3):
-        await accept_job(engine, customer)
+    for _ in range(restores.HELD_AT_ONCE + 2):
+        await accept_job(engine, customer, cost_tokens=1)
     await restored(engine).hold()
     free = await accept_job(engine, customer)
 
-    assert await EndRestored(restored(engine), jobs_of(engine))() == 3
+    counts = await asyncio.gather(EndRestored(restored(engine))(), EndRestored(restored(engine))())
+
+    assert sum(counts) == restores.HELD_AT_ONCE + 2
 
     assert await jobs_of(engine).claim(free, uuid4()) is not None
     assert await PostgresLedger(engine).violations() == []

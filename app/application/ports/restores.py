@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from app.application.ports.provider import ProviderRequest
+from app.domain.jobs import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,13 @@ class RestoredJobs(RestoreNotice, Protocol):
 
     async def adopt(self, job_id: UUID, request: ProviderRequest) -> bool:
         """Give the held job the request of fal that it must have led to. False: it is not held any more."""
+        ...
+
+    async def end(self, outcome: Outcome, *, limit: int) -> int:
+        """End some of the held jobs, with their refund, and return how many those were. Atomic.
+
+        Locks the job rows, then the account rows.
+        """
         ...
 
     async def release(self, job_ids: Sequence[UUID]) -> int:

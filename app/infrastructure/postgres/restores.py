@@ -12,8 +12,9 @@ from app.application.execution.steps import SUBMIT_JOB
 from app.application.ports.execution import JobSteps
 from app.application.ports.provider import ProviderRequest
 from app.application.ports.restores import HeldJob
-from app.domain.jobs import JobStatus
-from app.infrastructure.postgres.database import reading, transaction
+from app.domain.jobs import JobStatus, Outcome
+from app.infrastructure.postgres.database import fetch_through, reading, transaction
+from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
 from app.infrastructure.postgres.queue import bring_forward
 from app.infrastructure.postgres.statements import seconds
 from app.infrastructure.postgres.tables import installation, jobs
@@ -100,6 +101,14 @@ class PostgresRestoredJobs:
                 )
             )
         return bool(named.rowcount) and await self.steps.record_submission(job_id, attempt_token, request)
+
+    async def end(self, outcome: Outcome, *, limit: int) -> int:
+        chosen = select(jobs.c.id).where(_IS_HELD, ~jobs.c.is_final).order_by(jobs.c.id).limit(limit)
+        async with transaction(self.engine, "end_held") as connection:
+            # Under the lock nobody lets them go.
+            ids = (await connection.scalars(chosen.with_for_update())).all()
+            settlements = [Settlement.of(job_id, outcome) for job_id in ids]
+            return len(await settle_through(fetch_through(connection), settlements))
 
     async def release(self, job_ids: Sequence[UUID]) -> int:
         chosen = jobs.c.id.in_(job_ids) if job_ids else true()
