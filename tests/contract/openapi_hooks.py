@@ -45,7 +45,7 @@ def possible_sizes(value: Any) -> Any:
     size = value.get("image_size") if isinstance(value, dict) else None
     if not isinstance(size, dict):
         return value
-    sides = {name: size.get(name) for name in ("width", "height")}
+    sides: dict[str, Any] = {name: size.get(name) for name in ("width", "height")}
     if not all(isinstance(side, int) and 384 <= side <= 1440 for side in sides.values()):
         return value
     return {**value, "image_size": {**size, **{name: max(side, 768) for name, side in sides.items()}}}
