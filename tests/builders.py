@@ -30,6 +30,7 @@ from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
 from app.infrastructure.postgres.jobs.records import PostgresJobRecords
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.payments import PostgresPayments
+from app.infrastructure.postgres.restores import PostgresRestoredJobs
 
 
 class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
@@ -101,7 +102,8 @@ async def balance_of(engine: AsyncEngine, customer: Customer) -> int:
 
 
 def sweep_of(engine: AsyncEngine) -> Sweep:
-    return Sweep(lost_steps(engine), jobs_of(engine), PostgresJobInputs(engine))
+    jobs = jobs_of(engine)
+    return Sweep(lost_steps(engine), jobs, PostgresJobInputs(engine), PostgresRestoredJobs(engine, jobs))
 
 
 def jobs_of(engine: AsyncEngine) -> PostgresJobs:

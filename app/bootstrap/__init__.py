@@ -12,11 +12,14 @@ from app.application.execution.precedence import Precedence
 from app.application.execution.sweep import Sweep
 from app.application.ports.health import Check
 from app.application.ports.provider import Provider
+from app.application.ports.restores import RestoredJobs
+from app.application.restores import CheckRestored, EndRestored
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
-from app.bootstrap.adapters import open_adapters, open_postgres
+from app.bootstrap.adapters import open_adapters, open_postgres, open_request_history
 from app.bootstrap.steps import handlers_by_step, lost_steps, runner_duties, step_handlers
 from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
 from app.infrastructure.background.runner import Runner
+from app.infrastructure.fal.urls import QueueUrls
 from app.infrastructure.postgres.dsn import plain_dsn
 from app.infrastructure.postgres.health import database_check, migrations_check, workers_check
 from app.infrastructure.postgres.heartbeats import Heartbeats
@@ -58,7 +61,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         handlers = step_handlers(settings, adapters, breaker)
         dsn = plain_dsn(settings.database_url.get_secret_value())
         postgres = adapters.postgres
-        sweep = Sweep(lost_steps(postgres.engine), postgres.job_records, postgres.job_inputs)
+        sweep = Sweep(lost_steps(postgres.engine), postgres.job_records, postgres.job_inputs, postgres.restored_jobs)
         runner = Runner(
             dsn,
             handlers_by_step(handlers),
@@ -82,6 +85,25 @@ async def build_operator(settings: Settings) -> AsyncIterator[OperatorUseCases]:
     """What an operator does by hand: it needs the database, and no key of fal."""
     async with open_postgres(settings) as postgres:
         yield operator_use_cases(settings, postgres)
+
+
+@dataclass(frozen=True, slots=True)
+class AfterRestore:
+    jobs: RestoredJobs
+    check: CheckRestored
+    end: EndRestored
+
+
+@asynccontextmanager
+async def build_after_restore(settings: Settings) -> AsyncIterator[AfterRestore]:
+    """What an operator does once a backup was restored: it may ask fal's request history, and submits nothing."""
+    async with open_postgres(settings) as postgres, open_request_history(settings) as history:
+        jobs = postgres.restored_jobs
+        yield AfterRestore(
+            jobs=jobs,
+            check=CheckRestored(jobs, postgres.lost_submissions, history, QueueUrls(settings.fal_queue_url).rebuild),
+            end=EndRestored(jobs),
+        )
 
 
 def _checks(

@@ -20,6 +20,7 @@ from app.infrastructure.postgres.jobs.records import PostgresJobRecords
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
+from app.infrastructure.postgres.restores import PostgresRestoredJobs
 from app.infrastructure.settings import Settings
 
 
@@ -34,6 +35,7 @@ class PostgresAdapters:
     job_records: PostgresJobRecords
     job_inputs: PostgresJobInputs
     lost_submissions: PostgresLostSubmissions
+    restored_jobs: PostgresRestoredJobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +51,18 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
     assert settings.database_url is not None, "the command line sees to a database before it builds"
     url = settings.database_url.get_secret_value()
     async with open_engine(url, pool_size=settings.pool_connections_max) as engine:
+        job_execution = PostgresJobExecution(engine)
         yield PostgresAdapters(
             engine=engine,
             keys=PostgresKeys(engine),
             ledger=PostgresLedger(engine),
             payments=PostgresPayments(engine),
             job_desk=PostgresJobDesk(engine),
-            job_execution=PostgresJobExecution(engine),
+            job_execution=job_execution,
             job_records=PostgresJobRecords(engine),
             job_inputs=PostgresJobInputs(engine),
             lost_submissions=PostgresLostSubmissions(engine),
+            restored_jobs=PostgresRestoredJobs(engine, job_execution),
         )
 
 
@@ -71,7 +75,7 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
         open_postgres(settings) as postgres,
         FalClient.open(queue_url=settings.fal_queue_url, key=key, egress=settings.egress) as fal,
         FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id, egress=settings.egress) as events,
-        _request_history(settings) as history,
+        open_request_history(settings) as history,
     ):
         yield Adapters(
             postgres=postgres,
@@ -82,7 +86,7 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
 
 
 @asynccontextmanager
-async def _request_history(settings: Settings) -> AsyncIterator[FalHistory | None]:
+async def open_request_history(settings: Settings) -> AsyncIterator[FalHistory | None]:
     if settings.fal_admin_key is None:
         yield None
         return

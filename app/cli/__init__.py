@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import doctor, jobs, keys, ledger, payments, serve, show
+from app.cli import doctor, jobs, keys, ledger, payments, restores, serve, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Metered AI image and video generation.")
 # The order of `--help`.
@@ -11,6 +11,8 @@ app.command()(serve.worker)
 app.command()(serve.migrate)
 app.command()(payments.topup)
 app.command()(doctor.doctor)
+app.command()(restores.restore_check)
+app.command()(restores.restore_release)
 app.command("settings")(show.show_settings)
 app.command()(show.openapi)
 app.command()(show.demo)

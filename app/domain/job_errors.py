@@ -64,9 +64,21 @@ CANCELED = JobError("canceled", "The job was canceled.")
 NO_OUTPUT = JobError(
     "no_output", "The safety checker withheld everything that was generated.", "Change the prompt or the pictures."
 )
+RESTORED = JobError(
+    "restored", "The service was restored from a backup, and it is not certain that this job was kept.", TRY_AGAIN
+)
 RESULT_INVALID = JobError("result_invalid", "The result that fal returned does not have the expected form.", TRY_AGAIN)
 RESULT_TOO_LARGE = JobError("result_invalid", "The result that fal returned is too large.", TRY_AGAIN)
 RESULT_TOO_DEEP = JobError("result_invalid", "The result that fal returned is nested too deeply.", TRY_AGAIN)
 SUBMIT_UNKNOWN = JobError("submit_unknown", "It is not known whether fal got the job.", TRY_AGAIN)
 TIMED_OUT = JobError("timed_out", "fal did not finish within the time limit.", TRY_AGAIN)
-OWN_ERRORS = (CANCELED, NO_OUTPUT, RESULT_INVALID, RESULT_TOO_LARGE, RESULT_TOO_DEEP, SUBMIT_UNKNOWN, TIMED_OUT)
+OWN_ERRORS = (
+    CANCELED,
+    NO_OUTPUT,
+    RESTORED,
+    RESULT_INVALID,
+    RESULT_TOO_LARGE,
+    RESULT_TOO_DEEP,
+    SUBMIT_UNKNOWN,
+    TIMED_OUT,
+)

@@ -22,7 +22,7 @@ LARGE_INPUTS_SECONDS = 60
 LARGE_INPUTS_BYTES_MAX = 80_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LargeInputs:
     """What an account brought along in the last LARGE_INPUTS_SECONDS."""
 
@@ -147,7 +147,9 @@ def _decide(
 
 def _with(recent: LargeInputs | None, input_bytes: int) -> LargeInputs:
     return (
-        LargeInputs(input_bytes, 0) if recent is None else replace(recent, size_bytes=recent.size_bytes + input_bytes)
+        LargeInputs(size_bytes=input_bytes, age_seconds=0)
+        if recent is None
+        else replace(recent, size_bytes=recent.size_bytes + input_bytes)
     )
 
 

@@ -40,6 +40,17 @@ def real_media(value: Any) -> Any:
     return f"{match[1]}{MEDIA[match[2]]}" if match and match[2] in MEDIA else value
 
 
+def possible_sizes(value: Any) -> Any:
+    """No schema says how large a product is: a picture that is too small for its model is made larger."""
+    size = value.get("image_size") if isinstance(value, dict) else None
+    if not isinstance(size, dict):
+        return value
+    sides: dict[str, Any] = {name: size.get(name) for name in ("width", "height")}
+    if not all(isinstance(side, int) and 384 <= side <= 1440 for side in sides.values()):
+        return value
+    return {**value, "image_size": {**size, **{name: max(side, 768) for name, side in sides.items()}}}
+
+
 def key_for(key: str, path: str, body: Any) -> str:
     """A key of its own for each request: the same key for another job or with another body is refused, as it should."""
     request = json.dumps([path, body], default=str, sort_keys=True).encode()
@@ -50,7 +61,7 @@ def key_for(key: str, path: str, body: Any) -> str:
 def before_call(_: Any, case: Any, __: Any) -> None:
     # Not what is no JSON at all: it is sent as it is.
     if isinstance(case.body, dict | list | float):
-        body = real_media(whole_numbers(case.body))
+        body = possible_sizes(real_media(whole_numbers(case.body)))
         if body != case.body or json.dumps(body) != json.dumps(case.body):
             case.body = body
     key = (case.headers or {}).get("Idempotency-Key")

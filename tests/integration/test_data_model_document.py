@@ -17,6 +17,7 @@ OWN_TABLES = (
     "payment_events",
     "jobs",
     "attempts",
+    "installation",
     "idempotency_keys",
     "ledger_entries",
     "heartbeats",

@@ -7,7 +7,16 @@ from types import ModuleType
 from app.application.execution import follow, orphans, submit, sweep
 from app.infrastructure.fal import verdicts
 from app.infrastructure.postgres import database
-from app.infrastructure.postgres.jobs import desk, execution, recording, settling, states
+from app.infrastructure.postgres.jobs import (
+    acceptance,
+    claiming,
+    desk,
+    execution,
+    inputs,
+    recording,
+    settling,
+    states,
+)
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
@@ -22,6 +31,7 @@ SUBMIT, FOLLOW, SWEEP, DATABASE, DESK, EXECUTION, SETTLING = map(
     source_of, (submit, follow, sweep, database, desk, execution, settling)
 )
 ORPHANS, VERDICTS, RECORDING, STATES = map(source_of, (orphans, verdicts, recording, states))
+ACCEPTANCE, CLAIMING, INPUTS = map(source_of, (acceptance, claiming, inputs))
 TEST_JOBS = "tests/integration/test_jobs.py"
 TEST_STEPS = "tests/integration/test_execution_steps.py"
 TEST_ATTEMPTS = "tests/integration/test_attempts.py"
@@ -49,6 +59,10 @@ NO_COMPARE_AND_SET = Change(
     "",
 )
 CANCEL_AT_ONCE = Change(DESK, "            if job.status == JobStatus.QUEUED:\n", "            if job.status:\n")
+# As `acceptance` has them, and what would come before the lock.
+LOCK = "    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying)) if paying else []\n"
+LARGE = "    large = list({order.job.account_id for order in orders if order.input_bytes is not None} & paying)\n"
+RECENT = "    recent = await recent_large_inputs(driver, large) if large else {}\n"
 
 MUTANTS = (
     Mutant(
@@ -207,5 +221,27 @@ MUTANTS = (
             "tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[top-up]",
             "tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[text to image]",
         ),
+    ),
+    Mutant(
+        "a job of a restored backup is submitted",
+        (Change(CLAIMING, "(_IS_QUEUED & jobs.c.held_at.is_(None))", "_IS_QUEUED"),),
+        ("tests/integration/test_restores.py::test_another_identity_holds_what_waits_and_nothing_else",),
+    ),
+    Mutant(
+        "what an account brings along is counted without a lock",
+        (
+            Change(ACCEPTANCE, f"{LOCK}{LARGE}", f"{LARGE}{RECENT}{LOCK}"),
+            Change(
+                ACCEPTANCE,
+                "large_inputs=await recent_large_inputs(driver, large) if large else {},",
+                "large_inputs=recent,",
+            ),
+        ),
+        ("tests/integration/test_large_inputs.py::test_an_account_brings_along_so_much_and_no_more_whoever_asks",),
+    ),
+    Mutant(
+        "the input of an unfinished job is forgotten",
+        (Change(INPUTS, "    jobs.c.is_final & jobs.c.input_bytes", "    jobs.c.input_bytes"),),
+        ("tests/integration/test_large_inputs.py::test_an_unfinished_job_keeps_what_it_was_given",),
     ),
 )

@@ -135,7 +135,7 @@ def test_of_large_inputs_those_that_fit_are_accepted() -> None:
 
 
 def test_what_was_brought_along_lately_counts() -> None:
-    recent = {ACCOUNT: LargeInputs(LARGE_INPUTS_BYTES_MAX - 10, age_seconds=20.2)}
+    recent = {ACCOUNT: LargeInputs(size_bytes=LARGE_INPUTS_BYTES_MAX - 10, age_seconds=20.2)}
     orders = [replace(order(1), input_bytes=size_bytes) for size_bytes in (11, 10, 1)]
 
     decisions = decide_orders(orders, replace(standing(), large_inputs=recent))

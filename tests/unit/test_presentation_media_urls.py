@@ -1,4 +1,6 @@
 import base64
+import contextlib
+import time
 from typing import Any
 
 import pytest
@@ -348,3 +350,29 @@ def test_takes_media_up_to_its_limit() -> None:
     too_large = data_uri("image/png", PNG.ljust(MEDIA_BYTES_MAX + 1, b"\0"))
     for uri in (too_large, too_large.replace("data:", "DATA:"), too_large.replace("=", ""), too_large + "\n" * 100):
         assert refusal_of(IMAGE, uri) == "data_uri_too_large"
+
+
+HOSTILE = [
+    "https://" + "a." * 4_000_000 + "com/",
+    "https://" + "é" * 8_000_000,
+    "https://example.com/" + "é" * 8_000_000,
+    "data:image/png," + "%00" * 5_000_000,
+    "data:image/png;base64," + "%2B" * 5_000_000,
+    "data:image/png;base64," + "\n" * 16_000_000,
+    "data:" + ";" * 16_000_000,
+    data_uri("image/png", b"<!-- -->" * 600_000),
+    data_uri("image/png", b" " * 5_000_000),
+    data_uri("audio/wav", b"RIFF\0\0\0\0WAVE" + b"abcd\0\0\0\0" * 600_000),
+    "iVBORw0KGgo" + "!" * 16_000_000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("adapter", [IMAGE, AUDIO], ids=["image", "audio"])
+def test_takes_no_long_time_to_refuse_what_is_long(adapter: TypeAdapter[str], text: str) -> None:
+    began = time.process_time()
+
+    with contextlib.suppress(ValidationError):
+        adapter.validate_python(text, strict=True, context=PRODUCTION)
+
+    assert time.process_time() - began < 1

@@ -219,3 +219,14 @@ def test_only_a_run_that_nobody_told_of_may_be_given_up(error_code: str) -> None
     claims = case.broken_claims()
 
     assert ("nothing that fal delivered is refunded" in claims) == (error_code == "timed_out")
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_only_a_job_that_its_caller_was_not_told_of_may_run_into_its_time_limit(is_told: bool) -> None:
+    case = Case()
+    case.add("stuck", Wish("[stuck]", {"CANCELED": 0}, is_canceled=True), "FAILED")
+    case.change("stuck", error_code="timed_out")
+    if not is_told:
+        case.book.orders[-1].job_ids.clear()
+
+    assert ("a job ends as it was asked to" in case.broken_claims()) == is_told

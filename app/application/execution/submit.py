@@ -36,6 +36,8 @@ LARGE_INPUTS_MAX = 16
 LARGE_INPUT_PAUSE_SECONDS = 1.0
 # Before a step comes back whose account has its share of submissions under way.
 BUSY_SECONDS = 0.5
+# A job of a restored backup comes back as often, until the operator has let it go.
+HELD_LOOK_SECONDS = 15.0
 
 
 class SubmitJob:
@@ -139,6 +141,9 @@ class SubmitJob:
             return
         state = await self._look_after_lost_claim(job_id)
         if state is not None and state.status is JobStatus.QUEUED:
+            if state.is_held:
+                # The job says so itself, in its status_reason.
+                raise RetryLater(HELD_LOOK_SECONDS * random.uniform(1, 2))
             # It was given back just now: the claim waited for that transaction, and did not see what it wrote.
             raise RetryLater(0)
 

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import structlog
 
 from app.application.ports.execution import JobInputs, JobUpkeep, StepUpkeep
+from app.application.ports.restores import RestoreNotice
 
 log = structlog.get_logger(__name__)
 
@@ -11,14 +12,19 @@ log = structlog.get_logger(__name__)
 class Sweep:
     """Queue the steps again that the queue has lost, and forget idempotency keys that have served their time.
 
-    On its way it marks the large inputs that an older release accepted, so that they are forgotten, too.
+    First of all it notices a restored backup: no step runs before the first sweep has. At the end it marks the large
+    inputs that an older release accepted, so that they are forgotten, too.
     """
 
     steps: StepUpkeep
     jobs: JobUpkeep
     inputs: JobInputs
+    restores: RestoreNotice
 
     async def __call__(self) -> None:
+        held = await self.restores.notice()
+        if held:
+            log.error("restored_backup_noticed", held=held)
         requeued = await self.steps.requeue_lost()
         for step, subject_ids in requeued.items():
             for subject_id in subject_ids:

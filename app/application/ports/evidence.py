@@ -1,9 +1,9 @@
 """What tells the request of a submission whose answer was lost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 
@@ -32,8 +32,17 @@ class LostSubmissions(Protocol):
         ...
 
 
+Name = TypeVar("Name", bound=Hashable)
+
+
 class RequestHistory(Protocol):
     """What fal says of the requests of our account, whoever sent them."""
+
+    async def find_each(
+        self, model_id: str, inputs: Mapping[Name, Mapping[str, Any]], *, sent_from: datetime, sent_until: datetime
+    ) -> Mapping[Name, Sequence[str]]:
+        """Do for several inputs what `find` does for one, and ask fal once. Raises ProviderUnavailable."""
+        ...
 
     async def find(
         self, model_id: str, parameters: Mapping[str, Any], *, sent_from: datetime, sent_until: datetime

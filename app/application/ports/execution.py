@@ -57,6 +57,8 @@ class JobState:
     seconds_to_deadline: float
     """Infinite before the claim, negative after the deadline."""
     seconds_since_overdue_noticed: float | None
+    is_held: bool = False
+    """The operator decides first whether it may be submitted; only of a QUEUED job."""
 
     @property
     def is_overdue(self) -> bool:
@@ -153,8 +155,8 @@ class JobSubmission(JobSteps, Protocol):
     async def claim(self, job_id: UUID, attempt_token: UUID, *, may_be_large: bool = True) -> Claim | None:
         """QUEUED → SUBMITTING, with a new attempt. None: the job is not waiting to be submitted.
 
-        May be repeated with the same token if the answer was lost. Raises LargeInput if the claim would load more
-        than a few kilobytes of input and may not: nothing is claimed then.
+        Nor is a held job granted to anybody. May be repeated with the same token if the answer was lost. Raises
+        LargeInput if the claim would load more than a few kilobytes of input and may not: nothing is claimed then.
         """
         ...
 

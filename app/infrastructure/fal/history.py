@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import structlog
 
+from app.application.ports.evidence import Name
 from app.application.ports.provider import ProviderUnavailable
 from app.infrastructure.egress import Egress
 from app.infrastructure.fal import json_values, wire
@@ -70,7 +71,12 @@ class FalHistory:
     async def find(
         self, model_id: str, parameters: Mapping[str, Any], *, sent_from: datetime, sent_until: datetime
     ) -> Sequence[str]:
-        sent = json_values.parse(wire.arguments(parameters))
+        return (await self.find_each(model_id, {0: parameters}, sent_from=sent_from, sent_until=sent_until))[0]
+
+    async def find_each(
+        self, model_id: str, inputs: Mapping[Name, Mapping[str, Any]], *, sent_from: datetime, sent_until: datetime
+    ) -> Mapping[Name, Sequence[str]]:
+        sent = {name: json_values.parse(wire.arguments(parameters)) for name, parameters in inputs.items()}
         query = {"endpoint_id": model_id, "start": _iso(sent_from), "expand": "payloads"}
         try:
             # The time limit begins with the turn: many submissions are lost together and searched at the same moments.
@@ -78,13 +84,15 @@ class FalHistory:
                 items = await self._every_item(query)
         except TimeoutError as error:
             raise ProviderUnavailable(f"fal's history took longer than {SEARCH_SECONDS_MAX:g} s") from error
-        return [
-            request_id
+        within = {
+            request_id: item.get("json_input")
             for request_id, item in items.items()
-            if item.get("endpoint_id") == model_id
-            and _is_within(item.get("sent_at"), sent_from, sent_until)
-            and _has_all_of(sent, item.get("json_input"))
-        ]
+            if item.get("endpoint_id") == model_id and _is_within(item.get("sent_at"), sent_from, sent_until)
+        }
+        return {
+            name: [request_id for request_id, seen in within.items() if _has_all_of(asked, seen)]
+            for name, asked in sent.items()
+        }
 
     async def _every_item(self, query: Mapping[str, str]) -> Mapping[str, Mapping[str, Any]]:
         for page_size in PAGE_SIZES:

@@ -120,6 +120,7 @@ jobs = Table(
     _created_at("updated_at"),
     Column("input_bytes", Integer),
     Column("input_forgotten_at", _time),
+    Column("held_at", _time),
     _account_key("jobs"),
     UniqueConstraint("attempt_token", name="jobs_attempt_token_key"),
     UniqueConstraint("fal_request_id", name=REQUEST_OF_ONE_JOB),
@@ -155,6 +156,15 @@ attempts = Table(
     UniqueConstraint("job_id", "number", name="attempts_job_number_key"),
     Index(REQUEST_OF_ONE_ATTEMPT, "fal_request_id", unique=True, postgresql_where=text("fal_request_id IS NOT NULL")),
     Index("attempts_orphans", "orphaned_at", postgresql_where=text("orphaned_at IS NOT NULL")),
+)
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("is_the_only_row", Boolean, primary_key=True, server_default=text("true")),
+    Column("identity", Text, nullable=False),
+    _created_at("noticed_at"),
+    CheckConstraint("is_the_only_row", name="installation_is_one"),
 )
 
 idempotency_keys = Table(

@@ -48,6 +48,7 @@ _PARTS = re.compile(
     r"(?P<scheme>https?://)(?P<host>\[[^\]]*\]|[^/?#:\[\]]*)(?P<port>:[^/?#]*)?(?P<path>[/?].*)?", re.IGNORECASE
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_TOO_LONG = f"The URL must have at most {URL_LENGTH_MAX} characters, percent-encoded."
 _PORTS = (None, ":80", ":443")
 
 
@@ -69,6 +70,8 @@ def _media_url(formats: tuple[Format, ...]) -> Callable[[str, ValidationInfo], s
 
 def _public_url(given: str) -> str:
     """The URL in ASCII; unchanged if it was that already. Raises NotPublic."""
+    if len(given) > URL_LENGTH_MAX:
+        raise NotPublic(_TOO_LONG)
     if _CONTROL.search(given):
         raise NotPublic("The URL has a line break or another control character in it.")
     if "#" in given:
@@ -88,7 +91,7 @@ def _public_url(given: str) -> str:
     path = re.sub(r"[^!-~]+", lambda run: quote(run[0], safe=""), path)
     url = f"{parts['scheme']}{host}{parts['port'] or ''}{path}"
     if len(url) > URL_LENGTH_MAX:
-        raise NotPublic(f"The URL must have at most {URL_LENGTH_MAX} characters, percent-encoded.")
+        raise NotPublic(_TOO_LONG)
     if not _URL.fullmatch(url):
         raise NotPublic("This is not a URL of a public server.")
     return url

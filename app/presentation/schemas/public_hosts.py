@@ -45,6 +45,8 @@ def public_host(host: str) -> str:
     """The name in ASCII, as it was given if it was ASCII already. Raises NotPublic."""
     if not host:
         raise NotPublic("The URL must name a host.")
+    if len(host) > _HOST_LENGTH_MAX:
+        raise NotPublic("The host of the URL is not a valid name.")
     if _ADDRESS.fullmatch(host.rstrip(".")):
         raise NotPublic("The URL must name a host, and not an IP address.")
     if host.endswith("."):

@@ -62,7 +62,7 @@ _CLAIMED = (
         jobs.c.id == _LOCKED.c.id,
         _WANTED.c.job_id == _LOCKED.c.id,
         _WANTED.c.may_be_large | _IS_SMALL,
-        _IS_QUEUED | _IS_THE_SAME_CLAIM,
+        (_IS_QUEUED & jobs.c.held_at.is_(None)) | _IS_THE_SAME_CLAIM,
         IS_KNOWN,
     )
     .returning(

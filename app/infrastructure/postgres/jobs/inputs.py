@@ -69,7 +69,10 @@ _RECENT = Statement(
 async def recent_large_inputs(driver: DriverConnection, account_ids: Sequence[UUID]) -> Mapping[UUID, LargeInputs]:
     """What each of the accounts brought along lately. It is exact if the caller has locked them before."""
     rows = await _RECENT(driver.fetch, account_ids=account_ids)
-    return {row["account_id"]: LargeInputs(int(row["size_bytes"]), row["age_seconds"]) for row in rows}
+    return {
+        row["account_id"]: LargeInputs(size_bytes=int(row["size_bytes"]), age_seconds=row["age_seconds"])
+        for row in rows
+    }
 
 
 _IS_UNMARKED = jobs.c.input_bytes.is_(None) & (func.pg_column_size(jobs.c.parameters) > LARGE_INPUT_BYTES)

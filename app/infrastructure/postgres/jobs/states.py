@@ -42,6 +42,7 @@ _STATE = select(
     (IS_KNOWN & jobs.c.status.in_(constants(JobStatus))).label("is_known"),
     jobs.c.cancel_requested_at.is_not(None).label("cancel_requested"),
     jobs.c.submit_unknown_at.is_not(None).label("is_submit_unknown"),
+    jobs.c.held_at.is_not(None).label("is_held"),
     func.coalesce(_seconds_since(jobs.c.claimed_at), constant(0)).label("seconds_since_claim"),
     _seconds_since(jobs.c.cancel_sent_at).label("seconds_since_cancel_sent"),
     _seconds_since(jobs.c.overdue_noticed_at).label("seconds_since_overdue_noticed"),
@@ -104,6 +105,7 @@ def _state_of(row: Mapping[str, Any]) -> State:
         seconds_since_claim=row["seconds_since_claim"],
         seconds_since_cancel_sent=row["seconds_since_cancel_sent"],
         is_submit_unknown=row["is_submit_unknown"],
+        is_held=row["is_held"],
         seconds_to_deadline=row["seconds_to_deadline"],
         seconds_since_overdue_noticed=row["seconds_since_overdue_noticed"],
     )

@@ -1,0 +1,141 @@
+"""Notices that the database is not the one that the service last ran on, and holds what may have been submitted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, exists, func, null, or_, select, text, true, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.application.execution.steps import SUBMIT_JOB
+from app.application.ports.execution import JobSteps
+from app.application.ports.provider import ProviderRequest
+from app.application.ports.restores import HeldJob
+from app.domain.jobs import JobStatus, Outcome
+from app.infrastructure.postgres.database import fetch_through, reading, transaction
+from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
+from app.infrastructure.postgres.queue import bring_forward
+from app.infrastructure.postgres.statements import seconds
+from app.infrastructure.postgres.tables import installation, jobs
+
+HELD = "The service was restored from a backup. Its operator checks first whether this job has run already."
+
+# A restored database has another of these: another server, or on the same one another database, or in the same
+# database another table. A standby that took over, or a table that was rewritten, has the same.
+_MAY_ASK = text("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
+_SERVER = text("SELECT system_identifier::text FROM pg_control_system()")
+_PLACE = text("""
+    SELECT oid::text || '/' || 'jobs'::regclass::oid::text FROM pg_database WHERE datname = current_database()
+""")
+_IS_HELD: ColumnElement[bool] = jobs.c.held_at.is_not(None) & (jobs.c.status == JobStatus.QUEUED.value)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresRestoredJobs:
+    engine: AsyncEngine
+    steps: JobSteps
+
+    async def notice(self) -> int:
+        async with reading(self.engine) as connection:
+            identity = await _identity(connection)
+            if await connection.scalar(select(installation.c.identity)) == identity:
+                return 0
+        async with transaction(self.engine, "notice_restore") as connection:
+            await connection.execute(insert(installation).values(identity=identity).on_conflict_do_nothing())
+            known = await connection.scalar(select(installation.c.identity).with_for_update())
+            if known == identity:
+                return 0
+            held = await _hold(connection)
+            await connection.execute(update(installation).values(identity=identity, noticed_at=func.now()))
+            return held
+
+    async def hold(self) -> int:
+        async with transaction(self.engine, "hold_jobs") as connection:
+            return await _hold(connection)
+
+    async def held(self, *, after: UUID | None, limit: int) -> Sequence[HeldJob]:
+        rival = jobs.alias("rival")
+        has_rival = exists(
+            select(rival.c.id).where(
+                rival.c.id != jobs.c.id,
+                rival.c.fal_request_id.is_(None),
+                rival.c.model_id == jobs.c.model_id,
+                or_(
+                    rival.c.held_at.is_not(None) & (rival.c.status == JobStatus.QUEUED.value),
+                    rival.c.status == JobStatus.SUBMITTING.value,
+                    rival.c.submit_unknown_at.is_not(None),
+                ),
+                rival.c.parameters.contains(jobs.c.parameters),
+            )
+        )
+        query = (
+            select(
+                jobs.c.id,
+                jobs.c.account_id,
+                jobs.c.model_id,
+                jobs.c.parameters,
+                jobs.c.created_at,
+                has_rival.label("has_rival"),
+            )
+            .where(_IS_HELD, ~jobs.c.is_final)
+            .order_by(jobs.c.id)
+            .limit(limit)
+        )
+        if after is not None:
+            query = query.where(jobs.c.id > after)
+        async with reading(self.engine) as connection:
+            return [HeldJob(**row) for row in (await connection.execute(query)).mappings()]
+
+    async def adopt(self, job_id: UUID, request: ProviderRequest) -> bool:
+        attempt_token = uuid4()
+        async with transaction(self.engine, "name_restored_attempt") as connection:
+            # It stays held until the request is recorded: nothing but that may come of this attempt.
+            named = await connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job_id, _IS_HELD)
+                .values(
+                    attempt_token=attempt_token,
+                    claimed_at=func.clock_timestamp(),
+                    deadline_at=func.clock_timestamp() + seconds(jobs.c.time_limit_seconds),
+                )
+            )
+        return bool(named.rowcount) and await self.steps.record_submission(job_id, attempt_token, request)
+
+    async def end(self, outcome: Outcome, *, limit: int) -> int:
+        chosen = select(jobs.c.id).where(_IS_HELD, ~jobs.c.is_final).order_by(jobs.c.id).limit(limit)
+        async with transaction(self.engine, "end_held") as connection:
+            # Under the lock nobody lets them go.
+            ids = (await connection.scalars(chosen.with_for_update())).all()
+            settlements = [Settlement.of(job_id, outcome) for job_id in ids]
+            return len(await settle_through(fetch_through(connection), settlements))
+
+    async def release(self, job_ids: Sequence[UUID]) -> int:
+        chosen = jobs.c.id.in_(job_ids) if job_ids else true()
+        async with transaction(self.engine, "release_held") as connection:
+            released = await connection.scalars(
+                update(jobs)
+                .where(_IS_HELD, chosen, ~jobs.c.is_final)
+                .values(held_at=null(), status_reason=null())
+                .returning(jobs.c.id)
+            )
+            ids = released.all()
+            await bring_forward(connection, SUBMIT_JOB, ids)
+            return len(ids)
+
+
+async def _identity(connection: AsyncConnection) -> str:
+    place = await connection.scalar(_PLACE)
+    server = await connection.scalar(_SERVER) if await connection.scalar(_MAY_ASK) else "unknown"
+    return f"{server}/{place}"
+
+
+async def _hold(connection: AsyncConnection) -> int:
+    # All of them at once, however many: what is not held could be submitted.
+    await connection.execute(text("SET LOCAL statement_timeout = 0"))
+    held = await connection.execute(
+        update(jobs)
+        .where(~jobs.c.is_final, jobs.c.status == JobStatus.QUEUED.value)
+        .values(held_at=func.coalesce(jobs.c.held_at, func.now()), status_reason=HELD)
+    )
+    return held.rowcount

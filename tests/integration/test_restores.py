@@ -1,0 +1,187 @@
+"""Held jobs of a restored backup, and what fal's history tells of them."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.application import restores
+from app.application.execution.steps import FOLLOW_JOB
+from app.application.ports.evidence import RequestHistory
+from app.application.ports.provider import ProviderUnavailable
+from app.application.restores import CheckRestored, EndRestored, Finding
+from app.domain.jobs import JobStatus
+from app.infrastructure.fal.urls import QueueUrls
+from app.infrastructure.postgres.evidence import PostgresLostSubmissions
+from app.infrastructure.postgres.ledger import PostgresLedger
+from app.infrastructure.postgres.restores import PostgresRestoredJobs
+from tests.builders import (
+    Connection,
+    Customer,
+    accept_job,
+    balance_of,
+    job_in,
+    jobs_of,
+    new_job,
+    open_account,
+    provider_request,
+    queue_items,
+    sweep_of,
+)
+
+
+@dataclass
+class History:
+    """What each input is found as."""
+
+    found: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    failure: Exception | None = None
+
+    async def find(self, *_: Any, **__: Any) -> Sequence[str]:
+        raise NotImplementedError
+
+    async def find_each(self, model_id: str, inputs: Mapping[Any, Mapping[str, Any]], **_: Any) -> Mapping[Any, Any]:
+        if self.failure:
+            raise self.failure
+        return {name: self.found.get(parameters["prompt"], ()) for name, parameters in inputs.items()}
+
+
+def restored(engine: AsyncEngine) -> PostgresRestoredJobs:
+    return PostgresRestoredJobs(engine, jobs_of(engine))
+
+
+async def check(engine: AsyncEngine, history: RequestHistory | None) -> Mapping[UUID, Finding]:
+    rebuild = QueueUrls("https://queue.fal.run").rebuild
+    use_case = CheckRestored(restored(engine), PostgresLostSubmissions(engine), history, rebuild)
+    return {finding.job.id: finding async for finding in use_case()}
+
+
+@pytest.fixture
+async def customer(engine: AsyncEngine) -> Customer:
+    return await open_account(engine, 100)
+
+
+async def accept(engine: AsyncEngine, customer: Customer, prompt: str) -> UUID:
+    job = replace(new_job(customer), parameters={"prompt": prompt, "num_images": 1})
+    return (await jobs_of(engine).accept(job)).job.id
+
+
+async def column(sql: Connection, job_id: UUID, name: str) -> Any:
+    return await sql.fetchval(f"SELECT {name} FROM jobs WHERE id = $1", job_id)
+
+
+async def test_another_identity_holds_what_waits_and_nothing_else(
+    engine: AsyncEngine, sql: Connection, customer: Customer
+) -> None:
+    ids = {status: await job_in(engine, customer, status) for status in JobStatus}
+    jobs = restored(engine)
+    assert await jobs.notice() == 0
+    await sql.execute("UPDATE installation SET identity = 'of before'")
+
+    # Several processes start at once.
+    counts = await asyncio.gather(*(restored(engine).notice() for _ in range(5)))
+
+    assert sorted(counts) == [0, 0, 0, 0, 1]
+    held = {status for status in JobStatus if await column(sql, ids[status], "held_at") is not None}
+    assert held == {JobStatus.QUEUED}
+    new = await accept_job(engine, customer)
+    assert await jobs_of(engine).claim(ids[JobStatus.QUEUED], uuid4()) is None
+    assert await jobs_of(engine).claim(new, uuid4()) is not None
+    assert await jobs.notice() == 0
+
+
+async def test_a_first_start_holds_nothing(engine: AsyncEngine, sql: Connection, customer: Customer) -> None:
+    job_id = await accept_job(engine, customer)
+
+    await sweep_of(engine)()
+
+    assert await column(sql, job_id, "held_at") is None
+    assert await sql.fetchval("SELECT count(*) FROM installation") == 1
+
+
+async def test_a_held_job_can_be_canceled_and_released(
+    engine: AsyncEngine, sql: Connection, customer: Customer
+) -> None:
+    first, second, third = [await accept_job(engine, customer) for _ in range(3)]
+    assert await restored(engine).hold() == 3
+
+    assert (await jobs_of(engine).request_cancel(customer.account_id, first)).status is JobStatus.CANCELED
+    later = "UPDATE pgqueuer SET execute_after = now() + interval '1 hour' RETURNING id"
+    assert len(await sql.fetch(later)) == 3
+    assert await restored(engine).release([second]) == 1
+    assert await sql.fetchval("SELECT count(*) FROM pgqueuer WHERE execute_after <= now()") == 1
+    assert await jobs_of(engine).claim(second, uuid4()) is not None
+    assert await jobs_of(engine).claim(third, uuid4()) is None
+    assert await restored(engine).release([]) == 1
+    assert await restored(engine).release([]) == 0
+    assert await column(sql, third, "status_reason") is None
+    assert await jobs_of(engine).claim(third, uuid4()) is not None
+
+
+async def test_the_one_request_that_can_only_be_its_own_is_adopted(
+    engine: AsyncEngine, sql: Connection, customer: Customer
+) -> None:
+    ran, waits, twice = [await accept(engine, customer, prompt) for prompt in ("ran", "waits", "twice")]
+    twin, other_twin = [await accept(engine, customer, "a twin") for _ in range(2)]
+    taken = await accept(engine, customer, "taken")
+    known, token = await accept(engine, customer, "known"), uuid4()
+    assert await jobs_of(engine).claim(known, token) is not None
+    assert await jobs_of(engine).record_submission(known, token, provider_request("r-known"))
+    await restored(engine).hold()
+    history = History({"ran": ["r-1"], "twice": ["r-2", "r-3"], "a twin": ["r-4"], "taken": ["r-known"]})
+
+    findings = await check(engine, history)
+
+    assert {job_id for job_id, finding in findings.items() if finding.request_id} == {ran}
+    assert await column(sql, ran, "status") == "SUBMITTED"
+    assert await column(sql, ran, "fal_request_id") == "r-1"
+    assert (FOLLOW_JOB, ran) in await queue_items(sql)
+    assert "no such request" in findings[waits].sentence
+    assert "no such request" in findings[taken].sentence
+    assert all("by hand" in findings[job_id].sentence for job_id in (twice, twin, other_twin))
+    for job_id in (waits, twice, twin, other_twin, taken):
+        assert await column(sql, job_id, "status") == "QUEUED"
+        assert await jobs_of(engine).claim(job_id, uuid4()) is None
+    assert set(await check(engine, history)) == set(findings) - {ran}
+
+
+@pytest.mark.parametrize("history", [None, History(failure=ProviderUnavailable("fal's history answered 500"))])
+async def test_without_a_history_everything_stays_held(
+    engine: AsyncEngine, customer: Customer, history: RequestHistory | None
+) -> None:
+    job_id = await accept(engine, customer, "a fox")
+    await restored(engine).hold()
+
+    findings = await check(engine, history)
+
+    assert findings[job_id].sentence.startswith("not looked for: ")
+    assert await jobs_of(engine).claim(job_id, uuid4()) is None
+
+
+async def test_what_was_released_meanwhile_is_not_adopted(engine: AsyncEngine, customer: Customer) -> None:
+    job_id = await accept(engine, customer, "a fox")
+    await restored(engine).hold()
+    await restored(engine).release([job_id])
+
+    assert not await restored(engine).adopt(job_id, provider_request())
+
+    assert await jobs_of(engine).claim(job_id, uuid4()) is not None
+
+
+async def test_held_jobs_can_be_ended_and_refunded(engine: AsyncEngine, customer: Customer) -> None:
+    for _ in range(restores.HELD_AT_ONCE + 2):
+        await accept_job(engine, customer, cost_tokens=1)
+    await restored(engine).hold()
+    free = await accept_job(engine, customer)
+
+    counts = await asyncio.gather(EndRestored(restored(engine))(), EndRestored(restored(engine))())
+
+    assert sum(counts) == restores.HELD_AT_ONCE + 2
+
+    assert await jobs_of(engine).claim(free, uuid4()) is not None
+    assert await PostgresLedger(engine).violations() == []
+    assert await balance_of(engine, customer) == 95
