@@ -19,7 +19,7 @@ from tests.simulator_server import running_simulator
 
 JOBS = 100
 BALANCE_TOKENS = 100_000
-QUEUE_SECONDS, RUN_SECONDS = 0.5, 1.5
+QUEUE_SECONDS, RUN_SECONDS = 0.5, 2.5
 # What was sent before is under way everywhere by then.
 HEAD_START_SECONDS = 1.0
 # Bytes that do not pack.

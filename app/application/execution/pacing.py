@@ -43,36 +43,45 @@ class Spread:
 
     def __init__(self, now_seconds: Callable[[], float] = time.monotonic) -> None:
         self._now_seconds = now_seconds
-        self._turns: dict[UUID, float] = {}
+        self._next_at: dict[UUID, float] = {}
+        """When the next step of the account may come back."""
+        self._sent_back: dict[UUID, float] = {}
+        """Until when the account has used up the pace at which its steps may be sent back."""
         self._tidied_at = now_seconds()
 
     def delay_seconds(self, account_id: UUID, seconds_min: float) -> float:
-        """When the step comes back: after `seconds_min`, and as much later as its account has lately sent back others.
+        """When the step comes back: after `seconds_min`, and behind the others of its account.
 
-        Accounts do not wait for each other, but if there are many the steps of all are spread over some seconds.
+        Accounts do not wait for each other, but if there are many the first steps of all are spread over some seconds.
         """
         now = self._now_seconds()
         self._tidy(now)
-        turn = max(now, self._turns.get(account_id, now))
-        self._turns[account_id] = turn + 1 / WAITING_STEPS_PER_SECOND
-        spread_seconds = min(ACCOUNTS_SPREAD_SECONDS_MAX, len(self._turns) / WAITING_STEPS_PER_SECOND)
-        return seconds_min + (turn - now) + random.uniform(0, spread_seconds)
+        next_at = self._next_at.get(account_id, now)
+        if next_at <= now:
+            spread_seconds = min(ACCOUNTS_SPREAD_SECONDS_MAX, len(self._next_at) / WAITING_STEPS_PER_SECOND)
+            next_at = now + seconds_min + random.uniform(0, spread_seconds)
+        at = max(next_at, now + seconds_min)
+        self._next_at[account_id] = at
+        self.add(account_id, 1)
+        return at - now
 
     def is_crowded(self, account_id: UUID) -> bool:
         """So many steps of the account were sent back lately that the others should not even come."""
-        return self._turns.get(account_id, 0.0) > self._now_seconds() + CROWD_STEPS_MIN / WAITING_STEPS_PER_SECOND
+        crowd_seconds = CROWD_STEPS_MIN / WAITING_STEPS_PER_SECOND
+        return self._sent_back.get(account_id, 0.0) > self._now_seconds() + crowd_seconds
 
     def add(self, account_id: UUID, steps: int) -> None:
-        """So many more steps of the account come back one after the other."""
-        self._turns[account_id] = (
-            max(self._now_seconds(), self._turns.get(account_id, 0.0)) + steps / WAITING_STEPS_PER_SECOND
-        )
+        """So many steps of the account come back, one after the other."""
+        seconds = steps / WAITING_STEPS_PER_SECOND
+        self._next_at[account_id] = self._next_at.get(account_id, self._now_seconds()) + seconds
+        self._sent_back[account_id] = max(self._now_seconds(), self._sent_back.get(account_id, 0.0)) + seconds
 
     def _tidy(self, now: float) -> None:
-        """Forget the accounts whose turn has come."""
+        """Forget the accounts of which no step waits any more."""
         if now >= self._tidied_at + TIDY_SECONDS:
             self._tidied_at = now
-            self._turns = {account_id: turn for account_id, turn in self._turns.items() if turn > now}
+            self._next_at = {account_id: at for account_id, at in self._next_at.items() if at > now}
+            self._sent_back = {account_id: at for account_id, at in self._sent_back.items() if at > now}
 
 
 @dataclass(slots=True)

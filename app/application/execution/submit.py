@@ -108,7 +108,10 @@ class SubmitJob:
             assert self._crowds is not None
             self._crowd_being_put_off = account_id
             try:
-                steps = await self._crowds.put_off_submissions(account_id, delay_seconds, 1 / WAITING_STEPS_PER_SECOND)
+                spacing_seconds = 1 / WAITING_STEPS_PER_SECOND
+                steps = await self._crowds.put_off_submissions(
+                    account_id, delay_seconds + spacing_seconds, spacing_seconds
+                )
                 self._spread.add(account_id, steps)
             finally:
                 self._crowd_being_put_off = None
