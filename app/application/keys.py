@@ -1,5 +1,6 @@
 import hmac
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -13,8 +14,12 @@ from app.domain.keys import KEY_RANDOM_BYTES, digest_of, format_key, is_well_for
 log = structlog.get_logger(__name__)
 
 
-def secrets_match(given: str | None, expected: str) -> bool:
-    return given is not None and hmac.compare_digest(given.encode(), expected.encode())
+def matches_one_of(given: str | None, expected: Sequence[str]) -> bool:
+    """Compares with all of them, so that the time tells nothing of which one it is."""
+    if given is None:
+        return False
+    matches = [hmac.compare_digest(given.encode(), one.encode()) for one in expected]
+    return any(matches)
 
 
 def new_key() -> str:
@@ -71,21 +76,21 @@ class RotateKey:
 class IssueKey:
     """`POST /auth`. Knowing a user's id is never enough to take over the account.
 
-    - With a service secret configured, every call must carry it (`check_secret`); it also proves the right to
+    - With service secrets configured, every call must carry one (`check_secret`); it also proves the right to
       replace a key.
     - Without one, a user who never had a key gets the first one, and only the current key can replace it.
 
     Raises ProofRequired, KeyAlreadyIssued.
     """
 
-    def __init__(self, issue_first: IssueFirstKey, rotate: RotateKey, auth_secret: str | None) -> None:
+    def __init__(self, issue_first: IssueFirstKey, rotate: RotateKey, auth_secrets: Sequence[str]) -> None:
         self._issue_first = issue_first
         self._rotate = rotate
-        self._auth_secret = auth_secret
+        self._auth_secrets = auth_secrets
 
     def check_secret(self, given: str | None) -> None:
         """Raises ProofRequired."""
-        if self._auth_secret is not None and not secrets_match(given, self._auth_secret):
+        if self._auth_secrets and not matches_one_of(given, self._auth_secrets):
             raise ProofRequired("Send the service secret in the X-Auth-Secret header.")
 
     async def __call__(
@@ -97,7 +102,7 @@ class IssueKey:
         except KeyAlreadyIssued:
             if not rotate:
                 raise
-        if self._auth_secret is not None:
+        if self._auth_secrets:
             return await self._rotate(external_user_id)
         if current_key is None:
             raise ProofRequired

@@ -20,7 +20,7 @@ def customer_use_cases(
     return CustomerUseCases(
         keys=CustomerKeys(
             authenticate=Authenticate(keys),
-            issue=IssueKey(IssueFirstKey(keys), RotateKey(keys), settings.service_secret),
+            issue=IssueKey(IssueFirstKey(keys), RotateKey(keys), settings.service_secrets),
         ),
         jobs=CustomerJobs(
             start=StartJob(CountedAcceptance(desk, precedence), settings.token_prices_json, time_limits),
@@ -29,7 +29,9 @@ def customer_use_cases(
         ),
         ledger=postgres.ledger,
         receive_payment=ReceivePayment(
-            TopUp(postgres.payments, settings.is_event_id_required), settings.webhook_secret
+            TopUp(postgres.payments, settings.is_event_id_required),
+            settings.webhook_secrets,
+            settings.secrets_by_source,
         ),
         receive_provider_event=ReceiveProviderEvent(
             postgres.job_execution, adapters.provider, adapters.provider_events
@@ -46,4 +48,5 @@ def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> Operat
         steps=lost_steps(postgres.engine),
         ledger=postgres.ledger,
         top_up=TopUp(postgres.payments, settings.is_event_id_required),
+        refused_payments=postgres.refused_payments,
     )

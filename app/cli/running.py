@@ -36,6 +36,7 @@ def run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False) 
         settings = load_settings()
         level = "WARNING" if is_quiet else settings.log_level
         configure_logging(level, as_json=settings.logs_as_json, secrets=settings.secrets)
+        settings.warn()
         uvloop.run(_interruptible(work(settings)))
     except (SettingsError, DevelopmentError) as error:
         fail(error)

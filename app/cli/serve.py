@@ -23,6 +23,8 @@ def serve() -> None:
     """Serve the API. Without DATABASE_URL it starts PostgreSQL, without FAL_KEY the fal simulator."""
 
     async def work(settings: Settings) -> None:
+        if settings.is_production and settings.is_host_for_this_machine_alone:
+            log.warning("listening_on_loopback_only", host=settings.host, advice="in a container set HOST=0.0.0.0")
         listener = _listen(settings)
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         async with (

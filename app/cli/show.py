@@ -1,6 +1,7 @@
 """Commands that show what the service is: its settings, its document, its main job."""
 
 import json
+import re
 from typing import Any
 
 import typer
@@ -21,7 +22,12 @@ def show_settings() -> None:
         fail(error)
     shown: dict[str, Any] = settings.model_dump(mode="json")
     shown["token_prices_json"] = dict(settings.token_prices_json.overrides)
-    typer.echo(json.dumps(shown, indent=2, default=str))
+    typer.echo(_without_userinfo(json.dumps(shown, indent=2, default=str)))
+
+
+def _without_userinfo(text: str) -> str:
+    """Whatever setting is a URL, and whoever added it: the name and the password in one are nobody's business."""
+    return re.sub(r'(?<=://)[^\s/"]*@', "**********@", text)
 
 
 def openapi() -> None:

@@ -14,6 +14,8 @@ import pydantic_core
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from app.infrastructure.secrets import parts_of
+
 EXACT_LENGTH_MIN = 8
 _SECRET_FORMS = (r"tgk_[0-9A-Za-z]{49}", r"Key [!-9;-~]+:[!-~]+", r"(?<=://)[^\s/@:]*:[^\s@]+(?=@)")
 # What every match of these contains.
@@ -29,8 +31,10 @@ class _Redaction:
 
     def __init__(self, secrets: Collection[str]) -> None:
         # Below this length a secret would be found in innocent words.
-        exact = [secret for secret in secrets if len(secret) >= EXACT_LENGTH_MIN]
-        self._pattern = re.compile("|".join([*_SECRET_FORMS, *map(re.escape, exact)]), re.ASCII)
+        parts = {part for secret in secrets for part in parts_of(secret) if len(part) >= EXACT_LENGTH_MIN}
+        # The longest comes first: of a whole no part is left over.
+        exact = sorted(parts, key=lambda part: (-len(part), part))
+        self._pattern = re.compile("|".join([*map(re.escape, exact), *_SECRET_FORMS]), re.ASCII)
         self._signs = (*_SECRET_SIGNS, *exact)
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:

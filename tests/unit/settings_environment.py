@@ -7,11 +7,11 @@ import pytest
 from app.infrastructure.settings import SettingsError, load_settings
 
 PASSWORD = "database-password-4711"
-AUTH_SECRET = "auth-0123456789abcdef0123456789abcdef"
-WEBHOOK_SECRET = "webhook-0123456789abcdef0123456789abcdef"
-FAL_KEY_SECRET = "0123456789abcdef0123456789abcdef"
+AUTH_SECRET = "auth-9c41e7d80b5f2a36c8e19d047f3b6a52"
+WEBHOOK_SECRET = "webhook-51d7f03ae92c684b0e7d3f85a1c92b64"
+FAL_KEY_SECRET = "e83b0f5d6a9147c2d05b8e31f7a46c9d"
 FAL_KEY_ID = "7d5f6a0e-key-id"
-ADMIN_KEY_SECRET = "fedcba9876543210fedcba9876543210"
+ADMIN_KEY_SECRET = "2f96d81b4c70e5a39b1d6f48c03e7a52"
 SECRETS = (PASSWORD, AUTH_SECRET, WEBHOOK_SECRET, FAL_KEY_SECRET, FAL_KEY_ID, ADMIN_KEY_SECRET)
 PRODUCTION = {
     "APP_ENV": "production",

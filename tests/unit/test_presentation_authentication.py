@@ -28,7 +28,7 @@ from tests.unit.presentation_routers import (
     with_request,
     with_yield,
 )
-from tests.unit.presentation_stand_ins import WEBHOOK_SECRET, World, problem_of
+from tests.unit.presentation_stand_ins import SOURCE_SECRET, WEBHOOK_SECRET, World, problem_of
 
 
 @ways
@@ -47,7 +47,7 @@ async def test_asks_for_the_key_however_it_is_added(way: Way, endpoint: Callable
     assert problem_of(without)["code"] == problem_of(wrong)["code"] == "invalid_api_key"
     assert right.json() == {"user": str(account.external_user_id)}
     operation = api.openapi()["paths"][path.replace("1", "{number}")]["post"]
-    assert operation["security"] == [{"ApiKey": []}]
+    assert operation["security"] == [{"ApiKey": []}, {"ApiKeyInAuthorization": []}]
 
 
 @ways
@@ -160,7 +160,13 @@ def test_the_walk_meets_every_operation_and_lists_no_route_that_is_gone() -> Non
 async def test_the_document_says_what_a_route_asks_for(operation: str) -> None:
     world = World()
     _, key = await world.a_user()
-    proofs = {"ApiKey": key, "WebhookSecret": {"X-Webhook-Secret": WEBHOOK_SECRET}, "AuthSecret": {"X-Auth-Secret": ""}}
+    proofs = {
+        "ApiKey": key,
+        "ApiKeyInAuthorization": {"Authorization": f"Bearer {key['X-API-Key']}"},
+        "WebhookSecret": {"X-Webhook-Secret": WEBHOOK_SECRET},
+        "SourceSecret": {"X-Webhook-Secret": SOURCE_SECRET},
+        "AuthSecret": {"X-Auth-Secret": ""},
+    }
     security = operations()[operation].get("security", [])
     named = {name for alternative in security for name in alternative}
     api = api_of(world)

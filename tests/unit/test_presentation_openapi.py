@@ -37,6 +37,7 @@ def test_documents_every_route_and_its_answers() -> None:
         "get_balance": ["200", "401", "503"],
         "list_ledger_entries": ["200", "401", "422", "503"],
         "top_up": ["200", "400", "401", "409", "413", "415", "422", "503"],
+        "top_up_from_source": ["200", "400", "401", "409", "413", "415", "422", "503"],
         "start_text_to_image": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
         "start_image_to_image": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
         "start_text_to_video": ["202", "400", "401", "402", "409", "413", "415", "422", "503"],
@@ -67,17 +68,21 @@ def test_describes_an_operation_with_examples(name: str) -> None:
 
 def test_says_how_to_authenticate() -> None:
     needed = {name: operation.get("security", []) for name, operation in OPERATIONS.items()}
-    key: list[dict[str, list[str]]] = [{"ApiKey": []}]
+    key: list[dict[str, list[str]]] = [{"ApiKey": []}, {"ApiKeyInAuthorization": []}]
 
     assert needed.pop("issue_key") == [{"AuthSecret": []}, *key, {}]
     assert needed.pop("top_up") == [{"WebhookSecret": []}]
+    assert needed.pop("top_up_from_source") == [{"SourceSecret": []}]
     assert needed.pop("get_health") == needed.pop("get_readiness") == needed.pop("receive_provider_event") == []
     assert all(security == key for security in needed.values())
     schemes = DOCUMENT["components"]["securitySchemes"]
-    assert {name: (scheme["type"], scheme["in"], scheme["name"]) for name, scheme in schemes.items()} == {
+    assert schemes["ApiKeyInAuthorization"].items() >= {"type": "http", "scheme": "bearer"}.items()
+    headers = {name: scheme for name, scheme in schemes.items() if scheme["type"] == "apiKey"}
+    assert {name: (scheme["type"], scheme["in"], scheme["name"]) for name, scheme in headers.items()} == {
         "ApiKey": ("apiKey", "header", "X-API-Key"),
         "AuthSecret": ("apiKey", "header", "X-Auth-Secret"),
         "WebhookSecret": ("apiKey", "header", "X-Webhook-Secret"),
+        "SourceSecret": ("apiKey", "header", "X-Webhook-Secret"),
     }
 
 

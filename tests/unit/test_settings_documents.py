@@ -47,7 +47,7 @@ def example(project_dir: Path) -> str:
 
 
 def stated_in_the_example(project_dir: Path) -> list[tuple[str, str]]:
-    return re.findall(r"^([A-Z_]+)=(.*)$", example(project_dir), re.MULTILINE)
+    return re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", example(project_dir), re.MULTILINE)
 
 
 def stated_in_the_table(project_dir: Path) -> list[tuple[str, str]]:
@@ -106,8 +106,8 @@ def comments_before(project_dir: Path) -> Mapping[str, str]:
     """The comment that stands just before each setting, in one line."""
     explained, lines = {}, []
     for line in example(project_dir).splitlines():
-        name, is_setting, _ = line.partition("=")
-        if line.startswith("#"):
+        name, is_setting, _ = re.sub("^# (?=[A-Z_]+=)", "", line).partition("=")
+        if line.startswith("#") and not re.match("# [A-Z_]+=", line):
             lines.append(line.removeprefix("# "))
         elif is_setting:
             explained[name] = " ".join(lines)

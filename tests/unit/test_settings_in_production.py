@@ -9,6 +9,8 @@ from app.infrastructure.settings import Settings, load_settings
 from app.infrastructure.settings.values import InProduction, is_strong
 from tests.unit.settings_environment import FAL_KEY_SECRET, PRODUCTION, production_with, refusal, set_all
 
+A_SECRET = "a secret of at least 32 characters that follow no pattern: openssl rand -hex 32"
+
 pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
@@ -47,7 +49,7 @@ def test_production_refuses_a_missing_or_weak_secret(
 ) -> None:
     message = refusal(monkeypatch, production_with(name, value))
 
-    assert message == f"APP_ENV=production: {name} must be set to a secret of at least 32 characters"
+    assert message == f"APP_ENV=production: {name} must be set to {A_SECRET}"
 
 
 @pytest.mark.parametrize(

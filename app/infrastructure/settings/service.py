@@ -1,11 +1,14 @@
 """The process itself: where it runs, listens, logs and keeps its files, and how it stops."""
 
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from app.infrastructure.settings.values import is_for_this_machine_alone
 
 # A proxy that looks at /readyz every second has then looked twice.
 DRAIN_SECONDS_IN_PRODUCTION = 3.0
@@ -27,9 +30,16 @@ def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
 
+def _is_host(host: str) -> str:
+    # The operating system takes no name at all for every address of the machine.
+    if not re.fullmatch("[!-~]+", host):
+        raise ValueError("must be the address or the name on which the API listens, such as 127.0.0.1")
+    return host
+
+
 class ServiceSettings(BaseModel):
     app_env: AppEnv = AppEnv.DEVELOPMENT
-    host: str = "127.0.0.1"
+    host: Annotated[str, AfterValidator(_is_host)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     data_dir: Path = Path(".data")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
@@ -39,6 +49,10 @@ class ServiceSettings(BaseModel):
     @property
     def is_production(self) -> bool:
         return self.app_env is AppEnv.PRODUCTION
+
+    @property
+    def is_host_for_this_machine_alone(self) -> bool:
+        return is_for_this_machine_alone(self.host)
 
     @property
     def base_url(self) -> str:

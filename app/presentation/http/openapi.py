@@ -23,7 +23,7 @@ from app.presentation.http.errors import (
     title_of,
 )
 from app.presentation.http.field_errors import field_error
-from app.presentation.http.routing import calls_of
+from app.presentation.http.routing import AUTHORIZATION_SCHEME, calls_of
 from app.presentation.schemas.problems import InvalidRequestProblem, Problem
 
 DESCRIPTION = """
@@ -95,6 +95,12 @@ _REQUEST_ID_HEADER = {
     "description": "The caller's, if it sent one of 1 to 128 letters, digits, dots, hyphens or underscores; else ours.",
     "schema": {"type": "string"},
 }
+# FastAPI knows one way for each dependency, and this is a second one of the same.
+_AUTHORIZATION = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "The user's key as `Authorization: Bearer <key>` or `Key <key>`, instead of in `X-API-Key`.",
+}
 
 Errors = type[DomainError] | type[RefusedRequest]
 
@@ -126,6 +132,7 @@ def complete(document: dict[str, Any], routes: Sequence[BaseRoute]) -> None:
     # Routes stand in the order in which requests are matched, which is not the one to read them in.
     document["paths"] = dict(sorted(document["paths"].items(), key=_reading_order))
     document["components"]["schemas"] = dict(sorted(schemas.items()))
+    document["components"].setdefault("securitySchemes", {})[AUTHORIZATION_SCHEME] = _AUTHORIZATION
     document["components"]["headers"] = {"X-Request-Id": _REQUEST_ID_HEADER}
 
 

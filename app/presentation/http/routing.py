@@ -17,12 +17,20 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.accounts import Account
+from app.domain.errors import InvalidApiKey
 from app.presentation.http.answers import json_bytes
 from app.presentation.http.bodies import JsonBody
 from app.presentation.http.state import state_of
 
 API_KEY_HEADER = "X-API-Key"
 API_KEY_SCHEME = "ApiKey"
+AUTHORIZATION_SCHEME = "ApiKeyInAuthorization"
+# Clients of other services send their key in one of these, and so may ours.
+_AUTHORIZATION_WORDS = (b"bearer", b"key")
+_API_KEY_NAME = API_KEY_HEADER.lower().encode()
+
+# Either of them is enough.
+API_KEY_SECURITY: list[dict[str, list[str]]] = [{API_KEY_SCHEME: []}, {AUTHORIZATION_SCHEME: []}]
 
 # A key of our own: `request.state` is open to every middleware.
 _ACCOUNT = "tollgate.account"
@@ -77,7 +85,7 @@ class KeyedRoute(DirectRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         # The route always asks for the key, so no option may document otherwise.
-        options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "security": [{API_KEY_SCHEME: []}]}
+        options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "security": API_KEY_SECURITY}
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Handler:
@@ -85,10 +93,40 @@ class KeyedRoute(DirectRoute):
 
         async def authenticate_first(request: Request) -> Response:
             keys = state_of(request.scope).use_cases.keys
-            request.scope[_ACCOUNT] = await keys.authenticate(request.headers.get(API_KEY_HEADER))
+            request.scope[_ACCOUNT] = await keys.authenticate(api_key_of(request.scope, is_needed=True))
             return await handler(request)
 
         return authenticate_first
+
+
+def api_key_of(scope: Scope, *, is_needed: bool = False) -> str | None:
+    """The key that a request carries, in whichever of its headers. Raises InvalidApiKey if it carries two.
+
+    Also if its only proof is of another kind and `is_needed`. Reads the raw headers once: each request comes here.
+    """
+    key: bytes | None = None
+    is_foreign = False
+    for name, value in scope["headers"]:
+        if name == _API_KEY_NAME:
+            found = value
+        elif name == b"authorization":
+            word, _, found = value.partition(b" ")
+            found = found.strip(b" ")
+            if word.lower() not in _AUTHORIZATION_WORDS or not found:
+                is_foreign = True
+                continue
+        else:
+            continue
+        if key is not None and found != key:
+            raise InvalidApiKey("This request carries two different API keys. Send one of them alone.")
+        key = found
+    if key is not None:
+        return key.decode("latin-1")
+    if is_foreign and is_needed:
+        raise InvalidApiKey(
+            "This Authorization header carries no API key. Send it as Authorization: Bearer <key>, or in X-API-Key."
+        )
+    return None
 
 
 async def account_of(request: HTTPConnection) -> Account:

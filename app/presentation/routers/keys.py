@@ -2,11 +2,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from app.domain.errors import CommitUnknown, KeyAlreadyIssued, ProofRequired
+from app.domain.errors import CommitUnknown, InvalidApiKey, KeyAlreadyIssued, ProofRequired
 from app.presentation.http.bodies import JsonBody
 from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, problems
 from app.presentation.http.parameters import ApiKey, AuthSecret
-from app.presentation.http.routing import DirectRoute
+from app.presentation.http.routing import AUTHORIZATION_SCHEME, DirectRoute
 from app.presentation.http.state import UseCases
 from app.presentation.schemas.keys import IssuedKey, IssueKeyRequest
 
@@ -30,9 +30,9 @@ _read_body = JsonBody(
     response_description="The new key",
     responses={
         201: answer({"external_user_id": _USER_ID, "api_key": "tgk_" + "7bXq2Lr9" * 6 + "D"}),
-        **problems(ProofRequired, KeyAlreadyIssued, *DATABASE_ERRORS, CommitUnknown, *BODY_ERRORS),
+        **problems(ProofRequired, InvalidApiKey, KeyAlreadyIssued, *DATABASE_ERRORS, CommitUnknown, *BODY_ERRORS),
     },
-    openapi_extra={"security": [{}]},
+    openapi_extra={"security": [{AUTHORIZATION_SCHEME: []}, {}]},
 )
 async def issue_key(
     auth_secret: AuthSecret,
@@ -43,7 +43,8 @@ async def issue_key(
     """Issue the first key of a user, or replace it with `"rotate": true`; the old key stops working at once.
 
     Where the operator set a service secret, every call needs it in `X-Auth-Secret`.
-    Elsewhere the first key needs nothing, and replacing it needs the current one in `X-API-Key`.
+    Elsewhere the first key needs nothing, and replacing it needs the current one in `X-API-Key`, or as
+    `Authorization: Bearer <key>`.
     """
     api_key = await use_cases.keys.issue(
         body.external_user_id, rotate=body.rotate, current_key=current_key, auth_secret=auth_secret
