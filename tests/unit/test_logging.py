@@ -295,3 +295,38 @@ def test_a_line_that_cannot_be_made_shows_no_value(capsys: pytest.CaptureFixture
 
     assert json.loads(written.getvalue()) == {"event": "log_line_failed", "level": "error", "logger": "a.library"}
     assert capsys.readouterr().err == ""
+
+
+PARTS = {
+    "password": ("the password is {}!", PASSWORD),
+    "key-id": ("key {} is locked", FAL_ID),
+    "key-secret": ("{} does not fit", FAL_SECRET),
+    "password-of-the-driver": ("{}", "p@ss/word-4711"),
+    "password-as-it-was-written": ("{}", "p%40ss%2Fword-4711"),
+    "new": ("{}", "the-new-secret-of-two"),
+    "old": ("{}", "the-old-secret-of-two"),
+}
+
+
+@both_forms
+@pytest.mark.parametrize(("text", "hidden"), PARTS.values(), ids=PARTS.keys())
+@pytest.mark.parametrize("nest", NESTINGS.values(), ids=NESTINGS.keys())
+def test_a_part_of_a_secret_is_not_seen_by_itself(
+    text: str, hidden: str, nest: Callable[[str], Any], *, as_json: bool
+) -> None:
+    other_dsn = "postgresql://u:p%40ss%2Fword-4711@h/d"
+    two = ["the-new-secret-of-two", "the-old-secret-of-two"]
+    written = lines(as_json=as_json, secrets=[DSN, FAL_KEY, other_dsn, *two])
+
+    structlog.get_logger("test").info("something_happened", field=nest(text.format(hidden)))
+
+    assert hidden not in written.getvalue()
+    assert "[secret]" in written.getvalue()
+
+
+def test_of_a_whole_secret_nothing_is_left_over() -> None:
+    written = lines(as_json=True, secrets=[f"{FAL_ID}:{FAL_SECRET}"])
+
+    structlog.get_logger("test").info("something_happened", field=f"<{FAL_ID}:{FAL_SECRET}>")
+
+    assert json.loads(written.getvalue())["field"] == "<[secret]>"

@@ -123,3 +123,15 @@ async def test_does_not_take_a_key_from_the_query() -> None:
     response = await world.client().get("/balance", params=key)
 
     assert response.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("secret", "status"), [("new", 201), ("old", 201), ("new,old", 401), ("", 401), ("older", 401)]
+)
+async def test_two_service_secrets_are_good_while_senders_change_over(secret: str, status: int) -> None:
+    client = World(auth_secrets=["new", "old"]).client()
+    body = {"external_user_id": str(uuid4())}
+
+    response = await client.post("/auth", json=body, headers={"X-Auth-Secret": secret})
+
+    assert response.status_code == status

@@ -7,7 +7,7 @@ from pydantic import SecretStr, ValidationError
 
 from app.infrastructure.settings import Settings, load_settings
 from app.infrastructure.settings.values import InProduction, is_strong
-from tests.unit.settings_environment import FAL_KEY_SECRET, PRODUCTION, production_with, refusal, set_all
+from tests.unit.settings_environment import PRODUCTION, production_with, refusal, set_all
 
 A_SECRET = "a secret of at least 32 characters that follow no pattern: openssl rand -hex 32"
 
@@ -110,6 +110,9 @@ def test_production_names_everything_that_is_wrong_at_once(monkeypatch: pytest.M
         assert f"{name} must be set" in message
 
 
+RESALE_KEY = "b71c05e94a8f2d63b0e5197c8a4fd362"
+
+
 class NewerSettings(Settings):
     resale_key: Annotated[SecretStr | None, InProduction(is_strong, "must be set to the key of your reseller")] = None
 
@@ -120,7 +123,7 @@ def test_a_rule_beside_a_new_field_is_enough(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ValidationError, match="APP_ENV=production: RESALE_KEY must be set to the key of your reseller"):
         NewerSettings()
 
-    assert NewerSettings(resale_key=SecretStr(FAL_KEY_SECRET)).is_production
+    assert NewerSettings(resale_key=SecretStr(RESALE_KEY)).is_production
 
 
 def test_every_secret_says_what_production_asks_of_it() -> None:
