@@ -16,10 +16,11 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-ONE_NAME = """
-ALTER TABLE payment_events ADD COLUMN is_of_plain_webhook boolean;
-CREATE UNIQUE INDEX payment_events_one_of_plain_webhook ON payment_events (event_id) WHERE is_of_plain_webhook;
-
+ADD_COLUMN = "ALTER TABLE payment_events ADD COLUMN is_of_plain_webhook boolean"
+ADD_INDEX = """
+CREATE UNIQUE INDEX payment_events_one_of_plain_webhook ON payment_events (event_id) WHERE is_of_plain_webhook
+"""
+ADD_FUNCTION = """
 CREATE FUNCTION name_payment_once() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     -- Whoever records the same id waits here for the other one's end, and then sees what it left.
@@ -34,12 +35,14 @@ BEGIN
     END IF;
     NEW.is_of_plain_webhook := true;
     RETURN NEW;
-END $$;
+END $$
+"""
+ADD_TRIGGER = """
 CREATE TRIGGER payment_events_named_once BEFORE INSERT ON payment_events
-    FOR EACH ROW WHEN (NEW.source IN ('webhook', 'idempotency-key')) EXECUTE FUNCTION name_payment_once();
+    FOR EACH ROW WHEN (NEW.source IN ('webhook', 'idempotency-key')) EXECUTE FUNCTION name_payment_once()
 """
 
-REFUSED = """
+ADD_REFUSED = """
 CREATE TABLE refused_payments (
     id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT refused_payments_pkey PRIMARY KEY,
     source text NOT NULL,
@@ -53,14 +56,16 @@ CREATE TABLE refused_payments (
     resolved_at timestamptz,
     -- One row for each distinct refusal, however often it is delivered.
     CONSTRAINT refused_payments_refusal_key UNIQUE (source, event_id, external_user_id, amount, reason)
-);
-CREATE INDEX refused_payments_waiting ON refused_payments (last_seen_at, id) WHERE resolved_at IS NULL;
+)
+"""
+ADD_REFUSED_INDEX = """
+CREATE INDEX refused_payments_waiting ON refused_payments (last_seen_at, id) WHERE resolved_at IS NULL
 """
 
 
 def upgrade() -> None:
-    op.execute(ONE_NAME)
-    op.execute(REFUSED)
+    for statement in (ADD_COLUMN, ADD_INDEX, ADD_FUNCTION, ADD_TRIGGER, ADD_REFUSED, ADD_REFUSED_INDEX):
+        op.execute(statement)
 
 
 def downgrade() -> None:

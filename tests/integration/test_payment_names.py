@@ -185,7 +185,7 @@ async def test_an_older_process_does_not_credit_again_and_can_say_so(
 @pytest.mark.parametrize("round_", range(5))
 @pytest.mark.parametrize("source", ["webhook", "idempotency-key"])
 async def test_old_and_new_processes_credit_once_when_they_meet(
-    api: Api, other_api: Api, engine: AsyncEngine, database: str, source: str, round_: int
+    api: Api, other_api: Api, engine: AsyncEngine, database: str, *, source: str, round_: int
 ) -> None:
     customer = await open_account(engine)
 
