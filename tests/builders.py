@@ -58,7 +58,16 @@ OUTCOMES: Mapping[JobStatus, Outcome] = {
 }
 # By the names that the queue knows them by.
 STEPS: Mapping[str, Step] = {step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT, CANCEL_ORPHANS)}
-TABLES = ("accounts", "api_keys", "payment_events", "jobs", "attempts", "ledger_entries", "pgqueuer")
+TABLES = (
+    "accounts",
+    "api_keys",
+    "payment_events",
+    "refused_payments",
+    "jobs",
+    "attempts",
+    "ledger_entries",
+    "pgqueuer",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from app.application.ports.execution import StepUpkeep
 from app.application.ports.health import HealthChecks
 from app.application.ports.jobs import JobReader, JobRecords
 from app.application.ports.ledger import LedgerReader, LedgerRecords
+from app.application.ports.payments import RefusedPayments
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +56,4 @@ class OperatorUseCases:
     steps: StepUpkeep
     ledger: LedgerRecords
     top_up: TopUp
+    refused_payments: RefusedPayments

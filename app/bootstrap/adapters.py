@@ -20,6 +20,7 @@ from app.infrastructure.postgres.jobs.records import PostgresJobRecords
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
+from app.infrastructure.postgres.refused_payments import PostgresRefusedPayments
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
 from app.infrastructure.settings import Settings
 
@@ -30,6 +31,7 @@ class PostgresAdapters:
     keys: PostgresKeys
     ledger: PostgresLedger
     payments: PostgresPayments
+    refused_payments: PostgresRefusedPayments
     job_desk: PostgresJobDesk
     job_execution: PostgresJobExecution
     job_records: PostgresJobRecords
@@ -57,6 +59,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
             keys=PostgresKeys(engine),
             ledger=PostgresLedger(engine),
             payments=PostgresPayments(engine),
+            refused_payments=PostgresRefusedPayments(engine),
             job_desk=PostgresJobDesk(engine),
             job_execution=job_execution,
             job_records=PostgresJobRecords(engine),

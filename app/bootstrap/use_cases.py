@@ -34,7 +34,9 @@ def customer_use_cases(
         ),
         ledger=postgres.ledger,
         receive_payment=ReceivePayment(
-            TopUp(postgres.payments, settings.is_event_id_required), settings.webhook_secrets
+            TopUp(postgres.payments, settings.is_event_id_required),
+            settings.webhook_secrets,
+            settings.secrets_by_source,
         ),
         receive_provider_event=ReceiveProviderEvent(
             postgres.job_execution, adapters.provider, adapters.provider_events
@@ -51,4 +53,5 @@ def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> Operat
         steps=lost_steps(postgres.engine),
         ledger=postgres.ledger,
         top_up=TopUp(postgres.payments, settings.is_event_id_required),
+        refused_payments=postgres.refused_payments,
     )

@@ -18,6 +18,7 @@ app.command()(show.openapi)
 app.command()(show.demo)
 app.add_typer(keys.commands, name="keys")
 app.add_typer(jobs.commands, name="jobs")
+app.add_typer(payments.commands, name="payments")
 app.add_typer(ledger.commands, name="ledger")
 
 

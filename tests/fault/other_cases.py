@@ -24,6 +24,37 @@ def credits_once(world: World, armed: str) -> None:
     story.assert_nothing_is_left()
 
 
+def keeps_a_refused_payment(world: World, armed: str) -> None:
+    """The provider delivers until it hears 409, and is on the list by then."""
+    story, event_id = Story(world), str(uuid4())
+    assert story.top_up(event_id).status_code == 200  # type: ignore[union-attr]
+    world.process.arm(armed)
+    assert story.top_up(event_id, amount=BALANCE_TOKENS + 1) is None
+    world.die()
+    deliveries = "SELECT deliveries FROM refused_payments WHERE event_id = $1"
+    is_kept = armed.startswith("record_refusal.after")
+    assert world.sql(deliveries, event_id) == ([1] if is_kept else [])
+    world.run()
+    answer = story.top_up(event_id, amount=BALANCE_TOKENS + 1)
+    assert answer is not None
+    assert answer.status_code == 409
+    assert world.sql(deliveries, event_id) == [1 + is_kept]
+    assert story.balance() == 2 * BALANCE_TOKENS
+
+
+def resolves_a_refused_payment(world: World, armed: str) -> None:
+    story, event_id = Story(world), str(uuid4())
+    for amount in (BALANCE_TOKENS, BALANCE_TOKENS + 1):
+        assert story.top_up(event_id, amount=amount) is not None
+    (refusal,) = world.sql("SELECT id FROM refused_payments WHERE event_id = $1", event_id)
+    die_in_command(world, armed, "payments", "resolve", str(refusal))
+    is_resolved = armed.startswith("resolve_refusals.after")
+    waiting = "SELECT count(*) FROM refused_payments WHERE event_id = $1 AND resolved_at IS NULL"
+    assert world.sql(waiting, event_id) == [int(not is_resolved)]
+    assert world.launch("payments", "resolve", str(refusal)).finish() == int(is_resolved)
+    assert world.sql(waiting, event_id) == [0]
+
+
 def issues_one_first_key(world: World, armed: str) -> None:
     user_id = str(uuid4())
     world.run()
@@ -232,6 +263,8 @@ def assert_opens(world: World, key: str, balance_tokens: int = 0) -> None:
 
 OTHER_CASES = [
     *both("credit", credits_once),
+    *both("record_refusal", keeps_a_refused_payment),
+    *both("resolve_refusals", resolves_a_refused_payment),
     *both("add_first_key", issues_one_first_key),
     *both("replace_key", replaces_a_key),
     *both("revoke_key", revokes_a_key),

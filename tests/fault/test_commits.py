@@ -253,6 +253,47 @@ async def test_a_payment_whose_commit_was_cut_is_credited_once(
 
 
 @cut
+@pytest.mark.parametrize("other", ["X_Event_Id", "Idempotency_Key"])
+async def test_a_payment_whose_commit_was_cut_is_credited_once_under_both_names(
+    steps: Steps, cutter: CommitCutter, engine: AsyncEngine, sql: Connection, *, other: str, is_done_first: bool
+) -> None:
+    scene = Scene(steps, engine, await open_account(engine))
+    body = {"external_user_id": str(scene.customer.external_user_id), "amount": 7}
+    cutter.cut(1, is_done_first=is_done_first)
+
+    answers = [
+        await scene.post("/webhook/topup", body, **{name: "pay_1"}, **SECRET)
+        for name in ("X_Event_Id", "Idempotency_Key", other)
+    ]
+
+    assert cutter.commits >= 1
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert await balance_of(engine, scene.customer) == 7
+    assert await PostgresLedger(engine).violations() == []
+
+
+@cut
+async def test_a_refusal_whose_commit_was_cut_is_on_the_list_once_it_is_answered(
+    steps: Steps, cutter: CommitCutter, engine: AsyncEngine, sql: Connection, *, is_done_first: bool
+) -> None:
+    scene = Scene(steps, engine, await open_account(engine))
+    body = {"external_user_id": str(scene.customer.external_user_id), "amount": 7}
+    assert (await scene.post("/webhook/topup", body, X_Event_Id="pay_1", **SECRET)).status_code == 200
+    # The first of these commits nothing but that it looked.
+    cutter.cut(2, is_done_first=is_done_first)
+
+    answers = [await scene.post("/webhook/topup", body | {"amount": 8}, X_Event_Id="pay_1", **SECRET) for _ in range(3)]
+
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) <= {409, 503}
+    assert statuses[-1] == 409
+    rows = [tuple(row) for row in await sql.fetch("SELECT event_id, amount FROM refused_payments")]
+    assert rows == [("pay_1", 8)]
+    assert await sql.fetchval("SELECT deliveries FROM refused_payments") >= statuses.count(409)
+    assert await balance_of(engine, scene.customer) == 7
+
+
+@cut
 async def test_a_first_key_whose_commit_was_cut_is_shown_and_opens(
     steps: Steps, cutter: CommitCutter, engine: AsyncEngine, sql: Connection, *, is_done_first: bool
 ) -> None:

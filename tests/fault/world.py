@@ -161,9 +161,9 @@ class Story:
         self.headers = {"X-API-Key": answer.raise_for_status().json()["api_key"]}
         self.answers: list[httpx.Response] = []
 
-    def top_up(self, event_id: str | None = None) -> httpx.Response | None:
+    def top_up(self, event_id: str | None = None, amount: int = BALANCE_TOKENS) -> httpx.Response | None:
         headers = {"X-Webhook-Secret": "development-webhook-secret", "X-Event-Id": event_id or self.user_id}
-        body = {"external_user_id": self.user_id, "amount": BALANCE_TOKENS}
+        body = {"external_user_id": self.user_id, "amount": amount}
         return self.world.send("POST", "/webhook/topup", json=body, headers=headers)
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ from app.application.execution.follow import FollowJob
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.jobs import CancelJob, StartJob, TimeLimits
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
-from app.application.payments import ReceivePayment
+from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
@@ -22,11 +22,14 @@ from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
+from app.infrastructure.postgres.payments import PostgresPayments
 from app.presentation.http.api import create_api
 from tests.builders import Customer
 
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
 TEXT_TO_VIDEO = "/generations/videos/text-to-video"
+WEBHOOK_SECRET = "the payment provider's secret"
+SECRETS_BY_SOURCE = {source: [f"the secret of {source}"] for source in ("stripe", "yookassa")}
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ async def open_api(engine: AsyncEngine) -> AsyncIterator[Api]:
     desk, keys = PostgresJobDesk(engine), PostgresKeys(engine)
     api = create_api(version="1.2.3")
     api.state.use_cases = CustomerUseCases(
-        keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), [])),
+        keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), ())),
         jobs=CustomerJobs(
             start=StartJob(desk, PriceList(), TimeLimits()),
             # What is QUEUED ends without a word to fal.
@@ -67,7 +70,9 @@ async def open_api(engine: AsyncEngine) -> AsyncIterator[Api]:
             reader=desk,
         ),
         ledger=PostgresLedger(engine),
-        receive_payment=cast(ReceivePayment, None),
+        receive_payment=ReceivePayment(
+            TopUp(PostgresPayments(engine), is_event_id_required=True), [WEBHOOK_SECRET], SECRETS_BY_SOURCE
+        ),
         receive_provider_event=cast(ReceiveProviderEvent, None),
         health=cast(HealthChecks, None),
     )

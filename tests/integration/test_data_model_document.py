@@ -15,6 +15,7 @@ OWN_TABLES = (
     "accounts",
     "api_keys",
     "payment_events",
+    "refused_payments",
     "jobs",
     "attempts",
     "installation",

@@ -1,6 +1,7 @@
 """The ports in memory, as far as the web layer can tell the difference: no database, no fal, no races."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -35,10 +36,11 @@ from app.domain.jobs import Job, JobStatus, NewJob
 from app.domain.keys import StoredKey
 from app.domain.ledger import BALANCE_TOKENS_MAX
 from app.domain.orders import Accepted, IdempotencyKey
-from app.domain.payments import PaymentEvent
+from app.domain.payments import EventName, PaymentEvent
 from app.presentation.http.api import create_api
 
 WEBHOOK_SECRET = "the payment provider's secret"
+SOURCE_SECRET = "the secret of one source"
 NOW = datetime(2026, 11, 23, 10, 15, 30, 123456, tzinfo=UTC)
 
 
@@ -85,18 +87,23 @@ class PaymentsInMemory:
     """What a request can reach of the port."""
 
     accounts: AccountsInMemory
-    events: dict[str, PaymentEvent] = field(default_factory=dict)
+    events: dict[EventName, PaymentEvent] = field(default_factory=dict)
+    refusals: Counter[tuple[PaymentEvent, str]] = field(default_factory=Counter)
 
     async def credit(self, event: PaymentEvent) -> bool:
         account = self.accounts.get_or_add(event.external_user_id)
         if account.balance_tokens + event.amount > BALANCE_TOKENS_MAX:
             raise BalanceLimitExceeded
-        known = self.events.setdefault(event.event_id, event)
+        known = self.events.setdefault(event.name, event)
         if known is event:
             self.accounts.add_tokens(account.id, event.amount)
         elif known != event:
             raise PaymentEventConflict
         return known is event
+
+    async def record_refusal(self, event: PaymentEvent, reason: str) -> int | None:
+        self.refusals[event, reason] += 1
+        return self.refusals[event, reason]
 
 
 @dataclass
@@ -170,7 +177,9 @@ class Health:
 class World:
     """Everything behind the use cases that a test may want to arrange or look at."""
 
-    auth_secret: str | None = None
+    auth_secrets: Sequence[str] = ()
+    webhook_secrets: Sequence[str] = (WEBHOOK_SECRET,)
+    secrets_by_source: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"x": (SOURCE_SECRET,)})
     is_event_id_required: bool = False
     is_safety_checker_required: bool = False
     accounts: AccountsInMemory = field(default_factory=AccountsInMemory)
@@ -186,11 +195,7 @@ class World:
         return CustomerUseCases(
             keys=CustomerKeys(
                 authenticate=Authenticate(self.accounts),
-                issue=IssueKey(
-                    IssueFirstKey(self.accounts),
-                    RotateKey(self.accounts),
-                    [] if self.auth_secret is None else [self.auth_secret],
-                ),
+                issue=IssueKey(IssueFirstKey(self.accounts), RotateKey(self.accounts), self.auth_secrets),
             ),
             jobs=CustomerJobs(
                 start=StartJob(
@@ -200,7 +205,9 @@ class World:
                 reader=self.jobs,
             ),
             ledger=cast(LedgerReader, None),
-            receive_payment=ReceivePayment(TopUp(payments, self.is_event_id_required), [WEBHOOK_SECRET]),
+            receive_payment=ReceivePayment(
+                TopUp(payments, self.is_event_id_required), self.webhook_secrets, self.secrets_by_source
+            ),
             receive_provider_event=cast(ReceiveProviderEvent, None),
             health=self.health,
         )
@@ -217,7 +224,9 @@ class World:
     async def a_user(self, tokens: int = 0) -> tuple[Account, dict[str, str]]:
         """The account, and the header that a request of its user carries."""
         user = uuid4()
-        key = await self.use_cases().keys.issue(user, rotate=False, current_key=None, auth_secret=self.auth_secret)
+        key = await self.use_cases().keys.issue(
+            user, rotate=False, current_key=None, auth_secret=next(iter(self.auth_secrets), None)
+        )
         self.accounts.add_tokens(self.accounts.accounts[user].id, tokens)
         return self.accounts.accounts[user], {"X-API-Key": key}
 

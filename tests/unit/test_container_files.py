@@ -53,7 +53,7 @@ def test_every_volume_that_is_mounted_is_declared() -> None:
 
 def test_every_variable_of_the_compose_file_is_in_the_example() -> None:
     used = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", (PROJECT_DIR / "docker-compose.yml").read_text()))
-    listed = set(re.findall(r"^([A-Z_]+)=", (PROJECT_DIR / ".env.example").read_text(), re.MULTILINE))
+    listed = set(re.findall(r"^(?:# )?([A-Z_]+)=", (PROJECT_DIR / ".env.example").read_text(), re.MULTILINE))
 
     assert {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"} <= used <= listed
 

@@ -18,8 +18,7 @@ def said(decision: object) -> object:
 
 
 def decide(*events: PaymentEvent, known: tuple[PaymentEvent, ...] = (), balance_tokens: int = 0) -> list[object]:
-    books = {one.name: one for one in known}
-    return [said(one) for one in decide_credits(events, known=books, balances_tokens={USER: balance_tokens})]
+    return [said(one) for one in decide_credits(events, known=known, balances_tokens={USER: balance_tokens})]
 
 
 def test_an_event_is_credited_once_in_a_batch() -> None:
@@ -36,6 +35,13 @@ def test_the_first_content_of_an_event_counts() -> None:
 
 def test_the_same_id_of_two_sources_names_two_events() -> None:
     assert decide(event(5), event(6, source="operator")) == [True, True]
+
+
+def test_an_id_that_once_named_two_payments_goes_on_naming_both_and_no_third() -> None:
+    """Before both headers had one name space."""
+    former = (event(5), event(6, user=OTHER))
+
+    assert decide(event(6, user=OTHER), event(5), event(7), known=former) == [False, False, PaymentEventConflict]
 
 
 def test_a_balance_never_exceeds_the_limit_and_what_still_fits_is_credited() -> None:

@@ -61,7 +61,7 @@ async def test_answers_401_when_a_key_is_to_be_rotated_without_proof() -> None:
     ids=["none", "wrong", "right"],
 )
 async def test_wants_the_service_secret_where_there_is_one(headers: dict[str, str], status: int) -> None:
-    client = World(auth_secret=AUTH_SECRET).client()
+    client = World(auth_secrets=[AUTH_SECRET]).client()
 
     response = await client.post("/auth", json={"external_user_id": str(uuid4())}, headers=headers)
 

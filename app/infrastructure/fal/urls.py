@@ -22,6 +22,12 @@ _NAMESPACES = frozenset({"workflows", "comfy"})
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:]*)(:(?P<port>[0-9]*))?", re.ASCII)
 _IPV4_FORM = re.compile(r"[0-9]+(\.[0-9]+){3}", re.ASCII)
+# Containers have names with an underscore.
+_HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?", re.ASCII)
+# Segments that mean what they say: not empty, not . or .., and no escape that hides one of these, or a slash.
+_BASE_PATH = re.compile(
+    r"(/(?!\.{1,2}(/|$))([A-Za-z0-9._~!$&'()*+,=:@-]|%(?!2[Ee]|2[Ff]|5[Cc]|25)[0-9A-Fa-f]{2})+)*", re.ASCII
+)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -33,9 +39,9 @@ def checked_key(key: str) -> str:
     return stripped
 
 
-def checked_base_url(url: str) -> str:
-    """Return the URL without a slash at its end. Raises ValueError."""
-    base = _parsed(url, "API")
+def checked_base_url(url: str, what: str = "API ") -> str:
+    """Return the URL without a slash at its end. `what` names it in errors. Raises ValueError."""
+    base = _parsed(url, what)
     return base.origin + base.path
 
 
@@ -43,7 +49,7 @@ class QueueUrls:
     """Forms and checks the URLs of one queue. Raises ValueError if the queue's own URL cannot be used."""
 
     def __init__(self, queue_url: str) -> None:
-        url = _parsed(queue_url, "queue")
+        url = _parsed(queue_url, "queue ")
         self._base = url.origin + url.path
         self._allowed = {url.origin, FAL_BACKUP_ORIGIN} if url.origin == FAL_QUEUE_ORIGIN else {url.origin}
         if not self.is_allowed(f"{self._base}/status"):
@@ -98,12 +104,15 @@ def _parsed(given: str, what: str) -> _BaseUrl:
         userinfo, _, host_and_port = parts.netloc.rpartition("@")
         authority = _authority(parts.scheme, host_and_port)
     except ValueError as error:
-        raise ValueError(f"the {what} URL is not a URL") from error
+        raise ValueError(f"the {what}URL is not a URL") from error
     if parts.scheme not in _DEFAULT_PORTS or not authority:
-        raise ValueError(f"the {what} URL must begin with http:// or https:// and name a host")
+        raise ValueError(f"the {what}URL must begin with http:// or https:// and name a host")
     if userinfo or parts.query or parts.fragment:
-        raise ValueError(f"the {what} URL must not carry credentials, a query or a fragment")
-    return _BaseUrl(f"{parts.scheme}://{authority}", parts.path.rstrip("/"))
+        raise ValueError(f"the {what}URL must not carry credentials, a query or a fragment")
+    path = parts.path.rstrip("/")
+    if not _BASE_PATH.fullmatch(path):
+        raise ValueError(f"the {what}URL must have a plain path, without . or .. or escaped slashes")
+    return _BaseUrl(f"{parts.scheme}://{authority}", path)
 
 
 def _authority(scheme: str, host_and_port: str) -> str:
@@ -113,7 +122,7 @@ def _authority(scheme: str, host_and_port: str) -> str:
         raise ValueError("there is no host and port")
     host = _ascii_host(match["host"])
     port = int(match["port"]) if match["port"] else None
-    if port is not None and port > PORT_MAX:
+    if port is not None and not 0 < port <= PORT_MAX:
         raise ValueError("there is no such port")
     return host if not host or port in (None, _DEFAULT_PORTS.get(scheme)) else f"{host}:{port}"
 
@@ -127,4 +136,6 @@ def _ascii_host(given: str) -> str:
         IPv6Address(host[1:-1])
     elif _IPV4_FORM.fullmatch(host):
         IPv4Address(host)
+    elif host and not _HOST_NAME.fullmatch(host):
+        raise ValueError("there is a character that no host has in its name")
     return host

@@ -11,9 +11,17 @@ from uuid_utils.compat import uuid7
 
 from app.domain.errors import CommitUnknown
 from app.domain.ledger import BALANCE_TOKENS_MAX, EntryKind
-from app.domain.payments import CreditDecision, EventName, PaymentEvent, decide_credits
+from app.domain.payments import (
+    WEBHOOK_SOURCE,
+    CreditDecision,
+    EventName,
+    PaymentEvent,
+    current_source,
+    decide_credits,
+)
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
+from app.infrastructure.postgres.refused_payments import record_refusal
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, constant
 from app.infrastructure.postgres.tables import accounts, ledger_entries, payment_events
 
@@ -73,14 +81,17 @@ _EVENT_COLUMNS = (
     payment_events.c.amount,
 )
 _NEW_EVENTS = RowArrays("event", *_EVENT_COLUMNS)
-# If another transaction is just recording the same event, this waits for its commit.
+# If another transaction is just recording the same event, this waits for its commit. So it does if a process of an
+# older release records it under the name of the other header: then a trigger leaves the row out.
 _INSERT_EVENTS = Statement(
     upsert(payment_events)
     .from_select(
-        [column.key for column in _EVENT_COLUMNS],
-        select(*_NEW_EVENTS.c).order_by(_NEW_EVENTS.c.source, _NEW_EVENTS.c.event_id),
+        [*(column.key for column in _EVENT_COLUMNS), payment_events.c.is_of_plain_webhook.key],
+        select(*_NEW_EVENTS.c, _NEW_EVENTS.c.source == constant(WEBHOOK_SOURCE)).order_by(
+            _NEW_EVENTS.c.source, _NEW_EVENTS.c.event_id
+        ),
     )
-    .on_conflict_do_nothing(index_elements=["source", "event_id"])
+    .on_conflict_do_nothing()
     .returning(payment_events.c.source, payment_events.c.event_id)
 )
 _INSERT_CREDITS = Statement(
@@ -95,17 +106,21 @@ _INSERT_CREDITS = Statement(
 class _Books:
     """What the events are decided by, under the locks of the accounts."""
 
-    known: Mapping[EventName, PaymentEvent]
+    recorded: Collection[PaymentEvent]
     account_ids: Mapping[UUID, UUID]
     balances_tokens: Mapping[UUID, int]
 
 
 class PostgresPayments:
     def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
         self._credit: Batcher[PaymentEvent, bool] = Batcher(engine, credit_all)
 
     async def credit(self, event: PaymentEvent) -> bool:
         return await self._credit(event)
+
+    async def record_refusal(self, event: PaymentEvent, reason: str) -> int | None:
+        return await record_refusal(self._engine, event, reason)
 
 
 async def credit_all(
@@ -118,7 +133,7 @@ async def credit_all(
     """
     async with driver_transaction(driver, "credit"):
         books = await _open_books(driver, events)
-        decisions = decide_credits(events, known=books.known, balances_tokens=books.balances_tokens)
+        decisions = decide_credits(events, known=books.recorded, balances_tokens=books.balances_tokens)
         credited = [event for event, decision in zip(events, decisions, strict=True) if decision is True]
         overtaken = await _write(driver, books, credited) if credited else set()
     if not overtaken:
@@ -135,19 +150,21 @@ async def credit_all(
 
 
 async def _open_books(driver: DriverConnection, events: Sequence[PaymentEvent]) -> _Books:
-    rows = await _KNOWN_EVENTS(driver.fetch, **_NAMES.values(events))
-    known = {event.name: event for event in (PaymentEvent(**row) for row in rows)}
+    names = [name for event in events for name in event.name.as_stored]
+    rows = await _KNOWN_EVENTS(driver.fetch, **_NAMES.values(names))
+    recorded = [PaymentEvent(**{**row, "source": current_source(row["source"])}) for row in rows]
+    known = {event.name for event in recorded}
     # A user whose payment is refused gets no account. Of one event id the first content counts.
     first = {event.name: event for event in reversed(events)}
     fits = [event for name, event in first.items() if name not in known and event.amount <= BALANCE_TOKENS_MAX]
     users = list({event.external_user_id for event in fits})
     if not users:
-        return _Books(known=known, account_ids={}, balances_tokens={})
+        return _Books(recorded=recorded, account_ids={}, balances_tokens={})
     new_accounts = [_NewAccount(id=uuid7(), external_user_id=user) for user in users]
     await _ADD_ACCOUNTS(driver.fetch, **_NEW_ACCOUNTS.values(new_accounts))
     locked = await _LOCK_ACCOUNTS(driver.fetch, external_user_ids=users)
     return _Books(
-        known=known,
+        recorded=recorded,
         account_ids={row["external_user_id"]: row["id"] for row in locked},
         balances_tokens={row["external_user_id"]: row["balance_tokens"] for row in locked},
     )

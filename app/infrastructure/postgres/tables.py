@@ -79,8 +79,27 @@ payment_events = Table(
     Column("account_id", Uuid, nullable=False),
     Column("amount", BigInteger, nullable=False),
     _created_at("received_at"),
+    Column("is_of_plain_webhook", Boolean),
     _account_key("payment_events"),
     UniqueConstraint("source", "event_id", "account_id", "amount", name="payment_events_content_key"),
+    Index("payment_events_one_of_plain_webhook", "event_id", unique=True, postgresql_where=text("is_of_plain_webhook")),
+)
+
+refused_payments = Table(
+    "refused_payments",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("external_user_id", Uuid, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("deliveries", BigInteger, nullable=False, server_default=text("1")),
+    _created_at("first_seen_at"),
+    _created_at("last_seen_at"),
+    Column("resolved_at", _time),
+    UniqueConstraint("source", "event_id", "external_user_id", "amount", "reason", name="refused_payments_refusal_key"),
+    Index("refused_payments_waiting", "last_seen_at", "id", postgresql_where=text("resolved_at IS NULL")),
 )
 
 jobs = Table(

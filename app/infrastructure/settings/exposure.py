@@ -7,7 +7,12 @@ from app.infrastructure.settings.database import DatabaseSettings
 from app.infrastructure.settings.egress import EgressSettings
 from app.infrastructure.settings.fal import FalSettings
 from app.infrastructure.settings.money import MoneySettings
-from app.infrastructure.settings.secrets import DEVELOPMENT_WEBHOOK_SECRET, has_strong_values, secrets_by_field
+from app.infrastructure.settings.secrets import (
+    DEVELOPMENT_WEBHOOK_SECRET,
+    has_strong_values,
+    is_strong,
+    secrets_by_field,
+)
 from app.infrastructure.settings.service import ServiceSettings
 from app.infrastructure.settings.values import InProduction, is_elsewhere, is_quoted, unmet_demands
 
@@ -21,7 +26,7 @@ class SettingsTogether(EgressSettings, FalSettings, MoneySettings, DatabaseSetti
     def refusals(self) -> Sequence[str]:
         """Why the service must not start, one sentence each; never a value."""
         if self.is_production:
-            unmet = [*unmet_demands(self), *self._shared_secrets()]
+            unmet = [*unmet_demands(self), *self._shared_secrets(), *self._shared_by_sources()]
             return [f"APP_ENV=production: {'; '.join(unmet)}"] if unmet else []
         return list(self._open_doors())
 
@@ -39,13 +44,21 @@ class SettingsTogether(EgressSettings, FalSettings, MoneySettings, DatabaseSetti
             if found[one] & found[other] and (one, other) not in _MAY_BE_THE_SAME:
                 yield f"{one.upper()} and {other.upper()} must differ"
 
+    def _shared_by_sources(self) -> Iterator[str]:
+        """The secret of one source must not open another one."""
+        values = [value for secrets in self.secrets_by_source.values() for value in secrets]
+        if len(set(values)) < len(values):
+            yield "PAYMENT_SOURCES_JSON must have another secret for each source"
+
     def _open_doors(self) -> Iterator[str]:
         """Development fills in a secret that everybody knows. That is for this machine alone."""
         way_in = self._way_in_from_elsewhere()
         if way_in is None:
             return
         secret = self.payment_webhook_secret
-        if DEVELOPMENT_WEBHOOK_SECRET in self.webhook_secrets or (self.spends_money and not has_strong_values(secret)):
+        sources = [value for values in self.secrets_by_source.values() for value in values]
+        is_public = DEVELOPMENT_WEBHOOK_SECRET in [*self.webhook_secrets, *sources]
+        if is_public or (self.spends_money and not (has_strong_values(secret) and all(map(is_strong, sources)))):
             yield (
                 f"{way_in}, so that everybody could top up: set PAYMENT_WEBHOOK_SECRET to a secret of your own "
                 "(openssl rand -hex 32) and APP_ENV=production, or keep to this machine with HOST=127.0.0.1"

@@ -44,6 +44,10 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
         "This key names another request already; send a new one for a new request.",
     ),
     "invalid_cursor": ("invalid_cursor", "This must be the next_cursor of an earlier page."),
+    "two_names": (
+        "two_names",
+        "X-Event-Id and Idempotency-Key name two different payments: send one of them, or the same in both.",
+    ),
     "repeated_header": ("repeated_header", "Send this header once."),
     # Here the reason is one of our own sentences.
     "url_not_allowed": ("url_not_allowed", "{reason}"),

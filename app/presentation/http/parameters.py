@@ -15,11 +15,16 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
 from app.domain.errors import DomainError, InvalidProviderEvent, JobNotFound
+from app.domain.payments import SOURCE_PATTERN
 from app.presentation.http.api_keys import API_KEY_HEADER, API_KEY_SCHEME, presented_key
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.field_errors import field_error, field_errors
 from app.presentation.http.state import use_cases_of
 from app.presentation.schemas.fields import parse_uuid
+
+EVENT_ID_HEADER = "X-Event-Id"
+IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
+_SOURCE = "source"
 
 
 class _ApiKeyHeader(APIKeyHeader):
@@ -38,9 +43,11 @@ class _AuthSecretHeader(APIKeyHeader):
 
 
 class _WebhookSecretHeader(APIKeyHeader):
+    """Checked before the body is read, for the source in the path where there is one."""
+
     async def __call__(self, request: HTTPConnection) -> str | None:
         given = request.headers.get(self.model.name)
-        (await use_cases_of(request)).receive_payment.check_secret(given)
+        (await use_cases_of(request)).receive_payment.check_secret(given, request.path_params.get(_SOURCE))
         return given
 
 
@@ -59,10 +66,17 @@ _webhook_secret_header = _WebhookSecretHeader(
     auto_error=False,
     description="The secret that the payment provider and the operator share (`PAYMENT_WEBHOOK_SECRET`).",
 )
+_source_secret_header = _WebhookSecretHeader(
+    name="X-Webhook-Secret",
+    scheme_name="SourceSecret",
+    auto_error=False,
+    description="The secret of this one source of payments (`PAYMENT_SOURCES_JSON`). It opens no other source.",
+)
 
 ApiKey = Annotated[str | None, Security(_api_key_header)]
 AuthSecret = Annotated[str | None, Security(_auth_secret_header)]
 WebhookSecret = Annotated[str | None, Security(_webhook_secret_header)]
+SourceSecret = Annotated[str | None, Security(_source_secret_header)]
 
 _NAME = TypeAdapter(Annotated[str, Field(min_length=1, max_length=255, pattern="^[ -~]*$")])
 
@@ -99,6 +113,30 @@ class NameHeader:
         }
 
 
+def payment_id(event_id: str | None, idempotency_key: str | None) -> str | None:
+    """What both headers name. Raises InvalidRequest if they name two payments."""
+    if event_id is not None and idempotency_key not in (None, event_id):
+        raise InvalidRequest([field_error("two_names", name) for name in (EVENT_ID_HEADER, IDEMPOTENCY_KEY_HEADER)])
+    return idempotency_key if event_id is None else event_id
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInPath:
+    async def __call__(self, request: Request) -> str:
+        source: str = request.path_params[_SOURCE]
+        return source
+
+    @property
+    def parameter(self) -> dict[str, Any]:
+        return {
+            "name": _SOURCE,
+            "in": "path",
+            "required": True,
+            "description": "One of the operator's sources of payments. Each of them names its payments by itself.",
+            "schema": {"type": "string", "pattern": f"^{SOURCE_PATTERN}$"},
+        }
+
+
 @dataclass(frozen=True, eq=False)
 class UuidInPath:
     """Reads the canonical form of a UUID. Any other text is an unknown id and raises `unknown`."""
@@ -129,7 +167,7 @@ IdempotencyKey = Annotated[
     str | None,
     Depends(
         NameHeader(
-            "Idempotency-Key",
+            IDEMPOTENCY_KEY_HEADER,
             "Your own name for this request, a UUID for example. Repeated with the same body it changes "
             "nothing more, however often you send it; keys are kept for at least 24 hours.",
         )
@@ -139,11 +177,25 @@ PaymentEventId = Annotated[
     str | None,
     Depends(
         NameHeader(
-            "X-Event-Id",
-            "The payment provider's id of this payment. The same id is credited once, however often it comes.",
+            EVENT_ID_HEADER,
+            "The provider's id of the *payment*, never of the notification, which a provider may make anew when it "
+            "repeats it. With Stripe it is the PaymentIntent or charge, `data.object.id`, or the checkout session's "
+            "`data.object.payment_intent`, not `evt_...`; with YooKassa `object.id`; with CloudPayments "
+            "`TransactionId`. The same id is credited once, however often it comes.",
         )
     ),
 ]
+PaymentIdempotencyKey = Annotated[
+    str | None,
+    Depends(
+        NameHeader(
+            IDEMPOTENCY_KEY_HEADER,
+            "Means the same as `X-Event-Id`, for senders that have this header already. Where both come, they must be "
+            "equal.",
+        )
+    ),
+]
+PaymentSource = Annotated[str, Depends(SourceInPath())]
 JobId = Annotated[UUID, Depends(UuidInPath("job_id", JobNotFound, "From the answer that accepted the job."))]
 read_attempt_token = UuidInPath("token", InvalidProviderEvent, schema={"type": "string", "title": "Token"})
 AttemptToken = Annotated[UUID, Depends(read_attempt_token)]
