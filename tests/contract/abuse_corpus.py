@@ -161,7 +161,16 @@ ROWS = (
     get("bad checksum", 401, "invalid_api_key", "/balance", "X-API-Key: {mistyped_key}"),
     get("replaced key", 401, "invalid_api_key", "/balance", "X-API-Key: {old_key}"),
     get("key in the query", 401, "invalid_api_key", "/balance?api_key={key}&X-API-Key={key}", "Accept: */*"),
-    get("key as a bearer token", 401, "invalid_api_key", "/balance", "Authorization: Bearer {key}"),
+    get("key as a bearer token", 200, "", "/balance", "Authorization: Bearer {key}"),
+    get(
+        "another key as a bearer token",
+        401,
+        "invalid_api_key",
+        "/balance",
+        "X-API-Key: {key}",
+        "Authorization: Bearer x",
+    ),
+    get("key as a password", 401, "invalid_api_key", "/balance", "Authorization: Basic {key}"),
     get("key of 10 KB", 401, "invalid_api_key", "/balance", f"X-API-Key: {'z' * 10_000}"),
     get("key that is no ASCII", 401, "invalid_api_key", "/balance", "X-API-Key: tgk_\xe9\xff"),
     Row(
@@ -280,7 +289,7 @@ ROWS = (
         for method in ("TRACE", "PUT", "DELETE", "PATCH", "OPTIONS", "QUERY", "POST")
     ),
     Row("method HEAD", 200, "", "HEAD", "/balance", b"", ("X-API-Key: {key}",), is_without_body=True),
-    Row("method HEAD without a key", 401, "", "HEAD", "/balance", is_without_body=True),
+    Row("method HEAD without a key", 401, "", "HEAD", "/balance", headers=(), is_without_body=True),
     Row("method HEAD where only POST is", 405, "", "HEAD", "/auth", is_without_body=True),
     # Headers and framing
     get("headers of 64 KB", 431, "request_headers_too_large", "/balance", f"X-Zanzibar: {'z' * 65_536}"),

@@ -109,7 +109,7 @@ MUTANTS = (
             Change(
                 FOLLOW,
                 "await self._wait_or_give_up(state, state.status, is_answered=False)\n",
-                'await self._settle(state, Outcome.failed("unanswered", "fal did not answer."))\n',
+                'await settle(self.jobs, state, given_up(state, "unanswered", "fal did not answer."))\n',
             ),
         ),
         (f"{TEST_STEPS}::test_a_failed_look_changes_nothing",),

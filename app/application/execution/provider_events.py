@@ -30,11 +30,12 @@ class ReceiveProviderEvent:
     _provider: Provider
     _events: ProviderEvents
 
-    async def check(self, attempt_token: UUID, headers: Mapping[str, str]) -> None:
-        """Whether the body is worth reading. Raises InvalidProviderEvent for headers that fal does not send, and for a
-        token that no attempt has.
-        """
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        """Whether a body is worth reading. Raises InvalidProviderEvent for headers that fal does not send."""
         self._events.check_headers(headers)
+
+    async def check_token(self, attempt_token: UUID) -> None:
+        """Whether a large body is worth reading. Raises InvalidProviderEvent for a token that no attempt has."""
         await self._load(attempt_token)
 
     async def __call__(self, attempt_token: UUID, headers: Mapping[str, str], body: bytes) -> None:

@@ -83,9 +83,10 @@ class RawBody:
     """Reads a body of any kind, for a signature over its bytes. Raises RefusedRequest."""
 
     size_bytes_max: int
+    before_large: Check | None = None
 
     async def __call__(self, request: Request) -> bytes:
-        return bytes(await read_body(request, self.size_bytes_max))
+        return bytes(await read_body(request, self.size_bytes_max, self.before_large))
 
 
 def parse_json(body: bytes | bytearray) -> Any:

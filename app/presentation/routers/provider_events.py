@@ -15,15 +15,19 @@ EVENT_BYTES_MAX = 1024 * 1024
 router = APIRouter(tags=["Provider"], route_class=DirectRoute)
 
 
-async def _check_event(request: Request) -> None:
-    """Before the body is read. Tokens cannot be guessed, so it tells nobody anything that one is known."""
+async def _check_headers(request: Request) -> None:
+    state_of(request.scope).use_cases.receive_provider_event.check_headers(request.headers)
+
+
+async def _check_token(request: Request) -> None:
+    """Tokens cannot be guessed, so it tells nobody anything that one is known."""
     attempt_token = await read_attempt_token(request)
-    await state_of(request.scope).use_cases.receive_provider_event.check(attempt_token, request.headers)
+    await state_of(request.scope).use_cases.receive_provider_event.check_token(attempt_token)
 
 
 @router.post(
     "/webhooks/fal/{token}",
-    dependencies=[Depends(_check_event)],
+    dependencies=[Depends(_check_headers)],
     operation_id="receive_provider_event",
     summary="Hear from fal that a request is over",
     response_description="The event is known, now or before",
@@ -35,7 +39,7 @@ async def _check_event(request: Request) -> None:
 async def receive_provider_event(
     request: Request,
     attempt_token: AttemptToken,
-    body: Annotated[bytes, Depends(RawBody(EVENT_BYTES_MAX))],
+    body: Annotated[bytes, Depends(RawBody(EVENT_BYTES_MAX, before_large=_check_token))],
     use_cases: UseCases,
 ) -> Acknowledged:
     """Called by fal, with its Ed25519 signature, at the URL that the submission named. A repeat changes nothing."""
