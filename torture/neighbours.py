@@ -22,6 +22,7 @@ LOOK_SECONDS = 0.05
 PICTURE = "[slow:3]"
 # Bytes that do not pack.
 PICTURE_BYTES = 12_000
+PNG_BEGINS = b"\x89PNG\r\n\x1a\n"
 IMAGE_TO_IMAGE = "/generations/images/image-to-image"
 SUBMIT_FAULTS = (
     *("500", "page-502", "503", "401", "402", "403", "429", "425", "408", "hang", "slow"),
@@ -95,7 +96,7 @@ async def _start(callers: Callers, book: Book, words: str, *, is_large: bool = F
     # fal counts faults by prompt.
     body: dict[str, object] = {"prompt": f"{uuid.uuid4()} {words}"}
     if is_large:
-        picture = base64.b64encode(os.urandom(PICTURE_BYTES)).decode()
+        picture = base64.b64encode(PNG_BEGINS + os.urandom(PICTURE_BYTES)).decode()
         body["image_urls"] = [f"data:image/png;base64,{picture}"]
     path = IMAGE_TO_IMAGE if is_large else START
     answer = await callers.ask("POST", path, frozenset({202}), headers=book.headers, json=body)

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.application.execution.limits import PROVIDER_CONNECTIONS_MAX
-from app.application.execution.places import MOMENT_SECONDS, Place, Places
+from app.application.execution.places import MOMENT_SECONDS, STUCK_SECONDS, Place, Places
 from app.application.execution.steps import LOOKS, SUBMISSIONS
 from app.application.execution.submit import LARGE_INPUTS_MAX
 from tests.unit.clock import Clock
@@ -120,6 +120,20 @@ async def test_does_not_wait_where_no_place_comes_free(held: ExitStack) -> None:
             pass
         async with asyncio.timeout(MOMENT_SECONDS / 2):
             assert await places.take_soon() is None
+
+
+def test_says_whose_places_do_not_come_free(held: ExitStack) -> None:
+    clock = Clock()
+    places = Places(64, clock)
+    take_all(places, held, A)
+    stays, comes_and_goes = places.take(B), places.take(B)
+    assert stays is not None
+    assert comes_and_goes is not None
+    clock.seconds += STUCK_SECONDS
+    with comes_and_goes:
+        pass
+
+    assert (places.are_stuck(A), places.are_stuck(B), places.are_stuck(uuid4())) == (True, False, False)
 
 
 def test_no_step_needs_a_connection_more_than_there_are() -> None:

@@ -4,6 +4,7 @@ from uuid import uuid4
 from app.application.execution.pacing import (
     ACCOUNTS_SPREAD_SECONDS_MAX,
     CROWD_STEPS_MIN,
+    CROWD_STEPS_PER_SECOND,
     WAITING_STEPS_PER_SECOND,
     Spread,
 )
@@ -52,23 +53,25 @@ def test_a_step_that_comes_alone_waits_no_longer_than_it_has_to() -> None:
     assert 0.5 <= spread.delay_seconds(A, 0.5) < 0.6
 
 
-def test_many_steps_at_once_are_a_crowd_and_the_same_in_turn_are_none() -> None:
+def test_many_steps_in_a_short_time_are_a_crowd_until_they_are_put_off() -> None:
     clock = Clock()
     spread = Spread(clock)
     for _ in range(100):
         spread.delay_seconds(A, 10)
-        clock.seconds += 1 / WAITING_STEPS_PER_SECOND
+        clock.seconds += 1 / CROWD_STEPS_PER_SECOND
     in_turn = spread.is_crowded(A)
     for _ in range(CROWD_STEPS_MIN + 1):
         spread.delay_seconds(A, 10)
+    are_many = spread.is_crowded(A)
+    spread.add_crowd(A, 1000)
 
-    assert (in_turn, spread.is_crowded(A), spread.is_crowded(B)) == (False, True, False)
+    assert (in_turn, are_many, spread.is_crowded(A), spread.is_crowded(B)) == (False, True, False, False)
 
 
 def test_those_that_were_put_off_come_before_the_next() -> None:
     spread = Spread(Clock())
     first = spread.delay_seconds(A, 10)
-    spread.add(A, 1000)
+    spread.add_crowd(A, 1000)
 
     assert spread.delay_seconds(A, 10) >= first + 1000 / WAITING_STEPS_PER_SECOND
 

@@ -16,11 +16,14 @@ BACKSTOP_SECONDS_MAX = 120.0
 LOOKS_PER_SECOND_MAX = 50
 COUNT_SECONDS = 5.0
 # Of the steps of one account that wait: the queue hands out what is due in the order of its age, so that thousands that
-# come back together would go before everything that is new.
-WAITING_STEPS_PER_SECOND = 50
-CROWD_STEPS_MIN = 10
+# come back together would go before everything that is new. With most of its places held, a lane takes 70 a second.
+WAITING_STEPS_PER_SECOND = 10
+# More than so many of one account that were sent back, and faster than so many a second, are a crowd.
+CROWD_STEPS_MIN = 5
+CROWD_STEPS_PER_SECOND = 5
 # By so much the first steps of many accounts that wait are spread.
 ACCOUNTS_SPREAD_SECONDS_MAX = 10.0
+ACCOUNTS_SPREAD_PER_SECOND = 50
 TIDY_SECONDS = 1.0
 BACKOFF_SECONDS_MAX = 60.0
 POLL_SECONDS_MIN = 0.5
@@ -58,23 +61,23 @@ class Spread:
         self._tidy(now)
         next_at = self._next_at.get(account_id, now)
         if next_at <= now:
-            spread_seconds = min(ACCOUNTS_SPREAD_SECONDS_MAX, len(self._next_at) / WAITING_STEPS_PER_SECOND)
+            spread_seconds = min(ACCOUNTS_SPREAD_SECONDS_MAX, len(self._next_at) / ACCOUNTS_SPREAD_PER_SECOND)
             next_at = now + seconds_min + random.uniform(0, spread_seconds)
         at = max(next_at, now + seconds_min)
-        self._next_at[account_id] = at
-        self.add(account_id, 1)
+        self._next_at[account_id] = at + 1 / WAITING_STEPS_PER_SECOND
+        self._sent_back[account_id] = max(now, self._sent_back.get(account_id, now)) + 1 / CROWD_STEPS_PER_SECOND
         return at - now
 
     def is_crowded(self, account_id: UUID) -> bool:
         """So many steps of the account were sent back lately that the others should not even come."""
-        crowd_seconds = CROWD_STEPS_MIN / WAITING_STEPS_PER_SECOND
+        crowd_seconds = CROWD_STEPS_MIN / CROWD_STEPS_PER_SECOND
         return self._sent_back.get(account_id, 0.0) > self._now_seconds() + crowd_seconds
 
-    def add(self, account_id: UUID, steps: int) -> None:
-        """So many steps of the account come back, one after the other."""
-        seconds = steps / WAITING_STEPS_PER_SECOND
-        self._next_at[account_id] = self._next_at.get(account_id, self._now_seconds()) + seconds
-        self._sent_back[account_id] = max(self._now_seconds(), self._sent_back.get(account_id, 0.0)) + seconds
+    def add_crowd(self, account_id: UUID, steps: int) -> None:
+        """So many more of its steps come back one after the other, without having come."""
+        self._sent_back.pop(account_id, None)
+        next_at = self._next_at.get(account_id, self._now_seconds())
+        self._next_at[account_id] = next_at + steps / WAITING_STEPS_PER_SECOND
 
     def _tidy(self, now: float) -> None:
         """Forget the accounts of which no step waits any more."""

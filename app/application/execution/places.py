@@ -14,6 +14,7 @@ from uuid import UUID
 SHARE = 2
 # Where places come free at all, one does within this time.
 MOMENT_SECONDS = 0.25
+STUCK_SECONDS = 1.0
 NOBODY = UUID(int=0)
 
 
@@ -40,8 +41,8 @@ class Places:
         """A place for a step whose account is not known. Waits a moment for one, unless what is in its way hangs."""
         until = self._clock() + MOMENT_SECONDS
         while (place := self.take(None)) is None:
-            now, moved_at = self._clock(), self._moved_at.get(self._fullest(), 0.0)
-            seconds = min(until, moved_at + MOMENT_SECONDS) - now
+            now = self._clock()
+            seconds = min(until, self._moved_at.get(self._fullest(), now) + MOMENT_SECONDS) - now
             if seconds <= 0:
                 return None
             freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -49,6 +50,10 @@ class Places:
             with suppress(TimeoutError):
                 await asyncio.wait_for(freed, seconds)
         return place
+
+    def are_stuck(self, account_id: UUID) -> bool:
+        """None of the places that the account holds has come free for long."""
+        return self._moved_at.get(account_id, self._clock()) + STUCK_SECONDS <= self._clock()
 
     def move(self, holder: UUID | None, account_id: UUID) -> None:
         self._remove(holder)

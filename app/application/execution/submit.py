@@ -1,6 +1,6 @@
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import structlog
@@ -83,8 +83,9 @@ class SubmitJob:
             return
         place = self._places.take(state.account_id)
         if place is None:
-            await self._come_back(state.account_id, BUSY_SECONDS)
-            return
+            if self._places.are_stuck(state.account_id):
+                await self._come_back(state.account_id, BUSY_SECONDS)
+            raise RetryLater(random.uniform(BUSY_SECONDS, 2 * BUSY_SECONDS))
         with place:
             try:
                 with self.breaker.turn(state.account_id, state.model_id):
@@ -97,7 +98,7 @@ class SubmitJob:
             await self.jobs.record_waiting(state.id, paused.reason)
         await self._come_back(state.account_id, paused.seconds)
 
-    async def _come_back(self, account_id: UUID, seconds: float) -> None:
+    async def _come_back(self, account_id: UUID, seconds: float) -> NoReturn:
         """The step comes back later, and with it, if many have been sent back already, those of its account behind it.
 
         Each of these would only learn the same, and whatever is younger would wait for all of them.
@@ -112,7 +113,7 @@ class SubmitJob:
                 steps = await self._crowds.put_off_submissions(
                     account_id, delay_seconds + spacing_seconds, spacing_seconds
                 )
-                self._spread.add(account_id, steps)
+                self._spread.add_crowd(account_id, steps)
             finally:
                 self._crowd_being_put_off = None
         raise RetryLater(delay_seconds)
