@@ -623,14 +623,13 @@ async def test_an_earlier_attempt_wins_in_the_middle_of_a_post(stage: Stage, ans
     await stage.postponed(job_id)
     earlier = await stage.sql.fetchval("SELECT token FROM attempts")
     stage.fal.while_posting = lambda: stage.hear(earlier, first, Succeeded(RESULT))
-    stage.fal.submits = [
-        {
-            "accepted": second,
-            "refused": SubmitRefused("invalid_input", "No."),
-            "unknown": SubmitOutcomeUnknown("no answer"),
-            "not queued": NotSubmitted("busy"),
-        }[answer]
-    ]
+    answers: Mapping[str, ProviderRequest | Exception] = {
+        "accepted": second,
+        "refused": SubmitRefused("invalid_input", "No."),
+        "unknown": SubmitOutcomeUnknown("no answer"),
+        "not queued": NotSubmitted("busy"),
+    }
+    stage.fal.submits = [answers[answer]]
 
     with capture_logs() as logs, suppress(RetryLater):
         await stage.submit(job_id)
