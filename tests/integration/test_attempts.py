@@ -623,7 +623,7 @@ async def test_an_earlier_attempt_wins_in_the_middle_of_a_post(stage: Stage, ans
     await stage.postponed(job_id)
     earlier = await stage.sql.fetchval("SELECT token FROM attempts")
     stage.fal.while_posting = lambda: stage.hear(earlier, first, Succeeded(RESULT))
-    answers: Mapping[str, ProviderRequest | Exception] = {
+    answers: dict[str, ProviderRequest | Exception] = {
         "accepted": second,
         "refused": SubmitRefused("invalid_input", "No."),
         "unknown": SubmitOutcomeUnknown("no answer"),
