@@ -37,7 +37,8 @@ def fail(reason: object) -> NoReturn:
 def run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False) -> None:
     try:
         settings = load_settings()
-        level = "WARNING" if is_quiet else settings.log_level
+        # What a command fails of is its own one line.
+        level = "ERROR" if is_quiet else settings.log_level
         configure_logging(level, as_json=settings.logs_as_json, secrets=settings.secrets)
         uvloop.run(_interruptible(_naming_database_faults(work, settings)))
     except (SettingsError, DevelopmentError, DatabaseRefused) as error:
