@@ -40,7 +40,8 @@ def fail(reason: object) -> NoReturn:
 def run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False) -> None:
     try:
         settings = load_settings()
-        level = "WARNING" if is_quiet else settings.log_level
+        # What a command fails of is its own one line.
+        level = "ERROR" if is_quiet else settings.log_level
         configure_logging(level, as_json=settings.logs_as_json, secrets=settings.secrets)
         for concern in settings.concerns:
             log.warning("settings_doubtful", reason=concern)
