@@ -101,6 +101,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._connections.lost(self)
         self._held = b""
         super().connection_lost(exc)
+        # Otherwise each would refer to the other, and what was received would stay until the collector comes.
+        self._joined.forget()
 
     def eof_received(self) -> None:
         """Sends what is left, because asyncio closes the transport after this call."""
@@ -265,6 +267,8 @@ class HttpProtocol(HttpToolsProtocol):
             transport.close()
             return
         self._is_deaf, self._lingered_bytes, self._since = True, 0, self.loop.time()
+        if self.cycle is not None:
+            self.cycle.body = bytearray()
         self._connections.idles(self)
         transport.write_eof()
         self.flow.is_held = False

@@ -8,6 +8,9 @@ TAKEN_BYTES_MIN = 16 * 1024
 TAKEN_SECONDS = 30.0
 
 
+def _nothing() -> None: ...
+
+
 class JoinedWrites:
     """A transport that sends together what is written to it in one turn of the loop.
 
@@ -45,6 +48,10 @@ class JoinedWrites:
         self.send()
         self._is_closed = True
         self._end()
+
+    def forget(self) -> None:
+        """The connection is lost: there is nothing left to end."""
+        self._end = _nothing
 
     def send(self) -> None:
         # Nobody reads any more if the caller has closed the connection in the meantime.
