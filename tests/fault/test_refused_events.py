@@ -1,6 +1,7 @@
 """Each event of fal that is refused says why, once, to the operator alone; and nobody can fill the log with them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from structlog.typing import EventDict
 
 from tests.builders import until
 from tests.fault.fal_scripts import the_wrong_event_is_refused
-from tests.fault.fal_world import World, open_world
+from tests.fault.fal_world import WEBHOOK_USER_ID, World, open_world
 from tests.simulator_server import running_simulator
 
 
@@ -30,6 +31,19 @@ async def world(fal_url: str, database: str) -> AsyncIterator[World]:
 
 def refusals(logs: list[EventDict]) -> list[EventDict]:
     return [entry for entry in logs if entry["event"] == "provider_event_refused"]
+
+
+def signed_by_nobody() -> dict[str, str]:
+    return {
+        "X-Fal-Webhook-Request-Id": str(uuid4()),
+        "X-Fal-Webhook-User-Id": WEBHOOK_USER_ID,
+        "X-Fal-Webhook-Timestamp": str(int(time.time())),
+        "X-Fal-Webhook-Signature": "00" * 64,
+    }
+
+
+def no_headers() -> dict[str, str]:
+    return {}
 
 
 @pytest.mark.parametrize(
@@ -79,9 +93,14 @@ async def test_an_event_for_nothing_of_ours_says_so(world: World) -> None:
     assert [entry["reason"] for entry in refusals(logs)] == ["unknown_token"]
 
 
-@pytest.mark.parametrize(("token", "reason"), [("nonsense", "unknown_token"), (str(uuid4()), "malformed_headers")])
-async def test_a_flood_is_a_line_a_second_with_a_count(world: World, token: str, reason: str) -> None:
-    async with httpx.AsyncClient(base_url=world.url, trust_env=False) as http:
+# With headers of the form that fal's have, and without any.
+FLOODS = {"unknown_token": ("nonsense", signed_by_nobody), "malformed_headers": (str(uuid4()), no_headers)}
+
+
+@pytest.mark.parametrize("reason", FLOODS)
+async def test_a_flood_is_a_line_a_second_with_a_count(world: World, reason: str) -> None:
+    token, headers = FLOODS[reason]
+    async with httpx.AsyncClient(base_url=world.url, trust_env=False, headers=headers()) as http:
         with capture_logs() as logs:
             answers = await asyncio.gather(*(http.post(f"/webhooks/fal/{token}", content=b"{}") for _ in range(60)))
             first = refusals(logs)
@@ -101,7 +120,8 @@ async def test_a_flood_is_a_line_a_second_with_a_count(world: World, token: str,
 async def test_one_reason_does_not_hide_another(world: World) -> None:
     async with httpx.AsyncClient(base_url=world.url, trust_env=False) as http:
         with capture_logs() as logs:
-            for token in ("nonsense", str(uuid4())) * 5:
-                await http.post(f"/webhooks/fal/{token}", content=b"{}")
+            for _ in range(5):
+                for token, headers in FLOODS.values():
+                    await http.post(f"/webhooks/fal/{token}", content=b"{}", headers=headers())
 
-    assert [entry["reason"] for entry in refusals(logs)][:2] == ["unknown_token", "malformed_headers"]
+    assert [entry["reason"] for entry in refusals(logs)][:2] == list(FLOODS)
