@@ -123,7 +123,8 @@ def submit_rows() -> Iterator[Row]:
     yield row(
         "503 of the ingress for ever",
         "[submit:503]",
-        stays_waiting(EDGE_503, posts_max=5),
+        # As many as of a 429, the last of the codes above.
+        stays_waiting(EDGE_503, posts_max=posts_max),
         WAITING,
         pause_seconds=None,
     )

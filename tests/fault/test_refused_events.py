@@ -1,6 +1,7 @@
 """Each event of fal that is refused says why, once, to the operator alone; and nobody can fill the log with them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from structlog.typing import EventDict
 
 from tests.builders import until
 from tests.fault.fal_scripts import the_wrong_event_is_refused
-from tests.fault.fal_world import World, open_world
+from tests.fault.fal_world import WEBHOOK_USER_ID, World, open_world
 from tests.simulator_server import running_simulator
 
 
@@ -30,6 +31,17 @@ async def world(fal_url: str, database: str) -> AsyncIterator[World]:
 
 def refusals(logs: list[EventDict]) -> list[EventDict]:
     return [entry for entry in logs if entry["event"] == "provider_event_refused"]
+
+
+async def refused_at(http: httpx.AsyncClient, token: str) -> httpx.Response:
+    """What is wrong is the token, or else that there are no headers of fal."""
+    headers = {
+        "X-Fal-Webhook-Request-Id": str(uuid4()),
+        "X-Fal-Webhook-User-Id": WEBHOOK_USER_ID,
+        "X-Fal-Webhook-Timestamp": str(int(time.time())),
+        "X-Fal-Webhook-Signature": "00" * 64,
+    }
+    return await http.post(f"/webhooks/fal/{token}", content=b"{}", headers=headers if token == "nonsense" else {})
 
 
 @pytest.mark.parametrize(
@@ -85,7 +97,7 @@ async def test_an_event_for_nothing_of_ours_says_so(world: World) -> None:
 async def test_a_flood_is_a_line_a_second_with_a_count(world: World, token: str, reason: str) -> None:
     async with httpx.AsyncClient(base_url=world.url, trust_env=False) as http:
         with capture_logs() as logs:
-            answers = await asyncio.gather(*(http.post(f"/webhooks/fal/{token}", content=b"{}") for _ in range(60)))
+            answers = await asyncio.gather(*(refused_at(http, token) for _ in range(60)))
             first = refusals(logs)
 
             async def are_all_counted() -> bool:
@@ -104,6 +116,6 @@ async def test_one_reason_does_not_hide_another(world: World) -> None:
     async with httpx.AsyncClient(base_url=world.url, trust_env=False) as http:
         with capture_logs() as logs:
             for token in ("nonsense", str(uuid4())) * 5:
-                await http.post(f"/webhooks/fal/{token}", content=b"{}")
+                await refused_at(http, token)
 
     assert [entry["reason"] for entry in refusals(logs)][:2] == ["unknown_token", "malformed_headers"]
