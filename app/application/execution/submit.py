@@ -81,6 +81,8 @@ class SubmitJob:
         state = await self._look_after_lost_claim(job_id)
         if state is None or state.status is not JobStatus.QUEUED:
             return
+        if state.is_held:
+            raise _held()
         place = self._places.take(state.account_id)
         if place is None:
             if self._places.are_stuck(state.account_id):
@@ -146,8 +148,7 @@ class SubmitJob:
         state = await self._look_after_lost_claim(job_id)
         if state is not None and state.status is JobStatus.QUEUED:
             if state.is_held:
-                # The job says so itself, in its status_reason.
-                raise RetryLater(HELD_LOOK_SECONDS * random.uniform(1, 2))
+                raise _held()
             # It was given back just now: the claim waited for that transaction, and did not see what it wrote.
             raise RetryLater(0)
 
@@ -249,3 +250,8 @@ class SubmitJob:
         with self._place_for_large_input(state.account_id):
             parameters = await self.jobs.load_parameters(state.id)
             return self.provider.input_digest(self._sent(parameters, attempt_token))
+
+
+def _held() -> RetryLater:
+    """The job says itself why it waits, in its status_reason."""
+    return RetryLater(HELD_LOOK_SECONDS * random.uniform(1, 2))

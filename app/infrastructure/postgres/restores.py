@@ -17,7 +17,7 @@ from app.infrastructure.postgres.database import fetch_through, reading, transac
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
 from app.infrastructure.postgres.queue import bring_forward
 from app.infrastructure.postgres.statements import seconds
-from app.infrastructure.postgres.tables import installation, jobs
+from app.infrastructure.postgres.tables import attempts, installation, jobs
 
 HELD = "The service was restored from a backup. Its operator checks first whether this job has run already."
 
@@ -95,12 +95,22 @@ class PostgresRestoredJobs:
                 update(jobs)
                 .where(jobs.c.id == job_id, _IS_HELD)
                 .values(
+                    attempts=jobs.c.attempts + 1,
                     attempt_token=attempt_token,
                     claimed_at=func.clock_timestamp(),
                     deadline_at=func.clock_timestamp() + seconds(jobs.c.time_limit_seconds),
                 )
+                .returning(
+                    jobs.c.attempt_token.label("token"),
+                    jobs.c.id.label("job_id"),
+                    jobs.c.attempts.label("number"),
+                    jobs.c.claimed_at,
+                )
             )
-        return bool(named.rowcount) and await self.steps.record_submission(job_id, attempt_token, request)
+            row = named.mappings().one_or_none()
+            if row is not None:
+                await connection.execute(insert(attempts).values(**row))
+        return row is not None and await self.steps.record_submission(job_id, attempt_token, request)
 
     async def end(self, outcome: Outcome, *, limit: int) -> int:
         chosen = select(jobs.c.id).where(_IS_HELD, ~jobs.c.is_final).order_by(jobs.c.id).limit(limit)
