@@ -16,6 +16,8 @@ from tests.property.model import FINAL, LATER, PATHS, PRICES, PUBLIC, WISHES, Ac
 from tests.property.world import BALANCES, JOBS, VIOLATIONS, World
 
 WEBHOOK_SECRET = "development-webhook-secret"
+# Both name the payment.
+PAYMENT_ID_HEADERS = ("X-Event-Id", "Idempotency-Key")
 ACCOUNTS_MAX = 3
 LAST_ROUNDS_MAX = 12
 PICTURE_FILE = BytesIO()
@@ -99,11 +101,11 @@ class TollgateMachine(RuleBasedStateMachine):
         self.pay(account, event_id, amount, 200)
         return event_id
 
-    @rule(event_id=events, account=accounts, more=st.integers(0, 1))
-    def deliver_event_again(self, event_id: str, account: Account, more: int) -> None:
+    @rule(event_id=events, account=accounts, more=st.integers(0, 1), header=st.sampled_from(PAYMENT_ID_HEADERS))
+    def deliver_event_again(self, event_id: str, account: Account, more: int, header: str) -> None:
         known = self.credited[event_id]
         is_same = known == (account, known[1] + more)
-        self.pay(account, event_id, known[1] + more, 200 if is_same else 409)
+        self.pay(account, event_id, known[1] + more, 200 if is_same else 409, header)
 
     # Generations
 
@@ -343,9 +345,11 @@ class TollgateMachine(RuleBasedStateMachine):
         if status == 201:
             account.api_key = answer.json()["api_key"]
 
-    def pay(self, account: Account, event_id: str, amount: int, status: int) -> None:
+    def pay(
+        self, account: Account, event_id: str, amount: int, status: int, header: str = PAYMENT_ID_HEADERS[0]
+    ) -> None:
         body = {"external_user_id": str(account.user_id), "amount": amount}
-        headers = {"X-Webhook-Secret": WEBHOOK_SECRET, "X-Event-Id": event_id}
+        headers = {"X-Webhook-Secret": WEBHOOK_SECRET, header: event_id}
         answer = self.world.call("POST", "/webhook/topup", json=body, headers=headers)
         assert answer.status_code == status, answer.text
         if status == 200 and event_id not in self.credited:
