@@ -46,13 +46,17 @@ def _settings(show: Callable[[Finding], None]) -> Settings | None:
         lines = str(error).splitlines()
     else:
         show(Finding(Level.OK, "settings", "they can be read"))
+        for concern in settings.concerns:
+            show(Finding(Level.WARNING, "settings", concern))
         return settings
     for line in lines:
         show(Finding(Level.WRONG, "settings", line))
     fields = Settings.model_fields
     unreadable = {line.partition(":")[0].lower() for line in lines} & fields.keys()
     try:
-        return load_settings(**{name: fields[name].default for name in unreadable}, app_env="development")
+        # What others could do to it is no matter to a look that serves nobody.
+        bare = {"app_env": "development", "host": "127.0.0.1"}
+        return load_settings(**{name: fields[name].default for name in unreadable} | bare)
     except SettingsError:
         return None
 

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Annotated, NoReturn
 from uuid import UUID
 
-import structlog
 import typer
 import uvloop
 from pydantic import SecretStr
@@ -25,8 +24,6 @@ from app.infrastructure.postgres.migrations import migrate
 from app.infrastructure.settings import Settings, SettingsError, load_settings
 from app.serving import handle_stop_signals
 
-log = structlog.get_logger(__name__)
-
 User = Annotated[UUID, typer.Argument(help="The user's id in your own system (external_user_id).")]
 
 
@@ -43,8 +40,6 @@ def run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False) 
         # What a command fails of is its own one line.
         level = "ERROR" if is_quiet else settings.log_level
         configure_logging(level, as_json=settings.logs_as_json, secrets=settings.secrets)
-        for concern in settings.concerns:
-            log.warning("settings_doubtful", reason=concern)
         uvloop.run(_interruptible(_naming_database_faults(work, settings)))
     except (SettingsError, DevelopmentError, DatabaseRefused) as error:
         fail(error)

@@ -34,6 +34,7 @@ def serve() -> None:
 
     async def work(settings: Settings) -> None:
         connections_max = _connections_max()
+        _say_what_is_doubtful(settings)
         listener = _listen(settings)
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         async with (
@@ -77,6 +78,11 @@ async def _with_provider(settings: Settings) -> AsyncIterator[Settings]:
         return
     async with simulated_fal(settings) as simulated:
         yield simulated
+
+
+def _say_what_is_doubtful(settings: Settings) -> None:
+    for concern in settings.concerns:
+        log.warning("settings_doubtful", reason=concern)
 
 
 async def _serve(settings: Settings, listener: socket.socket, connections_max: int, *, is_simulated: bool) -> None:

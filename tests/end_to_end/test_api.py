@@ -1,6 +1,7 @@
 """A user's story over HTTP: a key, a payment, generations of each kind, and everything that can go wrong on the way."""
 
 import asyncio
+import json
 import tempfile
 import threading
 import time
@@ -129,6 +130,7 @@ def running_service(postgres_dsn: str, template_database: str, directory: Path, 
             "FAL_KEY": "test:key",
             "FAL_QUEUE_URL": simulator,
             "DATA_DIR": str(directory),
+            "PAYMENT_SOURCES_JSON": json.dumps({"shop": WEBHOOK["X-Webhook-Secret"]}),
             **settings,
         }
         with ServiceProcess(directory / "service.log", complete) as process:
@@ -515,7 +517,8 @@ def routes_with_bodies(service: Service) -> list[tuple[str, str, Any]]:
             example = next((body["value"] for body in bodies.values()), None)
             # fal's webhooks are refused for their signature before the database is asked.
             if path not in ("/healthz", "/readyz", "/webhooks/fal/{token}"):
-                found.append((method.upper(), path.replace("{job_id}", str(uuid4())), example))
+                filled = path.replace("{job_id}", str(uuid4())).replace("{source}", "shop")
+                found.append((method.upper(), filled, example))
     return found
 
 
@@ -561,7 +564,7 @@ def test_every_route_says_503_while_the_database_is_away_and_works_again_afterwa
 ) -> None:
     user = service.register(10)
     routes = routes_with_bodies(service)
-    assert len(routes) == 11
+    assert len(routes) == 12
 
     with outage(service):
         end_connections(service)

@@ -43,9 +43,10 @@ def test_who_starts_and_cancels_large_jobs_fills_no_disk(service: Service, endin
     if ending == "refuse":
         body["prompt"] = "a fox [submit:422]"
     answers: Counter[int] = Counter()
-    until = time.monotonic() + SECONDS
+    began = time.monotonic()
 
-    while time.monotonic() < until:
+    # However slow the machine is, until the account is told to wait.
+    while time.monotonic() < began + SECONDS or (answers[429] == 0 and time.monotonic() < began + 60):
         answer = user.send("POST", PATH, json=body)
         answers[answer.status_code] += 1
         if answer.status_code == 429:

@@ -81,7 +81,8 @@ def test_every_command_that_is_mentioned_exists() -> None:
     root = get_command(command_line)
     known = {name for name, _ in commands_of(root)}
     mentioned = set()
-    for words in re.findall(r"python -m app ((?:[a-z]+(?:\|[a-z]+)* ?){1,2})", "\n".join(DOCUMENTS.values())):
+    word = r"[a-z]+(?:-[a-z]+)*"
+    for words in re.findall(rf"python -m app ((?:{word}(?:\|{word})* ?){{1,2}})", "\n".join(DOCUMENTS.values())):
         first, *rest = words.split()
         options = rest[0].split("|") if rest and any(name.startswith(f"{first} ") for name in known) else []
         mentioned |= {f"{first} {option}" for option in options} or {first}
