@@ -25,8 +25,8 @@ IMAGE_TO_IMAGE = "/generations/images/image-to-image"
 PICTURE_BYTES = 5 * 1024 * 1024
 PART_BYTES = 64 * 1024
 DESCRIPTORS_MAX = 1_024
-# On a machine that does nothing else these are far from what is seen.
-OTHERS_P99_MS_MAX = 500
+# Before there were bounds it was 8 to 40 s. Seen on two cores that were busy otherwise: 600.
+OTHERS_P99_MS_MAX = 1_000
 GROWTH_MB_MAX = 450
 LEFT_MB_MAX = 100
 
