@@ -67,3 +67,6 @@ def before_call(_: Any, case: Any, __: Any) -> None:
     key = (case.headers or {}).get("Idempotency-Key")
     if isinstance(key, str) and 1 <= len(key) <= KEY_LENGTH_MAX and case.path.startswith("/generations"):
         case.headers["Idempotency-Key"] = key_for(key, case.formatted_path, case.body)
+    if case.path.startswith("/webhook/") and {"X-Event-Id", "Idempotency-Key"} <= (case.headers or {}).keys():
+        # Two names of one payment have to be the same.
+        case.headers["Idempotency-Key"] = case.headers["X-Event-Id"]

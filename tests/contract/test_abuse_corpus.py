@@ -113,7 +113,11 @@ async def test_abuse_gets_its_status_and_changes_nothing(service: Service, row: 
 
         answer = exchange(service.port, request)
 
-        assert await contents(connection) == before
+        after = await contents(connection)
+        if row.code == "payment_event_conflict":
+            # What was paid and not credited is listed for the operator.
+            assert len(after.pop("refused_payments")) == len(before.pop("refused_payments")) + 1
+        assert after == before
     head, _, content = answer.partition(b"\r\n\r\n")
     assert int(head.split(b" ", 2)[1]) == row.status, answer[:500]
     assert len(answer) <= ANSWER_BYTES_MAX
@@ -132,7 +136,9 @@ async def test_abuse_gets_its_status_and_changes_nothing(service: Service, row: 
 
 def test_every_route_with_an_id_has_a_row_of_another_tenant(service: Service) -> None:
     document = httpx.get(f"http://127.0.0.1:{service.port}/openapi.json", trust_env=False).json()
-    with_id = {re.sub(r"{.*}", "{foreign_job}", path) for path in document["paths"] if "{" in path}
+    with_id = {
+        re.sub(r"{.*}", "{foreign_job}", path) for path in document["paths"] if "_id}" in path or "{token}" in path
+    }
 
     assert with_id == {row.path for row in ROWS if "{foreign_job}" in row.path}
 

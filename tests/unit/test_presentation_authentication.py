@@ -28,7 +28,7 @@ from tests.unit.presentation_routers import (
     with_request,
     with_yield,
 )
-from tests.unit.presentation_stand_ins import WEBHOOK_SECRET, World, problem_of
+from tests.unit.presentation_stand_ins import SOURCE_SECRET, WEBHOOK_SECRET, World, problem_of
 
 
 @ways
@@ -165,6 +165,7 @@ async def test_the_document_says_what_a_route_asks_for(operation: str) -> None:
         "ApiKey": key,
         "Authorization": {"Authorization": f"Bearer {key['X-API-Key']}"},
         "WebhookSecret": {"X-Webhook-Secret": WEBHOOK_SECRET},
+        "SourceSecret": {"X-Webhook-Secret": SOURCE_SECRET},
         "AuthSecret": {"X-Auth-Secret": ""},
     }
     security = operations()[operation].get("security", [])

@@ -37,6 +37,7 @@ def test_documents_every_route_and_its_answers() -> None:
         "get_balance": ["200", "401", "503"],
         "list_ledger_entries": ["200", "401", "422", "503"],
         "top_up": ["200", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
+        "top_up_from_source": ["200", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
         "start_text_to_image": ["202", "400", "401", "402", "408", "409", "413", "415", "422", "429", "503"],
         "start_image_to_image": ["202", "400", "401", "402", "408", "409", "413", "415", "422", "429", "503"],
         "start_text_to_video": ["202", "400", "401", "402", "408", "409", "413", "415", "422", "429", "503"],
@@ -71,6 +72,7 @@ def test_says_how_to_authenticate() -> None:
 
     assert needed.pop("issue_key") == [{"AuthSecret": []}, *key, {}]
     assert needed.pop("top_up") == [{"WebhookSecret": []}]
+    assert needed.pop("top_up_from_source") == [{"SourceSecret": []}]
     assert needed.pop("get_health") == needed.pop("get_readiness") == needed.pop("receive_provider_event") == []
     assert all(security == key for security in needed.values())
     schemes = dict(DOCUMENT["components"]["securitySchemes"])
@@ -79,6 +81,7 @@ def test_says_how_to_authenticate() -> None:
         "ApiKey": ("apiKey", "header", "X-API-Key"),
         "AuthSecret": ("apiKey", "header", "X-Auth-Secret"),
         "WebhookSecret": ("apiKey", "header", "X-Webhook-Secret"),
+        "SourceSecret": ("apiKey", "header", "X-Webhook-Secret"),
     }
 
 

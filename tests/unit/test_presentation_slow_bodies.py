@@ -231,11 +231,11 @@ async def test_who_goes_away_while_its_body_comes_leaves_nothing_behind() -> Non
 
 
 async def test_reads_an_event_of_fal_only_where_its_head_is_right() -> None:
-    checked: list[tuple[object, str | None]] = []
+    checked: list[str | None] = []
 
     class Events:
-        async def check(self, token: object, headers: httpx.Headers) -> None:
-            checked.append((token, headers.get("x-fal-webhook-signature")))
+        def check_headers(self, headers: httpx.Headers) -> None:
+            checked.append(headers.get("x-fal-webhook-signature"))
             raise InvalidJson
 
     world = World()
@@ -246,4 +246,4 @@ async def test_reads_an_event_of_fal_only_where_its_head_is_right() -> None:
     start = await asked(api, {"X-Fal-Webhook-Signature": "00"}, never, f"/webhooks/fal/{token}")
 
     assert start["status"] == 400
-    assert [(str(found), signature) for found, signature in checked] == [(token, "00")]
+    assert checked == ["00"]

@@ -9,7 +9,7 @@ import pytest
 
 from app.domain.catalogue import DEFAULT_PRICES
 from app.infrastructure.settings import Settings, load_settings
-from tests.unit.settings_environment import PRODUCTION
+from tests.unit.settings_environment import PRODUCTION, set_all
 
 # The database that docker-compose.yml creates.
 COMPOSE_NAMES = {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"}
@@ -47,7 +47,7 @@ def example(project_dir: Path) -> str:
 
 
 def stated_in_the_example(project_dir: Path) -> list[tuple[str, str]]:
-    return re.findall(r"^([A-Z_]+)=(.*)$", example(project_dir), re.MULTILINE)
+    return re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", example(project_dir), re.MULTILINE)
 
 
 def stated_in_the_table(project_dir: Path) -> list[tuple[str, str]]:
@@ -106,8 +106,8 @@ def comments_before(project_dir: Path) -> Mapping[str, str]:
     """The comment that stands just before each setting, in one line."""
     explained, lines = {}, []
     for line in example(project_dir).splitlines():
-        name, is_setting, _ = line.partition("=")
-        if line.startswith("#"):
+        name, is_setting, _ = re.sub("^# (?=[A-Z_]+=)", "", line).partition("=")
+        if line.startswith("#") and not re.match("# [A-Z_]+=", line):
             lines.append(line.removeprefix("# "))
         elif is_setting:
             explained[name] = " ".join(lines)
@@ -136,3 +136,51 @@ def test_the_compose_file_falls_back_on_what_the_example_states(project_dir: Pat
 
     assert fallbacks
     assert [(name, value) for name, value in fallbacks if stated[name] != value] == []
+
+
+def as_docker_reads_it(text: str) -> Mapping[str, str]:
+    """`docker run --env-file`: whatever stands behind the first = is the value, quotes and comments included."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+# What the Dockerfile sets; a file given to `docker run` wins over it.
+IMAGE = {"APP_ENV": "production", "HOST": "0.0.0.0", "PORT": "8000"}
+
+
+def test_the_example_takes_nothing_from_a_container(
+    monkeypatch: pytest.MonkeyPatch, project_dir: Path, tmp_path: Path
+) -> None:
+    given = as_docker_reads_it(example(project_dir))
+    monkeypatch.chdir(tmp_path)
+    set_all(monkeypatch, {**IMAGE, **given, **{name: PRODUCTION[name] for name in PRODUCTION if name != "APP_ENV"}})
+
+    loaded = load_settings()
+
+    assert not IMAGE.keys() & given.keys()
+    assert (loaded.app_env, loaded.host, loaded.port) == ("production", "0.0.0.0", 8000)
+
+
+def test_a_line_of_the_example_means_in_a_container_what_it_means_in_the_file(
+    monkeypatch: pytest.MonkeyPatch, project_dir: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    set_all(monkeypatch, as_docker_reads_it(example(project_dir)))
+
+    assert load_settings() == Settings(_env_file=None)  # type: ignore[call-arg]
+
+
+def test_the_dockerfile_sets_what_the_example_leaves_to_it(project_dir: Path) -> None:
+    dockerfile = (project_dir / "Dockerfile").read_text()
+
+    assert [name for name, value in IMAGE.items() if f"{name}={value}" not in dockerfile] == []
+
+
+def test_every_example_of_several_values_can_be_set(monkeypatch: pytest.MonkeyPatch, project_dir: Path) -> None:
+    explained = comments_before(project_dir)["PAYMENT_SOURCES_JSON"]
+    sources = re.search(r"\{(?!source).*\}", explained)
+    assert sources is not None
+
+    monkeypatch.setenv("PAYMENT_SOURCES_JSON", sources[0][sources[0].index('{"') :])
+
+    assert load_settings().secrets_by_source.keys() == {"stripe", "yookassa"}

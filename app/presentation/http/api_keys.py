@@ -1,5 +1,6 @@
 """The ways in which a request may carry its user's key."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,22 +17,22 @@ AUTHORIZATION_DOCUMENT: dict[str, Any] = {
 }
 
 _SCHEMES = frozenset({b"bearer", b"key"})
+# What a gateway in front of us puts there, and signs: a key of ours has no dot.
+_JSON_WEB_TOKEN = re.compile(rb"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*){2,4}")
 
 
 def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """The key that the request carries; None if it carries none. Header names are lower case.
 
-    Raises InvalidApiKey for two keys that differ, because only the caller knows which of them it means, and for an
-    Authorization that holds no key, because whoever sent it would look for the mistake elsewhere.
+    Raises InvalidApiKey for two keys that differ: only the caller knows which of them it means. An Authorization of
+    another kind is for somebody in front of us.
     """
     found: bytes | None = None
-    is_unknown = False
     for name, value in headers:
         if name == b"x-api-key":
             key: bytes | None = value
         elif name == b"authorization":
             key = _authorized(value)
-            is_unknown = is_unknown or key is None
         else:
             continue
         if key is None:
@@ -39,13 +40,10 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         if found is not None and key != found:
             raise InvalidApiKey("The request carries two different keys. Send one.")
         found = key
-    if found is None and is_unknown:
-        raise InvalidApiKey(
-            "The Authorization header must be `Bearer <key>` or `Key <key>`; X-API-Key will do as well."
-        )
     return None if found is None else found.decode("latin-1")
 
 
 def _authorized(value: bytes) -> bytes | None:
     scheme, _, key = value.partition(b" ")
-    return key.strip() if scheme.lower() in _SCHEMES else None
+    key = key.strip()
+    return key if scheme.lower() in _SCHEMES and not _JSON_WEB_TOKEN.fullmatch(key) else None

@@ -15,7 +15,8 @@ EVENT_BYTES_MAX = 1024 * 1024
 router = APIRouter(tags=["Provider"], route_class=DirectRoute)
 
 
-async def _check_headers(request: Request) -> None:
+async def _check_head(request: Request) -> None:
+    await read_attempt_token(request)
     state_of(request.scope).use_cases.receive_provider_event.check_headers(request.headers)
 
 
@@ -27,7 +28,7 @@ async def _check_token(request: Request) -> None:
 
 @router.post(
     "/webhooks/fal/{token}",
-    dependencies=[Depends(_check_headers)],
+    dependencies=[Depends(_check_head)],
     operation_id="receive_provider_event",
     summary="Hear from fal that a request is over",
     response_description="The event is known, now or before",
