@@ -49,7 +49,7 @@ class Unauthenticated(DomainError):
 
 class InvalidApiKey(Unauthenticated):
     code = "invalid_api_key"
-    default_detail = "Send a valid API key in the X-API-Key header, or as `Authorization: Bearer <key>`."
+    default_detail = "Send a valid API key in the X-API-Key header."
 
 
 class ProofRequired(Unauthenticated):
