@@ -323,6 +323,30 @@ def test_another_protocol_is_not_spoken() -> None:
     on_uvloop(check)
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_a_body_beside_an_upgrade_is_refused_and_not_overlooked(length: bytes) -> None:
+    async def check() -> None:
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + length + b"\r\n\r\n"
+        async with serving(app) as server:
+            answer = await answer_to(server, head, b"hello")
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert b"Upgrade: leave that header out" in answer
+
+    on_uvloop(check)
+
+
+@pytest.mark.parametrize("digits", [b"0" * 25 + b"5", b"0" * 5_000 + b"5", b"1" * 21])
+def test_a_length_that_is_read_in_two_ways_is_refused(digits: bytes) -> None:
+    async def check() -> None:
+        async with serving(app) as server:
+            answer = await answer_to(
+                server, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + digits + b"\r\n\r\nhello"
+            )
+            assert answer.startswith(b"HTTP/1.1 400 ")
+
+    on_uvloop(check)
+
+
 def test_an_error_keeps_the_name_that_the_caller_gave_the_request() -> None:
     async def check() -> None:
         async with serving(app) as server:

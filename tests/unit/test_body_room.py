@@ -144,3 +144,17 @@ async def test_small_bodies_have_a_room_of_their_own() -> None:
     with pytest.raises(TooManyLargeBodies):
         hold_body({}, room, "slow").grow_to(1)
     hold_body({}, room, "other").grow_to(1)
+
+
+async def test_the_turn_to_be_parsed_is_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_room, "WAIT_SECONDS_MAX", 0.05)
+    room = BodyRoom()
+    for caller in range(body_room.PARSED_AT_ONCE_MAX):
+        await hold_body({}, room, caller).take_turn()
+
+    state: dict[str, object] = {}
+    with pytest.raises(NoRoomForBody):
+        await hold_body(state, room, "late").take_turn()
+
+    give_back(state)
+    assert room.parsing.locked()

@@ -1,12 +1,15 @@
 """The document and the files of its pages: rendered and compressed once, and not sent to whoever has them."""
 
+import asyncio
 import gzip
 import re
 
 import pytest
 from fastapi import APIRouter
+from starlette.types import Message
 
 from app.presentation.http import documents
+from app.presentation.http.api import create_api
 from app.presentation.http.documents import StoredDocument, takes_gzip
 from tests.unit.presentation_routers import api_of, client_of
 from tests.unit.presentation_stand_ins import World
@@ -113,3 +116,21 @@ def test_compresses_the_same_way_each_time() -> None:
     assert first == second
     assert gzip.decompress(first.compressed) == b"x" * 1000
     assert re.fullmatch("[0-9a-f]{32}", first.digest)
+
+
+async def test_a_large_document_goes_out_in_slices() -> None:
+    """So that whoever does not read holds little of it in memory."""
+    api, sent = create_api(version="1"), list[int]()
+
+    async def send(message: Message) -> None:
+        sent.append(len(message.get("body", b"")))
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    scope = {"type": "http", "method": "GET", "path": "/openapi.json", "query_string": b"", "headers": []}
+    await api({**scope, "headers": [(b"host", b"a")]}, receive, send)
+
+    assert sum(sent) > documents.SLICE_BYTES
+    assert max(sent) <= documents.SLICE_BYTES

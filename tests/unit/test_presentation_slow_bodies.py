@@ -247,3 +247,27 @@ async def test_reads_an_event_of_fal_only_where_its_head_is_right() -> None:
 
     assert start["status"] == 400
     assert checked == ["00"]
+
+
+async def test_whoever_does_not_read_the_answer_keeps_no_room() -> None:
+    world = World()
+    _, key = await world.a_user()
+    api = api_of(world)
+    room = api.state.body_room
+    used: list[tuple[int, bool]] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            used.append((room.large.used_bytes, room.parsing.locked()))
+
+    body = b'{"prompt": "' + b"x" * (SMALL_BODY_BYTES_MAX + 1) + b'"}'
+    raw = [(name.lower().encode(), value.encode()) for name, value in (JSON | key).items()]
+    scope = {"type": "http", "method": "POST", "path": PATH, "query_string": b"", "client": ("1.2.3.4", 5)}
+    length = (b"content-length", str(len(body)).encode())
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    await api({**scope, "headers": [*raw, length, (b"host", b"a")]}, receive, send)
+
+    assert used == [(0, False)]

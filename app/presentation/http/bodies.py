@@ -163,10 +163,12 @@ def _declared_bytes(request: Request) -> int | None:
 
 
 def _held(request: Request) -> HeldBody:
-    """What this request has in memory. An account is one caller wherever it calls from; anybody else is an address."""
+    """What this request has in memory. An account is one caller wherever it calls from. Anybody else is an address,
+    for each route apart: behind a proxy all of them have the same, and a stranger must not take a payment's place.
+    """
     account = request.scope.get(ACCOUNT)
     client = request.scope.get("client")
-    caller = account.id if account is not None else client and client[0]
+    caller = account.id if account is not None else (request.scope["route"].path, client and client[0])
     return hold_body(request.scope["state"], state_of(request.scope).body_room, caller)
 
 

@@ -136,8 +136,15 @@ class HeldBody:
         self._taken_bytes = size_bytes
 
     async def take_turn(self) -> None:
-        """Wait until few enough others are parsed. What was taken in the end is given back with the rest."""
-        await self._room.parsing.acquire()
+        """Wait until few enough others are parsed. What was taken in the end is given back with the rest.
+
+        Raises NoRoomForBody.
+        """
+        try:
+            async with asyncio.timeout(WAIT_SECONDS_MAX):
+                await self._room.parsing.acquire()
+        except TimeoutError:
+            raise NoRoomForBody from None
         self._is_parsing = True
 
     def give_back(self) -> None:

@@ -64,8 +64,9 @@ class Connections:
         self._idle.pop(connection, None)
 
     def idles(self, connection: Connection) -> None:
-        """All that it asked for is answered."""
-        self._idle[connection] = None
+        """All that it asked for is answered. One that was turned away makes no room by its end."""
+        if connection in self._all:
+            self._idle[connection] = None
 
     def lost(self, connection: Connection) -> None:
         self.asks(connection)

@@ -5,16 +5,18 @@ import gzip
 import hashlib
 import json
 import mimetypes
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+SLICE_BYTES = 64 * 1024
 # Ask whether it is still the same: a release changes it.
 _CACHING = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 
@@ -39,7 +41,15 @@ class StoredDocument:
             return Response(status_code=304, headers=headers)
         if is_compressed:
             headers["Content-Encoding"] = "gzip"
-        return Response(self.compressed if is_compressed else self.content, headers=headers, media_type=self.media_type)
+        content = self.compressed if is_compressed else self.content
+        headers["Content-Length"] = str(len(content))
+        return StreamingResponse(_slices(content), headers=headers, media_type=self.media_type)
+
+
+async def _slices(content: bytes) -> AsyncIterator[bytes]:
+    """Whoever does not read holds no more of it in memory than this."""
+    for start in range(0, len(content), SLICE_BYTES):
+        yield content[start : start + SLICE_BYTES]
 
 
 def takes_gzip(accepted: str) -> bool:

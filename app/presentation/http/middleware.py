@@ -62,6 +62,8 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # Not once it is sent: a caller who does not read would keep the room from everybody.
+                give_back(state)
                 mark(message, request_id, is_last=fault is not None or api.state.is_stopping)
             await send(message)
 

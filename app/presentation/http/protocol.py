@@ -29,6 +29,9 @@ HEAD_BYTES_MAX = 64 * 1024
 HEADERS_MAX = 256
 # From its first byte, or from the beginning of the connection. Only a body may take longer.
 HEAD_SECONDS_MAX = 10.0
+# A longer number is read in one way by the parser and in another one behind it.
+LENGTH_DIGITS_MAX = 20
+_OF_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
 # Some hundred of the shortest requests fit in: no more are parsed before the first of them is answered.
 PIECE_BYTES = 4 * 1024
 # What is still sent to us after the last answer is thrown away; closed at once, the caller would lose that answer.
@@ -174,6 +177,9 @@ class HttpProtocol(HttpToolsProtocol):
             raise self._fault
         # As uvicorn does it: a call for each header of each request costs more than all that it does.
         name = name.lower()
+        if len(value) > LENGTH_DIGITS_MAX and name == b"content-length":
+            self._fault = InvalidHttp("The Content-Length has too many digits.")
+            raise self._fault
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -181,6 +187,10 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._has_progress = True
         self._connections.asks(self)
+        if self.parser.should_upgrade() and any(name in _OF_A_BODY and value != b"0" for name, value in self.headers):
+            # The parser would take the body for the other protocol, and the request for one without a body.
+            self._fault = InvalidHttp("A request with a body must not ask for an Upgrade: leave that header out.")
+            raise self._fault
         super().on_headers_complete()
         self._stage, self._body_bytes = _BODY, 0
         # Until the body is there: an answer that comes before it is the last one of the connection.
