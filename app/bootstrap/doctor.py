@@ -109,13 +109,13 @@ async def _fal(settings: Settings) -> Sequence[Finding]:
     if settings.fal_key is None:
         return [Finding(Level.OK, "fal", "FAL_KEY is not set: the simulator stands in")]
     model_id = MODEL_IDS[GenerationKind.TEXT_TO_IMAGE]
-    return await inspect_fal(settings.fal_queue_url, settings.fal_key.get_secret_value(), model_id)
+    return await inspect_fal(settings.fal_queue_url, settings.fal_key.get_secret_value(), model_id, settings.egress)
 
 
 async def _public_url(settings: Settings) -> Sequence[Finding]:
     if settings.public_url is None:
         return [Finding(Level.OK, "public url", "PUBLIC_URL is not set: fal's webhooks are off, jobs are polled")]
-    return await inspect_public_url(settings.public_url)
+    return await inspect_public_url(settings.public_url, settings.egress)
 
 
 async def _disk(data_dir: Path) -> Sequence[Finding]:

@@ -6,6 +6,7 @@ from email.utils import parsedate_to_datetime
 from uuid import uuid4
 
 from app.application.ports.health import Finding, Level
+from app.infrastructure.egress import Egress
 from app.infrastructure.fal.exchange import HttpLimits, Unanswered, open_exchange
 from app.infrastructure.fal.urls import QueueUrls
 from app.infrastructure.fal.verdicts import OPERATOR_STATUSES
@@ -17,10 +18,10 @@ _LIMITS = HttpLimits(
 CLOCK_SECONDS_MAX = 5.0
 
 
-async def inspect_fal(queue_url: str, key: str, model_id: str) -> Sequence[Finding]:
+async def inspect_fal(queue_url: str, key: str, model_id: str, egress: Egress | None = None) -> Sequence[Finding]:
     """Ask for a request that does not exist: who is not let in hears 401, everybody else 404."""
     request = QueueUrls(queue_url).rebuild(model_id, str(uuid4()))
-    async with open_exchange(limits=_LIMITS, key=key) as exchange:
+    async with open_exchange(limits=_LIMITS, key=key, egress=egress) as exchange:
         try:
             answer = await exchange.get(request.status_url)
         except Unanswered as error:
@@ -58,9 +59,9 @@ def _clock(answer: Answer) -> Sequence[Finding]:
     return [Finding(Level.OK, "clock of fal", "agrees")]
 
 
-async def inspect_public_url(public_url: str) -> Sequence[Finding]:
+async def inspect_public_url(public_url: str, egress: Egress | None = None) -> Sequence[Finding]:
     """Whether this service answers there, as this machine sees it."""
-    async with open_exchange(limits=_LIMITS) as exchange:
+    async with open_exchange(limits=_LIMITS, egress=egress) as exchange:
         try:
             answer = await exchange.get(f"{public_url}/healthz")
         except Unanswered as error:

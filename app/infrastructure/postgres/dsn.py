@@ -149,11 +149,11 @@ def _known_name(given: str) -> str:
     name = given.lower()
     if name in _KNOWN:
         return _OTHER_NAMES.get(name, name)
-    # What does not look like a name may be a piece of a password.
-    shown = given if _NAME.fullmatch(given) else "(not a name)"
     near = get_close_matches(name, sorted(_UNDERSTOOD), n=1, cutoff=0.8)
-    hint = f"did you mean {near[0]}?" if near else "remove it"
-    raise ValueError(f"has the unknown parameter {shown}: {hint}")
+    # What comes near no name may be a piece of a password with an & in it.
+    shown = given if near and _NAME.fullmatch(given) else "(its name is not shown)"
+    hint = f"did you mean {near[0]}?" if near else "remove it, or percent-encode the & of a password"
+    raise ValueError(f"has an unknown parameter, {shown}: {hint}")
 
 
 def _checked(name: str, value: str) -> str:

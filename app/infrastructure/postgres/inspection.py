@@ -131,6 +131,9 @@ async def _changes_sessions(connection: DriverConnection, dsn: Dsn, stack: Async
         if error.sqlstate == "53300" or "query_wait_timeout" in str(error):
             return False
         raise
+    except TimeoutError:
+        # A pooler lets a session wait for a free connection of the server: there is none, and so this one is kept.
+        return False
     return False
 
 
