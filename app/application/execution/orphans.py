@@ -37,23 +37,25 @@ class CancelOrphans:
     provider: Provider
 
     async def __call__(self, job_id: UUID) -> None:
-        orphans = await self.jobs.load_orphans(job_id)
-        left = [orphan for orphan in orphans if not await self._is_closed(job_id, orphan)]
+        for orphan in await self.jobs.load_orphans(job_id):
+            await self._look_at(job_id, orphan)
+        # One that wins the job makes an orphan of the run that the job followed, and this step's own item keeps
+        # another one from being queued for it.
+        left = await self.jobs.load_orphans(job_id)
         if left:
             raise RetryLater(min(_pause_seconds(orphan) for orphan in left))
 
-    async def _is_closed(self, job_id: UUID, orphan: Orphan) -> bool:
+    async def _look_at(self, job_id: UUID, orphan: Orphan) -> None:
         state = await self.jobs.load(job_id)
         assert state is not None, "jobs are never deleted"
         request = self.provider.request_of(state.model_id, orphan.request_id)
         context = {"job_id": str(job_id), "fal_request_id": request.id}
         observation = await self._observation(state, orphan, request)
         if observation is None or isinstance(observation, InQueue | InProgress):
-            if orphan.seconds_since_orphaned < ORPHAN_SECONDS_MAX:
-                return False
-            log.error("generation_orphan_given_up", **context)
-            await self.jobs.update_orphan(orphan.attempt_token, is_over=True)
-            return True
+            if orphan.seconds_since_orphaned >= ORPHAN_SECONDS_MAX:
+                log.error("generation_orphan_given_up", **context)
+                await self.jobs.update_orphan(orphan.attempt_token, is_over=True)
+            return
         units = observation.billed_units if isinstance(observation, Succeeded | Rejected) else None
         log.warning(
             "generation_orphan_ended",
@@ -66,7 +68,6 @@ class CancelOrphans:
         if not await is_won_by(self.jobs, state, outcome, end):
             await keep_late_result(self.jobs, state.id, request.id, outcome)
             await self.jobs.update_orphan(orphan.attempt_token, is_over=True, units=units)
-        return True
 
     async def _observation(self, state: JobState, orphan: Orphan, request: ProviderRequest) -> Observation | None:
         try:
