@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import cast
 
@@ -77,17 +77,38 @@ def spare_the_collector() -> None:
     gc.freeze()
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """The signals are ours: uvicorn would stop accepting at the first one."""
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes in first whoever has connected and is not accepted yet: closing the listener would reset them."""
+        waiting = [connection for listener in sockets or () for connection in _accept_all(listener)]
+        for server in self.servers:
+            server.close()
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    """`listener` does not block, as the event loop has set it."""
+    with suppress(OSError):
+        while True:
+            yield listener.accept()[0]
+
 
 class _Stop:
     """The runner stops at the signal, and /readyz says so. Requests are served on until proxies have seen that."""
 
-    def __init__(self, api: FastAPI, server: _Server, drain_seconds: float) -> None:
+    def __init__(self, api: FastAPI, server: Server, drain_seconds: float) -> None:
         self._api = api
         self._server = server
         self._drain_seconds = drain_seconds
@@ -131,7 +152,7 @@ async def serve_until_stopped(
         spare_the_collector()
 
     api = create_app(settings, on_ready=get_ready)
-    server = _Server(_configuration(api, Connections(connections_max), settings.keep_alive_seconds))
+    server = Server(_configuration(api, Connections(connections_max), settings.keep_alive_seconds))
     stop = _Stop(api, server, settings.seconds_to_drain)
     handle_stop_signals(stop.begin, stop.force)
     await server.serve(sockets=[listener])

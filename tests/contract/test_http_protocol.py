@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.presentation.http.protocol import HttpProtocol
+from app.serving import Server
 
 BODY = b'{"balance_tokens":120}'
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -158,3 +159,26 @@ def test_whoever_writes_to_a_caller_that_does_not_read_is_told_to_pause(run: Run
             assert 0 < made_bytes < 64 * 2**20
 
     run(check())
+
+
+@both_loops
+def test_who_is_connected_but_not_accepted_when_the_server_stops_is_answered(run: Run) -> None:
+    run(_who_is_connected_but_not_accepted_is_answered())
+
+
+async def _who_is_connected_but_not_accepted_is_answered() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        running = Server(uvicorn.Config(app, http=HttpProtocol, log_config=None, access_log=False, lifespan="off"))
+        task = asyncio.create_task(running.serve([listener]))
+        while not running.started:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        callers = [socket.create_connection(listener.getsockname(), timeout=5) for _ in range(8)]
+        for caller in callers:
+            caller.sendall(REQUEST)
+        # The loop has not run since: all of them wait to be accepted.
+        await running.shutdown([listener])
+        for caller in callers:
+            with caller:
+                assert caller.recv(4096).startswith(b"HTTP/1.1 200 ")
+        running.should_exit = True
+        await task

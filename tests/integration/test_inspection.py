@@ -1,26 +1,23 @@
 """What the start sees of a database before it works on it: limits, versions, certificates, rights."""
 
 import asyncio
-import datetime
-import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from app.application.ports.health import Level
 from app.infrastructure.postgres import inspection as inspection_module
+from app.infrastructure.postgres.dsn import Dsn
 from app.infrastructure.postgres.faults import DatabaseRefused
 from app.infrastructure.postgres.inspection import check_before_start, inspect_database
 from tests.builders import connect
+from tests.certificates import self_signed, serving_tls
 
 
 @asynccontextmanager
@@ -86,6 +83,49 @@ async def test_what_only_speaks_its_protocol_is_named(
         await check_before_start(database, connections_max=22)
 
 
+class Session:
+    """One behind a pooler: each statement is answered by what is next in the list."""
+
+    def __init__(self, *answers: object) -> None:
+        self._answers = [*answers]
+
+    async def fetchval(self, _: str) -> object:
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def execute(self, _: str) -> None:
+        await self.fetchval("")
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (TimeoutError(), None),
+        (asyncpg.TooManyConnectionsError("no more connections allowed (max_client_conn)"), None),
+        (asyncpg.ProtocolViolationError("query_wait_timeout"), None),
+        (Session(asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")), True),
+        (Session(None, 7), True),
+        (Session(None, 8), False),
+    ],
+)
+async def test_tells_from_a_second_session_whether_a_pooler_changes_sessions(
+    monkeypatch: pytest.MonkeyPatch, other: object, expected: bool | None
+) -> None:
+    async def connect_other(*_: object) -> object:
+        if isinstance(other, Exception):
+            raise other
+        return other
+
+    monkeypatch.setattr(inspection_module, "_connect", connect_other)
+    monkeypatch.setattr(inspection_module, "POOLER_LOOKS", 1)
+    async with AsyncExitStack() as stack:
+        first = Session(7, 7)
+        dsn = Dsn.read("postgresql://u@h/d")
+        assert await inspection_module._changes_sessions(first, dsn, stack) is expected  # type: ignore[arg-type]
+
+
 async def test_a_clock_that_differs_is_told(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection_module, "CLOCK_SECONDS_MAX", -1.0)
 
@@ -96,37 +136,12 @@ async def test_a_clock_that_differs_is_told(database: str, monkeypatch: pytest.M
     assert "NTP" in clock.text
 
 
-def self_signed(directory: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "other.example")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("other.example")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = directory / "server.crt", directory / "server.key"
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certificate_file, key_file
-
-
 @contextmanager
-def tls_only(certificate: Path, key: Path) -> Iterator[int]:
+def tls_only(certificate: Path) -> Iterator[int]:
     """A server that takes TLS as PostgreSQL does, and then says nothing."""
     import socket
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context = serving_tls(certificate)
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -154,7 +169,7 @@ def tls_only(certificate: Path, key: Path) -> Iterator[int]:
 
 @pytest.mark.parametrize("query", ["sslmode=verify-full", "sslmode=require&sslrootcert=system", "sslmode=verify-ca"])
 async def test_a_certificate_that_is_not_accepted_is_told_with_its_mend(tmp_path: Path, query: str) -> None:
-    with tls_only(*self_signed(tmp_path)) as port:
+    with tls_only(self_signed(tmp_path / "other.pem", "other.example")) as port:
         url = f"postgresql://u:hidden@127.0.0.1:{port}/d?{query}"
         with pytest.raises(DatabaseRefused, match=r"certificate of the database at 127\.0\.0\.1") as refused:
             await asyncio.wait_for(check_before_start(url, connections_max=22), 20)
@@ -164,8 +179,8 @@ async def test_a_certificate_that_is_not_accepted_is_told_with_its_mend(tmp_path
 
 
 async def test_a_certificate_for_another_host_is_told_although_its_authority_is_known(tmp_path: Path) -> None:
-    certificate, key = self_signed(tmp_path)
-    with tls_only(certificate, key) as port:
+    certificate = self_signed(tmp_path / "other.pem", "other.example")
+    with tls_only(certificate) as port:
         url = f"postgresql://u:hidden@127.0.0.1:{port}/d?sslmode=verify-full&sslrootcert={certificate}"
         with pytest.raises(DatabaseRefused, match="or a host that the certificate names"):
             await check_before_start(url, connections_max=22)

@@ -18,7 +18,7 @@ _LIMITS = HttpLimits(
 CLOCK_SECONDS_MAX = 5.0
 
 
-async def inspect_fal(queue_url: str, key: str, model_id: str, egress: Egress | None = None) -> Sequence[Finding]:
+async def inspect_fal(queue_url: str, key: str, model_id: str, egress: Egress) -> Sequence[Finding]:
     """Ask for a request that does not exist: who is not let in hears 401, everybody else 404."""
     request = QueueUrls(queue_url).rebuild(model_id, str(uuid4()))
     async with open_exchange(limits=_LIMITS, key=key, egress=egress) as exchange:
@@ -59,7 +59,7 @@ def _clock(answer: Answer) -> Sequence[Finding]:
     return [Finding(Level.OK, "clock of fal", "agrees")]
 
 
-async def inspect_public_url(public_url: str, egress: Egress | None = None) -> Sequence[Finding]:
+async def inspect_public_url(public_url: str, egress: Egress) -> Sequence[Finding]:
     """Whether this service answers there, as this machine sees it."""
     async with open_exchange(limits=_LIMITS, egress=egress) as exchange:
         try:

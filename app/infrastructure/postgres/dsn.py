@@ -55,6 +55,8 @@ _OTHER_NAMES = {
     "sslaccept": "sslmode",
     "targetservertype": "target_session_attrs",
 }
+_PARTS = {"user", "password", "dbname"}
+_PASSWORD_IN_QUERY = re.compile(r"(?:^|&)(?:ssl)?password=", re.IGNORECASE)
 _UNDERSTOOD = frozenset(_UNDERSTOOD_NAMES.split())
 _IGNORED = frozenset(_IGNORED_NAMES.split())
 _KNOWN = _UNDERSTOOD | _OTHER_NAMES.keys() | _IGNORED
@@ -85,7 +87,10 @@ class Dsn:
             )
         userinfo, place = readings[0]
         user, _, password = userinfo.partition(":")
-        parameters = _parameters(place["query"] or "")
+        query = place["query"] or ""
+        # What follows a password with an & in it is a piece of it: then no name is told.
+        may_show = _PASSWORD_IN_QUERY.search(query) is None
+        parameters = _parameters(query, may_show=may_show)
         understood = {name: value for name, value in parameters.items() if name not in _IGNORED}
         return cls(
             user=understood.pop("user", "") or unquote(user),
@@ -93,7 +98,7 @@ class Dsn:
             hosts=place["hosts"],
             database=understood.pop("dbname", "") or unquote(place["database"] or ""),
             parameters=_with_certificates(understood),
-            ignored=tuple(sorted(parameters.keys() - understood.keys() - {"user", "password", "dbname"})),
+            ignored=tuple(sorted(parameters.keys() - understood.keys() - _PARTS)) if may_show else (),
         )
 
     @property
@@ -135,25 +140,27 @@ def _readings(rest: str) -> Iterator[tuple[str, re.Match[str]]]:
             yield userinfo, place
 
 
-def _parameters(query: str) -> dict[str, str]:
+def _parameters(query: str, *, may_show: bool) -> dict[str, str]:
     parameters: dict[str, str] = {}
     for pair in query.split("&") if query else []:
         given_name, _, value = pair.partition("=")
-        name = _known_name(given_name)
+        name = _known_name(given_name, may_show=may_show)
         if value:
             parameters[name] = _checked(name, unquote(value).strip())
     return parameters
 
 
-def _known_name(given: str) -> str:
+def _known_name(given: str, *, may_show: bool) -> str:
     name = given.lower()
     if name in _KNOWN:
         return _OTHER_NAMES.get(name, name)
+    if not may_show:
+        raise ValueError("has an unknown parameter beside the password: percent-encode the & of a password, as %26")
+    # What does not look like a name may be a piece of a password, too.
+    shown = given if _NAME.fullmatch(given) else "(not a name)"
     near = get_close_matches(name, sorted(_UNDERSTOOD), n=1, cutoff=0.8)
-    # What comes near no name may be a piece of a password with an & in it.
-    shown = given if near and _NAME.fullmatch(given) else "(its name is not shown)"
-    hint = f"did you mean {near[0]}?" if near else "remove it, or percent-encode the & of a password"
-    raise ValueError(f"has an unknown parameter, {shown}: {hint}")
+    hint = f"did you mean {near[0]}?" if near else "remove it"
+    raise ValueError(f"has the unknown parameter {shown}: {hint}")
 
 
 def _checked(name: str, value: str) -> str:

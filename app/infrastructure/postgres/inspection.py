@@ -84,18 +84,26 @@ async def _look(
     if problem := _product_problem(server):
         return [Finding(Level.WRONG, "database", problem)]
     is_pooled = await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid()
-    if is_pooled and await _changes_sessions(connection, dsn, stack):
+    changes_sessions = is_pooled and await _changes_sessions(connection, dsn, stack)
+    if changes_sessions:
         return [Finding(Level.WRONG, "pooler", POOLER)]
     began_at = time.time()
     (facts,) = map(dict, await connection.fetch(_FACTS))
     return [
         Finding(Level.OK, "database", f"PostgreSQL {server['version']} answers; {_megabytes(facts['size_bytes'])}"),
         *_read_only(facts, dsn),
-        *([Finding(Level.OK, "pooler", "sessions are kept")] if is_pooled else []),
+        *([_pooler(changes_sessions)] if is_pooled else []),
         *_connections(facts, connections_max),
         _clock(facts["now"], (began_at + time.time()) / 2),
         *await missing_rights(connection, role_of(dsn)),
     ]
+
+
+def _pooler(changes_sessions: bool | None) -> Finding:
+    if changes_sessions is None:
+        text = "it gives no second session, so that nobody can tell whether it keeps them: raise its pool size"
+        return Finding(Level.WARNING, "pooler", text)
+    return Finding(Level.OK, "pooler", "sessions are kept")
 
 
 def _ignored_parameters(dsn: Dsn) -> Iterator[Finding]:
@@ -115,10 +123,13 @@ def _product_problem(server: Mapping[str, Any]) -> str | None:
     return None
 
 
-async def _changes_sessions(connection: DriverConnection, dsn: Dsn, stack: AsyncExitStack) -> bool:
-    """Whether the session changes between two statements, while others hold sessions in open transactions."""
+async def _changes_sessions(connection: DriverConnection, dsn: Dsn, stack: AsyncExitStack) -> bool | None:
+    """Whether the session changes between two statements, while others hold sessions in open transactions.
+
+    None: it cannot be told, for no other session was to be had.
+    """
+    first = await connection.fetchval("SELECT pg_backend_pid()")
     try:
-        first = await connection.fetchval("SELECT pg_backend_pid()")
         for _ in range(POOLER_LOOKS):
             other = await _connect(dsn, stack)
             await other.execute("BEGIN")
@@ -126,14 +137,15 @@ async def _changes_sessions(connection: DriverConnection, dsn: Dsn, stack: Async
             if held == first or await connection.fetchval("SELECT pg_backend_pid()") != first:
                 return True
     except asyncpg.PostgresError as error:
-        if error.sqlstate in SESSION_LOST:
+        # In statement mode a transaction is refused, and its connection closed.
+        if error.sqlstate in SESSION_LOST or isinstance(error, asyncpg.ConnectionDoesNotExistError):
             return True
         if error.sqlstate == "53300" or "query_wait_timeout" in str(error):
-            return False
+            return None
         raise
     except TimeoutError:
-        # A pooler lets a session wait for a free connection of the server: there is none, and so this one is kept.
-        return False
+        # A pooler lets a session wait for a connection of the server to become free.
+        return None
     return False
 
 

@@ -31,7 +31,7 @@ from app.application.ports.provider import ProviderRequest
 from app.domain.attempts import AttemptOutcome
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import Fetch
-from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
+from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED, REQUEST_COLUMNS
 from app.infrastructure.postgres.lost_steps import WaitingSubjects
 from app.infrastructure.postgres.queue import enqueue, insert_items
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant, constants
@@ -65,8 +65,7 @@ class TakeOver:
         )
 
 
-_REQUEST_COLUMNS = (jobs.c.fal_request_id, jobs.c.fal_status_url, jobs.c.fal_response_url, jobs.c.fal_cancel_url)
-_TAKEN = RowArrays("taken", column("job_id", Uuid), column("attempt_token", Uuid), *_REQUEST_COLUMNS)
+_TAKEN = RowArrays("taken", column("job_id", Uuid), column("attempt_token", Uuid), *REQUEST_COLUMNS)
 # The request of the attempt is written by a statement of its own, before the job names it: `jobs_guard` looks.
 _NAME_REQUESTS = Statement(
     update(attempts)
@@ -92,7 +91,7 @@ _TURN = Statement(
         status=case((_WAS_POSTED, constant(JobStatus.SUBMITTED)), else_=jobs.c.status),
         attempt_token=_TAKEN.c.attempt_token,
         submit_unknown_at=null(),
-        **{column.key: _TAKEN.c[column.key] for column in _REQUEST_COLUMNS},
+        **{column.key: _TAKEN.c[column.key] for column in REQUEST_COLUMNS},
     )
     .where(jobs.c.id == _TAKEN.c.job_id, IS_UNFINISHED)
 )

@@ -13,6 +13,7 @@ from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.claiming import Attempt
 from app.infrastructure.postgres.jobs.locks import locked_jobs, one_for_each
+from app.infrastructure.postgres.jobs.rows import REQUEST_COLUMNS
 from app.infrastructure.postgres.queue import insert_items
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant, constants
 from app.infrastructure.postgres.tables import attempts, jobs
@@ -61,12 +62,11 @@ class Submission:
         return self.input_digest is not None
 
 
-_REQUEST_COLUMNS = (jobs.c.fal_request_id, jobs.c.fal_status_url, jobs.c.fal_response_url, jobs.c.fal_cancel_url)
 _ACCEPTED = RowArrays(
     "accepted",
     column("job_id", Uuid),
     column("attempt_token", Uuid),
-    *_REQUEST_COLUMNS,
+    *REQUEST_COLUMNS,
     column("after_seconds", Double),
     attempts.c.input_digest,
 )
@@ -82,7 +82,7 @@ _RECORDED = (
         attempt_token=_ACCEPTED.c.attempt_token,
         submit_unknown_at=null(),
         status_reason=null(),
-        **{column.key: _ACCEPTED.c[column.key] for column in _REQUEST_COLUMNS},
+        **{column.key: _ACCEPTED.c[column.key] for column in REQUEST_COLUMNS},
     )
     .where(
         jobs.c.id == _LOCKED.c.id,

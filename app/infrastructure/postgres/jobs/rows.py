@@ -14,6 +14,8 @@ from app.infrastructure.postgres.tables import jobs
 
 _JOB_FIELDS = tuple(field.name for field in fields(Job))
 JOB_COLUMNS = tuple(jobs.c[name] for name in _JOB_FIELDS)
+# What names the job's request at fal.
+REQUEST_COLUMNS = (jobs.c.fal_request_id, jobs.c.fal_status_url, jobs.c.fal_response_url, jobs.c.fal_cancel_url)
 
 # What this release can submit and settle. The steps of all other jobs are left to a newer one.
 IS_KNOWN: ColumnElement[bool] = or_(
