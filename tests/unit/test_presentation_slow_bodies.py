@@ -16,6 +16,7 @@ from app.presentation.http.errors import InvalidJson
 from tests.unit.presentation_routers import api_of, client_of
 from tests.unit.presentation_stand_ins import WEBHOOK_SECRET, World, problem_of
 
+TOPUP = "/webhook/topup"
 PATH = "/generations/images/text-to-image"
 JSON = {"Content-Type": "application/json"}
 FOX = b'{"prompt": "a fox"}'
@@ -176,6 +177,33 @@ async def test_one_account_cannot_take_all_the_room(monkeypatch: pytest.MonkeyPa
     assert small.status_code == 202
     assert [start["status"] for start in await asyncio.gather(*first, served)] == [202, 202, 202]
     assert api.state.body_room.large.used_bytes == 0
+
+
+async def test_strangers_at_one_route_take_no_place_of_another_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a proxy a payment provider has the same address as everybody."""
+    monkeypatch.setattr(body_room, "SMALL_SHARE_BYTES", 3 * len(FOX))
+    api = api_of(World())
+    gate = asyncio.Event()
+
+    def in_two_parts() -> Callable[[], Any]:
+        parts = [FOX, b" "]
+
+        async def receive() -> Message:
+            if len(parts) == 1:
+                await gate.wait()
+            return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+        return receive
+
+    chunked = {"Transfer-Encoding": "chunked"}
+    strangers = [asyncio.create_task(asked(api, chunked, in_two_parts(), "/auth")) for _ in range(4)]
+    await asyncio.sleep(0.02)
+    payment = asyncio.create_task(asked(api, chunked | {"X-Webhook-Secret": WEBHOOK_SECRET}, in_two_parts(), TOPUP))
+    await asyncio.sleep(0.02)
+    gate.set()
+
+    assert sorted(start["status"] for start in await asyncio.gather(*strangers))[-1] == 429
+    assert (await payment)["status"] == 422
 
 
 async def test_answers_503_where_all_together_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
