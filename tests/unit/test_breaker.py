@@ -212,6 +212,24 @@ def test_accounts_that_fail_again_and_again_do_not_put_off_newcomers(bench: Benc
             assert bench.wait_seconds(uuid4()) == 0
 
 
+@every_shared_pause
+def test_whose_try_is_under_way_leaves_the_next_ones_to_others(bench: Bench, accounts: int, failure: Failure) -> None:
+    """Its tries may hang, and thousands of its jobs may wait for the next one."""
+    bench.fail_together(accounts, failure)
+    hanging, other = uuid4(), uuid4()
+    bench.clock.seconds += NEWCOMER_SECONDS_MIN
+    with bench.breaker.turn(hanging, MODEL):
+        for _ in range(3):
+            bench.clock.seconds += NEWCOMER_SECONDS_MIN
+            assert bench.wait_seconds(hanging) > 0
+            assert bench.wait_seconds(other) == 0
+        bench.clock.seconds += PAUSE_SECONDS_MIN
+        assert bench.wait_seconds(hanging) == 0
+
+        assert bench.submit(other)
+        assert bench.wait_seconds(hanging) == 0
+
+
 def test_accounts_that_pause_already_say_nothing_new(bench: Bench) -> None:
     """Others have succeeded since, and need not wait again because these still fail."""
     attackers = bench.fail_together(FAILED_ACCOUNTS_MAX + 3, REFUSED)
