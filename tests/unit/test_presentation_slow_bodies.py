@@ -258,6 +258,14 @@ async def test_who_goes_away_while_its_body_comes_leaves_nothing_behind() -> Non
     assert api.state.body_room.large.used_bytes == 0
 
 
+async def test_a_length_of_thousands_of_digits_is_too_long() -> None:
+    """Python refuses to read such a number."""
+    world = World()
+    _, key = await world.a_user(100)
+
+    assert (await asked(api_of(world), key | {"Content-Length": "9" * 5000}, never))["status"] == 413
+
+
 async def test_reads_an_event_of_fal_only_where_its_head_is_right() -> None:
     checked: list[str | None] = []
 
@@ -279,14 +287,14 @@ async def test_reads_an_event_of_fal_only_where_its_head_is_right() -> None:
 
 async def test_whoever_does_not_read_the_answer_keeps_no_room() -> None:
     world = World()
-    _, key = await world.a_user()
+    _, key = await world.a_user(100)
     api = api_of(world)
     room = api.state.body_room
-    used: list[tuple[int, bool]] = []
+    used: list[tuple[int, int, bool]] = []
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            used.append((room.large.used_bytes, room.parsing.locked()))
+            used.append((message["status"], room.large.used_bytes, room.parsing.locked()))
 
     body = b'{"prompt": "' + b"x" * (SMALL_BODY_BYTES_MAX + 1) + b'"}'
     raw = [(name.lower().encode(), value.encode()) for name, value in (JSON | key).items()]
@@ -298,4 +306,4 @@ async def test_whoever_does_not_read_the_answer_keeps_no_room() -> None:
 
     await api({**scope, "headers": [*raw, length, (b"host", b"a")]}, receive, send)
 
-    assert used == [(0, False)]
+    assert used == [(422, 0, False)]
