@@ -194,7 +194,7 @@ def test_a_post_that_hangs_is_waited_for_and_its_id_stored(stage: Stage, command
 def test_the_next_process_goes_at_once_on_with_a_long_queue(stage: Stage) -> None:
     user = stage.user(stage.start(RUNNER="external"))
     # All of them are of one account, and these are its share of the places.
-    at_once = SUBMISSIONS.concurrent_steps_max * SHARE // (SHARE + 1)
+    at_once = SUBMISSIONS.provider_calls_max * SHARE // (SHARE + 1)
     user.start_jobs([f"job {number} [submit:hang:2]" for number in range(4 * at_once)])
     worker = stage.start("worker")
     stage.until_submitted(8)

@@ -141,7 +141,7 @@ async def test_one_account_is_not_let_through_to_fal_again_and_again(world: Worl
     posts = (await world.simulator.get("/_sim/posts")).json()["posts"]
     rows = await world.sql.fetch("SELECT status, count(*) FROM jobs GROUP BY status")
     # Those that were under way when the first failures came.
-    assert len(posts) <= SUBMISSIONS.concurrent_steps_max
+    assert len(posts) <= SUBMISSIONS.provider_calls_max
     assert {row["status"]: row["count"] for row in rows} == {"SUBMITTING": len(posts), "QUEUED": 2 * JOBS - len(posts)}
 
 

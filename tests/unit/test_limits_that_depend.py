@@ -36,8 +36,8 @@ def test_the_process_lives_until_the_runner_has_stopped() -> None:
 
 
 def test_no_step_waits_for_a_connection_to_fal() -> None:
-    talking = {row.step.lane for row in STEPS if row.step.area == "generation"}
-    assert HttpLimits().connections_max == sum(lane.concurrent_steps_max for lane in talking)
+    lanes_of_steps = {row.step.lane for row in STEPS}
+    assert HttpLimits().connections_max == sum(lane.provider_calls_max for lane in lanes_of_steps)
 
 
 def test_a_dead_process_is_noticed_before_its_claims_are_given_up() -> None:

@@ -13,7 +13,7 @@ from app.application.execution.submit import LARGE_INPUTS_MAX
 from tests.unit.clock import Clock
 
 A, B = uuid4(), uuid4()
-TOTALS = [LARGE_INPUTS_MAX, SUBMISSIONS.concurrent_steps_max, LOOKS.concurrent_steps_max]
+TOTALS = [LARGE_INPUTS_MAX, SUBMISSIONS.provider_calls_max, LOOKS.provider_calls_max]
 
 
 @pytest.fixture
@@ -138,4 +138,4 @@ def test_says_whose_places_do_not_come_free(held: ExitStack) -> None:
 
 def test_no_step_needs_a_connection_more_than_there_are() -> None:
     """A cancel looks at its job too, outside of the lanes: it needs a place among the looks."""
-    assert SUBMISSIONS.concurrent_steps_max + LOOKS.concurrent_steps_max <= PROVIDER_CONNECTIONS_MAX
+    assert SUBMISSIONS.provider_calls_max + LOOKS.concurrent_steps_max <= PROVIDER_CONNECTIONS_MAX

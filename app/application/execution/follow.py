@@ -47,7 +47,7 @@ class FollowJob:
     backstop: Backstop | None = None
     search: SearchHistory | None = None
     breaker: Breaker = field(default_factory=Breaker)
-    _places: Places = field(default_factory=lambda: Places(LOOKS.concurrent_steps_max), init=False)
+    _places: Places = field(default_factory=lambda: Places(LOOKS.provider_calls_max), init=False)
     _spread: Spread = field(default_factory=Spread, init=False)
 
     async def __call__(self, job_id: UUID) -> None:

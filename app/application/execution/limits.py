@@ -10,4 +10,4 @@ SUBMIT_LEASE_SECONDS = 30
 # What a stop leaves to the steps that run: longer than a step with its POST takes while the database answers.
 STOP_SECONDS_MAX = 22
 # As many as the steps that may talk to fal at once, so that none waits for a connection.
-PROVIDER_CONNECTIONS_MAX = SUBMISSIONS.concurrent_steps_max + LOOKS.concurrent_steps_max
+PROVIDER_CONNECTIONS_MAX = SUBMISSIONS.provider_calls_max + LOOKS.provider_calls_max

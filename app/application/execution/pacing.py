@@ -16,7 +16,7 @@ BACKSTOP_SECONDS_MAX = 120.0
 LOOKS_PER_SECOND_MAX = 50
 COUNT_SECONDS = 5.0
 # Of the steps of one account that wait: the queue hands out what is due in the order of its age, so that thousands that
-# come back together would go before everything that is new. With most of its places held, a lane takes 70 a second.
+# come back together would go before everything that is new. With seven of its places free, a lane takes 70 a second.
 WAITING_STEPS_PER_SECOND = 10
 # More than so many of one account that were sent back, and faster than so many a second, are a crowd.
 CROWD_STEPS_MIN = 5

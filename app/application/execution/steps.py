@@ -16,6 +16,10 @@ class Lane:
 
     name: str
     concurrent_steps_max: int
+    provider_calls_max: int = 0
+    """So many of the steps may be under way at fal. Others only learn that they have to come back, which takes no time:
+    while fal lets calls hang, the steps that it would answer must not wait behind those.
+    """
     yields_to_accepts: bool = False
     """In a rush of accepts (see Precedence) the lane pauses after each batch."""
 
@@ -39,8 +43,8 @@ class Step:
 
 
 # Submissions share their statements and commits: 48 at once cost a fifth less of the service for each job than 16.
-SUBMISSIONS = Lane("submissions", concurrent_steps_max=64, yields_to_accepts=True)
-LOOKS = Lane("looks", concurrent_steps_max=112)
+SUBMISSIONS = Lane("submissions", concurrent_steps_max=96, provider_calls_max=64, yields_to_accepts=True)
+LOOKS = Lane("looks", concurrent_steps_max=112, provider_calls_max=112)
 
 SUBMIT_JOB = Step("generation.submit", subject="job", lane=SUBMISSIONS)
 FOLLOW_JOB = Step("generation.follow", subject="job", lane=LOOKS)

@@ -65,7 +65,7 @@ class SubmitJob:
         self._webhooks_url = webhooks_url
         self._backstop = backstop
         self._has_history = has_history
-        self._places = Places(SUBMISSIONS.concurrent_steps_max)
+        self._places = Places(SUBMISSIONS.provider_calls_max)
         self._large_inputs = Places(LARGE_INPUTS_MAX)
         self._spread = Spread()
         self._crowds = crowds
