@@ -1,5 +1,6 @@
 """Makes the pydantic class of an endpoint's input from its table, as strict and as lax as fal's own classes are."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -100,7 +101,7 @@ class Input(BaseModel):
 
 def arguments_class(endpoint_id: str, inputs: Mapping[str, Input]) -> type[BaseModel]:
     """Fields that it does not know are ignored, as at fal."""
-    words = endpoint_id.replace("/", " ").replace("-", " ").replace(".", "").split()
-    name = "".join(word.capitalize() for word in words[1:]) + "Input"
+    words = re.split(r"[^A-Za-z0-9]+", endpoint_id.partition("/")[2])
+    name = "".join(word.capitalize() for word in words) + "Input"
     fields: dict[str, Any] = {field: spec.field() for field, spec in inputs.items()}
     return create_model(name, **fields)
