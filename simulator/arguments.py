@@ -64,7 +64,7 @@ class Input(BaseModel):
 
     def field(self) -> tuple[Any, Any]:
         """Annotation and default for `create_model`."""
-        annotation = Annotated[self._annotation(), AfterValidator(self._keep)]
+        annotation: Any = Annotated[self._annotation(), AfterValidator(self._keep)]
         if self.required:
             return annotation, ...
         if self.default is None or self.nullable:
@@ -75,7 +75,8 @@ class Input(BaseModel):
         # Without this a type checker takes the subscription for an annotation.
         enumeration: Any = Literal
         if self.type == "size":
-            return Annotated[enumeration[self.values] | ImageSize, AfterValidator(self.limits.check)]
+            size: Any = enumeration[self.values] | ImageSize
+            return Annotated[size, AfterValidator(self.limits.check)]
         if self.values:
             return enumeration[self.values]
         if self.type == "strings":

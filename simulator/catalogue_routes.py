@@ -41,7 +41,7 @@ class Entry:
     unit_dollars: float
 
     def as_json(self, *, with_openapi: bool) -> dict[str, Any]:
-        metadata = {
+        metadata: dict[str, Any] = {
             "display_name": self.title,
             "category": self.category,
             "description": f"{self.title}, {self.category.replace('-', ' ')}",
