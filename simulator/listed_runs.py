@@ -132,6 +132,9 @@ def _asked_size(arguments: BaseModel, input_sizes: Sequence[Size]) -> Size:
     if size in IMAGE_SIZES:
         return IMAGE_SIZES[size]
     side = SQUARE_SIDES.get(str(size))
+    names = type(arguments).model_fields
+    if side is None and input_sizes and "resolution" not in names and "aspect_ratio" not in names:
+        return input_sizes[0]
     if side is None:
         side = RESOLUTION_SIDES.get(str(getattr(arguments, "resolution", None)).lower(), 1024)
         ratio = _ratio(arguments) or (input_sizes[0] if input_sizes else (1, 1))

@@ -20,7 +20,9 @@ SCHNELL = "fal-ai/flux/schnell"
 def result(fal_http: httpx.Client, endpoint_id: str, **arguments: Any) -> httpx.Response:
     submitted = fal_http.post(f"/{endpoint_id}", json={"prompt": "a boat"} | arguments)
     assert submitted.status_code == 200, submitted.text
-    assert submitted.json()["response_url"].startswith(f"{fal_http.base_url}{app_id_of(endpoint_id)}/requests/")
+    assert submitted.json()["response_url"].startswith(
+        str(fal_http.base_url.join(f"/{app_id_of(endpoint_id)}/requests/"))
+    )
     return fal_http.get(submitted.json()["response_url"])
 
 

@@ -225,6 +225,12 @@ def test_bills_what_the_inputs_cost_where_fal_counts_them(picture: Path) -> None
     )
 
 
+def test_follows_the_size_of_the_input_where_no_other_is_asked_for(picture: Path) -> None:
+    (image,) = outcome(LISTED["fal-ai/flux/dev/image-to-image"], {"prompt": "a boat", "image_url": URL}, picture).media
+
+    assert (image.width, image.height) == (1600, 900)
+
+
 def test_delivers_fewer_or_more_images_than_asked_and_bills_those() -> None:
     for words, count in (("[partial:2]", 2), ("[extra:3]", 7)):
         result = outcome(LISTED["fal-ai/flux/schnell"], {"prompt": f"a boat {words}", "num_images": 4})
