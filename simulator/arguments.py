@@ -60,6 +60,10 @@ class Input(BaseModel):
     kept: Literal["first", "last"] | None = None
     """More than `count_max` are no error: fal takes the first or the last ones and ignores the rest."""
 
+    side_min: int | None = None
+    ratio_max: float | None = None
+    """Of the picture behind the URL: each side in pixels, and how much longer one may be than the other."""
+
     limits: SizeLimits = SizeLimits()
 
     def field(self) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from simulator.answers import Refused, model_errors
+from simulator.answers import Refused, model_error, model_errors
 from simulator.arguments import Input, Value, arguments_class
 
 DIRECTORY = Path(__file__).parent / "endpoints"
@@ -119,6 +119,19 @@ class ListedEndpoint(Row):
             else:
                 found += [((name, index), url) for index, url in enumerate(value)]
         return found
+
+
+def check_pictures(
+    endpoint: ListedEndpoint, urls: Sequence[tuple[tuple[str | int, ...], str]], sizes: Sequence[tuple[int, int]]
+) -> None:
+    """Raises: Refused with the 422 for a picture that is too small or too long for the model."""
+    for (loc, url), (width, height) in zip(urls, sizes, strict=True):
+        spec = endpoint.inputs[str(loc[0])]
+        if spec.ratio_max is not None and max(width, height) > spec.ratio_max * min(width, height):
+            raise _refused(str(loc[0]), url, f"The aspect ratio must be 1:{spec.ratio_max} to {spec.ratio_max}:1")
+        if spec.side_min is not None and min(width, height) < spec.side_min:
+            ctx = {"min_height": spec.side_min, "min_width": spec.side_min}
+            raise Refused(model_error("image_too_small", loc=("body", *loc), ctx=ctx, value=url))
 
 
 def _refused(name: str, value: object, message: str) -> Refused:

@@ -11,7 +11,7 @@ from simulator import answers, listed_runs
 from simulator.answers import BILLABLE_UNITS_HEADER, Answer, Refused
 from simulator.behaviours import Behaviour
 from simulator.inputs import InputPictures
-from simulator.listed import LISTED
+from simulator.listed import LISTED, check_pictures
 from simulator.media import (
     FRAMES_PER_SECOND,
     Film,
@@ -59,7 +59,9 @@ async def _run(request: QueueRequest, pictures: InputPictures) -> Outcome:
 async def _run_listed(request: QueueRequest, pictures: InputPictures) -> Outcome:
     endpoint = LISTED[request.endpoint_id]
     arguments = endpoint.validated(request.input)
-    sources = tuple([await pictures.load(url, loc) for loc, url in endpoint.input_urls(arguments)])
+    urls = endpoint.input_urls(arguments)
+    sources = tuple([await pictures.load(url, loc) for loc, url in urls])
+    check_pictures(endpoint, urls, [image_size(source) for source in sources])
     return listed_runs.success(request, endpoint, arguments, sources)
 
 

@@ -1,5 +1,6 @@
 """What the simulator says on the wire of the endpoints in its files, and of fal's catalogue of them."""
 
+import base64
 import io
 import json
 from typing import Any
@@ -40,6 +41,22 @@ def test_accepts_a_wrong_type_and_answers_422_at_the_result(fal_http: httpx.Clie
     assert (response.status_code, response.headers["x-fal-billable-units"]) == (422, "0")
     assert (detail["loc"], detail["type"], detail["input"]) == (["body", "duration"], "one_of", 8)
     assert detail["url"] == "https://docs.fal.ai/errors/#one_of"
+
+
+@pytest.mark.parametrize(("size", "error_type"), [((320, 299), "image_too_small"), ((1000, 390), "value_error")])
+def test_refuses_a_picture_that_the_model_cannot_take(
+    fal_http: httpx.Client, size: tuple[int, int], error_type: str
+) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", size).save(content, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+    kling = result(fal_http, "fal-ai/kling-video/v3/pro/image-to-video", start_image_url=url)
+    veo = result(fal_http, "fal-ai/veo3.1/image-to-video", image_url=url)
+
+    (detail,) = kling.json()["detail"]
+    assert (kling.status_code, detail["loc"], detail["type"]) == (422, ["body", "start_image_url"], error_type)
+    assert veo.status_code == 200
 
 
 def test_draws_a_large_picture_in_its_size(fal_http: httpx.Client) -> None:
