@@ -49,10 +49,10 @@ class Pause:
 
     def seconds_for(self, account_id: UUID, now_seconds: float) -> float:
         """How long a submission of the account has to wait before it may try."""
-        # While its try is under way, the turns of newcomers are for the others: it may hang, and have thousands more.
-        is_newcomer = account_id not in self._failed and account_id not in self._trying
-        may_try_at = self._newcomers_may_try_at if is_newcomer else self._failed_may_try_at
-        return max(0.0, may_try_at - now_seconds)
+        may_try_at = self._failed_may_try_at if account_id in self._failed else self._newcomers_may_try_at
+        # While its try is under way, the next turns are for others: it may hang, and there may be thousands more.
+        seconds_min = NEWCOMER_SECONDS_MIN if account_id in self._trying else 0.0
+        return max(seconds_min, may_try_at - now_seconds)
 
     def begin_try(self, account_id: UUID, now_seconds: float) -> None:
         self._trying[account_id] = (self._newcomers_may_try_at, self._failed_may_try_at)

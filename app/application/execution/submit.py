@@ -76,8 +76,10 @@ class SubmitJob:
         place = await self._places.take_soon() if self.breaker.is_calm else None
         if place is not None:
             with place:
-                await self._submit(job_id, place)
-            return
+                # Something may have begun to pause while it waited for the place.
+                if self.breaker.is_calm:
+                    await self._submit(job_id, place)
+                    return
         state = await self._look_after_lost_claim(job_id)
         if state is None or state.status is not JobStatus.QUEUED:
             return
