@@ -25,6 +25,8 @@ from app.presentation.http.protocol import HttpProtocol
 log = structlog.get_logger(__name__)
 
 BACKLOG = 2048
+# Connections that nobody has admitted yet: fewer than the descriptors that are left for everything else.
+ACCEPTED_AT_STOP_MAX = 200
 # Also where nobody looks at /readyz: requests that were on their way at the signal are still answered.
 DRAIN_SECONDS_MIN = 0.3
 STOP_SECONDS_MAX = 30
@@ -101,7 +103,7 @@ class Server(uvicorn.Server):
 def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
     """`listener` does not block, as the event loop has set it."""
     with suppress(OSError):
-        while True:
+        for _ in range(ACCEPTED_AT_STOP_MAX):
             yield listener.accept()[0]
 
 

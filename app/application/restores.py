@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from types import MappingProxyType
 from uuid import UUID
 
 import structlog
@@ -18,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 # Each may carry two pictures of 5 MiB.
 HELD_AT_ONCE = 25
+# Of the requests that fit a job.
+SHOWN_MAX = 5
 # So much may fal's clock differ from the database's.
 CLOCK_SLACK = timedelta(minutes=5)
 
@@ -31,22 +34,27 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckRestored:
-    """Look for each held job in fal's request history, and give it the one request that can only be its own."""
+    """Look for each held job in fal's request history, and give it the request that the operator has chosen of these.
+
+    The same input is no proof: a job that was accepted since the backup, perhaps another user's, may have had it too,
+    and nothing in the backup tells of that job.
+    """
 
     jobs: RestoredJobs
     submissions: LostSubmissions
     history: RequestHistory | None
     request_of: Callable[[str, str], ProviderRequest]
 
-    async def __call__(self) -> AsyncIterator[Finding]:
+    async def __call__(self, chosen: Mapping[UUID, str] = MappingProxyType({})) -> AsyncIterator[Finding]:
+        """`chosen`: the request of each job that is to be given one."""
         after: UUID | None = None
         while held := await self.jobs.held(after=after, limit=HELD_AT_ONCE):
             after = held[-1].id
             for model_id, group in groupby(sorted(held, key=lambda job: job.model_id), key=lambda job: job.model_id):
-                for finding in await self._check(model_id, list(group)):
+                for finding in await self._check(model_id, list(group), chosen):
                     yield finding
 
-    async def _check(self, model_id: str, jobs: Sequence[HeldJob]) -> Sequence[Finding]:
+    async def _check(self, model_id: str, jobs: Sequence[HeldJob], chosen: Mapping[UUID, str]) -> Sequence[Finding]:
         if self.history is None:
             return [Finding(job, None, "not looked for: FAL_ADMIN_KEY is not set") for job in jobs]
         try:
@@ -60,18 +68,20 @@ class CheckRestored:
             return [Finding(job, None, f"not looked for: {error}") for job in jobs]
         known = await self.submissions.known([one for requests in found.values() for one in requests])
         candidates = {job_id: sorted(set(requests) - known) for job_id, requests in found.items()}
-        return [await self._judge(job, candidates) for job in jobs]
+        return [await self._judge(job, candidates[job.id], chosen.get(job.id)) for job in jobs]
 
-    async def _judge(self, job: HeldJob, candidates: Mapping[UUID, Sequence[str]]) -> Finding:
-        own = candidates[job.id]
-        if not own:
+    async def _judge(self, job: HeldJob, candidates: Sequence[str], chosen: str | None) -> Finding:
+        if not candidates:
             return Finding(job, None, "fal's history has no such request; it lists a request once it has ended")
-        if len(own) > 1 or job.has_rival:
-            return Finding(job, None, f"fal's history has {len(own)} that fit it or another job: compare them by hand")
-        if not await self.jobs.adopt(job.id, self.request_of(job.model_id, own[0])):
+        told = ", ".join(candidates[:SHOWN_MAX]) + (" ..." if len(candidates) > SHOWN_MAX else "")
+        if chosen is None:
+            return Finding(job, None, f"fal has run its input, for this job or for another one: {told}")
+        if chosen not in candidates:
+            return Finding(job, None, f"{chosen} cannot be its request: choose one of {told}")
+        if not await self.jobs.adopt(job.id, self.request_of(job.model_id, chosen)):
             return Finding(job, None, "it ended in the meantime, or another job has this request")
-        log.warning("generation_adopted", job_id=str(job.id), fal_request_id=own[0], how="restore")
-        return Finding(job, own[0], "fal has run it: it goes on from there")
+        log.warning("generation_adopted", job_id=str(job.id), fal_request_id=chosen, how="restore")
+        return Finding(job, chosen, "it goes on from there")
 
 
 @dataclass(frozen=True, slots=True)

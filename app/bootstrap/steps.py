@@ -65,6 +65,7 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
     history = adapters.request_history
     search = None if history is None else SearchHistory(adapters.postgres.lost_submissions, history)
     backstop = None if settings.public_url is None else Backstop(adapters.postgres.job_records)
+    follow = FollowJob(adapters.postgres.job_execution, adapters.provider, backstop, search, breaker)
     return StepHandlers(
         submit=SubmitJob(
             adapters.postgres.job_execution,
@@ -75,7 +76,7 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
             crowds=PostgresCrowds(adapters.postgres.engine),
             has_history=history is not None,
         ),
-        follow=FollowJob(adapters.postgres.job_execution, adapters.provider, backstop, search, breaker),
+        follow=follow,
         forget=ForgetInput(adapters.postgres.job_inputs),
-        cancel_orphans=CancelOrphans(adapters.postgres.job_execution, adapters.provider),
+        cancel_orphans=CancelOrphans(adapters.postgres.job_execution, adapters.provider, follow.places),
     )

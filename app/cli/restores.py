@@ -19,14 +19,19 @@ Replay the payment provider's events since the backup: what was credited before 
 
 def restore_check(
     hold: Annotated[bool, typer.Option("--hold", help="First hold what waits now, as a noticed restore does.")] = False,
+    adopt: Annotated[
+        list[str] | None,
+        typer.Option("--adopt", metavar="JOB=REQUEST", help="Give this job that request of fal, which it has led to."),
+    ] = None,
 ) -> None:
-    """Look at the jobs that a restored backup has as waiting, and find those that fal has run already."""
+    """Look at the jobs that a restored backup has as waiting, and find those that fal may have run already."""
+    chosen = dict(map(_adoption, adopt or []))
 
     async def work(restored: AfterRestore) -> None:
         await restored.jobs.notice()
         if hold:
             await restored.jobs.hold()
-        findings = [finding async for finding in restored.check()]
+        findings = [finding async for finding in restored.check(chosen)]
         print_table(
             ("job", "account", "created", "fal's request", "what is known"),
             [
@@ -44,6 +49,14 @@ def restore_check(
         typer.echo(NEXT.format(held=counts[True]) if counts[True] else "\nno job is held")
 
     _run(work)
+
+
+def _adoption(text: str) -> tuple[UUID, str]:
+    job_id, _, request_id = text.partition("=")
+    try:
+        return UUID(job_id), request_id
+    except ValueError:
+        raise typer.BadParameter("--adopt needs the id of a job, =, and the id of a request of fal") from None
 
 
 def restore_release(

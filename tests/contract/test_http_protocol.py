@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app import serving
 from app.presentation.http.protocol import HttpProtocol
 from app.serving import Server
 
@@ -182,3 +183,15 @@ async def _who_is_connected_but_not_accepted_is_answered() -> None:
                 assert caller.recv(4096).startswith(b"HTTP/1.1 200 ")
         running.should_exit = True
         await task
+
+
+def test_no_more_are_accepted_at_a_stop_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "ACCEPTED_AT_STOP_MAX", 3)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        listener.setblocking(False)
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+
+        accepted = [stack.enter_context(connection) for connection in serving._accept_all(listener)]
+
+    assert len(accepted) == 3

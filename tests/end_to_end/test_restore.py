@@ -1,6 +1,7 @@
 """A backup is restored: what waits in it has run since, or has not, and is not submitted before somebody has looked."""
 
 import asyncio
+import re
 import subprocess
 import sys
 import time
@@ -184,7 +185,10 @@ def test_nothing_of_a_restored_backup_is_submitted_before_the_operator_says_so(s
         assert (stage.posts("it ran"), stage.posts("it waits")) == (1, 0)
 
         told = stage.command(stage.restored, "restore-check")
-        assert "fal has run it" in told
+        (request_id,) = re.findall(r"fal has run its input, for this job or for another one: (\S+)", told)
+        assert customer.job(backup.ran)["status"] == "QUEUED"
+        told = stage.command(stage.restored, "restore-check", "--adopt", f"{backup.ran}={request_id}")
+        assert "it goes on from there" in told
         assert "fal's history has no such request" in told
         assert customer.until_final(backup.ran)["status"] == "COMPLETED"
         assert customer.job(backup.waits)["status"] == "QUEUED"

@@ -235,11 +235,12 @@ def adopts_after_a_restore(world: World, armed: str) -> None:
     ended = ran.raise_for_status().json()["status_url"]
     world.until(lambda: world.fal.get(ended, headers={"Authorization": "Key id:secret"}).status_code == 200, "it ran")
     history = {"FAL_ADMIN_KEY": "admin:any", "FAL_API_URL": f"{fal}/v1"}
-    world.launch("restore-check", "--hold", armed=[armed], **history).die()
+    adopt = ("restore-check", "--adopt", f"{story.job_id}={ran.json()['request_id']}")
+    world.launch(*adopt, "--hold", armed=[armed], **history).die()
     world.kills += 1
     assert story.disk() == "QUEUED"
     world.run()
-    assert world.launch("restore-check", **history).finish() == 0
+    assert world.launch(*adopt, **history).finish() == 0
     story.assert_right("COMPLETED", posts=1)
 
 

@@ -21,7 +21,6 @@ BALANCE_TOKENS = 100
 UNTIL_SECONDS = 30
 CONSTANTS: Mapping[str, float] = {
     f"{submit.__name__}.SUBMIT_LEASE_SECONDS": 1,
-    f"{submit.__name__}.HELD_LOOK_SECONDS": 0.3,
     f"{follow.__name__}.UNKNOWN_LOOK_SECONDS": 0.3,
     f"{follow.__name__}.CANCEL_GRACE_SECONDS": 2,
     f"{pacing.__name__}.BACKSTOP_SECONDS_MIN": 1,

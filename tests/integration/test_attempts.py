@@ -21,6 +21,7 @@ from app.application.execution import orphans as orphans_module
 from app.application.execution.breaker import Breaker
 from app.application.execution.evidence import with_seed
 from app.application.execution.orphans import ORPHAN_SECONDS_MAX, CancelOrphans
+from app.application.execution.places import Places
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, RetryLater
 from app.application.execution.submit import SubmitJob
@@ -163,8 +164,8 @@ class Stage:
         with pytest.raises(RetryLater):
             await self.submit(job_id)
 
-    async def cancel_orphans(self, job_id: UUID) -> None:
-        await CancelOrphans(self.jobs, cast(Provider, self.fal))(job_id)
+    async def cancel_orphans(self, job_id: UUID, places: Places | None = None) -> None:
+        await CancelOrphans(self.jobs, cast(Provider, self.fal), places or Places(3))(job_id)
 
     async def job(self, job_id: UUID) -> asyncpg.Record:
         row = await self.sql.fetchrow("SELECT * FROM jobs WHERE id = $1", job_id)
@@ -194,6 +195,24 @@ async def two_attempts(stage: Stage) -> tuple[UUID, UUID, UUID]:
     """A job, an attempt that fal seemed to refuse, and the newer one whose POST is under way."""
     job_id = await stage.accept()
     return job_id, await stage.released(job_id), await stage.claim(job_id)
+
+
+async def test_an_orphan_is_looked_at_with_a_place_among_the_looks(stage: Stage) -> None:
+    job_id, older, _ = await two_attempts(stage)
+    assert await stage.jobs.record_orphan(older, "r-orphan", is_over=False)
+    places = Places(3)
+    held = [places.take(stage.customer.account_id) for _ in range(2)]
+
+    with pytest.raises(RetryLater):
+        await stage.cancel_orphans(job_id, places)
+    assert not stage.fal.cancels
+
+    for place in held:
+        assert place is not None
+        with place:
+            pass
+    await stage.cancel_orphans(job_id, places)
+    assert stage.fal.cancels == {"r-orphan": 1}
 
 
 async def test_each_attempt_has_its_row_with_what_came_of_its_post(stage: Stage) -> None:

@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.forget import ForgetInput
-from app.application.execution.steps import FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, RetryLater
+from app.application.execution.steps import FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB
+from app.bootstrap.steps import STEPS
 from app.domain import orders
 from app.domain.errors import InsufficientBalance, TooManyLargeInputs
 from app.domain.jobs import JobStatus, Outcome
@@ -205,20 +206,27 @@ async def test_finds_what_an_older_release_accepted_a_few_at_a_time(
     assert walk._walk is None
 
 
-async def test_only_a_few_are_forgotten_at_once(engine: AsyncEngine, customer: Customer) -> None:
-    class Slow:
-        async def forget(self, job_id: UUID) -> bool:
-            await asyncio.sleep(0.05)
-            return True
+async def test_no_more_are_marked_while_many_wait_to_be_forgotten(
+    engine: AsyncEngine, sql: Connection, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "MARKED_AT_ONCE", 1)
+    monkeypatch.setattr(inputs, "BACKLOG_MAX", 2)
+    job_ids = [await accept(engine, customer) for _ in range(3)]
+    for job_id in job_ids:
+        await end(engine, customer, job_id, "canceled before the submission")
+    await sql.execute("UPDATE jobs SET input_bytes = NULL")
+    await sql.execute("DELETE FROM pgqueuer")
+    walk = PostgresJobInputs(engine)
 
-        async def mark_older(self) -> int:
-            return 0
+    assert [await walk.mark_older() for _ in range(4)] == [1, 1, 0, 0]
+    # Queued with the mark: the sweep has lost nothing of them.
+    assert await forget_all(engine, sql) == set(job_ids[:2])
+    assert await walk.mark_older() == 1
 
-    forget = ForgetInput(Slow())
 
-    outcomes = await asyncio.gather(*(forget(uuid4()) for _ in range(5)), return_exceptions=True)
-
-    assert [type(outcome) for outcome in outcomes] == [type(None)] * 2 + [RetryLater] * 3
+def test_only_two_are_forgotten_at_once_and_no_look_waits_for_them() -> None:
+    assert FORGET_INPUT.lane.concurrent_steps_max == 2
+    assert [row.step for row in STEPS if row.step.lane == FORGET_INPUT.lane] == [FORGET_INPUT]
 
 
 LARGE = {"prompt": "a fox", "image_urls": [data_uri(PICTURE)]}

@@ -1,6 +1,7 @@
 """What is refused for good waits for somebody, once for each refusal, and in a list that ends."""
 
 import asyncio
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -56,6 +57,32 @@ async def test_a_flood_of_made_up_payments_ends_in_a_full_list(
     assert counts == [1] * 5 + [None] * 15
     assert again == 2
     assert await sql.fetchval("SELECT count(*) FROM refused_payments") == 5
+
+
+async def test_one_source_fills_its_own_list_alone(
+    engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refused_payments, "REFUSED_PAYMENTS_MAX", 2)
+    payments, user = PostgresPayments(engine), uuid4()
+    of_stripe = [replace(payment(user, amount, event_id="1"), source="webhook:stripe") for amount in range(1, 5)]
+    credited = payment(user, 9, event_id="2")
+    assert await payments.credit(credited)
+
+    assert [await payments.record_refusal(event, CONFLICT) for event in of_stripe] == [1, 1, None, None]
+    # What was credited after all is not on the list, and takes no room there.
+    events = [credited, payment(user, 7, event_id="3"), payment(user, 8, event_id="3")]
+    assert [await payments.record_refusal(event, CONFLICT) for event in events] == [1, 1, 1]
+
+
+async def test_a_payment_without_an_id_comes_back_as_it_may_be_another_one(engine: AsyncEngine) -> None:
+    payments, refusals = PostgresPayments(engine), PostgresRefusedPayments(engine)
+    unnamed = replace(payment(uuid4(), 7), event_id="")
+    await payments.record_refusal(unnamed, CONFLICT)
+    (refused,) = await refusals.newest(limit=10)
+    await refusals.resolve([refused.id])
+
+    assert await payments.record_refusal(unnamed, CONFLICT) == 2
+    assert [one.id for one in await refusals.newest(limit=10)] == [refused.id]
 
 
 async def test_what_was_dealt_with_makes_room_and_does_not_come_back(

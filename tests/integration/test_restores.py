@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application import restores
-from app.application.execution.steps import FOLLOW_JOB
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB
 from app.application.ports.evidence import RequestHistory
 from app.application.ports.provider import ProviderUnavailable
 from app.application.restores import CheckRestored, EndRestored, Finding
@@ -54,10 +54,12 @@ def restored(engine: AsyncEngine) -> PostgresRestoredJobs:
     return PostgresRestoredJobs(engine, jobs_of(engine))
 
 
-async def check(engine: AsyncEngine, history: RequestHistory | None) -> Mapping[UUID, Finding]:
+async def check(
+    engine: AsyncEngine, history: RequestHistory | None, chosen: Mapping[UUID, str] | None = None
+) -> Mapping[UUID, Finding]:
     rebuild = QueueUrls("https://queue.fal.run").rebuild
     use_case = CheckRestored(restored(engine), PostgresLostSubmissions(engine), history, rebuild)
-    return {finding.job.id: finding async for finding in use_case()}
+    return {finding.job.id: finding async for finding in use_case(chosen or {})}
 
 
 @pytest.fixture
@@ -110,10 +112,12 @@ async def test_a_held_job_can_be_canceled_and_released(
     assert await restored(engine).hold() == 3
 
     assert (await jobs_of(engine).request_cancel(customer.account_id, first)).status is JobStatus.CANCELED
-    later = "UPDATE pgqueuer SET execute_after = now() + interval '1 hour' RETURNING id"
-    assert len(await sql.fetch(later)) == 3
+    # As a step leaves a held job: its item goes, and the sweep queues none.
+    assert len(await sql.fetch("DELETE FROM pgqueuer RETURNING id")) == 3
+    await sweep_of(engine)()
+    assert await queue_items(sql) == set()
     assert await restored(engine).release([second]) == 1
-    assert await sql.fetchval("SELECT count(*) FROM pgqueuer WHERE execute_after <= now()") == 1
+    assert await queue_items(sql) == {(SUBMIT_JOB, second)}
     assert await jobs_of(engine).claim(second, uuid4()) is not None
     assert await jobs_of(engine).claim(third, uuid4()) is None
     assert await restored(engine).release([]) == 1
@@ -122,28 +126,31 @@ async def test_a_held_job_can_be_canceled_and_released(
     assert await jobs_of(engine).claim(third, uuid4()) is not None
 
 
-async def test_the_one_request_that_can_only_be_its_own_is_adopted(
+async def test_a_request_is_adopted_that_fits_and_was_chosen(
     engine: AsyncEngine, sql: Connection, customer: Customer
 ) -> None:
+    """What fits alone may be the run of a job that was accepted after the backup, and of another user."""
     ran, waits, twice = [await accept(engine, customer, prompt) for prompt in ("ran", "waits", "twice")]
-    twin, other_twin = [await accept(engine, customer, "a twin") for _ in range(2)]
     taken = await accept(engine, customer, "taken")
     known, token = await accept(engine, customer, "known"), uuid4()
     assert await jobs_of(engine).claim(known, token) is not None
     assert await jobs_of(engine).record_submission(known, token, provider_request("r-known"))
     await restored(engine).hold()
-    history = History({"ran": ["r-1"], "twice": ["r-2", "r-3"], "a twin": ["r-4"], "taken": ["r-known"]})
+    history = History({"ran": ["r-1"], "twice": ["r-2", "r-3"], "taken": ["r-known"]})
 
-    findings = await check(engine, history)
+    seen = await check(engine, history)
+    findings = await check(engine, history, {ran: "r-1", waits: "r-1", twice: "r-1", taken: "r-known"})
 
+    assert not any(finding.request_id for finding in seen.values())
+    assert seen[ran].sentence.endswith("for this job or for another one: r-1")
     assert {job_id for job_id, finding in findings.items() if finding.request_id} == {ran}
     assert await column(sql, ran, "status") == "SUBMITTED"
     assert await column(sql, ran, "fal_request_id") == "r-1"
     assert (FOLLOW_JOB, ran) in await queue_items(sql)
     assert "no such request" in findings[waits].sentence
     assert "no such request" in findings[taken].sentence
-    assert all("by hand" in findings[job_id].sentence for job_id in (twice, twin, other_twin))
-    for job_id in (waits, twice, twin, other_twin, taken):
+    assert findings[twice].sentence == "r-1 cannot be its request: choose one of r-2, r-3"
+    for job_id in (waits, twice, taken):
         assert await column(sql, job_id, "status") == "QUEUED"
         assert await jobs_of(engine).claim(job_id, uuid4()) is None
     assert set(await check(engine, history)) == set(findings) - {ran}

@@ -301,6 +301,32 @@ def test_a_failure_that_was_under_way_when_the_pause_began_does_not_make_it_long
     assert bench.wait_seconds(uuid4()) == NEWCOMER_SECONDS_MIN
 
 
+def test_what_all_share_is_forgotten_when_nothing_has_failed_for_long(bench: Bench) -> None:
+    bench.fail_together(FAILED_ACCOUNTS_MAX, NO_ANSWER)
+    bench.clock.seconds += QUIET_SECONDS + 1
+
+    assert [bench.wait_seconds(uuid4()) for _ in range(3)] == [0] * 3
+    assert bench.breaker.is_calm
+    # So are failures that were too few.
+    bench.fail_together(FAILED_ACCOUNTS_MAX - 1, NO_ANSWER)
+    bench.clock.seconds += QUIET_SECONDS + 1
+    bench.fail_together(1, NO_ANSWER)
+    assert bench.wait_seconds(uuid4()) == 0
+
+
+def test_tells_whether_the_accounts_own_submissions_pause(bench: Bench) -> None:
+    failed = bench.fail_together(FAILED_ACCOUNTS_MAX, NO_ANSWER)
+    for _ in range(OWN_FAILURES_MAX):
+        bench.breaker.record_failure(failed[0], MODEL, NO_ANSWER)
+    of_whom = {}
+    for account_id in (failed[0], uuid4()):
+        with pytest.raises(Paused) as paused, bench.breaker.turn(account_id, MODEL):
+            pass
+        of_whom[account_id] = paused.value.is_own
+
+    assert list(of_whom.values()) == [True, False]
+
+
 async def test_says_what_pauses_and_leaves_the_service_ready(bench: Bench) -> None:
     details = [(await bench.breaker.check()).detail]
     bench.submit(uuid4(), REFUSED)

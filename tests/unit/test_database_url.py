@@ -155,3 +155,9 @@ def test_splits_the_connections_of_a_process(given: Mapping[str, int], shares: t
     settings = load_settings(**given)
 
     assert (settings.runner_connections_max, settings.pool_connections_max) == shares
+
+
+def test_no_name_beside_a_password_is_told() -> None:
+    """It may be a piece of the password, with an & before it."""
+    assert Dsn.read("postgresql://h/d?pgbouncer=true").ignored == ("pgbouncer",)
+    assert Dsn.read("postgresql://h/d?password=a&pgbouncer=true").ignored == ()

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from app.application.execution.pauses import Pause, Recent
+from app.application.execution.pauses import QUIET_SECONDS, Pause, Recent
 from app.application.ports.health import Check
 from app.application.ports.provider import NotSubmitted, SubmitOutcomeUnknown
 
@@ -35,10 +35,12 @@ Key = TypeVar("Key", bound=Hashable)
 class Paused(Exception):
     """The submission has to wait for `seconds`. `reason` is for whoever looks at the job."""
 
-    def __init__(self, reason: str, seconds: float) -> None:
+    def __init__(self, reason: str, seconds: float, *, is_own: bool) -> None:
+        """`is_own`: submissions of the account itself pause, whatever else does."""
         super().__init__(reason)
         self.reason = reason
         self.seconds = seconds
+        self.is_own = is_own
 
 
 class Breaker:
@@ -51,6 +53,7 @@ class Breaker:
         self._of_accounts: Recent[UUID, Pause] = Recent(clock)
         self._own_failures: Recent[UUID, int] = Recent(clock)
         self._unreachable = 0
+        self._failed_at = clock()
         # Accounts, and models that refused the key, since fal last took a submission.
         self._failed: set[UUID] = set()
         self._refused_everywhere: set[UUID] = set()
@@ -70,11 +73,14 @@ class Breaker:
         A try that no outcome was recorded of is given back. Raises Paused.
         """
         now = self._clock()
+        self._forget_what_is_long_ago()
         pauses = self._pauses(account_id, model_id)
         seconds = max((pause.seconds_for(account_id, now) for pause, _ in pauses), default=0.0)
         for pause, of_what in pauses:
             if pause.seconds_for(account_id, now):
-                raise Paused(f"{pause.reason}{of_what}", seconds)
+                own = self._of_accounts.get(account_id)
+                is_own = own is not None and own.seconds_for(account_id, now) > 0
+                raise Paused(f"{pause.reason}{of_what}", seconds, is_own=is_own)
         for pause, _ in pauses:
             pause.begin_try(account_id, now)
         try:
@@ -85,13 +91,9 @@ class Breaker:
 
     def record_success(self, account_id: UUID, model_id: str) -> None:
         """fal answered a submission, whatever it said about the job."""
-        self._unreachable = 0
-        self._failed.clear()
-        self._refused_everywhere.clear()
-        self._refusing_models.clear()
+        self._clear_what_all_share()
         self._refused.pop(model_id, None)
         self._own_failures.pop(account_id)
-        self._resume()
         if self._of_models.pop(model_id) is not None:
             log.warning("submissions_resumed", model_id=model_id)
         if self._of_accounts.pop(account_id) is not None:
@@ -104,6 +106,8 @@ class Breaker:
             self._resume()
 
     def record_failure(self, account_id: UUID, model_id: str, failure: Failure) -> None:
+        self._forget_what_is_long_ago()
+        self._failed_at = self._clock()
         reason = str(failure)
         if isinstance(failure, NotSubmitted) and failure.is_unreachable:
             self._unreachable += 1
@@ -122,6 +126,7 @@ class Breaker:
 
     async def check(self) -> Check:
         """Report the state. It never makes the service unready: accepting, answering and following go on."""
+        self._forget_what_is_long_ago()
         if self._all is not None:
             return Check("fal", True, f"submissions pause: {self._all.reason}")
         paused = [f"those of {model_id} pause: {pause.reason}" for model_id, pause in self._of_models.items()]
@@ -183,6 +188,19 @@ class Breaker:
             return
         seconds = pause.seconds_for(account_id, self._clock())
         log.warning("account_submissions_paused", account_id=str(account_id), reason=reason, seconds=seconds)
+
+    def _forget_what_is_long_ago(self) -> None:
+        """While anything waits, one tries in each pause: where nothing has failed for so long, nothing waits."""
+        if self._clock() > self._failed_at + QUIET_SECONDS:
+            self._clear_what_all_share()
+            self._refused.clear()
+
+    def _clear_what_all_share(self) -> None:
+        self._unreachable = 0
+        self._failed.clear()
+        self._refused_everywhere.clear()
+        self._refusing_models.clear()
+        self._resume()
 
     def _resume(self) -> None:
         if self._all is not None:

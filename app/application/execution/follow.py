@@ -47,14 +47,14 @@ class FollowJob:
     backstop: Backstop | None = None
     search: SearchHistory | None = None
     breaker: Breaker = field(default_factory=Breaker)
-    _places: Places = field(default_factory=lambda: Places(LOOKS.provider_calls_max), init=False)
+    places: Places = field(default_factory=lambda: Places(LOOKS.provider_calls_max))
     _spread: Spread = field(default_factory=Spread, init=False)
 
     async def __call__(self, job_id: UUID) -> None:
         state = await self.jobs.load(job_id)
         if state is None or state.status is JobStatus.QUEUED:
             return
-        place = self._places.take(state.account_id)
+        place = self.places.take(state.account_id)
         if place is None:
             raise RetryLater(self._spread.delay_seconds(state.account_id, BUSY_SECONDS))
         with place:

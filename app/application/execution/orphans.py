@@ -1,10 +1,12 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
 
+from app.application.execution.pacing import Spread
+from app.application.execution.places import Places
 from app.application.execution.settlement import outcome_of, record_late_result, settled
-from app.application.execution.steps import RetryLater
+from app.application.execution.steps import LOOKS, RetryLater
 from app.application.ports.execution import AttemptEnd, JobEnds, JobOrphans, JobState, Orphan
 from app.application.ports.provider import (
     InProgress,
@@ -35,10 +37,19 @@ class CancelOrphans:
 
     jobs: JobOrphans
     provider: Provider
+    places: Places = field(default_factory=lambda: Places(LOOKS.provider_calls_max))
+    """Those of the looks."""
+    _spread: Spread = field(default_factory=Spread, init=False)
 
     async def __call__(self, job_id: UUID) -> None:
-        for orphan in await self.jobs.load_orphans(job_id):
-            await self._look_at(job_id, orphan)
+        state = await self.jobs.load(job_id)
+        assert state is not None, "jobs are never deleted"
+        place = self.places.take(state.account_id)
+        if place is None:
+            raise RetryLater(self._spread.delay_seconds(state.account_id, PAUSE_SECONDS_MIN))
+        with place:
+            for orphan in await self.jobs.load_orphans(job_id):
+                await self._look_at(job_id, orphan)
         # One that wins the job makes an orphan of the run that the job followed, and this step's own item keeps
         # another one from being queued for it.
         left = await self.jobs.load_orphans(job_id)

@@ -45,10 +45,12 @@ class Step:
 # Submissions share their statements and commits: 48 at once cost a fifth less of the service for each job than 16.
 SUBMISSIONS = Lane("submissions", concurrent_steps_max=96, provider_calls_max=64, yields_to_accepts=True)
 LOOKS = Lane("looks", concurrent_steps_max=112, provider_calls_max=112)
+# Each unpacks and digests megabytes in PostgreSQL, and thousands may wait: no look waits behind them.
+INPUTS = Lane("inputs", concurrent_steps_max=2)
 
 SUBMIT_JOB = Step("generation.submit", subject="job", lane=SUBMISSIONS)
 FOLLOW_JOB = Step("generation.follow", subject="job", lane=LOOKS)
-FORGET_INPUT = Step("input.forget", subject="job", lane=LOOKS)
+FORGET_INPUT = Step("input.forget", subject="job", lane=INPUTS)
 # The subject is the job, so that no log has a token of an attempt.
 CANCEL_ORPHANS = Step("attempt.cancel", subject="job", lane=LOOKS)
 

@@ -36,8 +36,6 @@ LARGE_INPUTS_MAX = 16
 LARGE_INPUT_PAUSE_SECONDS = 1.0
 # Before a step comes back whose account has its share of submissions under way.
 BUSY_SECONDS = 0.5
-# A job of a restored backup comes back as often, until the operator has let it go.
-HELD_LOOK_SECONDS = 15.0
 
 
 class SubmitJob:
@@ -81,10 +79,9 @@ class SubmitJob:
                     await self._submit(job_id, place)
                     return
         state = await self._look_after_lost_claim(job_id)
-        if state is None or state.status is not JobStatus.QUEUED:
+        # The release of a held job queues the step anew.
+        if state is None or state.status is not JobStatus.QUEUED or state.is_held:
             return
-        if state.is_held:
-            raise _held()
         place = self._places.take(state.account_id)
         if place is None:
             if self._places.are_stuck(state.account_id):
@@ -100,7 +97,10 @@ class SubmitJob:
     async def _wait(self, state: JobState, paused: Paused) -> None:
         if state.status_reason != paused.reason:
             await self.jobs.record_waiting(state.id, paused.reason)
-        await self._come_back(state.account_id, paused.seconds)
+        if paused.is_own:
+            await self._come_back(state.account_id, paused.seconds)
+        # What pauses for all may go on at any moment, and nothing would bring those forward that were put off.
+        raise RetryLater(self._spread.delay_seconds(state.account_id, paused.seconds))
 
     async def _come_back(self, account_id: UUID, seconds: float) -> NoReturn:
         """The step comes back later, and with it, if many have been sent back already, those of its account behind it.
@@ -148,9 +148,7 @@ class SubmitJob:
             await self._post(job_id, attempt_token, claim, look_after_seconds)
             return
         state = await self._look_after_lost_claim(job_id)
-        if state is not None and state.status is JobStatus.QUEUED:
-            if state.is_held:
-                raise _held()
+        if state is not None and state.status is JobStatus.QUEUED and not state.is_held:
             # It was given back just now: the claim waited for that transaction, and did not see what it wrote.
             raise RetryLater(0)
 
@@ -252,8 +250,3 @@ class SubmitJob:
         with self._place_for_large_input(state.account_id):
             parameters = await self.jobs.load_parameters(state.id)
             return self.provider.input_digest(self._sent(parameters, attempt_token))
-
-
-def _held() -> RetryLater:
-    """The job says itself why it waits, in its status_reason."""
-    return RetryLater(HELD_LOOK_SECONDS * random.uniform(1, 2))

@@ -19,8 +19,6 @@ class HeldJob:
     model_id: str
     parameters: Mapping[str, Any]
     created_at: datetime
-    has_rival: bool
-    """Another job of which nobody knows whether fal ran it asked for as much."""
 
 
 class RestoreNotice(Protocol):
@@ -42,7 +40,7 @@ class RestoredJobs(RestoreNotice, Protocol):
         ...
 
     async def adopt(self, job_id: UUID, request: ProviderRequest) -> bool:
-        """Give the held job the request of fal that it must have led to. False: it is not held any more."""
+        """Give the held job the request of fal that it has led to. False: it is not held any more."""
         ...
 
     async def end(self, outcome: Outcome, *, limit: int) -> int:

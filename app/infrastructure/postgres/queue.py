@@ -21,7 +21,6 @@ from sqlalchemy import (
     Subquery,
     Text,
     Uuid,
-    any_,
     bindparam,
     cast,
     column,
@@ -165,16 +164,6 @@ def put_off(ids: Select[int]) -> ReturningUpdate[int]:
         .where(queue_items.c.id == turns.c.id)
         .values(execute_after=func.now() + seconds(delay_seconds))
         .returning(queue_items.c.id)
-    )
-
-
-async def bring_forward(connection: AsyncConnection, step: Step, subject_ids: Sequence[UUID]) -> None:
-    """Make the queued items of the step for these subjects due now."""
-    keys = [f"{step.name}:{subject_id}" for subject_id in subject_ids]
-    await connection.execute(
-        update(queue_items)
-        .where(queue_items.c.dedupe_key == any_(literal(keys, ARRAY(Text))), queue_items.c.status == QUEUED)
-        .values(execute_after=func.least(queue_items.c.execute_after, func.now()))
     )
 
 

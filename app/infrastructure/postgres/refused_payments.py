@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import case, exists, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -16,7 +16,12 @@ REFUSED_PAYMENTS_MAX = 10_000
 
 _COLUMNS = [refused_payments.c[field.name] for field in fields(RefusedPayment)]
 _WAITS = refused_payments.c.resolved_at.is_(None)
-_AGAIN = {"deliveries": refused_payments.c.deliveries + 1, "last_seen_at": func.now()}
+_AGAIN = {
+    "deliveries": refused_payments.c.deliveries + 1,
+    "last_seen_at": func.now(),
+    # Without an id it may be another payment of the same user and amount.
+    "resolved_at": case((refused_payments.c.event_id == "", null()), else_=refused_payments.c.resolved_at),
+}
 _WAS_CREDITED = exists().where(
     payment_events.c.source == refused_payments.c.source,
     payment_events.c.event_id == refused_payments.c.event_id,
@@ -38,7 +43,7 @@ async def record_refusal(engine: AsyncEngine, event: PaymentEvent, reason: str) 
     async with transaction(engine, "record_refusal") as connection:
         again = update(refused_payments).where(*is_same).values(_AGAIN).returning(refused_payments.c.deliveries)
         deliveries: int | None = await connection.scalar(again)
-        if deliveries is None and not await _is_full(connection):
+        if deliveries is None and not await _is_full(connection, event.source):
             # Another delivery of it may have been added meanwhile.
             added = insert(refused_payments).values(refusal)
             added = added.on_conflict_do_update(index_elements=list(refusal), set_=_AGAIN)
@@ -46,8 +51,10 @@ async def record_refusal(engine: AsyncEngine, event: PaymentEvent, reason: str) 
     return deliveries
 
 
-async def _is_full(connection: AsyncConnection) -> bool:
-    waiting = select(refused_payments.c.id).where(_WAITS).limit(REFUSED_PAYMENTS_MAX).subquery()
+async def _is_full(connection: AsyncConnection, source: str) -> bool:
+    """For each source apart, and by the rows that `newest` shows."""
+    is_shown = (refused_payments.c.source == source, _WAITS, ~_WAS_CREDITED)
+    waiting = select(refused_payments.c.id).where(*is_shown).limit(REFUSED_PAYMENTS_MAX).subquery()
     return bool(await connection.scalar(select(func.count() >= REFUSED_PAYMENTS_MAX).select_from(waiting)))
 
 

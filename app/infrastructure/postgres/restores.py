@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, exists, func, null, or_, select, text, true, update
+from sqlalchemy import ColumnElement, func, null, select, text, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -15,7 +15,7 @@ from app.application.ports.restores import HeldJob
 from app.domain.jobs import JobStatus, Outcome
 from app.infrastructure.postgres.database import fetch_through, reading, transaction
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
-from app.infrastructure.postgres.queue import bring_forward
+from app.infrastructure.postgres.queue import enqueue
 from app.infrastructure.postgres.statements import seconds
 from app.infrastructure.postgres.tables import attempts, installation, jobs
 
@@ -55,29 +55,8 @@ class PostgresRestoredJobs:
             return await _hold(connection)
 
     async def held(self, *, after: UUID | None, limit: int) -> Sequence[HeldJob]:
-        rival = jobs.alias("rival")
-        has_rival = exists(
-            select(rival.c.id).where(
-                rival.c.id != jobs.c.id,
-                rival.c.fal_request_id.is_(None),
-                rival.c.model_id == jobs.c.model_id,
-                or_(
-                    rival.c.held_at.is_not(None) & (rival.c.status == JobStatus.QUEUED.value),
-                    rival.c.status == JobStatus.SUBMITTING.value,
-                    rival.c.submit_unknown_at.is_not(None),
-                ),
-                rival.c.parameters.contains(jobs.c.parameters),
-            )
-        )
         query = (
-            select(
-                jobs.c.id,
-                jobs.c.account_id,
-                jobs.c.model_id,
-                jobs.c.parameters,
-                jobs.c.created_at,
-                has_rival.label("has_rival"),
-            )
+            select(jobs.c.id, jobs.c.account_id, jobs.c.model_id, jobs.c.parameters, jobs.c.created_at)
             .where(_IS_HELD, ~jobs.c.is_final)
             .order_by(jobs.c.id)
             .limit(limit)
@@ -130,7 +109,7 @@ class PostgresRestoredJobs:
                 .returning(jobs.c.id)
             )
             ids = released.all()
-            await bring_forward(connection, SUBMIT_JOB, ids)
+            await enqueue(connection, SUBMIT_JOB, ids)
             return len(ids)
 
 

@@ -22,7 +22,7 @@ from app.application.execution.steps import FORGET_INPUT
 from app.domain.orders import LARGE_INPUTS_SECONDS, LargeInputs
 from app.infrastructure.postgres.database import DriverConnection, transaction
 from app.infrastructure.postgres.lost_steps import WaitingSubjects
-from app.infrastructure.postgres.queue import insert_items
+from app.infrastructure.postgres.queue import count_queued, enqueue, insert_items
 from app.infrastructure.postgres.statements import Statement, any_of, constant
 from app.infrastructure.postgres.tables import jobs
 
@@ -30,6 +30,8 @@ from app.infrastructure.postgres.tables import jobs
 LARGE_INPUT_BYTES = 8192
 # Of the rows that an older release wrote, so many are looked at in one go.
 MARKED_AT_ONCE = 5_000
+# While so many wait to be forgotten, no more are marked.
+BACKLOG_MAX = 1_000
 
 # A lost submission that was given up is searched for by its input, its own and that of its rivals: longer than any time
 # limit, and longer than anybody leaves the service down without a thought for its jobs.
@@ -108,12 +110,15 @@ class PostgresJobInputs:
         if self._walk is None:
             return 0
         async with transaction(self.engine, "mark_older_inputs") as connection:
+            if (await connection.scalar(count_queued(FORGET_INPUT)) or 0) >= BACKLOG_MAX:
+                return 0
             ids = (await connection.scalars(_next(self._walk.until))).all()
             unmarked = (await connection.execute(_unmarked(ids))).all() if ids else []
             ended = [row.id for row in unmarked if row.is_final]
             if ended:
                 size = func.pg_column_size(jobs.c.parameters)
                 await connection.execute(update(jobs).where(jobs.c.id.in_(ended)).values(input_bytes=size))
+                await enqueue(connection, FORGET_INPUT, ended)
         if ids:
             self._walk = replace(self._walk, until=ids[-1], found=self._walk.found + len(unmarked))
         else:

@@ -25,7 +25,8 @@ IDEMPOTENCY_KEYS_KEPT: ColumnElement[timedelta] = literal_column("interval '24 h
 _MAY_BE_AT_FAL = jobs.c.submit_unknown_at.is_not(None)
 JOBS_TO_SUBMIT: WaitingSubjects = select(jobs.c.id).where(
     ~jobs.c.is_final,
-    (jobs.c.status == JobStatus.QUEUED.value) | ((jobs.c.status == JobStatus.SUBMITTING.value) & ~_MAY_BE_AT_FAL),
+    ((jobs.c.status == JobStatus.QUEUED.value) & jobs.c.held_at.is_(None))
+    | ((jobs.c.status == JobStatus.SUBMITTING.value) & ~_MAY_BE_AT_FAL),
 )
 JOBS_TO_FOLLOW: WaitingSubjects = select(jobs.c.id).where(
     ~jobs.c.is_final,
