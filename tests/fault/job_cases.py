@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app.application.execution.breaker import OWN_FAILURES_MAX
 from tests.fault.world import Story, World
 
 Act = Callable[[Story], object]
@@ -348,6 +349,17 @@ def waits_for_the_breaker(world: World, armed: str) -> None:
         story.assert_right("CANCELED refunded", posts=0)
 
 
+def waits_for_its_own_breaker(world: World, armed: str) -> None:
+    """fal takes nothing of the account, until the job itself is what comes back while that pauses."""
+    story = Story(world, f"[submit:429x{OWN_FAILURES_MAX}]")
+    world.process.arm(armed)
+    story.start()
+    world.die()
+    assert story.disk() == "QUEUED"
+    world.run()
+    story.assert_right("COMPLETED", posts=1)
+
+
 def both(operation: str, run: Callable[[World, str], None]) -> list[Case]:
     return [Case(f"{operation}.before_commit", run), Case(f"{operation}.after_commit", run)]
 
@@ -359,5 +371,5 @@ JOB_CASES = [
     *ENDS,
     *CANCELS,
     *both("record_waiting", waits_for_the_breaker),
-    *both("put_off_submissions", waits_for_the_breaker),
+    *both("put_off_submissions", waits_for_its_own_breaker),
 ]
