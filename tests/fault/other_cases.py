@@ -218,7 +218,8 @@ def releases_by_command(world: World, armed: str) -> None:
     assert world.launch("restore-check", "--hold").finish() == 0
     world.launch("restore-release", armed=[armed]).die()
     world.kills += 1
-    assert (story.column("held_at") is None) == armed.endswith("after_commit")
+    is_released = armed.endswith("after_commit") or "queue_released" in armed
+    assert (story.column("held_at") is None) == is_released
     world.run()
     lets_go(world, story)
 
@@ -278,5 +279,6 @@ OTHER_CASES = [
     *both("hold_jobs", holds_by_command),
     *both("end_held", ends_by_command),
     *both("release_held", releases_by_command),
+    *both("queue_released", releases_by_command),
     *both("name_restored_attempt", adopts_after_a_restore),
 ]

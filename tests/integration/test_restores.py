@@ -126,6 +126,23 @@ async def test_a_held_job_can_be_canceled_and_released(
     assert await jobs_of(engine).claim(third, uuid4()) is not None
 
 
+async def test_a_step_that_ends_as_its_job_is_released_takes_no_item_along(
+    engine: AsyncEngine, sql: Connection, customer: Customer
+) -> None:
+    job_id = await accept_job(engine, customer)
+    await restored(engine).hold()
+    await sql.execute("UPDATE pgqueuer SET status = 'picked'")
+
+    releasing = asyncio.create_task(restored(engine).release([job_id]))
+    while await column(sql, job_id, "held_at") is not None:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    # It had seen the hold.
+    await sql.execute("DELETE FROM pgqueuer")
+
+    assert await releasing == 1
+    assert await queue_items(sql) == {(SUBMIT_JOB, job_id)}
+
+
 async def test_a_request_is_adopted_that_fits_and_was_chosen(
     engine: AsyncEngine, sql: Connection, customer: Customer
 ) -> None:

@@ -1,5 +1,6 @@
 """Notices that the database is not the one that the service last ran on, and holds what may have been submitted."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -19,6 +20,7 @@ from app.infrastructure.postgres.queue import enqueue
 from app.infrastructure.postgres.statements import seconds
 from app.infrastructure.postgres.tables import attempts, installation, jobs
 
+ENDING_STEP_SECONDS = 1.0
 HELD = "The service was restored from a backup. Its operator checks first whether this job has run already."
 
 # A restored database has another of these: another server, or on the same one another database, or in the same
@@ -110,7 +112,12 @@ class PostgresRestoredJobs:
             )
             ids = released.all()
             await enqueue(connection, SUBMIT_JOB, ids)
-            return len(ids)
+        if ids:
+            # A step that has just seen the hold is about to end, and its item with it, which kept another one away.
+            await asyncio.sleep(ENDING_STEP_SECONDS)
+            async with transaction(self.engine, "queue_released") as connection:
+                await enqueue(connection, SUBMIT_JOB, ids)
+        return len(ids)
 
 
 async def _identity(connection: AsyncConnection) -> str:
