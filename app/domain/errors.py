@@ -201,7 +201,7 @@ class InvalidPrices(ValueError):
 
 
 class InvalidCatalogue(ValueError):
-    """Models or prices cannot be sold as they are written. Each problem is a sentence for the operator, with its place."""
+    """What the files say cannot be sold. Each problem is a sentence for the operator, with its place."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))

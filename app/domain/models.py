@@ -118,7 +118,7 @@ class Model:
         )
 
     def quantities(self, parameters: Mapping[str, Any]) -> Quantities:
-        """What is asked for at most. Megapixels and seconds are 0 where they have no price."""
+        """What is asked for at most. Megapixels and seconds are 0 where nothing is charged by them."""
         outputs = parameters.get(COUNT, 1) * self.outputs_per_image_max
         megapixels = self._megapixels_of(parameters[SIZE]) if self._is_priced_by_size else 0
         return Quantities(

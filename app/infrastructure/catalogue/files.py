@@ -35,6 +35,17 @@ _TYPES = {
     "tuple_type": "a list of width and height",
 }
 
+_SENTENCES = {
+    "missing": "`{name}` is missing: add it.",
+    "enum": "`{name}` must be {expected}.",
+    "literal_error": "`{name}` must be {expected}.",
+    "greater_than_equal": "`{name}` must be at least {ge}.",
+    "less_than_equal": "`{name}` must be at most {le}.",
+    "too_short": "`{name}` must not be empty.",
+    "string_too_long": "`{name}` must have at most {max_length} characters.",
+    "string_pattern_mismatch": "`{name}` must be written as {pattern} says.",
+}
+
 
 @dataclass(frozen=True)
 class File:
@@ -112,22 +123,11 @@ def _told(details: ErrorDetails) -> tuple[Any, ...]:
     path = tuple(step for step in details["loc"] if step != "[key]")
     name = ".".join(map(str, path))
     bounds = details.get("ctx", {})
-    match details["type"]:
-        case "missing":
-            return (f"`{name}` is missing: add it.", *path)
-        case "extra_forbidden":
-            return (f"there is no key `{name}`: {closest(str(path[-1]), _KEYS)}", *path)
-        case "enum" | "literal_error":
-            return (f"`{name}` must be {bounds['expected']}.", *path)
-        case "greater_than_equal":
-            return (f"`{name}` must be at least {bounds['ge']}.", *path)
-        case "less_than_equal":
-            return (f"`{name}` must be at most {bounds['le']}.", *path)
-        case "too_short":
-            return (f"`{name}` must not be empty.", *path)
-        case "string_pattern_mismatch":
-            return (f"`{name}` must be written as {bounds['pattern']} says.", *path)
-        case "form":
-            return (f"`{name}` {details['msg']}.", *path)
-        case kind:
-            return (f"`{name}` must be {_TYPES.get(kind, 'of another form')}.", *path)
+    kind = details["type"]
+    if kind in _SENTENCES:
+        return (_SENTENCES[kind].format(name=name, **bounds), *path)
+    if kind == "extra_forbidden":
+        return (f"there is no key `{name}`: {closest(str(path[-1]), _KEYS)}", *path)
+    if kind == "form":
+        return (f"`{name}` {details['msg']}.", *path)
+    return (f"`{name}` must be {_TYPES.get(kind, 'of another form')}.", *path)

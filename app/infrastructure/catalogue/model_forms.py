@@ -1,9 +1,11 @@
 """Makes a model of its table, if everything in it fits together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from app.domain.models import Constraint, CostRule, Model
+from app.domain.parameter_values import problem_of
 from app.domain.parameters import Parameter
 from app.domain.pricing import PriceRule
 from app.domain.terms import ResultShape
@@ -36,6 +38,8 @@ class Vocabulary:
             spot.say(f"`{name}` must be a table: write {name} = {{}} if there is nothing to say.")
             return None
         file, shared = self._tables[name]
+        said_there = Spot(file, (name,), spot.problems, about=spot.about)
+        spot = spot.with_parts_of(said_there, [key for key in shared if key not in own])
         table = spot.read(ParameterTable, self._merged(shared, own, spot))
         return None if table is None else make_parameter(name, table, spot)
 
@@ -112,12 +116,7 @@ def price_rule(table: PriceTable | CostTable, parameters: Mapping[str, Parameter
         tokens=table.tokens if isinstance(table, PriceTable) else 1,
         after=table.after,
         when={name: frozenset(values) for name, values in table.when.items()},
-        factors={
-            name: {
-                value: factors[key_text(value)] for value in _choices(parameters[name]) if key_text(value) in factors
-            }
-            for name, factors in table.factors.items()
-        },
+        factors={name: _by_value(parameters[name], factors) for name, factors in table.factors.items()},
         group=table.group or table.line,
         is_optional=table.is_optional,
     )
@@ -136,8 +135,10 @@ def _constraint(table: ConstraintTable) -> Constraint:
     )
 
 
-def _choices(parameter: Parameter) -> Sequence[Any]:
-    return parameter.choices or ()
+def _by_value(parameter: Parameter, factors: Mapping[str, Fraction]) -> Mapping[Hashable, Fraction]:
+    """TOML takes texts alone as keys, whatever the values are."""
+    by_text = {key_text(value): value for value in parameter.choices or ()}
+    return {by_text[text]: factor for text, factor in factors.items()}
 
 
 def _check_constraint(table: ConstraintTable, parameters: Mapping[str, Parameter], spot: Spot) -> None:
@@ -149,7 +150,7 @@ def _check_constraint(table: ConstraintTable, parameters: Mapping[str, Parameter
                 spot.say(f"the model has no parameter `{name}`: {closest(name, list(parameters))}", key, name)
                 continue
             for value in values:
-                problem = parameters[name].problem_of(value)
+                problem = problem_of(parameters[name], value)
                 if problem is not None:
                     spot.say(f"{key_text(value)} is no value of `{name}`, which {problem}.", key, name)
     for name in table.forbid:
@@ -177,7 +178,7 @@ def _check_example(model: Model, spot: Spot) -> None:
         if name not in model.parameters:
             spot.say(f"the model has no parameter `{name}`: {closest(name, list(model.parameters))}", name)
             continue
-        problem = model.parameters[name].problem_of(value)
+        problem = problem_of(model.parameters[name], value)
         if problem is not None:
             spot.say(f"`{name}` {problem}.", name)
     for name, parameter in model.parameters.items():

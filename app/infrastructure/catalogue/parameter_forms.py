@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.domain.parameter_values import problem_of
 from app.domain.parameters import FalField, Parameter, ParameterType, SizeLimits
 from app.infrastructure.catalogue.files import Spot
 from app.infrastructure.catalogue.tables import ParameterTable
@@ -145,6 +146,6 @@ def _check_filled_in(parameter: Parameter, spot: Spot) -> None:
     if there and parameter.is_required:
         spot.say(f"is required, so that `{there[0]}` is never used: keep one of the two.", there[0])
     for key in there:
-        problem = parameter.problem_of(filled_in[key])
+        problem = problem_of(parameter, filled_in[key])
         if problem is not None:
             spot.say(f"`{key}` {problem}.", key)

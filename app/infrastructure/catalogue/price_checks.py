@@ -7,6 +7,7 @@ from typing import Any
 
 from app.domain.catalogue import PRICE_TOKENS_MAX
 from app.domain.models import COUNT, SECONDS, SIZE, Model
+from app.domain.parameter_values import problem_of
 from app.domain.parameters import Parameter, ParameterType
 from app.domain.pricing import Unit
 from app.infrastructure.catalogue.files import Spot, closest
@@ -28,6 +29,8 @@ def told(parameters: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "left out"
     return f"{value['width']} x {value['height']}" if isinstance(value, Mapping) else key_text(value)
 
 
@@ -82,7 +85,7 @@ def _check_conditions(line: _Line, parameters: Mapping[str, Parameter], spot: Sp
                 spot.say(f"the model has no parameter `{name}`: {closest(name, list(parameters))}", key, name)
             elif parameter.choices is None or parameter.type is ParameterType.SIZE:
                 spot.say(f"`{name}` has not a few fixed values, and a price may depend on those alone.", key, name)
-            elif not parameter.is_always_there:
+            elif not parameter.is_always_there and (key == "factors" or not line.is_optional):
                 spot.say(f"`{name}` may be left out: give it `default` or `assumed`, so that its price is known.", key)
             else:
                 _check_named_values(key, parameter, values, spot)
@@ -92,7 +95,7 @@ def _check_named_values(key: str, parameter: Parameter, values: Any, spot: Spot)
     choices = list(parameter.choices or ())
     by_text = {key_text(value): value for value in choices}
     for value in values:
-        is_there = value in by_text if key == "factors" else parameter.problem_of(value) is None
+        is_there = value in by_text if key == "factors" else problem_of(parameter, value) is None
         if not is_there:
             spot.say(
                 f"`{key}` names {key_text(value)}, which `{parameter.name}` cannot be: there are {', '.join(by_text)}.",
@@ -107,7 +110,7 @@ def _check_group(group: str, lines: Mapping[int, _Line], parameters: Mapping[str
         spot.say(f"the lines of the group `{group}` must all be optional, or none of them.", first)
         return
     names = sorted({name for line in lines.values() for name in line.when})
-    choices = [parameters[name].choices or () for name in names]
+    choices = [_choices(parameters[name]) for name in names]
     if math.prod(map(len, choices)) > COMBINATIONS_MAX:
         spot.say(f"the group `{group}` has more than {COMBINATIONS_MAX} combinations: condition it on less.", first)
         return
@@ -117,13 +120,19 @@ def _check_group(group: str, lines: Mapping[int, _Line], parameters: Mapping[str
         if len(hits) > 1:
             doubled = " and ".join(f"`{lines[index].line}`" for index in hits)
             spot.say(
-                f"{told(combination)} is priced twice in the group `{group}`, by {doubled}: change a `when`, or a group.",
+                f"{told(combination)} is priced twice in the group `{group}`, by {doubled}: "
+                "change a `when`, or give one of them another group.",
                 hits[1],
             )
             return
         if not hits and not lines[first].is_optional:
             spot.say(f"{told(combination)} has no price in the group `{group}`: add a line, or widen a `when`.", first)
             return
+
+
+def _choices(parameter: Parameter) -> Sequence[Any]:
+    choices = parameter.choices or ()
+    return choices if parameter.is_always_there else (None, *choices)
 
 
 def _counts(line: _Line, combination: Mapping[str, Any]) -> bool:
