@@ -1,6 +1,7 @@
 """Reads the files and says what is wrong with them: where it stands, and what to change."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ _KEYS = sorted(
         for name, info in table.model_fields.items()
     }
 )
+_PLACE = re.compile(r"at line (\d+),")
 _TYPES = {
     "string_type": "a text in quotes",
     "int_type": "a whole number",
@@ -107,8 +109,14 @@ def read_file(path: Path, name: str, problems: list[str]) -> File | None:
         problems.append(f"{name}: cannot be read. Give the service the right to read it, or take it away.")
     except UnicodeDecodeError:
         problems.append(f"{name}: is not UTF-8 text. Save it as UTF-8.")
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        problems.append(f"{name}: is not valid TOML: {error or 'it is nested too deep'}. Correct it there.")
+    except tomllib.TOMLDecodeError as error:
+        found = _PLACE.search(str(error))
+        line = int(found[1]) if found else text.count("\n") + 1
+        problems.append(
+            f"{name}, line {line}: is not valid TOML here. Look for a missing quote, bracket or =, or a key twice."
+        )
+    except RecursionError:
+        problems.append(f"{name}: is nested too deep. Nothing in it needs more than a few levels.")
     return None
 
 

@@ -65,6 +65,8 @@ def make_model(table: Mapping[str, Any], family: str, vocabulary: Vocabulary, sp
     form = spot.read(ModelTable, table)
     if form is None or len(spot.problems) > known:
         return None
+    if form.typical_seconds.from_seconds > form.typical_seconds.to_seconds:
+        spot.say("`typical_seconds` ends before it begins: change `from` and `to`.", "typical_seconds")
     for index, constraint in enumerate(form.constraints):
         _check_constraint(constraint, parameters, spot.inside("constraints", index))
     check_lines(form.price, parameters, spot.inside("price"))

@@ -116,7 +116,7 @@ def _check_bounds(table: ParameterTable, spot: Spot) -> None:
     for low, high in _BOUNDS:
         least, most = getattr(table, low), getattr(table, high)
         if least is not None and most is not None and least > most:
-            spot.say(f"`{low}` is above `{high}`: correct one of them.", low)
+            spot.say(f"`{low}` is above `{high}`: correct one of them.", high if low in spot.elsewhere else low)
     if table.type is ParameterType.INTEGER:
         for key in ("minimum", "maximum"):
             if type(getattr(table, key)) not in (int, type(None)):

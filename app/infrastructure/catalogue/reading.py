@@ -64,10 +64,11 @@ class _Reader:
             read_file(path, str(path.relative_to(root) if is_built_in else path), self.problems) for path in families
         ]
         tables = [(file, table) for file in files if file is not None and (table := self._table_of(file)) is not None]
+        for file, table in tables:
+            self._remove(file, table)
         self._add_models(tables, is_built_in=is_built_in)
         for file, table in tables:
             self._change_prices(file, table)
-            self._remove(file, table)
 
     def _table_of(self, file: File) -> FamilyTable | None:
         table = Spot(file, (), self.problems).read(FamilyTable, file.document)

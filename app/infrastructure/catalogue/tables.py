@@ -1,5 +1,6 @@
 """The form of the files: which keys a table has and of which type their values are."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
@@ -44,8 +45,8 @@ def _day(value: object) -> object:
     return value
 
 
-def _enumerated(value: object) -> object:
-    if isinstance(value, list) and len({(type(each), each) for each in value}) < len(value):
+def _enumerated(value: Sequence[Any]) -> Sequence[Any]:
+    if len({(type(each), each) for each in value}) < len(value):
         raise PydanticCustomError("form", "has the same value twice")
     return value
 
@@ -62,6 +63,15 @@ def _number(value: object) -> object:
     return value
 
 
+def _json(value: object) -> object:
+    """TOML knows days and not-a-numbers, and fal takes JSON."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise PydanticCustomError("form", "must be a text, a number, true, false, a list or a table of these") from None
+    return value
+
+
 def _not_blank(value: str) -> str:
     if not value.strip():
         raise PydanticCustomError("form", "must not be blank")
@@ -70,13 +80,14 @@ def _not_blank(value: str) -> str:
 
 Text = Annotated[StrictStr, AfterValidator(_not_blank)]
 Scalar = Annotated[Any, AfterValidator(_scalar)]
-Values = Annotated[Sequence[Scalar], Field(min_length=1), BeforeValidator(_enumerated)]
+Values = Annotated[Sequence[Scalar], Field(min_length=1), AfterValidator(_enumerated)]
 Factor = Annotated[Fraction, BeforeValidator(_fraction)]
 Usd = Annotated[Fraction, BeforeValidator(_usd)]
 Day = Annotated[date, BeforeValidator(_day)]
 Number = Annotated[Any, AfterValidator(_number)]
-Natural = Annotated[StrictInt, Field(ge=0)]
-Positive = Annotated[StrictInt, Field(ge=1)]
+Natural = Annotated[StrictInt, Field(ge=0, le=10**9)]
+Positive = Annotated[StrictInt, Field(ge=1, le=10**9)]
+Json = Annotated[Any, AfterValidator(_json)]
 Pixels = Annotated[StrictInt, Field(ge=1, le=2**20)]
 
 
@@ -91,7 +102,7 @@ class WordsTable(Table):
 class FalTable(Table):
     name: Text | None = None
     text: Annotated[StrictStr, Field(pattern=r"\{\}")] | None = None
-    values: Mapping[str, Any] | None = None
+    values: Mapping[str, Json] | None = None
     list: StrictBool = False
 
 
@@ -149,7 +160,7 @@ class ConstraintTable(Table):
 
 
 class ResultTable(Table):
-    outputs: Text
+    outputs: Literal["images", "video"]
     flags: Text | None = None
 
 
@@ -168,12 +179,12 @@ class ModelTable(Table):
     sources: Annotated[Sequence[Text], Field(min_length=1)]
     typical_seconds: SecondsTable
     time_limit: Literal["image", "video"]
-    example: Mapping[str, Any]
+    example: Mapping[str, Json]
     result: ResultTable
     result_sizes: Literal["told", "may be told", "untold"] = "untold"
     parameters: Annotated[Mapping[str, Any], Field(min_length=1)]
     """Each is read as a ParameterTable once the vocabulary lies under it."""
-    fixed: Mapping[str, Any] = {}
+    fixed: Mapping[str, Json] = {}
     constraints: Sequence[ConstraintTable] = ()
     price: Annotated[Sequence[PriceTable], Field(min_length=1)]
     cost_usd: Annotated[Sequence[CostTable], Field(min_length=1)]
