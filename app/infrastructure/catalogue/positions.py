@@ -57,7 +57,8 @@ class _Walk:
         self._at += 1
         is_array = self._takes("[")
         *outer, last = self._key()
-        path = (*self._inside(outer), last)
+        path = (*self._inside(outer, line), last)
+        self._note(path, line)
         if is_array:
             self._items[path] = self._items.get(path, -1) + 1
             path = (*path, self._items[path])
@@ -65,11 +66,12 @@ class _Walk:
         self._at += 2 if is_array else 1
         return path
 
-    def _inside(self, keys: list[str]) -> Path:
+    def _inside(self, keys: list[str], line: int) -> Path:
         """An array of tables stands for its last item."""
         path: Path = ()
         for key in keys:
             path = (*path, key)
+            self._note(path, line)
             if path in self._items:
                 path = (*path, self._items[path])
         return path
