@@ -137,3 +137,30 @@ def test_a_copy_of_the_files_of_the_service_changes_nothing() -> None:
     catalogue = read_catalogue(BUILT_IN_DIR)
 
     assert [model.id for model in catalogue] == [model.id for model in BUILT_IN]
+
+
+def test_a_model_that_may_make_more_than_it_was_asked_for_is_debited_for_all_of_it(tmp_path: Path) -> None:
+    text = MODEL.replace("title =", "outputs_per_image_max = 2\ntitle =")
+    model = catalogue_of(tmp_path, text).find("house/painter", GenerationKind.TEXT_TO_IMAGE)
+    terms = model.terms(model.completed({"prompt": "A fox", "num_images": 2}))
+
+    assert terms.cost_tokens == 16
+    assert terms.refund_for({"images": [{"url": "https://example.com/1.png"}] * 3}) == {"images": 4}
+
+
+def test_an_operator_lays_a_vocabulary_over_the_one_of_the_service(tmp_path: Path) -> None:
+    (tmp_path / "parameters.toml").write_text(
+        '[negative_prompt]\ntype = "text"\ngroup = "more"\nlength_max = 7\n'
+        'label = {en = "Not", ru = "Без"}\ndescription = {en = "Not", ru = "Без"}\n'
+    )
+
+    parameter = catalogue_of(tmp_path, MODEL).default_of(GenerationKind.TEXT_TO_IMAGE).parameters["negative_prompt"]
+
+    assert (parameter.group, parameter.length_max) == ("more", 7)
+
+
+def test_files_that_editors_leave_and_the_mark_of_windows_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / ".file0.toml").write_text("not = [closed")
+    (tmp_path / "windows.toml").write_bytes(b"\xef\xbb\xbf" + MODEL.replace("\n", "\r\n").encode())
+
+    assert catalogue_of(tmp_path).get("house/painter") is not None

@@ -142,3 +142,11 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert problems_of(tmp_path) == ["latin.toml: is not UTF-8 text. Save it as UTF-8."]
     with pytest.raises(InvalidCatalogue, match="is no directory"):
         read_catalogue(tmp_path / "missing")
+
+
+def test_a_mistake_in_the_vocabulary_is_told_there(tmp_path: Path) -> None:
+    (tmp_path / "parameters.toml").write_text('[seed]\ntype = "integer"\ngroup = "mor"\n')
+
+    problems = problems_of(tmp_path)
+
+    assert "parameters.toml, line 3: fal-ai/flux/schnell: `group` must be 'input', 'output' or 'more'." in problems

@@ -103,7 +103,7 @@ class Spot:
 def read_file(path: Path, name: str, problems: list[str]) -> File | None:
     """None if it cannot be read; then that is said."""
     try:
-        text = path.read_bytes().decode().replace("\r\n", "\n")
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
         return File(name, text, tomllib.loads(text))
     except OSError:
         problems.append(f"{name}: cannot be read. Give the service the right to read it, or take it away.")

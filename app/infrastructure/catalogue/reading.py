@@ -52,7 +52,9 @@ class _Reader:
             return
         # A folder `families` is looked into, too, so that a copy of the built-in files works as it is.
         paths = sorted([*directory.glob("*.toml"), *directory.glob(f"{_FAMILIES}/*.toml")])
-        self.read(directory / _VOCABULARY, [path for path in paths if path.name != _VOCABULARY], is_built_in=False)
+        # Editors leave hidden files beside those that are open.
+        families = [path for path in paths if path.name != _VOCABULARY and not path.name.startswith(".")]
+        self.read(directory / _VOCABULARY, families, is_built_in=False)
 
     def read(self, vocabulary: Path, families: Sequence[Path], *, is_built_in: bool) -> None:
         root = vocabulary.parent
