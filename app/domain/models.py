@@ -1,7 +1,7 @@
 """What is sold: each model with its parameters, prices and the shape of its result. All of it is data."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
@@ -19,6 +19,7 @@ from app.domain.terms import ResultShape, Terms
 COUNT, SECONDS, SIZE = "num_images", "duration", "image_size"
 # So many values of a range are gone through one by one; of a longer one its two ends are enough.
 RANGE_VALUES_MAX = 64
+KNOWN_LINES_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,26 +105,28 @@ class Model:
 
     def price_lines(self, parameters: Mapping[str, Any]) -> Sequence[PriceLine]:
         """Of completed parameters."""
-        return price(self.prices, parameters, self.quantities(parameters))
+        amounts = self._amounts(parameters)
+        key = (*amounts, *[parameters.get(name) for name in self._condition_names])
+        lines = self._known_lines.get(key)
+        if lines is None:
+            lines = self._remembered(key, tuple(price(self.prices, parameters, self.quantities(parameters))))
+        return lines
 
     def terms(self, parameters: Mapping[str, Any]) -> Terms:
         """On which a job with these completed parameters is accepted."""
-        quantities = self.quantities(parameters)
+        outputs, megapixels, seconds = self._amounts(parameters)
         return Terms(
-            lines=price(self.prices, parameters, quantities),
+            lines=self.price_lines(parameters),
             shape=self.shape,
-            outputs_max=quantities.outputs,
-            megapixels=quantities.megapixels[0],
-            seconds=quantities.seconds,
+            outputs_max=outputs,
+            megapixels=megapixels,
+            seconds=seconds,
         )
 
     def quantities(self, parameters: Mapping[str, Any]) -> Quantities:
         """What is asked for at most. Megapixels and seconds are 0 where nothing is charged by them."""
-        outputs = parameters.get(COUNT, 1) * self.outputs_per_image_max
-        megapixels = self._megapixels_of(parameters[SIZE]) if self._is_priced_by_size else 0
-        return Quantities(
-            megapixels=[megapixels] * outputs, seconds=parameters[SECONDS] if self._is_priced_by_length else 0
-        )
+        outputs, megapixels, seconds = self._amounts(parameters)
+        return Quantities(megapixels=[megapixels] * outputs, seconds=seconds)
 
     @cached_property
     def from_tokens(self) -> int:
@@ -154,6 +157,28 @@ class Model:
         named |= {name for constraint in self.constraints for name in (*constraint.when, *constraint.require)}
         named |= {name for unit, name in _COUNTED_BY.items() if any(rule.unit is unit for rule in rules)}
         return [name for name in self.parameters if name in named | {COUNT}]
+
+    def _amounts(self, parameters: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Outputs, and megapixels and seconds of each."""
+        return (
+            parameters.get(COUNT, 1) * self.outputs_per_image_max,
+            self._megapixels_of(parameters[SIZE]) if self._is_priced_by_size else 0,
+            parameters[SECONDS] if self._is_priced_by_length else 0,
+        )
+
+    def _remembered(self, key: Hashable, lines: Sequence[PriceLine]) -> Sequence[PriceLine]:
+        if len(self._known_lines) < KNOWN_LINES_MAX:
+            self._known_lines[key] = lines
+        return lines
+
+    @cached_property
+    def _known_lines(self) -> dict[Hashable, Sequence[PriceLine]]:
+        """A price is asked for at each accept, and there are few: they are worked out once each."""
+        return {}
+
+    @cached_property
+    def _condition_names(self) -> Sequence[str]:
+        return sorted({name for rule in self.prices for name in (*rule.when, *rule.factors)})
 
     @cached_property
     def _defaults(self) -> Mapping[str, Any]:

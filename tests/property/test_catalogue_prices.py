@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from app.domain.models import COUNT, SECONDS, Model
 from app.domain.parameter_values import problem_of
 from app.domain.parameters import Parameter, ParameterType
+from app.domain.pricing import price
 from app.infrastructure.catalogue.reading import read_catalogue
 
 MODELS = read_catalogue().models
@@ -52,6 +53,7 @@ def test_a_request_costs_what_is_shown_and_its_lines_add_up(request: tuple[Model
     parameters = model.completed(given_parameters)
     lines = model.price_lines(parameters)
 
+    assert list(lines) == list(price(model.prices, parameters, model.quantities(parameters)))
     assert all(type(line.tokens) is int and line.tokens > 0 for line in lines)
     assert model.from_tokens <= sum(line.tokens for line in lines) == model.tokens(parameters) <= model.to_tokens
 
