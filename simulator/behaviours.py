@@ -19,6 +19,7 @@ FAULTS_NOTE = (
     "are in force for every prompt, and foreign_url the other host."
 )
 WEBHOOK_COPIES_MAX = 100
+IMAGES_EXTRA_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Behaviour:
     is_stuck: bool = False
     ignores_cancel: bool = False
     images_max: int | None = None
+    images_extra: int = 0
+    tells_sizes: bool = False
     flags_all: bool = False
     flagged_numbers: frozenset[int] = frozenset()
     hides_error: bool = False
@@ -50,6 +53,10 @@ class Behaviour:
 
     def flags(self, number: int) -> bool:
         return self.flags_all or number in self.flagged_numbers
+
+    def count_of(self, asked: int) -> int:
+        """How many images a run delivers that was asked for so many."""
+        return asked + self.images_extra if self.images_max is None else min(asked, self.images_max)
 
 
 FAILURES_BY_STATUS_CODE = {
@@ -112,6 +119,18 @@ WORDS = (
         "[partial:3]",
         "at most 3 of the requested images come out",
         lambda argument: {"images_max": number(argument)},
+    ),
+    Word(
+        "extra",
+        "[extra:2]",
+        "2 images more than were asked for",
+        lambda argument: {"images_extra": min(number(argument), IMAGES_EXTRA_MAX)},
+    ),
+    Word(
+        "sized",
+        "[sized]",
+        "the result tells width and height also where the model may leave them null",
+        fixed(tells_sizes=True),
     ),
     Word(
         "nsfw",

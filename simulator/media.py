@@ -13,6 +13,7 @@ import av
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 SIDE_PIXELS_MAX = 1440
+DELIVERED_SIDE_PIXELS_MAX = 4096
 FILM_SIDE_PIXELS_MAX = 480
 FILM_PIXELS_MAX = 480 * 270
 FRAMES_PER_SECOND = 12
@@ -64,6 +65,12 @@ def picture_size(width: int, height: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def delivered_size(width: int, height: int) -> tuple[int, int]:
+    """The requested size up to a larger bound: what exceeds the smaller one is drawn small and enlarged."""
+    scale = min(1.0, DELIVERED_SIDE_PIXELS_MAX / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 def film_size(width: int, height: int) -> tuple[int, int]:
     """A small frame of this aspect ratio (at most 4:1); yuv420p needs even sides."""
     ratio = min(4.0, max(0.25, width / height))
@@ -86,14 +93,14 @@ def render(media: Picture | Film, path: Path) -> None:
 
 
 def _render_picture(picture: Picture) -> Image.Image:
-    size = (picture.width, picture.height)
     if picture.is_black:
-        return Image.new("RGB", size)
+        return Image.new("RGB", (picture.width, picture.height))
+    size = picture_size(picture.width, picture.height)
     canvas = _background(size, picture.seed, picture.sources)
     footer = f"seed {picture.seed}  ·  image {picture.number} of {picture.count}  ·  {picture.width} x {picture.height}"
     caption = _caption(size, picture.kind, picture.prompt, footer, at_bottom=bool(picture.sources))
     canvas.paste(caption, mask=caption.getchannel("A"))
-    return canvas
+    return canvas if size == (picture.width, picture.height) else canvas.resize((picture.width, picture.height))
 
 
 def _render_film(film: Film, path: Path) -> None:

@@ -139,8 +139,6 @@ def app_id_of(endpoint_id: str) -> str | None:
     return "/".join(parts[:length]) if len(parts) >= length and all(parts) else None
 
 
-APP_IDS = frozenset(app_id_of(endpoint_id) for endpoint_id in ENDPOINTS)
-
 # fal's own names for what pydantic calls otherwise.
 _ERROR_TYPES = {
     "too_short": "sequence_too_short",

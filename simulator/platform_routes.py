@@ -4,46 +4,30 @@ Only finished requests are listed, as fal seems to do. All of it follows from th
 submit that was repeated is there twice, in the history and on the bill.
 """
 
-import base64
-import binascii
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-import uuid_utils
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from simulator.answers import BILLABLE_UNITS_HEADER, Answer, Refused
-from simulator.http import authorized_key_id, respond, simulation_of
+from simulator import catalogue_routes
+from simulator.answers import BILLABLE_UNITS_HEADER
+from simulator.catalogue_routes import IMAGE_DOLLARS, VIDEO_SECOND_DOLLARS
+from simulator.http import respond, simulation_of
+from simulator.listed import LISTED
 from simulator.models import ENDPOINTS, VideoArguments
+from simulator.platform_http import authorize, ids_of, one_of, page_of, refusal, values_of
 from simulator.requests import Outcome, QueueRequest
-
-Item = TypeVar("Item")
 
 HISTORY_LIMIT, HISTORY_LIMIT_MAX = 50, 100
 BILLING_LIMIT, BILLING_LIMIT_MAX = 50, 10_000
-IDS_MAX = 50
 DEFAULT_SPAN_SECONDS = 24 * 3600
 CREDIT_DOLLARS = 1_000.0
-IMAGE_DOLLARS = 0.05
-VIDEO_SECOND_DOLLARS = {"480p": 0.05, "720p": 0.10, "1080p": 0.15}
 NANO = 10**9
-
-_ERROR_TYPES = {400: "validation_error", 401: "authorization_error", 403: "authorization_error", 404: "not_found"}
-
-
-def _refusal(status_code: int, message: str) -> Refused:
-    error = {
-        "type": _ERROR_TYPES[status_code],
-        "message": message,
-        "docs_url": "https://docs.fal.ai/platform-apis",
-        "request_id": str(uuid_utils.uuid7()),
-    }
-    return Refused(Answer(status_code, {"error": error}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +36,14 @@ class Finished:
     outcome: Outcome
 
 
-def _authorize(request: Request, operation: str, *, is_admins: bool) -> None:
-    """Raises Refused, in the form of the platform's own errors."""
-    try:
-        key_id = authorized_key_id(request, operation, "platform")
-    except Refused as refused:
-        raise _refusal(401, str(refused.answer.body["detail"])) from None
-    if is_admins and key_id not in simulation_of(request).config.admin_key_ids:
-        raise _refusal(403, "This operation needs an ADMIN API key")
-
-
 async def list_requests(request: Request) -> Response:
-    _authorize(request, "history", is_admins=True)
+    authorize(request, "history", is_admins=True)
     query = request.query_params
     endpoint_id = query.get("endpoint_id")
     if not endpoint_id:
-        raise _refusal(400, "endpoint_id is required")
-    status = _one_of(request, "status", ("success", "error", "user_error"))
-    sort_by = _one_of(request, "sort_by", ("ended_at", "duration")) or "ended_at"
+        raise refusal(400, "endpoint_id is required")
+    status = one_of(request, "status", ("success", "error", "user_error"))
+    sort_by = one_of(request, "sort_by", ("ended_at", "duration")) or "ended_at"
     request_id = query.get("request_id")
     start, end = _span(request)
     found = [
@@ -82,8 +56,8 @@ async def list_requests(request: Request) -> Response:
     ]
     by_time = sort_by == "ended_at"
     found.sort(key=lambda item: item.request.ended_at if by_time else _duration(item.request), reverse=True)
-    with_payloads = "payloads" in _values(request, "expand")
-    shown, rest = _page(request, found, limit_default=HISTORY_LIMIT, limit_max=HISTORY_LIMIT_MAX)
+    with_payloads = "payloads" in values_of(request, "expand")
+    shown, rest = page_of(request, found, limit_default=HISTORY_LIMIT, limit_max=HISTORY_LIMIT_MAX)
     return JSONResponse({"items": [_past(finished, with_payloads) for finished in shown], **rest})
 
 
@@ -102,27 +76,9 @@ def _past(finished: Finished, with_payloads: bool) -> dict[str, Any]:
     return fields | ({"json_input": request.input, "json_output": answer.body} if with_payloads else {})
 
 
-async def list_prices(request: Request) -> Response:
-    _authorize(request, "pricing", is_admins=False)
-    endpoint_ids = _ids(request, "endpoint_id") or list(ENDPOINTS)
-    unknown = [endpoint_id for endpoint_id in endpoint_ids if endpoint_id not in ENDPOINTS]
-    if unknown:
-        raise _refusal(404, f"Endpoint not found: {unknown[0]}")
-    prices = [
-        {
-            "endpoint_id": endpoint_id,
-            "unit_price": VIDEO_SECOND_DOLLARS["1080p"] if ENDPOINTS[endpoint_id].makes_video else IMAGE_DOLLARS,
-            "unit": "seconds" if ENDPOINTS[endpoint_id].makes_video else "images",
-            "currency": "USD",
-        }
-        for endpoint_id in endpoint_ids
-    ]
-    return JSONResponse({"prices": prices, "next_cursor": None, "has_more": False})
-
-
 async def list_billing_events(request: Request) -> Response:
-    _authorize(request, "billing-events", is_admins=True)
-    filters = {name: _ids(request, name) for name in ("endpoint_id", "request_id", "api_key_id")}
+    authorize(request, "billing-events", is_admins=True)
+    filters = {name: ids_of(request, name) for name in ("endpoint_id", "request_id", "api_key_id")}
     start, end = _span(request)
     rows = [
         finished
@@ -131,7 +87,7 @@ async def list_billing_events(request: Request) -> Response:
         and all(not wanted or _billed_as(finished.request, name) in wanted for name, wanted in filters.items())
     ]
     rows.sort(key=lambda item: item.request.ended_at, reverse=True)
-    shown, rest = _page(request, rows, limit_default=BILLING_LIMIT, limit_max=BILLING_LIMIT_MAX)
+    shown, rest = page_of(request, rows, limit_default=BILLING_LIMIT, limit_max=BILLING_LIMIT_MAX)
     return JSONResponse({"billing_events": [_billing_event(finished) for finished in shown], **rest})
 
 
@@ -157,16 +113,16 @@ def _billing_event(finished: Finished) -> dict[str, Any]:
 
 
 async def show_account(request: Request) -> Response:
-    _authorize(request, "account-billing", is_admins=True)
+    authorize(request, "account-billing", is_admins=True)
     body: dict[str, Any] = {"username": simulation_of(request).config.user_id}
-    if "credits" in _values(request, "expand"):
+    if "credits" in values_of(request, "expand"):
         spent = sum(_cost_nano_dollars(finished) for finished in await _billed(request))
         body["credits"] = {"current_balance": CREDIT_DOLLARS - spent / NANO, "currency": "USD"}
     return JSONResponse(body)
 
 
 async def not_found(_: Request) -> Response:
-    return respond(_refusal(404, "There is no such operation").answer)
+    return respond(refusal(404, "There is no such operation").answer)
 
 
 async def _finished(request: Request) -> Sequence[Finished]:
@@ -180,11 +136,14 @@ async def _billed(request: Request) -> Sequence[Finished]:
     return [finished for finished in await _finished(request) if finished.outcome.answer.status_code == 200]
 
 
-def _units(finished: Finished) -> int:
-    return int(finished.outcome.answer.headers[BILLABLE_UNITS_HEADER])
+def _units(finished: Finished) -> float:
+    units = float(finished.outcome.answer.headers[BILLABLE_UNITS_HEADER])
+    return int(units) if units.is_integer() else units
 
 
 def _unit_price(request: QueueRequest) -> float:
+    if request.endpoint_id in LISTED:
+        return float(LISTED[request.endpoint_id].unit.usd)
     if not ENDPOINTS[request.endpoint_id].makes_video:
         return IMAGE_DOLLARS
     given = request.input.get("resolution") if isinstance(request.input, dict) else None
@@ -228,53 +187,8 @@ def _time(request: Request, name: str, default: datetime) -> datetime:
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
-        raise _refusal(400, f"{name} is not an ISO 8601 date") from None
+        raise refusal(400, f"{name} is not an ISO 8601 date") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _one_of(request: Request, name: str, words: Sequence[str]) -> str | None:
-    value = request.query_params.get(name)
-    if value is not None and value not in words:
-        raise _refusal(400, f"{name} must be one of {', '.join(words)}")
-    return value
-
-
-def _values(request: Request, name: str) -> list[str]:
-    """Repeated, or separated by commas."""
-    return [word for value in request.query_params.getlist(name) for word in value.split(",") if word]
-
-
-def _ids(request: Request, name: str) -> list[str]:
-    ids = _values(request, name)
-    if len(ids) > IDS_MAX:
-        raise _refusal(400, f"at most {IDS_MAX} of {name}")
-    return ids
-
-
-def _page(
-    request: Request, items: Sequence[Item], *, limit_default: int, limit_max: int
-) -> tuple[Sequence[Item], dict[str, Any]]:
-    """The items of the page, and what the answer says of the next one. fal's cursor is its number in base64."""
-    given = request.query_params.get("limit", str(limit_default))
-    if not given.isdecimal() or not 1 <= int(given) <= limit_max:
-        raise _refusal(400, f"limit must be 1 to {limit_max}")
-    limit, number = int(given), _page_number(request)
-    has_more = len(items) > number * limit
-    next_cursor = base64.b64encode(str(number + 1).encode()).decode() if has_more else None
-    return items[(number - 1) * limit : number * limit], {"next_cursor": next_cursor, "has_more": has_more}
-
-
-def _page_number(request: Request) -> int:
-    cursor = request.query_params.get("cursor")
-    if not cursor:
-        return 1
-    try:
-        number = int(base64.b64decode(cursor, validate=True))
-    except (binascii.Error, ValueError):
-        number = 0
-    if number < 1:
-        raise _refusal(400, "cursor is not one of ours")
-    return number
 
 
 routes = [
@@ -282,7 +196,7 @@ routes = [
         "/v1",
         routes=[
             Route("/models/requests/by-endpoint", list_requests, methods=["GET"]),
-            Route("/models/pricing", list_prices, methods=["GET"]),
+            *catalogue_routes.routes,
             Route("/models/billing-events", list_billing_events, methods=["GET"]),
             Route("/account/billing", show_account, methods=["GET"]),
             Route("/{path:path}", not_found),

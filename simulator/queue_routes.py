@@ -23,12 +23,14 @@ from simulator.http import (
     respond_with_faults,
     simulation_of,
 )
-from simulator.models import APP_IDS, app_id_of
+from simulator.listed import LISTED
+from simulator.models import ENDPOINTS, app_id_of
 from simulator.requests import Attempt, Phase, QueueRequest
 from simulator.simulation import Simulation, SubmitPost, prompt_of
 
 STREAM_LOOK_SECONDS = 0.1
 STREAM_PING_SECONDS = 15.0
+APP_IDS = frozenset(app_id_of(endpoint_id) for endpoint_id in (*ENDPOINTS, *LISTED))
 START_LIMIT_HEADERS = ("x-fal-request-timeout", "x-fal-request-start-timeout")
 START_SECONDS_MIN = 0.1
 PROGRESS_LOGS = 4

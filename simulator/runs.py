@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from simulator import answers
+from simulator import answers, listed_runs
 from simulator.answers import BILLABLE_UNITS_HEADER, Answer, Refused
 from simulator.behaviours import Behaviour
 from simulator.inputs import InputPictures
+from simulator.listed import LISTED, check_pictures
 from simulator.media import (
     FRAMES_PER_SECOND,
     Film,
@@ -36,19 +37,32 @@ SEED_MAX = 2**31 - 1
 async def finish(request: QueueRequest, pictures: InputPictures) -> Outcome:
     if request.misses_start:
         return Outcome(answers.infrastructure_error("request_timeout", answers.MISSED_START_HEADERS))
-    endpoint = ENDPOINTS.get(request.endpoint_id)
-    if endpoint is None:
+    if request.endpoint_id not in ENDPOINTS and request.endpoint_id not in LISTED:
         return Outcome(answers.unknown_path(request.endpoint_id.removeprefix(request.app_id).lstrip("/")))
     if request.behaviour.failure is not None:
         return Outcome(answers.failure(request.behaviour.failure, request.input))
     try:
-        arguments = endpoint.arguments.model_validate(request.input)
-        sources = tuple([await pictures.load(url, loc) for loc, url in arguments.input_urls])
+        return await (_run_listed if request.endpoint_id in LISTED else _run)(request, pictures)
     except ValidationError as error:
         return Outcome(invalid_arguments(error))
     except Refused as refused:
         return Outcome(refused.answer)
+
+
+async def _run(request: QueueRequest, pictures: InputPictures) -> Outcome:
+    endpoint = ENDPOINTS[request.endpoint_id]
+    arguments = endpoint.arguments.model_validate(request.input)
+    sources = tuple([await pictures.load(url, loc) for loc, url in arguments.input_urls])
     return _success(request, endpoint, arguments, sources)
+
+
+async def _run_listed(request: QueueRequest, pictures: InputPictures) -> Outcome:
+    endpoint = LISTED[request.endpoint_id]
+    arguments = endpoint.validated(request.input)
+    urls = endpoint.input_urls(arguments)
+    sources = tuple([await pictures.load(url, loc) for loc, url in urls])
+    check_pictures(endpoint, urls, [image_size(source) for source in sources])
+    return listed_runs.success(request, endpoint, arguments, sources)
 
 
 def _success(
@@ -97,9 +111,7 @@ def _film(behaviour: Behaviour, kind: str, arguments: VideoArguments, sources: t
 def _pictures(
     behaviour: Behaviour, kind: str, arguments: ImageArguments, sources: tuple[Path, ...], seed: int
 ) -> list[Picture]:
-    count = arguments.num_images
-    if behaviour.images_max is not None:
-        count = min(count, behaviour.images_max)
+    count = behaviour.count_of(arguments.num_images)
     width, height = picture_size(*arguments.size)
     return [
         Picture(

@@ -21,6 +21,7 @@ from simulator.config import SimulatorConfig
 from simulator.faults import Circumstances, FaultyCall, content_of
 from simulator.inputs import PICTURE_TYPE, InputPictures
 from simulator.journal import Journal
+from simulator.listed import LISTED
 from simulator.media import render
 from simulator.models import ENDPOINTS
 from simulator.requests import Attempt, Outcome, Phase, QueueRequest, RequestStore
@@ -39,7 +40,7 @@ LARGE_RESULT_BYTES = 10_000
 # As long as fal keeps a result, and so tries to deliver it.
 WEBHOOK_LIFETIME_SECONDS = 3600
 
-_MEDIA_NAME = re.compile(r"(?P<request_id>[0-9a-f-]{36})-(?P<number>\d)\.(?:png|mp4)")
+_MEDIA_NAME = re.compile(r"(?P<request_id>[0-9a-f-]{36})-(?P<number>\d{1,2})\.(?:png|mp4)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +256,7 @@ class Simulation:
         if behaviour.is_stuck:
             return math.inf, math.inf
         config = self.config
-        endpoint = ENDPOINTS.get(endpoint_id)
+        endpoint = ENDPOINTS.get(endpoint_id) or LISTED.get(endpoint_id)
         run_seconds = behaviour.run_seconds
         if run_seconds is None:
             makes_video = endpoint is not None and endpoint.makes_video
