@@ -17,6 +17,7 @@ DomainError
 │  ├─ IdempotencyKeyInUse      the first request with this key is still being served
 │  └─ BalanceLimitExceeded
 ├─ PaymentEventIdRequired
+├─ UnknownModel                no such model, or one of another type
 ├─ TooManyRequests              asked for more than its share; it says when to ask again
 │  └─ TooManyLargeInputs
 ├─ IdempotencyKeyReused        a known key with another request
@@ -26,9 +27,11 @@ DomainError
    ├─ Overloaded               more requests wait than the database can answer soon
    └─ ProviderKeysUnavailable  fal's webhooks cannot be checked right now
 
-InvalidPrices is not one of them: prices are read before the service starts, and no request can cause it.
+InvalidPrices and InvalidCatalogue are none of them: both are read before the service starts, and no request can cause
+them.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -138,6 +141,16 @@ class PaymentEventIdRequired(DomainError):
     default_detail = "Send the payment provider's event id in the X-Event-Id header. Nothing was credited."
 
 
+class UnknownModel(DomainError):
+    """`fitting` are the models of the type that was asked for."""
+
+    code = "unknown_model"
+
+    def __init__(self, fitting: Sequence[str] = ()) -> None:
+        super().__init__(f"There is no such model of this type. There are {', '.join(fitting)}.")
+        self.fitting = fitting
+
+
 class TooManyRequests(DomainError):
     code = "too_many_requests"
     default_detail = "Too many requests. Nothing was done. Ask again when Retry-After says."
@@ -185,3 +198,11 @@ class ProviderKeysUnavailable(Unavailable):
 
 class InvalidPrices(ValueError):
     """The price list that the operator gave cannot be used. The message says why, for the operator."""
+
+
+class InvalidCatalogue(ValueError):
+    """What the files say cannot be sold. Each problem is a sentence for the operator, with its place."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

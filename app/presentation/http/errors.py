@@ -23,6 +23,7 @@ from app.domain.errors import (
     TooManyRequests,
     Unauthenticated,
     Unavailable,
+    UnknownModel,
 )
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
 from app.presentation.http.state import state_of
@@ -37,6 +38,7 @@ STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
     Conflict: 409,
     PaymentEventIdRequired: 400,
     IdempotencyKeyReused: 422,
+    UnknownModel: 422,
     TooManyRequests: 429,
     Unavailable: 503,
 }

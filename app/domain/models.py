@@ -1,0 +1,277 @@
+"""What is sold: each model with its parameters, prices and the shape of its result. All of it is data."""
+
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from fractions import Fraction
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from app.domain.catalogue import GenerationKind
+from app.domain.errors import UnknownModel
+from app.domain.parameters import Parameter, ParameterType, Words
+from app.domain.pricing import PriceLine, PriceRule, Quantities, Unit, megapixels_of, price, total_tokens
+from app.domain.terms import ResultShape, Terms
+
+# The names that say how much of something is asked for, the same for every model.
+COUNT, SECONDS, SIZE = "num_images", "duration", "image_size"
+# So many values of a range are gone through one by one; of a longer one its two ends are enough.
+RANGE_VALUES_MAX = 64
+KNOWN_LINES_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """A combination that is known to fail at fal."""
+
+    when: Mapping[str, frozenset[Any]]
+    message: Words
+    require: Mapping[str, frozenset[Any]] = field(default_factory=dict)
+    forbid: frozenset[str] = frozenset()
+
+    def is_violated_by(self, parameters: Mapping[str, Any]) -> bool:
+        if not all(_is_among(parameters.get(name), values) for name, values in self.when.items()):
+            return False
+        return any(parameters.get(name) is not None for name in self.forbid) or not all(
+            _is_among(parameters.get(name), values) for name, values in self.require.items()
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostRule:
+    """A line of what fal charges us."""
+
+    rule: PriceRule
+    usd: Fraction
+    is_upper_bound: bool = False
+
+    def usd_for(self, parameters: Mapping[str, Any], quantities: Quantities) -> Fraction:
+        if not self.rule.counts_for(parameters):
+            return Fraction(0)
+        line = self.rule.line_for(parameters, quantities)
+        return self.usd * line.factor * line.quantity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    id: str
+    """fal's endpoint id: the one name everywhere."""
+    kind: GenerationKind
+    family: str
+    title: str
+    description: Words
+    parameters: Mapping[str, Parameter]
+    """In the order of a form."""
+    prices: Sequence[PriceRule]
+    costs: Sequence[CostRule]
+    shape: ResultShape
+    sources: Sequence[str]
+    checked: date
+    typical_seconds: tuple[int, int]
+    is_bounded_as_video: bool
+    """Which of the two time limits holds."""
+    example: Mapping[str, Any]
+    is_default: bool = False
+    is_size_told: bool = False
+    """Whether width and height of each output may be in the result."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Sent with every request, in fal's spelling."""
+    constraints: Sequence[Constraint] = ()
+    outputs_per_image_max: int = 1
+    price_names: Mapping[str, str] = field(default_factory=dict)
+    """The name in TOKEN_PRICES_JSON of a line that can be overridden there."""
+
+    def defaulted(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What was given and our own defaults: what a repeated request is compared by."""
+        return {**self._defaults, **_told(given)}
+
+    def completed(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What was given, with everything filled in that the price and fal shall see."""
+        return {**self._filled_in, **_told(given)}
+
+    def violated(self, parameters: Mapping[str, Any]) -> Constraint | None:
+        """The first constraint that completed parameters break."""
+        return next((constraint for constraint in self.constraints if constraint.is_violated_by(parameters)), None)
+
+    def fal_input(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Completed parameters as fal spells them."""
+        body = {}
+        for name, value in parameters.items():
+            fal = self.parameters[name].fal
+            body[fal.name] = fal.of(value)
+        return {**body, **self.fixed}
+
+    def price_lines(self, parameters: Mapping[str, Any]) -> Sequence[PriceLine]:
+        """Of completed parameters."""
+        amounts = self._amounts(parameters)
+        key = (*amounts, *[parameters.get(name) for name in self._condition_names])
+        lines = self._known_lines.get(key)
+        if lines is None:
+            lines = self._remembered(key, tuple(price(self.prices, parameters, self.quantities(parameters))))
+        return lines
+
+    def terms(self, parameters: Mapping[str, Any]) -> Terms:
+        """On which a job with these completed parameters is accepted."""
+        outputs, megapixels, seconds = self._amounts(parameters)
+        return Terms(
+            lines=self.price_lines(parameters),
+            shape=self.shape,
+            outputs_max=outputs,
+            megapixels=megapixels,
+            seconds=seconds,
+        )
+
+    def quantities(self, parameters: Mapping[str, Any]) -> Quantities:
+        """What is asked for at most. Megapixels and seconds are 0 where nothing is charged by them."""
+        outputs, megapixels, seconds = self._amounts(parameters)
+        return Quantities(megapixels=[megapixels] * outputs, seconds=seconds)
+
+    @cached_property
+    def from_tokens(self) -> int:
+        """The cheapest request that the model takes."""
+        return min(map(self.tokens, self.combinations()))
+
+    @cached_property
+    def to_tokens(self) -> int:
+        """The dearest request that the model takes."""
+        return max(map(self.tokens, self.combinations()))
+
+    def tokens(self, parameters: Mapping[str, Any]) -> int:
+        return total_tokens(self.price_lines(parameters))
+
+    def combinations(self) -> Iterator[Mapping[str, Any]]:
+        """Everything that a price depends on, in each way that the model takes; of long ranges the two ends."""
+        axes = {name: _values_to_try(self.parameters[name]) for name in self.priced_names}
+        for values in product(*axes.values()):
+            parameters = dict(zip(axes, values, strict=True))
+            if self.violated(parameters) is None:
+                yield parameters
+
+    @cached_property
+    def priced_names(self) -> Sequence[str]:
+        """The parameters that a price depends on, and those that constraints tie to each other."""
+        rules = [*self.prices, *(cost.rule for cost in self.costs)]
+        named = {name for rule in rules for name in (*rule.when, *rule.factors)}
+        named |= {name for constraint in self.constraints for name in (*constraint.when, *constraint.require)}
+        named |= {name for unit, name in _COUNTED_BY.items() if any(rule.unit is unit for rule in rules)}
+        return [name for name in self.parameters if name in named | {COUNT}]
+
+    def _amounts(self, parameters: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Outputs, and megapixels and seconds of each."""
+        return (
+            parameters.get(COUNT, 1) * self.outputs_per_image_max,
+            self._megapixels_of(parameters[SIZE]) if self._is_priced_by_size else 0,
+            parameters[SECONDS] if self._is_priced_by_length else 0,
+        )
+
+    def _remembered(self, key: Hashable, lines: Sequence[PriceLine]) -> Sequence[PriceLine]:
+        if len(self._known_lines) < KNOWN_LINES_MAX:
+            self._known_lines[key] = lines
+        return lines
+
+    @cached_property
+    def _known_lines(self) -> dict[Hashable, Sequence[PriceLine]]:
+        """A price is asked for at each accept, and there are few: they are worked out once each."""
+        return {}
+
+    @cached_property
+    def _condition_names(self) -> Sequence[str]:
+        return sorted({name for rule in self.prices for name in (*rule.when, *rule.factors)})
+
+    @cached_property
+    def _defaults(self) -> Mapping[str, Any]:
+        return {name: it.default for name, it in self.parameters.items() if it.default is not None}
+
+    @cached_property
+    def _filled_in(self) -> Mapping[str, Any]:
+        return {name: it.filled_in for name, it in self.parameters.items() if it.filled_in is not None}
+
+    @cached_property
+    def _is_priced_by_size(self) -> bool:
+        return self._has_unit(Unit.MEGAPIXEL)
+
+    @cached_property
+    def _is_priced_by_length(self) -> bool:
+        return self._has_unit(Unit.SECOND)
+
+    def _has_unit(self, unit: Unit) -> bool:
+        return any(rule.unit is unit for rule in (*self.prices, *(cost.rule for cost in self.costs)))
+
+    @cached_property
+    def _megapixels_by_preset(self) -> Mapping[str, int]:
+        return {name: megapixels_of(*size) for name, size in self.parameters[SIZE].presets.items()}
+
+    def _megapixels_of(self, size: Any) -> int:
+        return self._megapixels_by_preset[size] if isinstance(size, str) else megapixels_of(**size)
+
+
+_COUNTED_BY = {Unit.MEGAPIXEL: SIZE, Unit.SECOND: SECONDS}
+
+
+class Catalogue:
+    """The models in a stable order: by type, its default first, then as they were given."""
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        kinds = list(GenerationKind)
+        self.models = sorted(models, key=lambda model: (kinds.index(model.kind), not model.is_default))
+        self._by_id = {model.id: model for model in self.models}
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self.models)
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def get(self, model_id: str) -> Model | None:
+        return self._by_id.get(model_id)
+
+    def of_kind(self, kind: GenerationKind) -> Sequence[Model]:
+        return [model for model in self.models if model.kind is kind]
+
+    def default_of(self, kind: GenerationKind) -> Model:
+        return self.of_kind(kind)[0]
+
+    def find(self, model_id: str | None, kind: GenerationKind) -> Model:
+        """The type's default without an id. Raises UnknownModel, which names those that fit."""
+        if model_id is None:
+            return self.default_of(kind)
+        model = self._by_id.get(model_id)
+        if model is None or model.kind is not kind:
+            raise UnknownModel([model.id for model in self.of_kind(kind)])
+        return model
+
+    @cached_property
+    def cheapest_tokens(self) -> int:
+        return min(model.from_tokens for model in self.models)
+
+
+def _told(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _is_among(value: Any, values: frozenset[Any]) -> bool:
+    """A size in numbers is in no enumeration. False is no 0: TOML and JSON tell them apart, Python does not."""
+    return not isinstance(value, dict | list) and any(value == each and type(value) is type(each) for each in values)
+
+
+def _values_to_try(parameter: Parameter) -> Sequence[Any]:
+    if parameter.type is ParameterType.SIZE:
+        return _sizes_to_try(parameter)
+    if parameter.choices is not None:
+        return parameter.choices if parameter.is_always_there else (None, *parameter.choices)
+    if parameter.minimum is None or parameter.maximum is None:
+        return (parameter.filled_in,)
+    if parameter.type is ParameterType.INTEGER and parameter.maximum - parameter.minimum < RANGE_VALUES_MAX:
+        return range(int(parameter.minimum), int(parameter.maximum) + 1)
+    return (parameter.minimum, parameter.maximum)
+
+
+def _sizes_to_try(parameter: Parameter) -> Sequence[Any]:
+    """Each preset, and of sizes in numbers the smallest and the largest picture, or what is a little larger."""
+    limits = parameter.size_limits
+    if limits is None:
+        return tuple(parameter.presets)
+    sides = (math.ceil(math.sqrt(pixels)) for pixels in (limits.smallest_pixels, limits.largest_pixels))
+    return (*parameter.presets, *({"width": side, "height": side} for side in sides))

@@ -1,0 +1,117 @@
+"""What a model takes: one parameter, how it is asked for, and how fal spells it."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+# In two languages, by its code.
+Words = Mapping[str, str]
+
+
+class ParameterType(StrEnum):
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    CHOICE = "choice"
+    SIZE = "size"
+    IMAGE = "image"
+    AUDIO = "audio"
+    IMAGES = "images"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeLimits:
+    """What a model takes as width and height in pixels."""
+
+    side_min: int
+    side_max: int
+    pixels_min: int = 1
+    pixels_max: int | None = None
+    ratio_max: int | None = None
+    """Of the longer side to the shorter one."""
+
+    def allows(self, width: int, height: int) -> bool:
+        return (
+            self.side_min <= min(width, height)
+            and max(width, height) <= self.side_max
+            and self.pixels_min <= width * height <= (self.pixels_max or width * height)
+            and max(width, height) <= min(width, height) * (self.ratio_max or max(width, height))
+        )
+
+    @property
+    def largest_pixels(self) -> int:
+        return min(self.side_max**2, self.pixels_max or self.side_max**2)
+
+    @property
+    def smallest_pixels(self) -> int:
+        return max(self.side_min**2, self.pixels_min)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FalField:
+    """How fal spells a parameter: its name there, and what is sent for a value."""
+
+    name: str
+    text: str | None = None
+    """The value goes in place of {}, and fal is sent a text."""
+    values: Mapping[Hashable, Any] = field(default_factory=dict)
+    is_list: bool = False
+    """fal wants a list of one."""
+
+    def of(self, value: Any) -> Any:
+        if self.values and isinstance(value, Hashable):
+            value = self.values.get(value, value)
+        if self.text is not None:
+            value = self.text.replace("{}", str(value))
+        return [value] if self.is_list else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    name: str
+    type: ParameterType
+    group: str
+    """Of a form: input, output or more."""
+    label: Words
+    description: Words
+    fal: FalField
+    is_required: bool = False
+    default: Any = None
+    """Ours: filled in where it is left out, and part of what a repeated request is compared by."""
+    assumed: Any = None
+    """fal's own: filled in for the price and sent, so that no change at fal changes what is charged."""
+    values: Sequence[Hashable] = ()
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    length_min: int = 0
+    length_max: int | None = None
+    count_min: int = 1
+    count_max: int | None = None
+    presets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Width and height; of a preset whose size the model chooses, the largest."""
+    size_limits: SizeLimits | None = None
+    """None: the model takes presets alone."""
+
+    @property
+    def filled_in(self) -> Any:
+        """The value where it is left out; None if there is none."""
+        return self.assumed if self.default is None else self.default
+
+    @property
+    def is_always_there(self) -> bool:
+        return self.is_required or self.filled_in is not None
+
+    @property
+    def choices(self) -> Sequence[Hashable] | None:
+        """All values, where they are few enough to go through; else None."""
+        if self.type is ParameterType.BOOLEAN:
+            return (False, True)
+        if self.type is ParameterType.SIZE:
+            return tuple(self.presets) if self.size_limits is None else None
+        return tuple(self.values) or None
+
+    def size_of(self, value: Any) -> tuple[int, int]:
+        """Width and height of a preset or of {"width", "height"}."""
+        return self.presets[value] if isinstance(value, str) else (value["width"], value["height"])

@@ -1,0 +1,90 @@
+"""On what terms a job was accepted: its price lines, and the shape of its result. No later step reads prices."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from app.domain.pricing import PriceLine, Quantities, Unit, megapixels_of, refunded, total_tokens
+
+# Of what stands in the column. A release leaves the jobs of a newer form to a newer release.
+FORM = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultShape:
+    outputs: str
+    """The field of fal's result that has them: a list of files, or one file."""
+    flags: str | None = None
+    """The field that says of each output whether fal's safety checker blanked it."""
+
+    def outputs_in(self, result: Mapping[str, Any]) -> Sequence[Any]:
+        found = result.get(self.outputs)
+        return found if isinstance(found, list) else [] if found is None else [found]
+
+    def delivered_in(self, result: Mapping[str, Any]) -> Sequence[Any]:
+        """The outputs that are not blanked."""
+        outputs = self.outputs_in(result)
+        flags = None if self.flags is None else result.get(self.flags)
+        if not isinstance(flags, list):
+            return [] if flags is True else outputs
+        blanked = {number for number, flag in enumerate(flags) if flag is True}
+        return [output for number, output in enumerate(outputs) if number not in blanked]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    lines: Sequence[PriceLine]
+    shape: ResultShape
+    outputs_max: int
+    """So many are charged at most; whatever fal makes beyond them is a gift."""
+    megapixels: int = 0
+    """Of each output, as it was charged; 0 where size has no price."""
+    seconds: int = 0
+
+    @property
+    def cost_tokens(self) -> int:
+        return total_tokens(self.lines)
+
+    def refund_for(self, result: Mapping[str, Any]) -> Mapping[str, int] | None:
+        """The tokens that go back, by line. None: nothing was delivered, and everything goes back."""
+        delivered = self.shape.delivered_in(result)[: self.outputs_max]
+        if not delivered:
+            return None
+        came = Quantities(megapixels=[self._megapixels_of(output) for output in delivered], seconds=self.seconds)
+        return refunded(self.lines, came)
+
+    def _megapixels_of(self, output: object) -> int:
+        """Never more than was charged for one: a larger output does not stand in for another one that is missing."""
+        width, height = (output.get(side) if isinstance(output, dict) else None for side in ("width", "height"))
+        if type(width) is not int or type(height) is not int or width < 1 or height < 1:
+            return self.megapixels
+        return min(megapixels_of(width, height), self.megapixels)
+
+    def as_json(self) -> Mapping[str, Any]:
+        return {
+            "form": FORM,
+            "lines": [line.as_json() for line in self.lines],
+            "outputs": self.shape.outputs,
+            "flags": self.shape.flags,
+            "outputs_max": self.outputs_max,
+            "megapixels": self.megapixels,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def of_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Of this release's FORM."""
+        return cls(
+            lines=[PriceLine.of_json(line) for line in stored["lines"]],
+            shape=ResultShape(outputs=stored["outputs"], flags=stored["flags"]),
+            outputs_max=stored["outputs_max"],
+            megapixels=stored["megapixels"],
+            seconds=stored["seconds"],
+        )
+
+    @classmethod
+    def before_lines(cls, *, is_video: bool, cost_tokens: int, outputs: int) -> Self:
+        """Those of a job that a release accepted which kept a cost and a number of outputs only."""
+        line = PriceLine(line="generation", unit=Unit.IMAGE, unit_tokens=cost_tokens // outputs, quantity=outputs)
+        shape = ResultShape(outputs="video" if is_video else "images", flags="has_nsfw_concepts")
+        return cls(lines=[line], shape=shape, outputs_max=outputs)

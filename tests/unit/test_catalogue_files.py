@@ -1,0 +1,166 @@
+"""The models that come with the service, and an operator's own over them."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.domain.catalogue import DEFAULT_PRICES, MODEL_IDS, GenerationKind, PriceList
+from app.domain.errors import InvalidPrices, UnknownModel
+from app.domain.margins import sold_below, worst_margin
+from app.domain.models import Catalogue, Model
+from app.domain.pricing import total_tokens
+from app.infrastructure.catalogue.overrides import with_prices
+from app.infrastructure.catalogue.reading import BUILT_IN_DIR, read_catalogue
+from tests.unit.catalogue_files import MODEL, catalogue_of
+
+BUILT_IN = read_catalogue()
+
+
+def cost_tokens(catalogue: Catalogue, kind: GenerationKind, **given: Any) -> int:
+    model = catalogue.default_of(kind)
+    return total_tokens(model.price_lines(model.completed(given)))
+
+
+@pytest.mark.parametrize("model", BUILT_IN.models, ids=lambda model: model.id)
+def test_every_model_has_its_price_and_an_example_that_fal_is_sent(model: Model) -> None:
+    parameters = model.completed(model.example)
+    terms = model.terms(parameters)
+
+    assert model.from_tokens <= terms.cost_tokens <= model.to_tokens
+    assert set(model.fal_input(parameters)) >= {model.parameters[name].fal.name for name in parameters}
+
+
+@pytest.mark.parametrize("kind", GenerationKind)
+def test_the_defaults_are_what_was_sold_before(kind: GenerationKind) -> None:
+    model = BUILT_IN.default_of(kind)
+
+    assert model.id == MODEL_IDS[kind]
+    counts = [{"duration": 5}, {"duration": 10}] if kind.is_video else [{"num_images": n} for n in range(1, 5)]
+    for given in [{}, *counts]:
+        assert cost_tokens(BUILT_IN, kind, **given) == PriceList().cost_tokens(kind, given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "duration", "tokens"),
+    [
+        (GenerationKind.TEXT_TO_VIDEO, 5, (10, 20, 30)),
+        (GenerationKind.TEXT_TO_VIDEO, 10, (19, 37, 55)),
+        (GenerationKind.IMAGE_TO_VIDEO, 5, (12, 24, 35)),
+        (GenerationKind.IMAGE_TO_VIDEO, 10, (22, 44, 65)),
+    ],
+)
+def test_a_smaller_film_costs_a_third_and_two_thirds(
+    kind: GenerationKind, duration: int, tokens: tuple[int, ...]
+) -> None:
+    costs = [cost_tokens(BUILT_IN, kind, duration=duration, resolution=each) for each in ("480p", "720p", "1080p")]
+
+    assert tuple(costs) == tokens
+
+
+@pytest.mark.parametrize("name", DEFAULT_PRICES)
+def test_a_price_by_name_is_overridden_alone(name: str) -> None:
+    changed = with_prices(BUILT_IN, {name: 999})
+
+    tokens = {
+        override: rule.tokens
+        for model in changed
+        for rule in model.prices
+        if (override := model.price_names.get(rule.line)) is not None
+    }
+    assert tokens == {**DEFAULT_PRICES, name: 999}
+
+
+@pytest.mark.parametrize("prices", [{"text_to_imag": 5}, {"text_to_image": 0}, {"text_to_image": True}])
+def test_a_wrong_override_is_refused(prices: dict[str, Any]) -> None:
+    with pytest.raises(InvalidPrices, match="text_to_imag"):
+        with_prices(BUILT_IN, prices)
+
+
+def test_what_is_sold_below_the_value_of_a_token_is_named_with_its_worst_combination() -> None:
+    below = sold_below(BUILT_IN, Fraction(1, 100))
+
+    assert [margin.model.id for margin in below] == [
+        MODEL_IDS[GenerationKind.TEXT_TO_VIDEO],
+        MODEL_IDS[GenerationKind.IMAGE_TO_VIDEO],
+    ]
+    assert below[0].parameters == {"duration": 10, "resolution": "1080p"}
+    assert (below[0].cost_usd, below[0].tokens) == (Fraction(3, 2), 55)
+    assert sold_below(BUILT_IN, below[0].break_even_usd) == []
+    assert worst_margin(BUILT_IN.default_of(GenerationKind.TEXT_TO_IMAGE)).break_even_usd == Fraction(1, 100)
+
+
+def test_a_model_of_another_type_is_unknown_and_those_that_fit_are_named() -> None:
+    with pytest.raises(UnknownModel) as refused:
+        BUILT_IN.find("fal-ai/flux/schnell", GenerationKind.TEXT_TO_VIDEO)
+
+    assert refused.value.fitting[0] == MODEL_IDS[GenerationKind.TEXT_TO_VIDEO]
+    assert BUILT_IN.find(None, GenerationKind.TEXT_TO_VIDEO).id == MODEL_IDS[GenerationKind.TEXT_TO_VIDEO]
+    assert BUILT_IN.find("fal-ai/flux/schnell", GenerationKind.TEXT_TO_IMAGE).title == "FLUX.1 schnell"
+
+
+def test_an_operator_adds_a_model_and_it_is_read_as_it_is_written(tmp_path: Path) -> None:
+    model = catalogue_of(tmp_path, MODEL).find("house/painter", GenerationKind.TEXT_TO_IMAGE)
+    given = {"prompt": "A fox", "resolution": "2K", "num_images": 3, "seed": None}
+
+    assert model.defaulted({"prompt": "A fox"}) == {"prompt": "A fox", "generate_audio": False, "num_images": 1}
+    assert model.fal_input(model.completed(given | {"seed": None})) == {
+        "prompt": "A fox",
+        "size": 2048,
+        "num_images": "3",
+        "generate_audio": False,
+        "mode": "fine",
+    }
+    assert [(line.line, line.tokens) for line in model.price_lines(model.completed(given))] == [("images", 18)]
+    assert (model.from_tokens, model.to_tokens) == (4, 24)
+    broken = model.violated(model.completed({"prompt": "A fox", "resolution": "2K", "generate_audio": True}))
+    assert broken is not None
+    assert broken.message["en"].startswith("In 2K")
+
+
+def test_an_operator_replaces_prices_models_and_defaults_and_removes_them(tmp_path: Path) -> None:
+    catalogue = catalogue_of(
+        tmp_path,
+        MODEL.replace("house/painter", "fal-ai/flux/dev").replace("title =", "is_default = true\ntitle ="),
+        'remove = ["fal-ai/flux-pro/v1.1"]\n'
+        '[prices."fal-ai/flux/schnell"]\nprice = [{line = "images", per = "megapixel", tokens = 9}]\n',
+    )
+
+    assert catalogue.get("fal-ai/flux-pro/v1.1") is None
+    assert catalogue.default_of(GenerationKind.TEXT_TO_IMAGE).title == "Painter"
+    assert catalogue.find("fal-ai/flux/schnell", GenerationKind.TEXT_TO_IMAGE).from_tokens == 9
+    assert len(catalogue) == len(BUILT_IN) - 1
+
+
+def test_a_copy_of_the_files_of_the_service_changes_nothing() -> None:
+    catalogue = read_catalogue(BUILT_IN_DIR)
+
+    assert [model.id for model in catalogue] == [model.id for model in BUILT_IN]
+
+
+def test_a_model_that_may_make_more_than_it_was_asked_for_is_debited_for_all_of_it(tmp_path: Path) -> None:
+    text = MODEL.replace("title =", "outputs_per_image_max = 2\ntitle =")
+    model = catalogue_of(tmp_path, text).find("house/painter", GenerationKind.TEXT_TO_IMAGE)
+    terms = model.terms(model.completed({"prompt": "A fox", "num_images": 2}))
+
+    assert terms.cost_tokens == 16
+    assert terms.refund_for({"images": [{"url": "https://example.com/1.png"}] * 3}) == {"images": 4}
+
+
+def test_an_operator_lays_a_vocabulary_over_the_one_of_the_service(tmp_path: Path) -> None:
+    (tmp_path / "parameters.toml").write_text(
+        '[negative_prompt]\ntype = "text"\ngroup = "more"\nlength_max = 7\n'
+        'label = {en = "Not", ru = "Без"}\ndescription = {en = "Not", ru = "Без"}\n'
+    )
+
+    parameter = catalogue_of(tmp_path, MODEL).default_of(GenerationKind.TEXT_TO_IMAGE).parameters["negative_prompt"]
+
+    assert (parameter.group, parameter.length_max) == ("more", 7)
+
+
+def test_files_that_editors_leave_and_the_mark_of_windows_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / ".file0.toml").write_text("not = [closed")
+    (tmp_path / "windows.toml").write_bytes(b"\xef\xbb\xbf" + MODEL.replace("\n", "\r\n").encode())
+
+    assert catalogue_of(tmp_path).get("house/painter") is not None
