@@ -161,6 +161,21 @@ async def test_terms_and_lines_never_change(
         await sql.execute(f"UPDATE jobs SET {change} WHERE id = $1", job_id)
 
 
+async def test_lines_go_back_only_as_a_job_completes(engine: AsyncEngine, sql: Connection, customer: Customer) -> None:
+    completed, failed = await running_job(engine, customer), await running_job(engine, customer)
+    await sql.execute(SETTLE_WITHOUT_LINES, completed)
+
+    with pytest.raises(asyncpg.CheckViolationError, match="come to its refund"):
+        await sql.execute("UPDATE jobs SET refunded_lines = $2 WHERE id = $1", completed, json.dumps({LINE: 5}))
+    with pytest.raises(asyncpg.CheckViolationError, match="come to its refund"):
+        await sql.execute(
+            "UPDATE jobs SET status = 'FAILED', error_code = 'no_output', refunded_tokens = 20, refunded_lines = $2"
+            " WHERE id = $1",
+            failed,
+            json.dumps({LINE: 20}),
+        )
+
+
 async def test_of_ends_that_race_one_gives_its_own_lines_back(engine: AsyncEngine, customer: Customer) -> None:
     jobs = jobs_of(engine)
     job_ids = [await running_job(engine, customer) for _ in range(4)]
@@ -237,4 +252,5 @@ async def test_the_books_show_wrong_lines_that_went_past_the_triggers(
         await sql.execute("SET LOCAL session_replication_role = replica")
         await sql.execute(f"UPDATE jobs SET {change} WHERE id = $1", job_id)
 
-    assert await sql.fetch("SELECT * FROM ledger_violations") == [(invariant, str(job_id))]
+    found = await sql.fetch("SELECT * FROM ledger_violations")
+    assert [tuple(row) for row in found] == [(invariant, str(job_id))]
