@@ -23,6 +23,8 @@ from app.domain.catalogue import MODEL_IDS, GenerationKind
 from app.domain.jobs import JobStatus, NewJob, Outcome
 from app.domain.keys import digest_of, stored_form
 from app.domain.payments import PaymentEvent
+from app.domain.pricing import PriceLine, Unit
+from app.domain.terms import ResultShape, Terms
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
@@ -50,6 +52,9 @@ T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 COST_TOKENS = 5
+LINE = "text_to_image"
+IMAGES_SHAPE = ResultShape(outputs="images", flags="has_nsfw_concepts")
+VIDEO_SHAPE = ResultShape(outputs="video", flags="has_nsfw_concepts")
 RESULT: Mapping[str, Any] = {"images": [{"url": "https://fal.media/files/picture.png"}]}
 OUTCOMES: Mapping[JobStatus, Outcome] = {
     JobStatus.COMPLETED: Outcome.completed(RESULT),
@@ -119,7 +124,15 @@ def jobs_of(engine: AsyncEngine) -> PostgresJobs:
     return PostgresJobs(engine)
 
 
-def new_job(customer: Customer, *, cost_tokens: int = COST_TOKENS, time_limit_seconds: int = 1200) -> NewJob:
+def terms_of(cost_tokens: int, outputs: int = 1) -> Terms:
+    """One line for so many images, which cost the same each."""
+    line = PriceLine(line=LINE, unit=Unit.IMAGE, unit_tokens=cost_tokens // outputs, quantity=outputs)
+    return Terms(lines=[line], shape=IMAGES_SHAPE, outputs_max=outputs)
+
+
+def new_job(
+    customer: Customer, *, cost_tokens: int = COST_TOKENS, outputs: int = 1, time_limit_seconds: int = 1200
+) -> NewJob:
     kind = GenerationKind.TEXT_TO_IMAGE
     return NewJob(
         id=uuid7(),
@@ -128,8 +141,9 @@ def new_job(customer: Customer, *, cost_tokens: int = COST_TOKENS, time_limit_se
         model_id=MODEL_IDS[kind],
         parameters={"prompt": "a lighthouse at dawn"},
         cost_tokens=cost_tokens,
-        outputs_requested=1,
+        outputs_requested=outputs,
         time_limit_seconds=time_limit_seconds,
+        terms=terms_of(cost_tokens, outputs),
     )
 
 

@@ -13,7 +13,7 @@ from app.application.execution.follow import FollowJob
 from app.application.execution.steps import RetryLater
 from app.application.ports.jobs import JobAcceptance, JobCancellation
 from app.domain.accounts import Account
-from app.domain.catalogue import MODEL_IDS, GenerationKind, PriceList, outputs_requested
+from app.domain.catalogue import MODEL_IDS, GenerationKind, PriceList
 from app.domain.errors import InsufficientBalance
 from app.domain.jobs import NewJob
 from app.domain.orders import Accepted, IdempotencyKey
@@ -65,6 +65,7 @@ class StartJob:
         *,
         idempotency_key: str | None = None,
     ) -> Accepted:
+        terms = self._prices.terms(kind, parameters)
         job = NewJob(
             id=uuid7(),
             account_id=account_id,
@@ -72,9 +73,10 @@ class StartJob:
             model_id=MODEL_IDS[kind],
             # Not what the fingerprint is of: the operator may change it between a request and its repeat.
             parameters={**parameters, **SAFETY_CHECKER_ON} if self._is_safety_checker_required else parameters,
-            cost_tokens=self._prices.cost_tokens(kind, parameters),
-            outputs_requested=outputs_requested(parameters),
+            cost_tokens=terms.cost_tokens,
+            outputs_requested=terms.outputs_max,
             time_limit_seconds=self._time_limits.seconds_for(kind),
+            terms=terms,
         )
         fingerprint = None if idempotency_key is None else await _fingerprint_of_job(kind, parameters)
         accepted = await self._jobs.accept(job, _idempotency(idempotency_key, fingerprint))

@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Any
 
 from app.domain.errors import InvalidPrices
+from app.domain.pricing import PriceLine, Unit
+from app.domain.terms import ResultShape, Terms
 
 PRICE_TOKENS_MAX = 10**9
 
@@ -123,10 +125,15 @@ class PriceList:
         return min(map(self._price, DEFAULT_PRICES))
 
     def cost_tokens(self, kind: GenerationKind, parameters: Mapping[str, Any]) -> int:
-        name = kind.value.lower()
-        if kind.is_video:
-            return self._price(f"{name}_{parameters.get('duration', 5)}s")
-        return self._price(name) * outputs_requested(parameters)
+        return self.terms(kind, parameters).cost_tokens
+
+    def terms(self, kind: GenerationKind, parameters: Mapping[str, Any]) -> Terms:
+        """One line, which has the name of the price."""
+        name = f"{kind.value.lower()}_{parameters.get('duration', 5)}s" if kind.is_video else kind.value.lower()
+        outputs = 1 if kind.is_video else outputs_requested(parameters)
+        line = PriceLine(line=name, unit=Unit.IMAGE, unit_tokens=self._price(name), quantity=outputs)
+        shape = ResultShape(outputs="video" if kind.is_video else "images", flags="has_nsfw_concepts")
+        return Terms(lines=[line], shape=shape, outputs_max=outputs)
 
     def _price(self, name: str) -> int:
         price = self.overrides.get(name)

@@ -19,6 +19,7 @@ from uuid import UUID
 from app.domain.catalogue import GenerationKind
 from app.domain.job_errors import CANCELED, NO_OUTPUT
 from app.domain.newer_words import known
+from app.domain.terms import Terms
 
 
 class JobStatus(StrEnum):
@@ -87,6 +88,7 @@ class NewJob:
     cost_tokens: int
     outputs_requested: int
     time_limit_seconds: int
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,10 @@ class Job:
     cancel_requested_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    terms: Terms | None = None
+    """None: they have a form that only a newer release knows."""
+    refunded_lines: Mapping[str, int] | None = None
+    """What a completed job gave back, by line. None where the release before settled it."""
 
     @classmethod
     def accepted(cls, job: NewJob, at: datetime) -> Self:
@@ -130,6 +136,7 @@ class Job:
             cancel_requested_at=None,
             created_at=at,
             updated_at=at,
+            terms=job.terms,
         )
 
     @property
@@ -157,17 +164,22 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a job ends. A job without a result gives all its tokens back, whatever `refunded_tokens` says."""
+    """How a job ends. A job without a result gives all its tokens back, whatever `refunded_lines` says."""
 
     status: JobStatus
     result: Mapping[str, Any] | None = None
     error_code: str | None = None
     error_message: str | None = None
-    refunded_tokens: int = 0
+    refunded_lines: Mapping[str, int] | None = None
+    """The tokens of each line that a completed job gives back."""
+
+    @property
+    def refunded_tokens(self) -> int:
+        return sum((self.refunded_lines or {}).values())
 
     @classmethod
-    def completed(cls, result: Mapping[str, Any], refunded_tokens: int = 0) -> "Outcome":
-        return cls(status=JobStatus.COMPLETED, result=result, refunded_tokens=refunded_tokens)
+    def completed(cls, result: Mapping[str, Any], refunded_lines: Mapping[str, int] | None = None) -> "Outcome":
+        return cls(status=JobStatus.COMPLETED, result=result, refunded_lines=refunded_lines or None)
 
     @classmethod
     def failed(cls, code: str, reason: str) -> "Outcome":
@@ -182,13 +194,9 @@ class Outcome:
         )
 
 
-def outcome_of_result(result: Mapping[str, Any], *, cost_tokens: int, outputs_requested: int) -> Outcome:
+def outcome_of_result(result: Mapping[str, Any], terms: Terms) -> Outcome:
     """Charge what was delivered. An output that fal's safety checker blanked, or that is missing, is refunded."""
-    images = result.get("images")
-    produced = len(images) if isinstance(images, list) else 1
-    flags = result.get("has_nsfw_concepts")
-    blanked = sum(flag is True for flag in flags[:produced]) if isinstance(flags, list) else int(flags is True)
-    delivered = min(produced - blanked, outputs_requested)
-    if delivered <= 0:
+    refunded_lines = terms.refund_for(result)
+    if refunded_lines is None:
         return Outcome.failed(NO_OUTPUT.code, NO_OUTPUT.sentence())
-    return Outcome.completed(result, (outputs_requested - delivered) * (cost_tokens // outputs_requested))
+    return Outcome.completed(result, refunded_lines)

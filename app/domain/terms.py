@@ -17,6 +17,11 @@ class ResultShape:
     flags: str | None = None
     """The field that says of each output whether fal's safety checker blanked it."""
 
+    @property
+    def is_list(self) -> bool:
+        """fal's models give pictures in a list, and a film alone."""
+        return self.outputs == "images"
+
     def outputs_in(self, result: Mapping[str, Any]) -> Sequence[Any]:
         found = result.get(self.outputs)
         return found if isinstance(found, list) else [] if found is None else [found]

@@ -4,12 +4,12 @@ import ssl
 from typing import Any
 
 from app.application.ports.provider import Provider, ProviderRequest
-from app.domain.catalogue import GenerationKind
 from app.infrastructure.fal.exchange import HttpLimits
+from tests.builders import IMAGES_SHAPE
 from tests.fal_stub import MODEL_ID
 
 KEY = "key-id:key-secret"
-IMAGE = GenerationKind.TEXT_TO_IMAGE
+IMAGE = IMAGES_SHAPE
 # To load the certificates of the system for each client takes longer than most tests.
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 SHORT_LIMITS = HttpLimits(read_seconds=0.2, submit_seconds=0.4, exchange_seconds=0.4)

@@ -14,8 +14,9 @@ from app.application.ports.provider import (
     Stopped,
     Succeeded,
 )
-from app.domain.catalogue import GenerationKind
+from app.domain.terms import ResultShape
 from app.infrastructure.fal.client import FalClient
+from tests.builders import VIDEO_SHAPE
 from tests.contract.fal_calls import IMAGE, KEY
 from tests.fal_stub import (
     MARK,
@@ -33,7 +34,7 @@ from tests.fal_stub import (
     reset,
 )
 
-VIDEO = GenerationKind.TEXT_TO_VIDEO
+VIDEO = VIDEO_SHAPE
 SLOW_ANSWERS = [(hang, "fal stopped answering"), (drip, r"no answer from fal within 0\.4 s")]
 
 
@@ -106,12 +107,12 @@ IMAGES = {"images": [{"url": "https://v3b.fal.media/files/b/0a1b2c3d/out.png", "
 CLIP = {"video": {"url": "https://v3b.fal.media/files/b/0a1b2c3d/out.mp4", "duration": 5.0}, "seed": 7}
 
 
-@pytest.mark.parametrize(("kind", "result"), [(IMAGE, IMAGES), (VIDEO, CLIP)])
+@pytest.mark.parametrize(("shape", "result"), [(IMAGE, IMAGES), (VIDEO, CLIP)])
 async def test_returns_the_result_as_it_is(
-    stub: FalStub, client: FalClient, kind: GenerationKind, result: dict[str, Any]
+    stub: FalStub, client: FalClient, shape: ResultShape, result: dict[str, Any]
 ) -> None:
     stub.then(completed(), reply(200, result))
-    assert await client.observe(request_at(stub.url), kind) == Succeeded(result)
+    assert await client.observe(request_at(stub.url), shape) == Succeeded(result)
     assert stub.calls[1] == ("GET", "/fal-ai/wan-25-preview/requests/r-1")
 
 

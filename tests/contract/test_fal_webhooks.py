@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from structlog.testing import capture_logs
 
 from app.application.ports.provider import Rejected, Succeeded
-from app.domain.catalogue import GenerationKind
 from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
 from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.webhooks import KEYS_SECONDS_MAX, LIMITS, REFRESH_SECONDS_MIN, FalWebhooks
+from tests.builders import IMAGES_SHAPE
 from tests.contract.fal_calls import PLAIN
 from tests.fal_stub import Behaviour, FalStub, drip, drop, endless, hang, raw, reply, reset, running_stub
 
@@ -95,7 +95,7 @@ async def test_takes_what_fal_signed(fal: Fal, webhooks: FalWebhooks) -> None:
     verified = await webhooks.verify(fal.signed(event()), event())
 
     assert verified.request_id == REQUEST_ID
-    assert webhooks.observation(verified, GenerationKind.TEXT_TO_IMAGE) == Succeeded(RESULT)
+    assert webhooks.observation(verified, IMAGES_SHAPE) == Succeeded(RESULT)
 
 
 @pytest.mark.parametrize("age_seconds", [-299, 299])
@@ -188,7 +188,7 @@ async def test_leaves_the_end_to_the_queue_where_the_event_has_no_result(
 
     verified = await webhooks.verify(fal.signed(body), body)
 
-    assert webhooks.observation(verified, GenerationKind.TEXT_TO_IMAGE) is None
+    assert webhooks.observation(verified, IMAGES_SHAPE) is None
 
 
 async def test_refuses_a_result_of_another_form(fal: Fal, webhooks: FalWebhooks) -> None:
@@ -196,7 +196,7 @@ async def test_refuses_a_result_of_another_form(fal: Fal, webhooks: FalWebhooks)
 
     verified = await webhooks.verify(fal.signed(body), body)
 
-    assert isinstance(webhooks.observation(verified, GenerationKind.TEXT_TO_IMAGE), Rejected)
+    assert isinstance(webhooks.observation(verified, IMAGES_SHAPE), Rejected)
 
 
 async def test_fetches_the_keys_once_and_again_after_a_day(fal: Fal, webhooks: FalWebhooks) -> None:

@@ -41,9 +41,9 @@ from app.application.ports.provider import (
     Succeeded,
 )
 from app.bootstrap.steps import lost_steps
-from app.domain.catalogue import GenerationKind
 from app.domain.errors import InvalidProviderEvent, JobFinished
 from app.domain.jobs import JobStatus, Outcome
+from app.domain.terms import ResultShape
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
@@ -109,7 +109,7 @@ class Fal:
     async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
         return ProviderEvent(headers["request"], None)
 
-    def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None:
+    def observation(self, event: ProviderEvent, shape: ResultShape) -> Observation | None:
         return self.told[event.request_id]
 
     def request_of(self, model_id: str, request_id: str) -> ProviderRequest:
@@ -120,7 +120,7 @@ class Fal:
         if self.cancels_fail:
             raise ProviderUnavailable("no answer")
 
-    async def observe(self, request: ProviderRequest, kind: GenerationKind) -> Observation:
+    async def observe(self, request: ProviderRequest, shape: ResultShape) -> Observation:
         stands = self.stands.get(request.id, Stopped())
         if isinstance(stands, Exception):
             raise stands

@@ -38,10 +38,10 @@ from app.application.ports.provider import (
     SubmitRefused,
     Succeeded,
 )
-from app.domain.catalogue import GenerationKind
 from app.domain.errors import DatabaseUnavailable, JobFinished, Overloaded
 from app.domain.jobs import Job, JobStatus, PublicStatus
 from app.domain.orders import Accepted
+from app.domain.terms import ResultShape
 from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
     COST_TOKENS,
@@ -107,7 +107,7 @@ class ScriptedProvider:
     def request_of(self, model_id: str, request_id: str) -> ProviderRequest:
         return provider_request(request_id)
 
-    async def observe(self, request: ProviderRequest, kind: GenerationKind) -> Observation:
+    async def observe(self, request: ProviderRequest, shape: ResultShape) -> Observation:
         self.calls["observe"] += 1
         answer = self.looks.pop(0)
         if isinstance(answer, Exception):

@@ -278,10 +278,6 @@ ATTACKS: dict[str, tuple[str, Refusal]] = {
     "a job with another id": (change("id = {new}"), IDENTITY),
     "a job that is older": (change("created_at = created_at - interval '1 day'"), IDENTITY),
     "an unknown status": (change("status = 'DONE'", "{claimed}"), constraint("jobs_status_known")),
-    "an unknown kind of job": (
-        job().replace("TEXT_TO_IMAGE", "TEXT_TO_SPEECH"),
-        constraint("jobs_kind_known"),
-    ),
     "a job without a time limit": (job().replace("60", "0"), constraint("jobs_time_limit_positive")),
     "a request id that is rewritten": (change("fal_request_id = 'other'", "{submitted}"), REQUEST_ID),
     "a request id that is taken away": (change("fal_request_id = NULL", "{submitted}"), REQUEST_ID),

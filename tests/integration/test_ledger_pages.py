@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,6 +14,7 @@ from app.domain.errors import InsufficientBalance
 from app.domain.jobs import Outcome
 from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
+    LINE,
     RESULT,
     Customer,
     accept_job,
@@ -189,7 +189,7 @@ async def run_history(
             await pay(engine, customer, amount)
             expected.append(("CREDIT", amount))
         elif name == "start":
-            job = replace(new_job(customer, cost_tokens=amount), outputs_requested=amount)
+            job = new_job(customer, cost_tokens=amount, outputs=amount)
             try:
                 await jobs.accept(job)
             except InsufficientBalance:
@@ -200,7 +200,11 @@ async def run_history(
             job_id, cost = waiting.pop()
             await jobs.claim(job_id, uuid4())
             refunded = cost if name == "fail" else amount % cost
-            outcome = Outcome.failed("refused", "No.") if name == "fail" else Outcome.completed(RESULT, refunded)
+            outcome = (
+                Outcome.failed("refused", "No.")
+                if name == "fail"
+                else Outcome.completed(RESULT, {LINE: refunded} if refunded else None)
+            )
             assert await jobs.settle(job_id, outcome)
             expected += [("REFUND", refunded)] if refunded else []
     return expected

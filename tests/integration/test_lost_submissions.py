@@ -27,6 +27,7 @@ from app.application.ports.provider import Observation, ProviderEvent, Succeeded
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import DatabaseUnavailable, InvalidProviderEvent
 from app.domain.jobs import Job, JobStatus, Outcome
+from app.domain.terms import ResultShape
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.history import FalHistory
@@ -559,7 +560,7 @@ class Events:
     async def verify(self, headers: Mapping[str, str], body: bytes) -> ProviderEvent:
         return ProviderEvent(self.request_id, self.result)
 
-    def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None:
+    def observation(self, event: ProviderEvent, shape: ResultShape) -> Observation | None:
         return Succeeded(self.result)
 
 

@@ -36,11 +36,13 @@ from tests.builders import (
 from tests.integration.api_on_postgres import Api, open_api
 
 NEWER_KIND, NEWER_STATUS, NEWER_MODEL, NEWER_ENTRY = "TEXT_TO_MUSIC", "STORING", "fal-ai/other/model", "ADJUSTMENT"
+NEWER_TERMS = '{"form": 2}'
 # As a newer release's migrations would leave the schema.
 OPENED = """
-ALTER TABLE jobs DROP CONSTRAINT jobs_kind_known, DROP CONSTRAINT jobs_status_known;
+ALTER TABLE jobs DROP CONSTRAINT jobs_status_known;
 ALTER TABLE ledger_entries DROP CONSTRAINT ledger_entries_kind_known;
 ALTER TABLE jobs DISABLE TRIGGER jobs_guard;
+ALTER TABLE jobs DISABLE TRIGGER jobs_keep_their_terms;
 ALTER TABLE ledger_entries DISABLE TRIGGER ledger_entries_append_only;
 """
 NO_PROVIDER = cast(Provider, None)
@@ -64,7 +66,7 @@ async def api(engine: AsyncEngine) -> AsyncIterator[Api]:
         yield api
 
 
-async def rewrite(sql: Connection, job_id: UUID, **columns: str) -> None:
+async def rewrite(sql: Connection, job_id: UUID, **columns: str | None) -> None:
     for name, value in columns.items():
         await sql.execute(f"UPDATE jobs SET {name} = $2 WHERE id = $1", job_id, value)
 
@@ -72,14 +74,14 @@ async def rewrite(sql: Connection, job_id: UUID, **columns: str) -> None:
 @pytest.mark.parametrize(
     ("columns", "shown"),
     [
-        ({"kind": NEWER_KIND}, {"type": NEWER_KIND, "status": "QUEUED"}),
+        ({"kind": NEWER_KIND, "terms": NEWER_TERMS}, {"type": NEWER_KIND, "status": "QUEUED"}),
         ({"model_id": NEWER_MODEL}, {"model_id": NEWER_MODEL, "status": "QUEUED"}),
         ({"status": NEWER_STATUS}, {"type": "TEXT_TO_IMAGE", "status": NEWER_STATUS}),
     ],
     ids=["kind", "model", "status"],
 )
 async def test_shows_a_job_in_the_words_of_a_newer_release(
-    engine: AsyncEngine, sql: Connection, customer: Customer, *, columns: dict[str, str], shown: dict[str, str]
+    engine: AsyncEngine, sql: Connection, customer: Customer, *, columns: dict[str, str | None], shown: dict[str, str]
 ) -> None:
     job_id, other = await accept_job(engine, customer), await accept_job(engine, customer)
     await rewrite(sql, job_id, **columns)
@@ -99,7 +101,7 @@ async def test_shows_a_job_that_ended_in_the_words_of_a_newer_release(
     engine: AsyncEngine, sql: Connection, customer: Customer, api: Api
 ) -> None:
     job_id = await job_in(engine, customer, JobStatus.COMPLETED)
-    await rewrite(sql, job_id, kind=NEWER_KIND)
+    await rewrite(sql, job_id, kind=NEWER_KIND, terms=NEWER_TERMS)
 
     answer = (await api.get(customer, f"/generations/{job_id}")).json()
 
@@ -119,9 +121,11 @@ async def test_shows_an_entry_in_the_words_of_a_newer_release(
     assert [entry["kind"] for entry in page["items"]] == [NEWER_ENTRY, "CREDIT"]
 
 
-@pytest.mark.parametrize("columns", [{"kind": NEWER_KIND}, {"model_id": NEWER_MODEL}], ids=["kind", "model"])
+@pytest.mark.parametrize(
+    "columns", [{"terms": NEWER_TERMS}, {"model_id": NEWER_MODEL, "terms": None}], ids=["terms", "model"]
+)
 async def test_leaves_the_submission_to_the_newer_release(
-    engine: AsyncEngine, sql: Connection, customer: Customer, columns: dict[str, str]
+    engine: AsyncEngine, sql: Connection, customer: Customer, columns: dict[str, str | None]
 ) -> None:
     job_id = await accept_job(engine, customer)
     await rewrite(sql, job_id, **columns)
@@ -136,11 +140,11 @@ async def test_leaves_the_submission_to_the_newer_release(
 
 @pytest.mark.parametrize(
     "columns",
-    [{"kind": NEWER_KIND}, {"model_id": NEWER_MODEL}, {"status": NEWER_STATUS}],
-    ids=["kind", "model", "status"],
+    [{"terms": NEWER_TERMS}, {"model_id": NEWER_MODEL, "terms": None}, {"status": NEWER_STATUS}],
+    ids=["terms", "model", "status"],
 )
 async def test_leaves_the_looks_to_the_newer_release(
-    engine: AsyncEngine, sql: Connection, customer: Customer, columns: dict[str, str]
+    engine: AsyncEngine, sql: Connection, customer: Customer, columns: dict[str, str | None]
 ) -> None:
     job_id = await job_in(engine, customer, JobStatus.IN_PROGRESS)
     await rewrite(sql, job_id, **columns)
@@ -163,7 +167,7 @@ async def test_leaves_an_event_to_the_newer_release_and_wakes_its_look(
     """fal delivers again what is answered with 503, and a look of the newer release may be faster."""
     job_id = await job_in(engine, customer, JobStatus.IN_PROGRESS)
     await sql.execute("UPDATE pgqueuer SET execute_after = now() + interval '1 hour'")
-    await rewrite(sql, job_id, kind=NEWER_KIND)
+    await rewrite(sql, job_id, kind=NEWER_KIND, terms=NEWER_TERMS)
     token = await sql.fetchval("SELECT attempt_token FROM jobs WHERE id = $1", job_id)
     request_id = await sql.fetchval("SELECT fal_request_id FROM jobs WHERE id = $1", job_id)
     receive = ReceiveProviderEvent(jobs_of(engine), NO_PROVIDER, cast(ProviderEvents, SignedEvents()))
@@ -192,7 +196,7 @@ async def test_a_queued_job_of_a_newer_release_can_be_canceled_and_is_refunded(
     engine: AsyncEngine, sql: Connection, customer: Customer, api: Api
 ) -> None:
     job_id = await accept_job(engine, customer)
-    await rewrite(sql, job_id, kind=NEWER_KIND)
+    await rewrite(sql, job_id, kind=NEWER_KIND, terms=NEWER_TERMS)
 
     answer = await api.cancel(customer, job_id, None)
 

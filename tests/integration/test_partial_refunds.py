@@ -1,6 +1,5 @@
 """What a job gives back when only a part of it was delivered, in the books."""
 
-from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +11,7 @@ from app.domain.jobs import Billing, BillingOutcome, JobStatus, Outcome, outcome
 from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
+    LINE,
     RESULT,
     Connection,
     Customer,
@@ -28,7 +28,7 @@ COST_TOKENS = 20
 
 async def running_job(engine: AsyncEngine, customer: Customer) -> UUID:
     """A job of four images at 5 tokens that fal has."""
-    job, attempt_token = replace(new_job(customer, cost_tokens=COST_TOKENS), outputs_requested=4), uuid4()
+    job, attempt_token = new_job(customer, cost_tokens=COST_TOKENS, outputs=4), uuid4()
     await jobs_of(engine).accept(job)
     await jobs_of(engine).claim(job.id, attempt_token)
     assert await jobs_of(engine).record_submission(job.id, attempt_token, provider_request())
@@ -59,7 +59,7 @@ async def test_books_exactly_the_refund_that_belongs_to_the_delivery(
 
     await jobs_of(engine).settle(
         job_id,
-        outcome_of_result(result, cost_tokens=state.cost_tokens, outputs_requested=state.outputs_requested),
+        outcome_of_result(result, state.terms),
     )
 
     job = await jobs_of(engine).get(customer.account_id, job_id)
@@ -76,7 +76,7 @@ async def test_a_job_that_was_partly_refunded_says_so_in_its_bill(engine: AsyncE
     customer = await open_account(engine, 100)
     job_id = await running_job(engine, customer)
 
-    await jobs_of(engine).settle(job_id, Outcome.completed(images(3), 5))
+    await jobs_of(engine).settle(job_id, Outcome.completed(images(3), {LINE: 5}))
 
     job = await jobs_of(engine).get(customer.account_id, job_id)
     assert job.billing == Billing(
@@ -93,8 +93,8 @@ async def test_the_database_refuses_a_result_that_is_refunded_in_full_or_beyond(
     job_id = await running_job(engine, await open_account(engine, 100))
     before = await contents(sql)
 
-    with pytest.raises(asyncpg.CheckViolationError, match="jobs_refund_fits_status"):
-        await jobs_of(engine).settle(job_id, Outcome.completed(RESULT, refunded))
+    with pytest.raises(asyncpg.CheckViolationError, match=r"lines that a job gives back|jobs_refund_fits_status"):
+        await jobs_of(engine).settle(job_id, Outcome.completed(RESULT, {LINE: refunded}))
 
     assert await contents(sql) == before
 
@@ -102,12 +102,16 @@ async def test_the_database_refuses_a_result_that_is_refunded_in_full_or_beyond(
 async def test_a_partly_refunded_job_is_not_refunded_again(engine: AsyncEngine, sql: Connection) -> None:
     customer = await open_account(engine, 100)
     job_id = await running_job(engine, customer)
-    await jobs_of(engine).settle(job_id, Outcome.completed(images(3), 5))
+    await jobs_of(engine).settle(job_id, Outcome.completed(images(3), {LINE: 5}))
     before = await contents(sql)
 
     settled = [
         await jobs_of(engine).settle(job_id, outcome)
-        for outcome in (Outcome.completed(images(2), 10), Outcome.failed("late", "Too late."), Outcome.canceled())
+        for outcome in (
+            Outcome.completed(images(2), {LINE: 10}),
+            Outcome.failed("late", "Too late."),
+            Outcome.canceled(),
+        )
     ]
     with pytest.raises(asyncpg.UniqueViolationError, match="ledger_entries_one_of_a_kind_per_job"):
         await sql.execute(

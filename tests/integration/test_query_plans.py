@@ -23,6 +23,7 @@ from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
     COST_TOKENS,
+    LINE,
     RESULT,
     Connection,
     Customer,
@@ -168,7 +169,7 @@ async def test_a_step_reads_its_own_rows_however_large_the_tables_are(
         "look now": lambda on: jobs_of(on).look_now(job_id),
         "rival": lambda on: PostgresLostSubmissions(on).has_rival(job_id, timedelta(minutes=1)),
         "known requests": lambda on: PostgresLostSubmissions(on).known([str(uuid4())]),
-        "settle": lambda on: jobs_of(on).settle(job_id, Outcome.completed(RESULT, refunded_tokens=COST_TOKENS - 1)),
+        "settle": lambda on: jobs_of(on).settle(job_id, Outcome.completed(RESULT, {LINE: COST_TOKENS - 1})),
         "settle and note": lambda on: jobs_of(on).settle(
             job_id, Outcome.completed(RESULT), AttemptEnd(token=attempt_token, billed_units=Decimal(1))
         ),

@@ -21,6 +21,7 @@ from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.queue import enqueue
 from tests.builders import (
     COST_TOKENS,
+    LINE,
     OUTCOMES,
     RESULT,
     Connection,
@@ -43,8 +44,8 @@ from tests.builders import (
 JOBS = 12
 ROUNDS = 6
 ENDS = [OUTCOMES[status] for status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED)]
-PARTLY = Outcome.completed(RESULT, 2)
-BEYOND = Outcome.completed(RESULT, COST_TOKENS + 1)
+PARTLY = Outcome.completed(RESULT, {LINE: 2})
+BEYOND = Outcome.completed(RESULT, {LINE: COST_TOKENS + 1})
 
 
 @pytest.fixture

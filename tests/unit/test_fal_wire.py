@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from app.application.ports.provider import InProgress, InQueue, Observation, Rejected, Succeeded
-from app.domain.catalogue import GenerationKind
 from app.domain.job_errors import RESULT_INVALID
+from app.domain.terms import ResultShape
 from app.infrastructure.fal import wire
 from app.infrastructure.fal.json_values import NotJson
+from tests.builders import IMAGES_SHAPE, VIDEO_SHAPE
 
-IMAGE = GenerationKind.TEXT_TO_IMAGE
-VIDEO = GenerationKind.IMAGE_TO_VIDEO
+IMAGE, VIDEO = IMAGES_SHAPE, VIDEO_SHAPE
 IMAGES = {"images": [{"url": "https://v3b.fal.media/files/b/0a1b2c3d/out.png", "width": 512}], "seeds": [7]}
 CLIP = {"video": {"url": "https://v3b.fal.media/files/b/0a1b2c3d/out.mp4", "duration": 5.0}, "seed": 7}
 
@@ -68,20 +68,20 @@ def test_knows_three_status_words(word: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "result"),
+    ("shape", "result"),
     [
         (IMAGE, IMAGES),
-        (GenerationKind.IMAGE_TO_IMAGE, {"images": [{"url": "data:image/png;base64,AAAA"}]}),
+        (IMAGE, {"images": [{"url": "data:image/png;base64,AAAA"}]}),
         (VIDEO, CLIP),
-        (GenerationKind.TEXT_TO_VIDEO, {"video": {"url": "HTTP://127.0.0.1:9/out.mp4"}, "unknown": [None]}),
+        (VIDEO, {"video": {"url": "HTTP://127.0.0.1:9/out.mp4"}, "unknown": [None]}),
     ],
 )
-def test_returns_the_result_as_it_is(kind: GenerationKind, result: dict[str, Any]) -> None:
-    assert wire.result_in(json.dumps(result).encode(), kind) == Succeeded(result)
+def test_returns_the_result_as_it_is(shape: ResultShape, result: dict[str, Any]) -> None:
+    assert wire.result_in(json.dumps(result).encode(), shape) == Succeeded(result)
 
 
 @pytest.mark.parametrize(
-    ("kind", "result"),
+    ("shape", "result"),
     [
         (IMAGE, {}),
         (IMAGE, []),
@@ -102,8 +102,8 @@ def test_returns_the_result_as_it_is(kind: GenerationKind, result: dict[str, Any
         (VIDEO, {"video": {"URL": "https://x.example/a.mp4"}}),
     ],
 )
-def test_rejects_a_result_of_another_form(kind: GenerationKind, result: Any) -> None:
-    rejected = wire.result_in(json.dumps(result).encode(), kind)
+def test_rejects_a_result_of_another_form(shape: ResultShape, result: Any) -> None:
+    rejected = wire.result_in(json.dumps(result).encode(), shape)
     assert rejected == Rejected(RESULT_INVALID.code, RESULT_INVALID.sentence())
 
 

@@ -21,6 +21,7 @@ from app.domain.orders import (
     decide_orders,
     is_new,
 )
+from tests.builders import terms_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ACCOUNT, OTHER = UUID(int=1), UUID(int=2)
@@ -38,6 +39,7 @@ def order(cost_tokens: int, *, account_id: UUID = ACCOUNT, key: str | None = Non
         cost_tokens=cost_tokens,
         outputs_requested=1,
         time_limit_seconds=60,
+        terms=terms_of(cost_tokens),
     )
     return Order(job, None if key is None else IdempotencyKey(key, fingerprint))
 

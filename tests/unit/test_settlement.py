@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from app.domain.job_errors import NO_OUTPUT
 from app.domain.jobs import BillingOutcome, JobStatus, outcome_of_result
+from app.domain.terms import Terms
 from app.presentation.schemas.jobs import BillingView
+from tests.builders import terms_of
 from tests.unit.presentation_stand_ins import a_job
 
 PRICES = st.integers(1, 10**9)
@@ -43,7 +45,7 @@ def deliveries(draw: st.DrawFn) -> Delivery:
 
 @given(deliveries())
 def test_refunds_the_price_of_each_output_that_is_missing_or_withheld(delivery: Delivery) -> None:
-    outcome = outcome_of_result(delivery.result, cost_tokens=delivery.cost, outputs_requested=delivery.requested)
+    outcome = outcome_of_result(delivery.result, terms_of(delivery.cost, delivery.requested))
 
     if delivery.usable == 0:
         assert (outcome.status, outcome.result, outcome.error_code) == (JobStatus.FAILED, None, "no_output")
@@ -55,7 +57,9 @@ def test_refunds_the_price_of_each_output_that_is_missing_or_withheld(delivery: 
 
 @given(deliveries(), st.integers(1, 10**12))
 def test_never_refunds_as_much_as_was_paid_for_a_result_whatever_it_cost(delivery: Delivery, cost: int) -> None:
-    outcome = outcome_of_result(delivery.result, cost_tokens=cost, outputs_requested=delivery.requested)
+    outcome = outcome_of_result(
+        delivery.result, Terms.before_lines(is_video=False, cost_tokens=cost, outputs=delivery.requested)
+    )
 
     assert type(outcome.refunded_tokens) is int
     assert 0 <= outcome.refunded_tokens < cost
@@ -75,13 +79,13 @@ def test_never_refunds_as_much_as_was_paid_for_a_result_whatever_it_cost(deliver
 def test_a_video_is_one_output(flags: object, status: JobStatus) -> None:
     result = {"video": {"url": "https://fal.media/film.mp4"}, "has_nsfw_concepts": flags}
 
-    outcome = outcome_of_result(result, cost_tokens=30, outputs_requested=1)
+    outcome = outcome_of_result(result, Terms.before_lines(is_video=True, cost_tokens=30, outputs=1))
 
     assert (outcome.status, outcome.refunded_tokens) == (status, 0)
 
 
 def test_says_that_nothing_was_charged_when_nothing_can_be_used() -> None:
-    outcome = outcome_of_result({"images": [{}], "has_nsfw_concepts": [True]}, cost_tokens=5, outputs_requested=1)
+    outcome = outcome_of_result({"images": [{}], "has_nsfw_concepts": [True]}, terms_of(5))
 
     assert outcome.error_message == f"{NO_OUTPUT.sentence()} Nothing was charged."
 

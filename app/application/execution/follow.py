@@ -101,7 +101,7 @@ class FollowJob:
             return
         try:
             request = self.provider.request_of(state.model_id, request_id)
-            observation = await self.provider.observe(request, state.kind)
+            observation = await self.provider.observe(request, state.terms.shape)
         except ProviderUnavailable as error:
             log.info("generation_look_failed", job_id=str(state.id), reason=str(error))
             return
@@ -135,7 +135,7 @@ class FollowJob:
     async def _observe(self, state: JobState, request: ProviderRequest) -> None:
         try:
             reach("observe.before_status")
-            observation = await self.provider.observe(request, state.kind)
+            observation = await self.provider.observe(request, state.terms.shape)
         except ProviderUnavailable as error:
             log.info("generation_look_failed", job_id=str(state.id), reason=str(error))
             await self._wait_or_give_up(state, state.status, is_answered=False)

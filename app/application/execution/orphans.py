@@ -86,7 +86,7 @@ class CancelOrphans:
                 await self.provider.cancel(request)
                 await self.jobs.update_orphan(orphan.attempt_token, is_cancel_sent=True)
                 log.info("generation_orphan_cancel_sent", job_id=str(state.id), fal_request_id=request.id)
-            return await self.provider.observe(request, state.kind)
+            return await self.provider.observe(request, state.terms.shape)
         except ProviderUnavailable as error:
             log.info("generation_orphan_look_failed", job_id=str(state.id), reason=str(error))
             return None

@@ -41,7 +41,7 @@ class ReceiveProviderEvent:
     async def __call__(self, attempt_token: UUID, headers: Mapping[str, str], body: bytes) -> None:
         event = await self._events.verify(headers, body)
         attempt = await self._adopted(await self._load(attempt_token), event.request_id)
-        observation = self._events.observation(event, attempt.job.kind)
+        observation = self._events.observation(event, attempt.job.terms.shape)
         if _follows(attempt.job, event.request_id):
             await self._apply(attempt.job, event.request_id, observation)
         elif attempt.request_id in (None, event.request_id):

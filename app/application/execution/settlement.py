@@ -37,7 +37,7 @@ async def persist(operation: Callable[[], Awaitable[Result]]) -> Result:
 def outcome_of(observation: Observation, state: JobState) -> Outcome | None:
     match observation:
         case Succeeded(result):
-            return outcome_of_result(result, cost_tokens=state.cost_tokens, outputs_requested=state.outputs_requested)
+            return outcome_of_result(result, state.terms)
         case Rejected(code, reason):
             return Outcome.failed(code, reason)
         case Stopped():

@@ -15,6 +15,7 @@ from app.application.ports.provider import ProviderRequest
 from app.domain.attempts import AttemptOutcome
 from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus, Outcome
+from app.domain.terms import Terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +43,14 @@ class JobState:
 
     id: UUID
     account_id: UUID
-    kind: GenerationKind
+    kind: GenerationKind | str
     model_id: str
     status: JobStatus
     status_reason: str | None
     attempt_token: UUID | None
     request: ProviderRequest | None
     cancel_requested: bool
-    cost_tokens: int
-    outputs_requested: int
+    terms: Terms
     seconds_since_claim: float
     seconds_since_cancel_sent: float | None
     is_submit_unknown: bool

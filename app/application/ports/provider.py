@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
 
-from app.domain.catalogue import GenerationKind
+from app.domain.terms import ResultShape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,7 @@ class Provider(Protocol):
         """Rebuild the request of which only the id is known."""
         ...
 
-    async def observe(self, request: ProviderRequest, kind: GenerationKind) -> Observation:
+    async def observe(self, request: ProviderRequest, shape: ResultShape) -> Observation:
         """Ask for the status and, at the end, the result. Raises ProviderUnavailable."""
         ...
 
@@ -142,4 +142,4 @@ class ProviderEvents(Protocol):
         """Header names are lower case. Raises InvalidProviderEvent, ProviderKeysUnavailable."""
         ...
 
-    def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None: ...
+    def observation(self, event: ProviderEvent, shape: ResultShape) -> Observation | None: ...

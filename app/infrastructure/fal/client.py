@@ -21,7 +21,7 @@ from app.application.ports.provider import (
     SubmitOutcomeUnknown,
     Succeeded,
 )
-from app.domain.catalogue import GenerationKind
+from app.domain.terms import ResultShape
 from app.infrastructure.egress import Egress
 from app.infrastructure.fal import verdicts, wire
 from app.infrastructure.fal.exchange import USER_AGENT, Exchange, HttpLimits, Unanswered, open_exchange
@@ -109,7 +109,7 @@ class FalClient:
     def request_of(self, model_id: str, request_id: str) -> ProviderRequest:
         return self._urls.rebuild(model_id, request_id)
 
-    async def observe(self, request: ProviderRequest, kind: GenerationKind) -> Observation:
+    async def observe(self, request: ProviderRequest, shape: ResultShape) -> Observation:
         answer = await self._ask("GET", request.status_url)
         document = answer.document() if answer.status in (200, 202) else {}
         progress = wire.progress_in(document)
@@ -117,7 +117,7 @@ class FalClient:
             raise _unavailable(answer, "status")
         if not isinstance(progress, wire.Completed):
             return progress
-        return await self._end(request, kind, verdicts.error_type_of(document))
+        return await self._end(request, shape, verdicts.error_type_of(document))
 
     async def cancel(self, request: ProviderRequest) -> None:
         answer = await self._ask("PUT", request.cancel_url)
@@ -133,15 +133,15 @@ class FalClient:
             return
         raise _unavailable(answer, "cancel request")
 
-    async def _end(self, request: ProviderRequest, kind: GenerationKind, status_error_type: str) -> Observation:
+    async def _end(self, request: ProviderRequest, shape: ResultShape, status_error_type: str) -> Observation:
         reach("observe.before_result")
         answer = await self._ask("GET", request.response_url)
         if answer.status == 200:
             try:
-                observation: Observation = wire.result_in(answer.body, kind)
+                observation: Observation = wire.result_in(answer.body, shape)
             except NotJson as error:
                 raise ProviderUnavailable("fal's result is not JSON") from error
-            if isinstance(observation, Rejected) and not verdicts.is_result_of_fal(answer, kind):
+            if isinstance(observation, Rejected) and not verdicts.is_result_of_fal(answer, shape):
                 raise _unavailable(answer, "result")
             return _noted(request, answer, observation, [])
         failure = Failure.of(answer, answer.document())

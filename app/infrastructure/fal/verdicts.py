@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.application.ports.provider import InProgress, Rejected, Stopped, SubmitRefused
-from app.domain.catalogue import GenerationKind
 from app.domain.errors_of_fal import (
     ERRORS,
     FAULT,
@@ -26,6 +25,7 @@ from app.domain.errors_of_fal import (
     UNKNOWN_MODEL,
 )
 from app.domain.job_errors import JobError
+from app.domain.terms import ResultShape
 from app.infrastructure.fal import json_values
 from app.infrastructure.fal.details import TYPE_PATTERN, Detail, details_in
 from app.infrastructure.fal.wire import Answer
@@ -156,7 +156,7 @@ def _invalid_input(failure: Failure) -> Rejected:
     return Rejected(told[0].code, " ".join(list(sentences)[:_SENTENCES_MAX]))
 
 
-def is_result_of_fal(answer: Answer, kind: GenerationKind) -> bool:
+def is_result_of_fal(answer: Answer, shape: ResultShape) -> bool:
     """Whether a result that cannot be used is fal's all the same, and not the JSON of a proxy that says 200."""
     if answer.body is None or _has_header_of_fal(answer):
         return True
@@ -164,7 +164,7 @@ def is_result_of_fal(answer: Answer, kind: GenerationKind) -> bool:
         document = json_values.parse(answer.body)
     except json_values.TooDeep:
         return True
-    return isinstance(document, dict) and ("video" if kind.is_video else "images") in document
+    return isinstance(document, dict) and shape.outputs in document
 
 
 def _has_header_of_fal(answer: Answer) -> bool:

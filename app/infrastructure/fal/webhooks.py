@@ -16,8 +16,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from app.application.ports.provider import Observation, ProviderEvent
-from app.domain.catalogue import GenerationKind
 from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
+from app.domain.terms import ResultShape
 from app.infrastructure.egress import Egress
 from app.infrastructure.fal import json_values, wire
 from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange
@@ -122,9 +122,9 @@ class FalWebhooks:
             raise InvalidProviderEvent("foreign_user")
         return signed
 
-    def observation(self, event: ProviderEvent, kind: GenerationKind) -> Observation | None:
+    def observation(self, event: ProviderEvent, shape: ResultShape) -> Observation | None:
         """Read a successful event. None if it only says that the request is over, and the queue has to tell how."""
-        return None if event.payload is None else wire.result_of(event.payload, kind)
+        return None if event.payload is None else wire.result_of(event.payload, shape)
 
     async def _is_signed_by_fal(self, message: bytes, signature: bytes) -> bool:
         if self._clock() - self._fetched_at > KEYS_SECONDS_MAX:

@@ -9,8 +9,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from app.application.ports.provider import InProgress, InQueue, Rejected, Succeeded
-from app.domain.catalogue import GenerationKind
 from app.domain.job_errors import RESULT_INVALID, RESULT_TOO_DEEP, RESULT_TOO_LARGE
+from app.domain.terms import ResultShape
 from app.infrastructure.fal import json_values
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
@@ -74,7 +74,7 @@ def progress_in(document: Mapping[str, Any]) -> InQueue | InProgress | Completed
             return None
 
 
-def result_in(body: bytes | None, kind: GenerationKind) -> Succeeded | Rejected:
+def result_in(body: bytes | None, shape: ResultShape) -> Succeeded | Rejected:
     """Read the result, and make it storable. Raises NotJson: the answer may have been cut short on its way."""
     if body is None:
         return Rejected(RESULT_TOO_LARGE.code, RESULT_TOO_LARGE.sentence())
@@ -82,11 +82,11 @@ def result_in(body: bytes | None, kind: GenerationKind) -> Succeeded | Rejected:
         document = json_values.parse(body)
     except json_values.TooDeep:
         return Rejected(RESULT_TOO_DEEP.code, RESULT_TOO_DEEP.sentence())
-    return result_of(document, kind)
+    return result_of(document, shape)
 
 
-def result_of(document: object, kind: GenerationKind) -> Succeeded | Rejected:
-    if not isinstance(document, dict) or not _has_media(document, kind):
+def result_of(document: object, shape: ResultShape) -> Succeeded | Rejected:
+    if not isinstance(document, dict) or not _has_media(document, shape):
         return Rejected(RESULT_INVALID.code, RESULT_INVALID.sentence())
     return Succeeded(json_values.storable(document))
 
@@ -106,11 +106,13 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
     return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)
 
 
-def _has_media(document: Mapping[str, Any], kind: GenerationKind) -> bool:
-    if kind.is_video:
-        return _is_media(document.get("video"))
-    images = document.get("images")
-    return isinstance(images, list) and bool(images) and all(_is_media(image) for image in images)
+def _has_media(document: Mapping[str, Any], shape: ResultShape) -> bool:
+    """Whether there are outputs, and each of them is a file: a list of them or one alone, as the model has it."""
+    found = document.get(shape.outputs)
+    if isinstance(found, list) is not shape.is_list:
+        return False
+    outputs = shape.outputs_in(document)
+    return bool(outputs) and all(map(_is_media, outputs))
 
 
 def _is_media(file: object) -> bool:

@@ -140,6 +140,8 @@ jobs = Table(
     Column("input_bytes", Integer),
     Column("input_forgotten_at", _time),
     Column("held_at", _time),
+    Column("terms", JSONB(none_as_null=True)),
+    Column("refunded_lines", JSONB(none_as_null=True)),
     _account_key("jobs"),
     UniqueConstraint("attempt_token", name="jobs_attempt_token_key"),
     UniqueConstraint("fal_request_id", name=REQUEST_OF_ONE_JOB),

@@ -36,12 +36,18 @@ class StorableOrder:
     order: Order
     parameters: str
     """The job's, as JSON."""
+    terms: str
+    """The job's, as JSON."""
 
     @classmethod
     def of(cls, job: NewJob, idempotency: IdempotencyKey | None) -> Self:
         parameters = json.dumps(job.parameters)
         size_bytes = len(parameters)
-        return cls(Order(job, idempotency, size_bytes if size_bytes > LARGE_INPUT_BYTES else None), parameters)
+        return cls(
+            Order(job, idempotency, size_bytes if size_bytes > LARGE_INPUT_BYTES else None),
+            parameters,
+            json.dumps(job.terms.as_json()),
+        )
 
     @property
     def size_bytes(self) -> int:
@@ -201,6 +207,7 @@ async def _write(driver: DriverConnection, storable: Sequence[StorableOrder]) ->
     new_jobs = _NEW_JOBS.values(
         [one.order.job for one in storable],
         parameters=[one.parameters for one in storable],
+        terms=[one.terms for one in storable],
         input_bytes=[one.order.input_bytes for one in storable],
     )
     rows = await _INSERT_JOBS(driver.fetch, **new_jobs)

@@ -4,26 +4,34 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, or_
+from sqlalchemy import ColumnElement, and_, case, false, func, or_
 
 from app.domain.catalogue import GenerationKind, models_carried_out
 from app.domain.jobs import Job, JobStatus
 from app.domain.newer_words import known
+from app.domain.terms import FORM, Terms
 from app.infrastructure.postgres.statements import constant, constants
 from app.infrastructure.postgres.tables import jobs
 
+# What the terms of a job are read from, also of a job that the release before accepted.
+TERMS_COLUMNS = (jobs.c.kind, jobs.c.cost_tokens, jobs.c.outputs_requested, jobs.c.terms)
 _JOB_FIELDS = tuple(field.name for field in fields(Job))
-JOB_COLUMNS = tuple(jobs.c[name] for name in _JOB_FIELDS)
+JOB_COLUMNS = tuple(dict.fromkeys([*(jobs.c[name] for name in _JOB_FIELDS), *TERMS_COLUMNS]))
 # What names the job's request at fal.
 REQUEST_COLUMNS = (jobs.c.fal_request_id, jobs.c.fal_status_url, jobs.c.fal_response_url, jobs.c.fal_cancel_url)
 
-# What this release can submit and settle. The steps of all other jobs are left to a newer one.
-IS_KNOWN: ColumnElement[bool] = or_(
+_IS_SOLD_WITHOUT_TERMS = or_(
     false(),
     *(
         and_(jobs.c.kind == constant(kind), jobs.c.model_id.in_(constants(sorted(models_carried_out(kind)))))
         for kind in GenerationKind
     ),
+)
+# What this release can submit and settle: whatever has terms in its form, and what the release before accepts. The
+# steps of all other jobs are left to a newer one.
+IS_KNOWN: ColumnElement[bool] = case(
+    (jobs.c.terms.is_(None), _IS_SOLD_WITHOUT_TERMS),
+    else_=func.coalesce(jobs.c.terms.op("->>")(constant("form")) == constant(str(FORM)), false()),
 )
 # Not by `is_final`: while few jobs are unfinished the planner may find one job by the index of those, and it keeps to
 # that plan when they are many. Not by the final statuses either: what is in a status that only a newer release knows is
@@ -36,4 +44,14 @@ def job_of(row: Mapping[Any, Any]) -> Job:
     values = {name: row[name] for name in _JOB_FIELDS}
     values["kind"] = known(GenerationKind, row["kind"])
     values["status"] = known(JobStatus, row["status"])
+    stored = row["terms"]
+    values["terms"] = terms_of(row) if stored is None or stored.get("form") == FORM else None
     return Job(**values)
+
+
+def terms_of(row: Mapping[Any, Any]) -> Terms:
+    """From a row that has TERMS_COLUMNS, and terms of this release's form or none."""
+    if row["terms"] is not None:
+        return Terms.of_json(row["terms"])
+    is_video = row["kind"] in (GenerationKind.TEXT_TO_VIDEO, GenerationKind.IMAGE_TO_VIDEO)
+    return Terms.before_lines(is_video=is_video, cost_tokens=row["cost_tokens"], outputs=row["outputs_requested"])

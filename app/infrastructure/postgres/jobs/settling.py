@@ -30,6 +30,8 @@ class Settlement:
     status: JobStatus
     refunded_tokens: int
     """Of a job that is completed; others give all their tokens back."""
+    refunded_lines: str | None
+    """As JSON: what `refunded_tokens` is made of."""
     result: str | None
     """As JSON."""
     error_code: str | None
@@ -47,6 +49,7 @@ class Settlement:
             job_id=job_id,
             status=outcome.status,
             refunded_tokens=outcome.refunded_tokens,
+            refunded_lines=None if outcome.refunded_lines is None else json.dumps(outcome.refunded_lines),
             result=None if outcome.result is None else json.dumps(outcome.result),
             error_code=outcome.error_code,
             error_message=outcome.error_message,
@@ -67,6 +70,7 @@ _ENDED = RowArrays(
     column("job_id", Uuid),
     jobs.c.status,
     jobs.c.refunded_tokens,
+    jobs.c.refunded_lines,
     jobs.c.result,
     jobs.c.error_code,
     jobs.c.error_message,
@@ -87,6 +91,7 @@ _SETTLED = (
         refunded_tokens=case(
             (_ENDED.c.status == constant(JobStatus.COMPLETED), _ENDED.c.refunded_tokens), else_=jobs.c.cost_tokens
         ),
+        refunded_lines=_ENDED.c.refunded_lines,
         result=_ENDED.c.result,
         error_code=_ENDED.c.error_code,
         error_message=_ENDED.c.error_message,

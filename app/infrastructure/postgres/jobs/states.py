@@ -11,8 +11,9 @@ from app.application.ports.execution import AttemptState, JobState
 from app.application.ports.provider import ProviderRequest
 from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus
+from app.domain.newer_words import known
 from app.infrastructure.postgres.database import DriverConnection
-from app.infrastructure.postgres.jobs.rows import IS_KNOWN
+from app.infrastructure.postgres.jobs.rows import IS_KNOWN, TERMS_COLUMNS, terms_of
 from app.infrastructure.postgres.statements import Statement, any_of, constant, constants
 from app.infrastructure.postgres.tables import attempts, jobs
 
@@ -28,7 +29,6 @@ def _seconds_since(moment: ColumnElement[Any]) -> ColumnElement[float]:
 _STATE = select(
     jobs.c.id,
     jobs.c.account_id,
-    jobs.c.kind,
     jobs.c.model_id,
     jobs.c.status,
     jobs.c.status_reason,
@@ -37,8 +37,7 @@ _STATE = select(
     jobs.c.fal_status_url,
     jobs.c.fal_response_url,
     jobs.c.fal_cancel_url,
-    jobs.c.cost_tokens,
-    jobs.c.outputs_requested,
+    *TERMS_COLUMNS,
     (IS_KNOWN & jobs.c.status.in_(constants(JobStatus))).label("is_known"),
     jobs.c.cancel_requested_at.is_not(None).label("cancel_requested"),
     jobs.c.submit_unknown_at.is_not(None).label("is_submit_unknown"),
@@ -93,15 +92,14 @@ def _state_of(row: Mapping[str, Any]) -> State:
     return JobState(
         id=row["id"],
         account_id=row["account_id"],
-        kind=GenerationKind(row["kind"]),
+        kind=known(GenerationKind, row["kind"]),
         model_id=row["model_id"],
         status=JobStatus(row["status"]),
         status_reason=row["status_reason"],
         attempt_token=row["attempt_token"],
         request=_request_of(row),
         cancel_requested=row["cancel_requested"],
-        cost_tokens=row["cost_tokens"],
-        outputs_requested=row["outputs_requested"],
+        terms=terms_of(row),
         seconds_since_claim=row["seconds_since_claim"],
         seconds_since_cancel_sent=row["seconds_since_cancel_sent"],
         is_submit_unknown=row["is_submit_unknown"],
