@@ -9,13 +9,14 @@ import typer
 
 from app.application.ports.provider import ProviderUnavailable
 from app.bootstrap.catalogue import load_catalogue, open_offers
-from app.cli.catalogue_text import lines_of, margin_line, usd_text
+from app.cli.catalogue_text import lines_of, margin_line
 from app.cli.running import fail, print_table, run
 from app.domain.catalogue import GenerationKind
 from app.domain.errors import InvalidCatalogue, InvalidPrices
 from app.domain.margins import sold_below
 from app.domain.models import Catalogue
-from app.domain.offers import Difference, Offer, OfferedPrice, differences, new_models
+from app.domain.offered_prices import OfferedPrice, usd_text
+from app.domain.offers import Difference, Offer, differences, new_models
 from app.infrastructure.settings import Settings, SettingsError, load_settings
 
 TOKEN_USD_MIN, TOKEN_USD_MAX = Decimal("0.000001"), Decimal(1_000_000)

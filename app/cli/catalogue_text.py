@@ -7,6 +7,7 @@ from typing import Any
 
 from app.domain.margins import Margin, worst_margin
 from app.domain.models import Constraint, CostRule, Model
+from app.domain.offered_prices import usd_text
 from app.domain.parameters import Parameter
 from app.domain.pricing import PriceRule
 
@@ -46,10 +47,6 @@ def margin_line(margin: Margin, token_usd: Fraction) -> str:
         f"sold below cost: {margin.model.id}, {_settings(margin.parameters)}: {margin.tokens} tokens are {paid}, "
         f"fal charges {usd_text(margin.cost_usd)}{most}; a token must be worth {usd_text(margin.break_even_usd)}"
     )
-
-
-def usd_text(usd: Fraction) -> str:
-    return f"{float(usd):.6f}".rstrip("0").rstrip(".") + " USD"
 
 
 def _margin(margin: Margin) -> str:

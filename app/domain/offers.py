@@ -7,10 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 from app.domain.catalogue import GenerationKind
-from app.domain.margins import worst_margin
 from app.domain.models import RANGE_VALUES_MAX, Catalogue, Model
+from app.domain.offered_prices import OfferedPrice, price_differences
 from app.domain.parameters import Parameter, ParameterType
-from app.domain.pricing import Unit
 
 TEXT_LENGTH_MAX = 200
 _JSON_TYPES = {
@@ -49,15 +48,6 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OfferedPrice:
-    """The one price that fal names of an endpoint."""
-
-    usd: Fraction
-    unit: Unit | None
-    """None: it is none of ours."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     model_id: str
     text: str
@@ -79,7 +69,7 @@ def differences(
     else:
         for text, is_wrong in _input_differences(model, offer.parameters):
             yield Difference(model_id=model.id, text=text, is_wrong=is_wrong)
-    for text, is_wrong in _price_differences(model, price, token_usd):
+    for text, is_wrong in price_differences(model, price, token_usd):
         yield Difference(model_id=model.id, text=text, is_wrong=is_wrong)
 
 
@@ -105,13 +95,13 @@ def _input_differences(model: Model, offered: Mapping[str, OfferedParameter]) ->
             yield f"{name}: fal has no such field any more, and we always send it", True
         elif not _takes(offered[name], value):
             yield f"{name}: fal does not take {_shown(value)}, which we always send", True
-    for name, parameter in offered.items():
-        if name in ours or name in model.fixed:
-            continue
+    others = {name: each for name, each in offered.items() if name not in ours and name not in model.fixed}
+    for name, parameter in others.items():
         if parameter.is_required:
             yield f"{_shown(name)}: fal requires this field, and we do not send it", True
-        else:
-            yield f"{_shown(name)}: fal has this field, and we do not", False
+    optional = [_shown(name) for name, parameter in others.items() if not parameter.is_required]
+    if optional:
+        yield f"fal also has {', '.join(optional)}", False
 
 
 def _field_differences(ours: Parameter, fal: OfferedParameter) -> Iterator[tuple[str, bool]]:
@@ -219,46 +209,6 @@ def _is_type_taken(sent: str, types: frozenset[str]) -> bool:
 def _type_of(value: Any) -> str:
     names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     return names.get(type(value), "null")
-
-
-def _price_differences(
-    model: Model, price: OfferedPrice | None, token_usd: Fraction | None
-) -> Iterator[tuple[str, bool]]:
-    scale = Fraction(1)
-    dearest = _dearest_usd(model, price.unit) if price is not None and price.unit is not None else None
-    if price is None:
-        yield "fal does not tell its price: look at its page", False
-    elif dearest is None or price.unit is None:
-        unit = "a unit of its own" if price.unit is None else f"a {price.unit}"
-        yield f"fal's price of {_usd(price.usd)} is for {unit}, by which we do not count: look at its page", False
-    elif price.usd > dearest:
-        scale = price.usd / dearest
-        yield f"fal charges {_usd(price.usd)} a {price.unit}, and our cost_usd is {_usd(dearest)} at most", True
-    worst = worst_margin(model)
-    if token_usd is not None and worst.break_even_usd * scale > token_usd:
-        yield (
-            (
-                f"it is sold below cost: {worst.tokens} tokens for what costs up to {_usd(worst.cost_usd * scale)}; "
-                f"a token must be worth {_usd(worst.break_even_usd * scale)}"
-            ),
-            True,
-        )
-
-
-def _dearest_usd(model: Model, unit: Unit) -> Fraction | None:
-    """None: no line of the model's cost counts this."""
-    found = [cost for cost in model.costs if cost.rule.unit is unit]
-    prices = []
-    for cost in found:
-        usd = cost.usd
-        for factors in cost.rule.factors.values():
-            usd *= max(1, *factors.values())
-        prices.append(usd)
-    return max(prices, default=None)
-
-
-def _usd(usd: Fraction) -> str:
-    return f"{float(usd):.6f}".rstrip("0").rstrip(".") + " USD"
 
 
 def _key(value: Any) -> str:

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from app.application.ports.provider import ProviderUnavailable
 from app.domain.catalogue import GenerationKind
-from app.domain.offers import Offer, OfferedPrice
-from app.domain.pricing import Unit
+from app.domain.offered_prices import OfferedPrice
+from app.domain.offers import Offer
 from app.infrastructure.egress import Egress
 from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange
 from app.infrastructure.fal.offer_schemas import parameters_in
@@ -30,16 +30,7 @@ USD_MAX = 10**6
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)+", re.ASCII)
 _ID_LENGTH_MAX = 200
 _KINDS = {kind.value.lower().replace("_", "-"): kind for kind in GenerationKind}
-_UNITS = {
-    "image": Unit.IMAGE,
-    "megapixel": Unit.MEGAPIXEL,
-    "processed megapixel": Unit.MEGAPIXEL,
-    "second": Unit.SECOND,
-    "video": Unit.RUN,
-    "run": Unit.RUN,
-    "request": Unit.RUN,
-    "generation": Unit.RUN,
-}
+UNIT_LENGTH_MAX = 100
 
 
 class FalOffers:
@@ -159,6 +150,7 @@ def _price(item: Mapping[str, Any]) -> OfferedPrice | None:
     usd, unit = item.get("unit_price"), item.get("unit")
     if type(usd) not in (int, float) or not 0 < usd <= USD_MAX or item.get("currency", "USD") != "USD":
         return None
-    name = unit.strip().lower().removesuffix("s") if isinstance(unit, str) else ""
+    if not isinstance(unit, str) or len(unit) > UNIT_LENGTH_MAX:
+        return None
     # What JSON writes as 0.05 is that and not the double beside it.
-    return OfferedPrice(usd=Fraction(repr(usd)), unit=_UNITS.get(name))
+    return OfferedPrice(usd=Fraction(repr(usd)), unit=unit)
