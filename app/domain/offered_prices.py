@@ -82,7 +82,7 @@ def _is_one_price(model: Model, known: Fraction) -> bool:
 def _dearest(cost: CostRule) -> Fraction:
     usd = cost.usd
     for factors in cost.rule.factors.values():
-        usd *= max(1, *factors.values())
+        usd *= max(Fraction(1), *factors.values())
     return usd
 
 

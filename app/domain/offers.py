@@ -96,10 +96,10 @@ def _input_differences(model: Model, offered: Mapping[str, OfferedParameter]) ->
         elif not _takes(offered[name], value):
             yield f"{name}: fal does not take {_shown(value)}, which we always send", True
     others = {name: each for name, each in offered.items() if name not in ours and name not in model.fixed}
-    for name, parameter in others.items():
-        if parameter.is_required:
+    for name, other in others.items():
+        if other.is_required:
             yield f"{_shown(name)}: fal requires this field, and we do not send it", True
-    optional = [_shown(name) for name, parameter in others.items() if not parameter.is_required]
+    optional = [_shown(name) for name, other in others.items() if not other.is_required]
     if optional:
         yield f"fal also has {', '.join(optional)}", False
 

@@ -102,7 +102,7 @@ def _number(variants: list[Mapping[str, Any]], key: str) -> int | float | None:
     for each in variants:
         value = each.get(key)
         if type(value) in (int, float):
-            return value  # type: ignore[no-any-return]
+            return value
     return None
 
 

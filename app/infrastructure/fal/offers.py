@@ -148,7 +148,12 @@ def _offer(item: Mapping[str, Any], model_id: str) -> Offer:
 
 def _price(item: Mapping[str, Any]) -> OfferedPrice | None:
     usd, unit = item.get("unit_price"), item.get("unit")
-    if type(usd) not in (int, float) or not 0 < usd <= USD_MAX or item.get("currency", "USD") != "USD":
+    if (
+        isinstance(usd, bool)
+        or not isinstance(usd, int | float)
+        or not 0 < usd <= USD_MAX
+        or item.get("currency", "USD") != "USD"
+    ):
         return None
     if not isinstance(unit, str) or len(unit) > UNIT_LENGTH_MAX:
         return None
