@@ -54,6 +54,14 @@ class CostRule:
         return self.usd * line.factor * line.quantity
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedPrice:
+    """The one price that fal names of a model, for a unit in fal's own word. What is charged is a multiple of it."""
+
+    usd: Fraction
+    unit: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     id: str
@@ -79,6 +87,8 @@ class Model:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Sent with every request, in fal's spelling."""
     constraints: Sequence[Constraint] = ()
+    listed_price: ListedPrice | None = None
+    """Where it is none of the lines in `costs`."""
     outputs_per_image_max: int = 1
     price_names: Mapping[str, str] = field(default_factory=dict)
     """The name in TOKEN_PRICES_JSON of a line that can be overridden there."""

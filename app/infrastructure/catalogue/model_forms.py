@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from app.domain.models import Constraint, CostRule, Model
+from app.domain.models import Constraint, CostRule, ListedPrice, Model
 from app.domain.parameter_values import problem_of
 from app.domain.parameters import Parameter
 from app.domain.pricing import PriceRule
@@ -86,6 +86,7 @@ def _parameters(written: Mapping[str, Any], vocabulary: Vocabulary, spot: Spot) 
 
 
 def _made(form: ModelTable, family: str, parameters: Mapping[str, Parameter]) -> Model:
+    listed = form.listed_price
     return Model(
         id=form.id,
         kind=form.type,
@@ -105,6 +106,7 @@ def _made(form: ModelTable, family: str, parameters: Mapping[str, Parameter]) ->
         is_size_told=form.result_sizes != "untold",
         fixed=form.fixed,
         constraints=[_constraint(constraint) for constraint in form.constraints],
+        listed_price=None if listed is None else ListedPrice(usd=listed.usd, unit=listed.unit),
         outputs_per_image_max=form.outputs_per_image_max,
         price_names={line.line: line.override for line in form.price if line.override is not None},
     )

@@ -152,6 +152,11 @@ class CostTable(_LineTable):
     upper_bound: StrictBool = False
 
 
+class ListedPriceTable(Table):
+    usd: Usd
+    unit: Text
+
+
 class ConstraintTable(Table):
     when: Annotated[Mapping[str, Values], Field(min_length=1)]
     require: Mapping[str, Values] = {}
@@ -188,6 +193,7 @@ class ModelTable(Table):
     constraints: Sequence[ConstraintTable] = ()
     price: Annotated[Sequence[PriceTable], Field(min_length=1)]
     cost_usd: Annotated[Sequence[CostTable], Field(min_length=1)]
+    listed_price: ListedPriceTable | None = None
     outputs_per_image_max: Annotated[StrictInt, Field(ge=1, le=100)] = 1
 
 

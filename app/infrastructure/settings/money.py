@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator
@@ -76,6 +77,7 @@ class MoneySettings(BaseModel):
     ] = None
     topup_require_event_id: bool | None = None
     token_prices_json: Annotated[PriceList, NoDecode, BeforeValidator(_prices)] = PriceList()
+    catalogue_dir: Path | None = None
 
     @property
     def auth_secrets(self) -> Sequence[str]:

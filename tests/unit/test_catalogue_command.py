@@ -1,0 +1,106 @@
+"""`python -m app catalogue check`, `list` and `show`: what they say of our files and of an operator's."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli import app
+from tests.unit.catalogue_files import MODEL
+
+PAINTER = "house/painter"
+WAN_IMAGE = "fal-ai/wan-25-preview/text-to-image"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CATALOGUE_DIR", "TOKEN_PRICES_JSON", "APP_ENV", "HOST"):
+        monkeypatch.setenv(name, "")
+
+
+def run(*words: str, **environment: str) -> Result:
+    return CliRunner().invoke(app, ["catalogue", *words], env=environment, terminal_width=200)
+
+
+def test_check_says_that_our_files_are_right() -> None:
+    result = run("check")
+
+    assert result.exit_code == 0
+    assert "the catalogue is right" in result.output
+    assert "below cost" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("token_usd", "named"), [("0.01", 2), ("0.024", 1), ("0.03", 0)], ids=["a cent", "between", "more than enough"]
+)
+def test_check_names_what_is_sold_below_cost(token_usd: str, named: int) -> None:
+    result = run("check", "--token-usd", token_usd)
+
+    assert result.exit_code == 0
+    assert result.output.count("sold below cost: ") == named
+    assert ("nothing is sold below its cost" in result.output) == (not named)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e-999999999", "1e999999999", "a cent", ""])
+def test_check_takes_no_value_of_a_token_that_is_none(text: str) -> None:
+    result = run("check", "--token-usd", text)
+
+    assert result.exit_code == 2
+    assert "must be a number from" in result.output
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "mend"),
+    [
+        ("tokens = 4", "tokens = 0", "must be at least 1"),
+        ("is_optional = true", "is_optional = 1", "must be true or false"),
+        ('"2K" = "3/2"', '"4K" = "3/2"', "4K"),
+    ],
+)
+def test_check_names_file_line_and_mend(tmp_path: Path, before: str, after: str, mend: str) -> None:
+    assert before in MODEL
+    (tmp_path / "house.toml").write_text(MODEL.replace(before, after))
+
+    result = run("check", CATALOGUE_DIR=str(tmp_path))
+
+    assert result.exit_code == 1
+    assert f"error: {tmp_path / 'house.toml'}, line " in result.output
+    assert mend in result.output
+
+
+def test_check_names_a_directory_that_is_none(tmp_path: Path) -> None:
+    result = run("check", CATALOGUE_DIR=str(tmp_path / "absent"))
+
+    assert (result.exit_code, "is no directory" in result.output) == (1, True)
+
+
+def test_list_shows_a_type_with_its_default_first() -> None:
+    heading, first, *_ = run("list", "--type", "TEXT_TO_IMAGE").output.splitlines()
+
+    assert heading.split()[:2] == ["model", "type"]
+    assert first.split() == [WAN_IMAGE, "(default)", "TEXT_TO_IMAGE", *first.split()[3:]]
+
+
+def test_list_and_show_know_an_operators_model(tmp_path: Path) -> None:
+    (tmp_path / "house.toml").write_text(MODEL)
+
+    shown = run("show", PAINTER, CATALOGUE_DIR=str(tmp_path)).output
+
+    assert PAINTER in run("list", CATALOGUE_DIR=str(tmp_path)).output
+    for line in (
+        "  resolution: choice, 1K | 2K, fal's default 1K, at fal size",
+        "  num_images: integer, 1 to 4, default 1",
+        "  always sent: mode = fine",
+        "  when resolution is 2K: generate_audio must be false",
+        "  images: 4 tokens per image, times 3/2 for 2K of resolution",
+        "  sound: 1 tokens per run, when generate_audio is true",
+        "  images: 0.03 USD per image",
+        "  https://example.com",
+    ):
+        assert line in shown.splitlines()
+
+
+def test_show_says_where_the_models_are_listed() -> None:
+    result = run("show", "fal-ai/unknown")
+
+    assert (result.exit_code, "catalogue list" in result.output) == (1, True)
