@@ -15,6 +15,8 @@ DomainError
 │  ├─ KeyAlreadyIssued
 │  ├─ PaymentEventConflict     a known event id with another account or amount
 │  ├─ IdempotencyKeyInUse      the first request with this key is still being served
+│  ├─ QuoteNotValid            no quote of ours, or one for another request, account or time
+│  ├─ PriceExceedsMaximum      dearer than the caller wants to pay
 │  └─ BalanceLimitExceeded
 ├─ PaymentEventIdRequired
 ├─ UnknownModel                no such model, or one of another type
@@ -129,6 +131,24 @@ class IdempotencyKeyInUse(Conflict):
 class IdempotencyKeyReused(DomainError):
     code = "idempotency_key_reused"
     default_detail = "This Idempotency-Key was already used for another request. Nothing was done."
+
+
+class QuoteNotValid(Conflict):
+    """The same words for a forged quote and for that of another account: neither tells what is in one."""
+
+    code = "quote_not_valid"
+    default_detail = "This is no quote for this account. Nothing was done. Ask for a new one, or leave it out."
+
+
+class PriceExceedsMaximum(Conflict):
+    code = "price_exceeds_maximum"
+
+    def __init__(self, cost_tokens: int) -> None:
+        super().__init__(
+            f"This costs {cost_tokens} tokens, which is more than max_cost_tokens. Nothing was done. "
+            "Raise max_cost_tokens, or ask for something cheaper."
+        )
+        self.cost_tokens = cost_tokens
 
 
 class BalanceLimitExceeded(Conflict):
