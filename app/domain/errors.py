@@ -33,18 +33,19 @@ InvalidPrices and InvalidCatalogue are none of them: both are read before the se
 them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
 class DomainError(Exception):
-    """`code` is stable and goes over the wire; `detail` is one sentence for a person."""
+    """`code` is stable and goes over the wire; `detail` is one sentence for a person, `figures` what it counts."""
 
     code: ClassVar[str] = "error"
     default_detail: ClassVar[str] = "The request cannot be served."
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or self.default_detail
+        self.figures: Mapping[str, int] = {}
         super().__init__(self.detail)
 
 
@@ -148,7 +149,7 @@ class PriceExceedsMaximum(Conflict):
             f"This costs {cost_tokens} tokens, which is more than max_cost_tokens. Nothing was done. "
             "Raise max_cost_tokens, or ask for something cheaper."
         )
-        self.cost_tokens = cost_tokens
+        self.figures = {"cost_tokens": cost_tokens}
 
 
 class BalanceLimitExceeded(Conflict):

@@ -1,6 +1,8 @@
 """The signature of a quote: whose secret, for what purpose, and that nothing is read before it holds."""
 
 import hashlib
+import hmac
+import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +17,7 @@ from app.domain.pricing import PriceRule, Unit
 from app.domain.quotes import Quote, check_maximum
 from app.domain.terms import ResultShape
 from app.infrastructure.catalogue.reading import read_catalogue
-from app.infrastructure.quotes import SignedQuotes
+from app.infrastructure.quotes import QUOTE_LENGTH_MAX, SignedQuotes
 
 OLD, NEW, OTHER = "old-secret", "new-secret", "another-secret"
 OWNER = UUID("7d5f6a0e-0000-4000-8000-000000000000")
@@ -61,6 +63,15 @@ def test_nothing_is_read_before_the_signature_holds(monkeypatch: pytest.MonkeyPa
         quotes.quote_of(foreign)
     with pytest.raises(AssertionError, match="was read"):
         quotes.quote_of(own)
+
+
+def test_what_is_too_long_is_not_even_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    quotes = SignedQuotes([NEW])
+    text = str(quotes._texts.dumps(secrets.token_urlsafe(2 * QUOTE_LENGTH_MAX)))
+    monkeypatch.setattr(hmac, "new", None)
+
+    with pytest.raises(QuoteNotValid):
+        quotes.quote_of(text)
 
 
 def test_what_a_price_follows_from_is_what_its_lines_name() -> None:
@@ -132,7 +143,7 @@ def test_the_maximum_is_what_may_be_paid() -> None:
     check_maximum(5, 5)
     with pytest.raises(PriceExceedsMaximum, match="This costs 5 tokens") as refused:
         check_maximum(5, 4)
-    assert refused.value.cost_tokens == 5
+    assert refused.value.figures == {"cost_tokens": 5}
 
 
 def _priced_by(name: str, value: int) -> PriceRule:
