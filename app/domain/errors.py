@@ -15,6 +15,8 @@ DomainError
 │  ├─ KeyAlreadyIssued
 │  ├─ PaymentEventConflict     a known event id with another account or amount
 │  ├─ IdempotencyKeyInUse      the first request with this key is still being served
+│  ├─ QuoteNotValid            no quote of ours, or one for another request, account or time
+│  ├─ PriceExceedsMaximum      dearer than the caller wants to pay
 │  └─ BalanceLimitExceeded
 ├─ PaymentEventIdRequired
 ├─ UnknownModel                no such model, or one of another type
@@ -31,18 +33,19 @@ InvalidPrices and InvalidCatalogue are none of them: both are read before the se
 them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
 class DomainError(Exception):
-    """`code` is stable and goes over the wire; `detail` is one sentence for a person."""
+    """`code` is stable and goes over the wire; `detail` is one sentence for a person, `figures` what it counts."""
 
     code: ClassVar[str] = "error"
     default_detail: ClassVar[str] = "The request cannot be served."
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or self.default_detail
+        self.figures: Mapping[str, int] = {}
         super().__init__(self.detail)
 
 
@@ -129,6 +132,24 @@ class IdempotencyKeyInUse(Conflict):
 class IdempotencyKeyReused(DomainError):
     code = "idempotency_key_reused"
     default_detail = "This Idempotency-Key was already used for another request. Nothing was done."
+
+
+class QuoteNotValid(Conflict):
+    """The same words for a forged quote and for that of another account: neither tells what is in one."""
+
+    code = "quote_not_valid"
+    default_detail = "This is no quote for this account. Nothing was done. Ask for a new one, or leave it out."
+
+
+class PriceExceedsMaximum(Conflict):
+    code = "price_exceeds_maximum"
+
+    def __init__(self, cost_tokens: int) -> None:
+        super().__init__(
+            f"This costs {cost_tokens} tokens, which is more than max_cost_tokens. Nothing was done. "
+            "Raise max_cost_tokens, or ask for something cheaper."
+        )
+        self.figures = {"cost_tokens": cost_tokens}
 
 
 class BalanceLimitExceeded(Conflict):

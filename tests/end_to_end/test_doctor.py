@@ -88,6 +88,7 @@ def test_in_production_the_rest_is_looked_at_too(database: str, simulator: str, 
     code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator, APP_ENV="production")
 
     assert "AUTH_SECRET must be set" in text(lines, "settings")
+    assert "SIGNING_SECRET must be set" in text(lines, "settings")
     assert level(lines, "database") == level(lines, "migrations") == "ok"
     assert code == 1
 

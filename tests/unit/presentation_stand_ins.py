@@ -231,11 +231,11 @@ class World:
         return self.accounts.accounts[user], {"X-API-Key": key}
 
 
-def problem_of(response: httpx.Response) -> dict[str, Any]:
+def problem_of(response: httpx.Response, *figures: str) -> dict[str, Any]:
     """The body of an error, after a look at what every error must be."""
     assert response.headers["content-type"] == "application/problem+json"
     problem: dict[str, Any] = response.json()
-    expected = {"type", "title", "status", "detail", "code", "request_id"}
+    expected = {"type", "title", "status", "detail", "code", "request_id", *figures}
     assert set(problem) == expected | ({"errors"} if response.status_code == 422 else set())
     assert problem["status"] == response.status_code
     assert problem["request_id"] == response.headers["x-request-id"]

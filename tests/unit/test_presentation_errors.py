@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 
 from app.application.ports.health import Check
 from app.domain import errors as domain_errors
-from app.domain.errors import DatabaseUnavailable, DomainError
+from app.domain.errors import DatabaseUnavailable, DomainError, PriceExceedsMaximum
 from app.presentation.http.errors import STATUS_BY_ERROR, RefusedRequest, status_of, title_of
 from tests.unit.presentation_stand_ins import World, problem_of
 
@@ -66,6 +66,18 @@ async def test_answers_405_with_the_methods_that_work(method: str) -> None:
     assert response.status_code == 405
     assert response.headers["allow"] == "GET, HEAD"
     assert problem_of(response)["code"] == "method_not_allowed"
+
+
+async def test_says_a_cost_for_a_program_too() -> None:
+    world = World()
+    _, key = await world.a_user()
+    world.accounts.failure = PriceExceedsMaximum(30)
+
+    response = await world.client().get("/balance", headers=key)
+
+    assert response.status_code == 409
+    problem = problem_of(response, "cost_tokens")
+    assert (problem["code"], problem["cost_tokens"]) == ("price_exceeds_maximum", 30)
 
 
 async def test_answers_503_when_the_database_is_away() -> None:

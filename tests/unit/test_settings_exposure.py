@@ -10,12 +10,14 @@ from typer.testing import CliRunner
 from app.cli import app as command_line
 from app.infrastructure.logging import configure_logging
 from app.infrastructure.settings import load_settings
+from app.infrastructure.settings.kept_secrets import signing_secrets
 from tests.unit.settings_environment import (
     ADMIN_KEY_SECRET,
     AUTH_SECRET,
     FAL_KEY_SECRET,
     PASSWORD,
     PRODUCTION,
+    SIGNING_SECRET,
     WEBHOOK_SECRET,
     production_with,
     refusal,
@@ -60,6 +62,14 @@ def test_what_everybody_could_top_up_does_not_start(monkeypatch: pytest.MonkeyPa
     assert REAL_KEY not in message
 
 
+def test_where_others_get_in_a_weak_secret_signs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    exposed = {"HOST": "0.0.0.0", "FAL_KEY": REAL_KEY, "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET}
+    message = refusal(monkeypatch, {**exposed, "SIGNING_SECRET": f"{SIGNING_SECRET},letmein"})
+
+    assert "so that everybody could make up prices: set SIGNING_SECRET" in message
+    assert "letmein" not in message
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -73,6 +83,13 @@ def test_what_everybody_could_top_up_does_not_start(monkeypatch: pytest.MonkeyPa
         {"FAL_KEY": REAL_KEY, "PUBLIC_URL": "http://127.0.0.1:8000"},
         {"HOST": "0.0.0.0", "PAYMENT_WEBHOOK_SECRET": "my own"},
         {"HOST": "0.0.0.0", "FAL_KEY": REAL_KEY, "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET},
+        {
+            "HOST": "0.0.0.0",
+            "FAL_KEY": REAL_KEY,
+            "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            "SIGNING_SECRET": SIGNING_SECRET,
+        },
+        {"SIGNING_SECRET": "weak"},
     ],
 )
 def test_this_machine_alone_or_a_secret_of_ones_own_starts(
@@ -91,6 +108,7 @@ def test_this_machine_alone_or_a_secret_of_ones_own_starts(
         ({"AUTH_SECRET": FAL_KEY_SECRET}, "AUTH_SECRET and FAL_KEY"),
         ({"PAYMENT_WEBHOOK_SECRET": PRODUCTION["FAL_KEY"]}, "PAYMENT_WEBHOOK_SECRET and FAL_KEY"),
         ({"AUTH_SECRET": ADMIN_KEY_SECRET}, "AUTH_SECRET and FAL_ADMIN_KEY"),
+        ({"SIGNING_SECRET": f"{SIGNING_SECRET},{AUTH_SECRET}"}, "AUTH_SECRET and SIGNING_SECRET"),
         (
             {"DATABASE_URL": f"postgresql://tollgate:{AUTH_SECRET}@db/tollgate"},
             "DATABASE_URL and AUTH_SECRET",
@@ -186,7 +204,7 @@ def test_a_url_is_a_plain_address(monkeypatch: pytest.MonkeyPatch, name: str, ur
         f"\t{AUTH_SECRET}\u00a0",
     ],
 )
-@pytest.mark.parametrize("name", ["AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET", "FAL_USER_ID"])
+@pytest.mark.parametrize("name", ["AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET", "SIGNING_SECRET", "FAL_USER_ID"])
 def test_what_a_copied_line_brings_with_it_is_taken_off(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     set_all(monkeypatch, {name: value})
 
@@ -195,6 +213,7 @@ def test_what_a_copied_line_brings_with_it_is_taken_off(monkeypatch: pytest.Monk
     assert {
         "AUTH_SECRET": list(loaded.auth_secrets),
         "PAYMENT_WEBHOOK_SECRET": list(loaded.webhook_secrets),
+        "SIGNING_SECRET": list(signing_secrets(loaded)),
         "FAL_USER_ID": [loaded.fal_user_id],
     }[name] == [AUTH_SECRET]
 
@@ -202,7 +221,7 @@ def test_what_a_copied_line_brings_with_it_is_taken_off(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "value", ["pass\nword", "pass\x00word", "pass\x7fword", "пароль-для-вебхука", "naïve-secret", "emoji-😀"]
 )
-@pytest.mark.parametrize("name", ["AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET", "FAL_USER_ID"])
+@pytest.mark.parametrize("name", ["AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET", "SIGNING_SECRET", "FAL_USER_ID"])
 def test_what_no_header_can_carry_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
@@ -227,7 +246,7 @@ def test_what_no_header_can_carry_is_refused_in_one_line(
         ("one, one", "has the same value twice"),
     ],
 )
-@pytest.mark.parametrize("name", ["AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET"])
+@pytest.mark.parametrize("name", ["AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET", "SIGNING_SECRET"])
 def test_refuses_what_is_neither_one_value_nor_two(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str
 ) -> None:

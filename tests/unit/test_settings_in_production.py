@@ -51,7 +51,7 @@ def test_production_may_drain_for_no_time(monkeypatch: pytest.MonkeyPatch) -> No
         "short,old-4e7a90d35c1b48f2a6e3076bd81f592c",
     ],
 )
-@pytest.mark.parametrize("name", ["AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET"])
+@pytest.mark.parametrize("name", ["AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET", "SIGNING_SECRET"])
 def test_production_refuses_a_missing_or_weak_secret(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
 ) -> None:
@@ -114,7 +114,7 @@ def test_production_refuses_the_simulator_under_other_names_of_this_machine(
 def test_production_names_everything_that_is_wrong_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     message = refusal(monkeypatch, {"APP_ENV": "production"})
 
-    for name in ("AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET", "FAL_KEY", "DATABASE_URL"):
+    for name in ("AUTH_SECRET", "PAYMENT_WEBHOOK_SECRET", "SIGNING_SECRET", "FAL_KEY", "DATABASE_URL"):
         assert f"{name} must be set" in message
 
 

@@ -63,6 +63,11 @@ class SettingsTogether(EgressSettings, FalSettings, MoneySettings, DatabaseSetti
                 f"{way_in}, so that everybody could top up: set PAYMENT_WEBHOOK_SECRET to a secret of your own "
                 "(openssl rand -hex 32) and APP_ENV=production, or keep to this machine with HOST=127.0.0.1"
             )
+        if self.spends_money and self.signing_secret is not None and not has_strong_values(self.signing_secret):
+            yield (
+                f"{way_in}, so that everybody could make up prices: set SIGNING_SECRET to a secret of your own "
+                "(openssl rand -hex 32), or leave it out, or keep to this machine with HOST=127.0.0.1"
+            )
 
     def _way_in_from_elsewhere(self) -> str | None:
         if not self.is_for_this_machine_only:

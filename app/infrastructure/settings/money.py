@@ -1,4 +1,4 @@
-"""Who may open accounts and credit them, and what a generation costs."""
+"""Who may open accounts and credit them, what a generation costs, and what signs the promise of a price."""
 
 import json
 import re
@@ -78,6 +78,7 @@ class MoneySettings(BaseModel):
     topup_require_event_id: bool | None = None
     token_prices_json: Annotated[PriceList, NoDecode, BeforeValidator(_prices)] = PriceList()
     catalogue_dir: Path | None = None
+    signing_secret: Annotated[IncomingSecret | None, _STRONG, INCOMING_PARTS] = None
 
     @property
     def auth_secrets(self) -> Sequence[str]:

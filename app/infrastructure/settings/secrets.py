@@ -125,6 +125,6 @@ def _incoming(secret: SecretStr) -> SecretStr:
 
 
 IncomingSecret = Annotated[SecretStr, AfterValidator(_incoming)]
-"""What others send to us in a header: one value, or `new,old` while it is exchanged."""
+"""What others send to us in a header, or what we sign with: one value, or `new,old` while it is exchanged."""
 INCOMING_PARTS = SecretParts(_values_in)
 KEY_PARTS = SecretParts(lambda key: [key.partition(":")[2]])

@@ -179,6 +179,7 @@ def problem(
     *,
     headers: Mapping[str, str] | None = None,
     errors: Sequence[FieldError] = (),
+    figures: Mapping[str, int] | None = None,
 ) -> Response:
     """`about:blank` says that the type is the status itself; `code` tells apart what shares a status."""
     content: _Problem = {
@@ -193,7 +194,7 @@ def problem(
         content["errors"] = errors
     # json.dumps writes plain ASCII, so every text can be encoded.
     return Response(
-        json.dumps(content, separators=(",", ":")),
+        json.dumps({**content, **(figures or {})}, separators=(",", ":")),
         status_code=status,
         headers={**_HEADERS_BY_STATUS.get(status, {}), **(headers or {})},
         media_type=PROBLEM_MEDIA_TYPE,
@@ -210,7 +211,8 @@ async def _answer_domain_error(request: Request, error: DomainError) -> Response
     headers = {"Retry-After": "1"} if isinstance(error, IdempotencyKeyInUse) else {}
     if isinstance(error, TooManyRequests):
         headers = {"Retry-After": str(error.retry_after_seconds)}
-    return problem(request.scope, status_of(type(error)), error.code, error.detail, headers=headers)
+    status = status_of(type(error))
+    return problem(request.scope, status, error.code, error.detail, headers=headers, figures=error.figures)
 
 
 async def _answer_refused_request(request: Request, error: RefusedRequest) -> Response:
