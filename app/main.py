@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.bootstrap import Runtime, build
+from app.bootstrap.catalogue import load_catalogue
 from app.infrastructure.logging import configure_logging
 from app.infrastructure.settings import RunnerHome, Settings, SettingsError, load_settings
 from app.presentation.http.api import create_api
@@ -20,11 +21,11 @@ def create_app(
     if settings is None:
         settings = load_settings()
         configure_logging(settings.log_level, as_json=settings.logs_as_json, secrets=settings.secrets)
-    chosen = settings
+    chosen, catalogue = settings, load_catalogue(settings)
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
-        async with build(chosen) as runtime, runtime.heartbeats.beating("serve"):
+        async with build(chosen, catalogue) as runtime, runtime.heartbeats.beating("serve"):
             api.state.use_cases = runtime.customers
             if chosen.runner is RunnerHome.EMBEDDED:
                 runtime.runner.start()
@@ -37,6 +38,7 @@ def create_app(
 
     try:
         return create_api(
+            catalogue,
             lifespan=lifespan,
             version=__version__,
             allow_private_media_urls=not chosen.is_production,

@@ -18,8 +18,9 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from uuid_utils.compat import uuid7
 
-from app.domain.catalogue import MODEL_IDS, GenerationKind
+from app.domain.catalogue import MODEL_IDS
 from app.domain.keys import digest_of
+from app.domain.kinds import GenerationKind
 from app.infrastructure.postgres.database import POOL_SIZE
 from app.presentation.schemas.jobs import AcceptedJob, TextToImageRequest
 from app.presentation.schemas.payments import TopUpRequest

@@ -19,9 +19,10 @@ from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
 from app.bootstrap.steps import lost_steps
 from app.domain.accounts import Account
-from app.domain.catalogue import MODEL_IDS, GenerationKind
+from app.domain.catalogue import MODEL_IDS
 from app.domain.jobs import JobStatus, NewJob, Outcome
 from app.domain.keys import digest_of, stored_form
+from app.domain.kinds import GenerationKind
 from app.domain.payments import PaymentEvent
 from app.domain.pricing import PriceLine, Unit
 from app.domain.terms import ResultShape, Terms

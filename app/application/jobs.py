@@ -3,6 +3,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,15 +13,18 @@ from uuid_utils.compat import uuid7
 from app.application.execution.follow import FollowJob
 from app.application.execution.steps import RetryLater
 from app.application.ports.jobs import JobAcceptance, JobCancellation
+from app.application.ports.quotes import Quotes
 from app.domain.accounts import Account
-from app.domain.catalogue import MODEL_IDS, GenerationKind, PriceList
-from app.domain.errors import InsufficientBalance
+from app.domain.errors import InsufficientBalance, PriceExceedsMaximum, QuoteNotValid
 from app.domain.jobs import NewJob
+from app.domain.models import Model
 from app.domain.orders import Accepted, IdempotencyKey
+from app.domain.quotes import Quote, check_maximum
+from app.domain.terms import Terms
 
 log = structlog.get_logger(__name__)
 
-SAFETY_CHECKER_ON: Mapping[str, Any] = {"enable_safety_checker": True}
+SAFETY_CHECKER = "enable_safety_checker"
 # Characters. Up to here a fingerprint takes less time than a thread would cost.
 LARGE_PARAMETERS = 64 * 1024
 CANCEL_WAIT_SECONDS = 3.0
@@ -34,8 +38,44 @@ class TimeLimits:
     image_seconds: int = 20 * 60
     video_seconds: int = 60 * 60
 
-    def seconds_for(self, kind: GenerationKind) -> int:
-        return self.video_seconds if kind.is_video else self.image_seconds
+    def seconds_for(self, model: Model) -> int:
+        return self.video_seconds if model.is_bounded_as_video else self.image_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a caller asks for: a generation by a model of the catalogue."""
+
+    model: Model
+    parameters: Mapping[str, Any]
+    """Each of them is one that the model takes."""
+    is_model_named: bool = False
+    """False: the caller left the choice to us."""
+    quote: str | None = None
+    max_cost_tokens: int | None = None
+
+    def completed(self) -> Mapping[str, Any]:
+        """Everything that the price and fal shall see. Raises CombinationNotAllowed."""
+        completed = self.model.completed(self.parameters)
+        self.model.check_combination(completed)
+        return completed
+
+    def asked_for(self) -> Sequence[Any]:
+        """What a repeat must be the same in."""
+        parameters = self.model.defaulted(self.parameters)
+        return [self.model.kind.value, parameters, *([self.model.id] if self.is_model_named else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteJob:
+    """Promise what a generation costs. Nothing is stored."""
+
+    _quotes: Quotes
+
+    def __call__(self, account_id: UUID, wish: Wish) -> tuple[Quote, str]:
+        """The quote, and as a text. Raises CombinationNotAllowed."""
+        quote = Quote.of(account_id, wish.model, wish.completed(), datetime.now(UTC))
+        return quote, self._quotes.text_of(quote)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,57 +83,78 @@ class StartJob:
     """Price the job, debit the tokens, store and queue it: all or nothing.
 
     The same idempotency key with the same request leads to the same job, and debits once.
-    Raises InsufficientBalance, IdempotencyKeyReused, IdempotencyKeyInUse.
+    Raises CombinationNotAllowed, QuoteNotValid, PriceExceedsMaximum, InsufficientBalance, IdempotencyKeyReused,
+    IdempotencyKeyInUse.
     """
 
     _jobs: JobAcceptance
-    _prices: PriceList
+    _quotes: Quotes
     _time_limits: TimeLimits
+    _cheapest_tokens: int = 1
+    """No generation of the catalogue costs less."""
     _is_safety_checker_required: bool = False
     """fal is then told in so many words to filter its results, whatever its default is."""
 
     def check_balance(self, account: Account) -> None:
         """Raises InsufficientBalance if the balance is below the cheapest price: whatever it asks for is refused."""
-        if account.balance_tokens < self._prices.cheapest_tokens:
-            raise InsufficientBalance
+        if account.balance_tokens < self._cheapest_tokens:
+            raise InsufficientBalance(required_tokens=self._cheapest_tokens, balance_tokens=account.balance_tokens)
 
-    async def __call__(
-        self,
-        account_id: UUID,
-        kind: GenerationKind,
-        parameters: Mapping[str, Any],
-        *,
-        idempotency_key: str | None = None,
-    ) -> Accepted:
-        terms = self._prices.terms(kind, parameters)
-        job = NewJob(
-            id=uuid7(),
-            account_id=account_id,
-            kind=kind,
-            model_id=MODEL_IDS[kind],
-            # Not what the fingerprint is of: the operator may change it between a request and its repeat.
-            parameters={**parameters, **SAFETY_CHECKER_ON} if self._is_safety_checker_required else parameters,
-            cost_tokens=terms.cost_tokens,
-            outputs_requested=terms.outputs_max,
-            time_limit_seconds=self._time_limits.seconds_for(kind),
-            terms=terms,
-        )
-        fingerprint = None if idempotency_key is None else await _fingerprint_of_job(kind, parameters)
-        accepted = await self._jobs.accept(job, _idempotency(idempotency_key, fingerprint))
+    async def __call__(self, account_id: UUID, wish: Wish, *, idempotency_key: str | None = None) -> Accepted:
+        completed = wish.completed()
+        idempotency = await _idempotency_of_wish(wish, idempotency_key)
+        try:
+            terms = self._terms(account_id, wish, completed)
+        except (QuoteNotValid, PriceExceedsMaximum):
+            # The repeat of a request whose answer was lost is answered, whatever it would cost by now.
+            first = await self._jobs.find_by_idempotency_key(account_id, idempotency) if idempotency else None
+            if first is None:
+                raise
+            accepted = Accepted(first, is_replay=True)
+        else:
+            accepted = await self._jobs.accept(self._job(account_id, wish.model, completed, terms), idempotency)
         log.info(
             "generation_replayed" if accepted.is_replay else "generation_accepted",
             job_id=str(accepted.job.id),
-            kind=kind.value,
+            kind=wish.model.kind.value,
+            model_id=wish.model.id,
             cost_tokens=accepted.job.cost_tokens,
         )
         return accepted
 
+    def _terms(self, account_id: UUID, wish: Wish, completed: Mapping[str, Any]) -> Terms:
+        """Raises QuoteNotValid, PriceExceedsMaximum."""
+        if wish.quote is None:
+            terms = wish.model.terms(completed)
+        else:
+            quote = self._quotes.quote_of(wish.quote)
+            terms = quote.terms_for(account_id, wish.model, completed, datetime.now(UTC))
+        check_maximum(terms.cost_tokens, wish.max_cost_tokens)
+        return terms
 
-async def _fingerprint_of_job(kind: GenerationKind, parameters: Mapping[str, Any]) -> bytes:
+    def _job(self, account_id: UUID, model: Model, completed: Mapping[str, Any], terms: Terms) -> NewJob:
+        # Not what a repeat is compared by: the operator may change it between a request and its repeat.
+        is_told = self._is_safety_checker_required and SAFETY_CHECKER in model.parameters
+        return NewJob(
+            id=uuid7(),
+            account_id=account_id,
+            kind=model.kind,
+            model_id=model.id,
+            parameters=model.fal_input({**completed, SAFETY_CHECKER: True} if is_told else completed),
+            cost_tokens=terms.cost_tokens,
+            outputs_requested=terms.outputs_max,
+            time_limit_seconds=self._time_limits.seconds_for(model),
+            terms=terms,
+        )
+
+
+async def _idempotency_of_wish(wish: Wish, key: str | None) -> IdempotencyKey | None:
     """Where there are whole pictures in the parameters, in a thread: 14 MB take 50 ms."""
-    if _size(parameters) <= LARGE_PARAMETERS:
-        return fingerprint_of(kind, parameters)
-    return await asyncio.to_thread(fingerprint_of, kind, parameters)
+    if key is None:
+        return None
+    if _size(wish.parameters) <= LARGE_PARAMETERS:
+        return IdempotencyKey(key, _fingerprint(wish.asked_for()))
+    return IdempotencyKey(key, await asyncio.to_thread(_fingerprint, wish.asked_for()))
 
 
 def _size(parameters: Mapping[str, Any]) -> int:
@@ -102,16 +163,8 @@ def _size(parameters: Mapping[str, Any]) -> int:
     return sum(len(text) for texts in values for text in texts if isinstance(text, str))
 
 
-def fingerprint_of(kind: GenerationKind, parameters: Mapping[str, Any]) -> bytes:
-    return _fingerprint([kind.value, parameters])
-
-
 def _fingerprint(asked_for: Sequence[Any]) -> bytes:
     return hashlib.sha256(json.dumps(asked_for, sort_keys=True).encode()).digest()
-
-
-def _idempotency(key: str | None, fingerprint: bytes | None) -> IdempotencyKey | None:
-    return None if key is None or fingerprint is None else IdempotencyKey(key, fingerprint)
 
 
 class CancelJob:
@@ -128,7 +181,9 @@ class CancelJob:
         self._looks: dict[UUID, asyncio.Task[None]] = {}
 
     async def __call__(self, account_id: UUID, job_id: UUID, *, idempotency_key: str | None = None) -> Accepted:
-        idempotency = _idempotency(idempotency_key, _fingerprint(["CANCEL", str(job_id)]))
+        idempotency = None
+        if idempotency_key is not None:
+            idempotency = IdempotencyKey(idempotency_key, _fingerprint(["CANCEL", str(job_id)]))
         if idempotency is not None:
             first = await self._jobs.find_by_idempotency_key(account_id, idempotency)
             if first is not None:

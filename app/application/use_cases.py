@@ -7,7 +7,7 @@ itself. The operator's object needs no proof, and only the command line gets it.
 from dataclasses import dataclass
 
 from app.application.execution.provider_events import ReceiveProviderEvent
-from app.application.jobs import CancelJob, StartJob
+from app.application.jobs import CancelJob, QuoteJob, StartJob
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.execution import StepUpkeep
@@ -26,6 +26,7 @@ class CustomerKeys:
 @dataclass(frozen=True, slots=True)
 class CustomerJobs:
     start: StartJob
+    quote: QuoteJob
     cancel: CancelJob
     reader: JobReader
 

@@ -18,6 +18,7 @@ from app.application.use_cases import CustomerUseCases, OperatorUseCases
 from app.bootstrap.adapters import open_adapters, open_postgres, open_request_history
 from app.bootstrap.steps import handlers_by_step, lost_steps, runner_duties, step_handlers
 from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
+from app.domain.catalogue import Catalogue
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.fal.urls import QueueUrls
 from app.infrastructure.postgres.dsn import plain_dsn
@@ -47,7 +48,9 @@ class Health:
 
 
 @asynccontextmanager
-async def build(settings: Settings, *, provider: Provider | None = None) -> AsyncIterator[Runtime]:
+async def build(
+    settings: Settings, catalogue: Catalogue, *, provider: Provider | None = None
+) -> AsyncIterator[Runtime]:
     """Everything connected, nothing running yet: the caller starts the runner where it belongs.
 
     `provider` replaces the fal client in tests.
@@ -73,7 +76,14 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         heartbeats = Heartbeats(postgres.engine, lambda: runner.duties.alive)
         health = Health(_checks(settings, postgres.engine, heartbeats, runner, breaker))
         yield Runtime(
-            customers=customer_use_cases(settings, adapters, handlers.follow, precedence, health),
+            customers=customer_use_cases(
+                settings,
+                adapters,
+                catalogue=catalogue,
+                follow=handlers.follow,
+                precedence=precedence,
+                health=health,
+            ),
             operator=operator_use_cases(settings, adapters.postgres),
             runner=runner,
             heartbeats=heartbeats,

@@ -3,16 +3,24 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.domain.models import Catalogue
+from app.domain.catalogue import Catalogue
+from app.domain.errors import InvalidCatalogue, InvalidPrices
 from app.infrastructure.catalogue.overrides import with_prices
 from app.infrastructure.catalogue.reading import read_catalogue
 from app.infrastructure.fal.offers import FalOffers
-from app.infrastructure.settings import Settings
+from app.infrastructure.settings import Settings, SettingsError
 
 
 def load_catalogue(settings: Settings) -> Catalogue:
-    """Raises InvalidCatalogue, InvalidPrices."""
-    return with_prices(read_catalogue(settings.catalogue_dir), settings.token_prices_json.overrides)
+    """Raises SettingsError with everything that is wrong, a line each."""
+    try:
+        catalogue = read_catalogue(settings.catalogue_dir)
+    except InvalidCatalogue as error:
+        raise SettingsError("\n".join(error.problems)) from None
+    try:
+        return with_prices(catalogue, settings.token_prices_json)
+    except InvalidPrices as error:
+        raise SettingsError(f"TOKEN_PRICES_JSON: {error}") from None
 
 
 @asynccontextmanager

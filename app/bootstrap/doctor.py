@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from app.application.ports.health import Finding, Level
+from app.bootstrap.catalogue import load_catalogue
 from app.bootstrap.steps import runner_duties
-from app.domain.catalogue import MODEL_IDS, GenerationKind
 from app.domain.errors import DatabaseUnavailable
+from app.domain.kinds import GenerationKind
 from app.infrastructure.fal.inspection import inspect_fal, inspect_public_url
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.faults import NO_TABLE, fault_of
 from app.infrastructure.postgres.heartbeats import DEAD_SECONDS, ages_seconds, silence
 from app.infrastructure.postgres.inspection import inspect_database
 from app.infrastructure.postgres.migrations import current_revision, head_revision, is_known
-from app.infrastructure.settings import Settings
+from app.infrastructure.settings import Settings, SettingsError
 from app.infrastructure.settings.values import unmet_demands
 
 LOOK_SECONDS_MAX = 5.0
@@ -44,6 +45,7 @@ def _looks(settings: Settings) -> Sequence[tuple[str, Callable[[], Awaitable[Seq
         ("database", lambda: _database(settings)),
         ("migrations", lambda: _migrations(settings)),
         ("runner", lambda: _runner(settings)),
+        ("catalogue", lambda: _catalogue(settings)),
         ("fal", lambda: _fal(settings)),
         ("public url", lambda: _public_url(settings)),
         ("disk", lambda: _disk(settings.data_dir)),
@@ -105,10 +107,21 @@ async def _runner(settings: Settings) -> Sequence[Finding]:
     return [Finding(Level.OK, "runner", f"{', '.join(sorted(ages))} beat")]
 
 
+async def _catalogue(settings: Settings) -> Sequence[Finding]:
+    try:
+        catalogue = load_catalogue(settings)
+    except SettingsError as error:
+        return [Finding(Level.WRONG, "catalogue", line) for line in str(error).splitlines()]
+    return [Finding(Level.OK, "catalogue", f"{len(catalogue)} models are sold")]
+
+
 async def _fal(settings: Settings) -> Sequence[Finding]:
     if settings.fal_key is None:
         return [Finding(Level.OK, "fal", "FAL_KEY is not set: the simulator stands in")]
-    model_id = MODEL_IDS[GenerationKind.TEXT_TO_IMAGE]
+    try:
+        model_id = load_catalogue(settings).default_of(GenerationKind.TEXT_TO_IMAGE).id
+    except SettingsError:
+        return [Finding(Level.WARNING, "fal", "unknown while the catalogue cannot be used")]
     return await inspect_fal(settings.fal_queue_url, settings.fal_key.get_secret_value(), model_id, settings.egress)
 
 

@@ -1,22 +1,32 @@
 from app.application.execution.follow import FollowJob
 from app.application.execution.precedence import CountedAcceptance, Precedence
 from app.application.execution.provider_events import ReceiveProviderEvent
-from app.application.jobs import CancelJob, StartJob, TimeLimits
+from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
 from app.bootstrap.adapters import Adapters, PostgresAdapters
 from app.bootstrap.steps import lost_steps
+from app.domain.catalogue import Catalogue
+from app.infrastructure.quotes import SignedQuotes
 from app.infrastructure.settings import Settings
+from app.infrastructure.settings.kept_secrets import signing_secrets
 
 
 def customer_use_cases(
-    settings: Settings, adapters: Adapters, follow: FollowJob, precedence: Precedence, health: HealthChecks
+    settings: Settings,
+    adapters: Adapters,
+    *,
+    catalogue: Catalogue,
+    follow: FollowJob,
+    precedence: Precedence,
+    health: HealthChecks,
 ) -> CustomerUseCases:
     postgres = adapters.postgres
     keys, desk = postgres.keys, postgres.job_desk
     time_limits = TimeLimits(settings.image_time_limit_seconds, settings.video_time_limit_seconds)
+    quotes = SignedQuotes(signing_secrets(settings))
     return CustomerUseCases(
         keys=CustomerKeys(
             authenticate=Authenticate(keys),
@@ -25,10 +35,12 @@ def customer_use_cases(
         jobs=CustomerJobs(
             start=StartJob(
                 CountedAcceptance(desk, precedence),
-                settings.token_prices_json,
+                quotes,
                 time_limits,
+                catalogue.cheapest_tokens,
                 settings.is_safety_checker_required,
             ),
+            quote=QuoteJob(quotes),
             cancel=CancelJob(desk, follow),
             reader=desk,
         ),

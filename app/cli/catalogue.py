@@ -11,10 +11,9 @@ from app.application.ports.provider import ProviderUnavailable
 from app.bootstrap.catalogue import load_catalogue, open_offers
 from app.cli.catalogue_text import lines_of, margin_line
 from app.cli.running import fail, print_table, run
-from app.domain.catalogue import GenerationKind
-from app.domain.errors import InvalidCatalogue, InvalidPrices
+from app.domain.catalogue import Catalogue
+from app.domain.kinds import GenerationKind
 from app.domain.margins import sold_below
-from app.domain.models import Catalogue
 from app.domain.offered_prices import OfferedPrice, usd_text
 from app.domain.offers import Difference, Offer, differences, new_models
 from app.infrastructure.settings import Settings, SettingsError, load_settings
@@ -139,7 +138,5 @@ def _settings() -> Settings:
 def _catalogue(settings: Settings) -> Catalogue:
     try:
         return load_catalogue(settings)
-    except InvalidCatalogue as error:
+    except SettingsError as error:
         fail(error)
-    except InvalidPrices as error:
-        fail(f"TOKEN_PRICES_JSON: {error}")

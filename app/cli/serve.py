@@ -11,6 +11,7 @@ import structlog
 import typer
 
 from app.bootstrap import Runtime, build
+from app.bootstrap.catalogue import load_catalogue
 from app.cli.development import running_dsn, simulated_fal
 from app.cli.doctor import check_worker
 from app.cli.running import check_database, fail, migrate_database, run, with_database
@@ -151,7 +152,7 @@ def worker(
             fail("set FAL_KEY (and FAL_QUEUE_URL for a simulator): a worker talks to fal")
         async with with_database(settings) as complete:
             await check_database(complete)
-            async with build(complete) as runtime, runtime.heartbeats.beating("worker"):
+            async with build(complete, load_catalogue(complete)) as runtime, runtime.heartbeats.beating("worker"):
                 await _work_until_stopped(runtime.runner)
 
     run(work)

@@ -1,7 +1,6 @@
 """Commands that show what the service is: its settings, its document, its main job."""
 
 import json
-from typing import Any
 
 import typer
 
@@ -19,9 +18,7 @@ def show_settings() -> None:
         settings = load_settings()
     except SettingsError as error:
         fail(error)
-    shown: dict[str, Any] = settings.model_dump(mode="json")
-    shown["token_prices_json"] = dict(settings.token_prices_json.overrides)
-    typer.echo(json.dumps(shown, indent=2, default=str))
+    typer.echo(json.dumps(settings.model_dump(mode="json"), indent=2, default=str))
 
 
 def openapi() -> None:

@@ -19,7 +19,9 @@ DomainError
 │  ├─ PriceExceedsMaximum      dearer than the caller wants to pay
 │  └─ BalanceLimitExceeded
 ├─ PaymentEventIdRequired
-├─ UnknownModel                no such model, or one of another type
+├─ FieldRefused                a field of the body is to be changed
+│  ├─ UnknownModel             no such model, or one of another type
+│  └─ CombinationNotAllowed    values that the model takes, but not together
 ├─ TooManyRequests              asked for more than its share; it says when to ask again
 │  └─ TooManyLargeInputs
 ├─ IdempotencyKeyReused        a known key with another request
@@ -86,6 +88,14 @@ class InsufficientBalance(DomainError):
     code = "insufficient_balance"
     default_detail = "insufficient balance"
 
+    def __init__(self, *, required_tokens: int, balance_tokens: int) -> None:
+        super().__init__()
+        self.figures = {
+            "required_tokens": required_tokens,
+            "balance_tokens": balance_tokens,
+            "missing_tokens": required_tokens - balance_tokens,
+        }
+
 
 class NotFound(DomainError):
     code = "not_found"
@@ -143,6 +153,7 @@ class QuoteNotValid(Conflict):
 
 class PriceExceedsMaximum(Conflict):
     code = "price_exceeds_maximum"
+    default_detail = "This costs more tokens than max_cost_tokens. Nothing was done."
 
     def __init__(self, cost_tokens: int) -> None:
         super().__init__(
@@ -162,14 +173,30 @@ class PaymentEventIdRequired(DomainError):
     default_detail = "Send the payment provider's event id in the X-Event-Id header. Nothing was credited."
 
 
-class UnknownModel(DomainError):
+class FieldRefused(DomainError):
+    """`field` is the one to change."""
+
+    def __init__(self, field: str, detail: str | None = None) -> None:
+        super().__init__(detail)
+        self.field = field
+
+
+class UnknownModel(FieldRefused):
     """`fitting` are the models of the type that was asked for."""
 
     code = "unknown_model"
+    default_detail = "There is no such model of this type. There are fal-ai/wan-25-preview/text-to-image and others."
 
     def __init__(self, fitting: Sequence[str] = ()) -> None:
-        super().__init__(f"There is no such model of this type. There are {', '.join(fitting)}.")
+        super().__init__("model", f"There is no such model of this type. There are {', '.join(fitting)}.")
         self.fitting = fitting
+
+
+class CombinationNotAllowed(FieldRefused):
+    """Each value is one that the model takes, but not together."""
+
+    code = "combination_not_allowed"
+    default_detail = "With resolution 1080p the duration must be 8."
 
 
 class TooManyRequests(DomainError):

@@ -9,16 +9,17 @@ QUEUED becomes SUBMITTED if fal ran an attempt that it had answered with a refus
 The last three are final: nothing leaves them. The database enforces the same table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
 
-from app.domain.catalogue import GenerationKind
 from app.domain.job_errors import CANCELED, NO_OUTPUT
+from app.domain.kinds import GenerationKind
 from app.domain.newer_words import known
+from app.domain.pricing import PriceLine
 from app.domain.terms import Terms
 
 
@@ -72,10 +73,18 @@ class BillingOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BilledLine:
+    line: str
+    charged_tokens: int
+    refunded_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Billing:
     charged_tokens: int
     refunded_tokens: int
     outcome: BillingOutcome
+    lines: Sequence[BilledLine]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +149,11 @@ class Job:
         )
 
     @property
+    def price(self) -> Sequence[PriceLine]:
+        """Empty if only a newer release can read it."""
+        return () if self.terms is None else self.terms.lines
+
+    @property
     def billing(self) -> Billing | None:
         """None until the job is final."""
         if not self.is_final:
@@ -151,7 +165,22 @@ class Job:
             outcome = BillingOutcome.PARTIALLY_CHARGED
         else:
             outcome = BillingOutcome.CHARGED
-        return Billing(charged_tokens=charged_tokens, refunded_tokens=self.refunded_tokens, outcome=outcome)
+        return Billing(
+            charged_tokens=charged_tokens,
+            refunded_tokens=self.refunded_tokens,
+            outcome=outcome,
+            lines=[self._billed(line) for line in self.price],
+        )
+
+    def _billed(self, line: PriceLine) -> BilledLine:
+        if self.status is not JobStatus.COMPLETED:
+            refunded_tokens = line.tokens
+        elif self.refunded_lines is None and len(self.price) == 1:
+            # The release before, which settled it, knew no other lines.
+            refunded_tokens = self.refunded_tokens
+        else:
+            refunded_tokens = (self.refunded_lines or {}).get(line.line, 0)
+        return BilledLine(line=line.line, charged_tokens=line.tokens - refunded_tokens, refunded_tokens=refunded_tokens)
 
     @property
     def public_status(self) -> PublicStatus | str:

@@ -9,9 +9,9 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from app.domain.catalogue import GenerationKind
-from app.domain.errors import UnknownModel
-from app.domain.parameters import Parameter, ParameterType, Words
+from app.domain.errors import CombinationNotAllowed
+from app.domain.kinds import GenerationKind
+from app.domain.parameters import FalField, Parameter, ParameterType, Words
 from app.domain.pricing import PriceLine, PriceRule, Quantities, Unit, megapixels_of, price, total_tokens
 from app.domain.terms import ResultShape, Terms
 
@@ -20,6 +20,7 @@ COUNT, SECONDS, SIZE = "num_images", "duration", "image_size"
 # So many values of a range are gone through one by one; of a longer one its two ends are enough.
 RANGE_VALUES_MAX = 64
 KNOWN_LINES_MAX = 10_000
+SEED_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,11 @@ class Constraint:
     message: Words
     require: Mapping[str, frozenset[Any]] = field(default_factory=dict)
     forbid: frozenset[str] = frozenset()
+
+    @property
+    def parameter(self) -> str:
+        """The one to change first."""
+        return next(iter([*self.require, *sorted(self.forbid), *self.when]))
 
     def is_violated_by(self, parameters: Mapping[str, Any]) -> bool:
         if not all(_is_among(parameters.get(name), values) for name, values in self.when.items()):
@@ -101,6 +107,12 @@ class Model:
         """What was given, with everything filled in that the price and fal shall see."""
         return {**self._filled_in, **_told(given)}
 
+    def check_combination(self, parameters: Mapping[str, Any]) -> None:
+        """Of completed parameters. Raises CombinationNotAllowed."""
+        constraint = self.violated(parameters)
+        if constraint is not None:
+            raise CombinationNotAllowed(constraint.parameter, constraint.message["en"])
+
     def violated(self, parameters: Mapping[str, Any]) -> Constraint | None:
         """The first constraint that completed parameters break."""
         return next((constraint for constraint in self.constraints if constraint.is_violated_by(parameters)), None)
@@ -131,7 +143,14 @@ class Model:
             outputs_max=outputs,
             megapixels=megapixels,
             seconds=seconds,
+            takes_seed=self.takes_seed,
         )
+
+    @cached_property
+    def takes_seed(self) -> bool:
+        """Whether any seed of 31 bits can be sent under fal's usual name."""
+        seed = self.parameters.get("seed")
+        return seed is not None and seed.fal == FalField(name="seed") and (seed.maximum or 0) >= SEED_MAX
 
     def quantities(self, parameters: Mapping[str, Any]) -> Quantities:
         """What is asked for at most. Megapixels and seconds are 0 where nothing is charged by them."""
@@ -232,43 +251,6 @@ _MULTIPLIED_BY: Mapping[Unit, Sequence[str]] = {
     Unit.SECOND: [COUNT, SECONDS],
     Unit.RUN: [],
 }
-
-
-class Catalogue:
-    """The models in a stable order: by type, its default first, then as they were given."""
-
-    def __init__(self, models: Sequence[Model]) -> None:
-        kinds = list(GenerationKind)
-        self.models = sorted(models, key=lambda model: (kinds.index(model.kind), not model.is_default))
-        self._by_id = {model.id: model for model in self.models}
-
-    def __iter__(self) -> Iterator[Model]:
-        return iter(self.models)
-
-    def __len__(self) -> int:
-        return len(self.models)
-
-    def get(self, model_id: str) -> Model | None:
-        return self._by_id.get(model_id)
-
-    def of_kind(self, kind: GenerationKind) -> Sequence[Model]:
-        return [model for model in self.models if model.kind is kind]
-
-    def default_of(self, kind: GenerationKind) -> Model:
-        return self.of_kind(kind)[0]
-
-    def find(self, model_id: str | None, kind: GenerationKind) -> Model:
-        """The type's default without an id. Raises UnknownModel, which names those that fit."""
-        if model_id is None:
-            return self.default_of(kind)
-        model = self._by_id.get(model_id)
-        if model is None or model.kind is not kind:
-            raise UnknownModel([model.id for model in self.of_kind(kind)])
-        return model
-
-    @cached_property
-    def cheapest_tokens(self) -> int:
-        return min(model.from_tokens for model in self.models)
 
 
 def _told(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from app.domain.catalogue import GenerationKind
-from app.domain.models import RANGE_VALUES_MAX, Catalogue, Model
+from app.domain.catalogue import Catalogue
+from app.domain.kinds import GenerationKind
+from app.domain.models import RANGE_VALUES_MAX, Model
 from app.domain.offered_prices import OfferedPrice, price_differences
 from app.domain.parameters import Parameter, ParameterType
 

@@ -70,6 +70,8 @@ class Order:
 class Accepted:
     job: Job
     is_replay: bool
+    balance_tokens: int | None = None
+    """After the debit; None where this request debited nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Standing:
     accepted_at: datetime | None
     """By the database's clock; None if no account is to pay."""
     balances_tokens: Mapping[UUID, int]
-    """By account, of those whose orders have no known key."""
+    """By account, of those whose orders have no known key; of all of them if an earlier try has written some."""
     first_uses: Mapping[OwnedKey, FirstUse] = field(default_factory=dict)
     keys_in_use: Collection[OwnedKey] = ()
     """Another request that is being served right now has the key."""
@@ -128,7 +130,7 @@ def _decide(
 ) -> OrderDecision:
     job = order.job
     if job.id in standing.written:
-        return Accepted(standing.written[job.id], is_replay=False)
+        return Accepted(standing.written[job.id], is_replay=False, balance_tokens=balances_tokens[job.account_id])
     if order.idempotency is not None and order.owned_key is not None:
         if order.owned_key in standing.keys_in_use:
             return IdempotencyKeyInUse()
@@ -136,13 +138,16 @@ def _decide(
         if first_use is not None:
             is_same = first_use.fingerprint == order.idempotency.fingerprint
             return Accepted(first_use.job, is_replay=True) if is_same else IdempotencyKeyReused()
-    if balances_tokens[job.account_id] < job.cost_tokens:
-        return InsufficientBalance()
+    balance_tokens = balances_tokens[job.account_id]
+    if balance_tokens < job.cost_tokens:
+        return InsufficientBalance(required_tokens=job.cost_tokens, balance_tokens=balance_tokens)
     recent = large_inputs.get(job.account_id)
     if order.input_bytes is not None and recent is not None and recent.leaves_no_room_for(order.input_bytes):
         return TooManyLargeInputs(retry_after_seconds=recent.seconds_to_wait)
     assert standing.accepted_at is not None
-    return Accepted(Job.accepted(job, standing.accepted_at), is_replay=False)
+    return Accepted(
+        Job.accepted(job, standing.accepted_at), is_replay=False, balance_tokens=balance_tokens - job.cost_tokens
+    )
 
 
 def _with(recent: LargeInputs | None, input_bytes: int) -> LargeInputs:

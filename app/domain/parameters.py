@@ -32,6 +32,15 @@ class SizeLimits:
     ratio_max: int | None = None
     """Of the longer side to the shorter one."""
 
+    @property
+    def sentence(self) -> str:
+        told = [f"Each side must have {self.side_min} to {self.side_max} pixels"]
+        if self.pixels_max is not None:
+            told.append(f"width times height must be {self.pixels_min} to {self.pixels_max}")
+        if self.ratio_max is not None:
+            told.append(f"the longer side may be at most {self.ratio_max} times the shorter one")
+        return f"{', and '.join(told)}."
+
     def allows(self, width: int, height: int) -> bool:
         return (
             self.side_min <= min(width, height)

@@ -7,6 +7,8 @@ from fractions import Fraction
 from typing import Any, Self
 
 _ONE = Fraction(1)
+# Of one unit, and of a whole request.
+PRICE_TOKENS_MAX = 10**9
 # fal rounds the size of each picture up to whole ones.
 MEGAPIXEL_PIXELS = 1024 * 1024
 

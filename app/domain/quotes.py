@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, Self
 from uuid import UUID
 
-from app.domain.catalogue import GenerationKind
 from app.domain.errors import PriceExceedsMaximum, QuoteNotValid
+from app.domain.kinds import GenerationKind
 from app.domain.models import Model
 from app.domain.terms import Terms
 
@@ -58,7 +58,7 @@ class Quote:
         if others:
             raise QuoteNotValid(f"This quote is for other values of {', '.join(others)}. {_MEND}")
         # The price is what was promised; how the result is read is known best today.
-        return replace(self.terms, shape=model.shape)
+        return replace(self.terms, shape=model.shape, takes_seed=model.takes_seed)
 
     def as_json(self) -> Mapping[str, Any]:
         return {

@@ -45,6 +45,8 @@ class Terms:
     megapixels: int = 0
     """Of each output, as it was charged; 0 where size has no price."""
     seconds: int = 0
+    takes_seed: bool = True
+    """Whether the model has a seed, which may mark an attempt."""
 
     @property
     def cost_tokens(self) -> int:
@@ -74,6 +76,7 @@ class Terms:
             "outputs_max": self.outputs_max,
             "megapixels": self.megapixels,
             "seconds": self.seconds,
+            "takes_seed": self.takes_seed,
         }
 
     @classmethod
@@ -85,6 +88,7 @@ class Terms:
             outputs_max=stored["outputs_max"],
             megapixels=stored["megapixels"],
             seconds=stored["seconds"],
+            takes_seed=stored["takes_seed"],
         )
 
     @classmethod

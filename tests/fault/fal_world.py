@@ -24,9 +24,10 @@ from app.application.execution.follow import CANCEL_GRACE_SECONDS, UNANSWERED_GR
 from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.execution.submit import SubmitJob
 from app.bootstrap import Runtime, build
-from app.domain.catalogue import MODEL_IDS, GenerationKind
+from app.domain.catalogue import MODEL_IDS
 from app.domain.errors import JobFinished
 from app.domain.jobs import Job, JobStatus
+from app.domain.kinds import GenerationKind
 from app.infrastructure.fal import client as fal_client
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.exchange import HttpLimits

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB
 from app.application.use_cases import CustomerUseCases
 from app.bootstrap import Runtime, build
-from app.domain.catalogue import GenerationKind
+from app.domain.kinds import GenerationKind
 from app.infrastructure.settings import load_settings
 from app.presentation.http.api import create_api
 from tests.builders import Customer

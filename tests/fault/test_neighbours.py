@@ -12,8 +12,8 @@ import pytest
 
 from app.application.execution.pauses import NEWCOMER_SECONDS_MIN
 from app.application.execution.steps import SUBMISSIONS
-from app.domain.catalogue import GenerationKind
 from app.domain.errors import JobFinished
+from app.domain.kinds import GenerationKind
 from tests.builders import COST_TOKENS, Customer, open_account, until
 from tests.fault.fal_world import World, open_world
 from tests.simulator_server import running_simulator

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.steps import SUBMIT_JOB
 from app.application.jobs import fingerprint_of
-from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus
+from app.domain.kinds import GenerationKind
 from app.infrastructure.postgres.jobs import acceptance
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments

@@ -24,9 +24,9 @@ from app.application.execution.steps import RetryLater
 from app.application.execution.submit import SubmitJob
 from app.application.ports.evidence import LostSubmission, LostSubmissions, RequestHistory
 from app.application.ports.provider import Observation, ProviderEvent, Succeeded
-from app.domain.catalogue import GenerationKind
 from app.domain.errors import DatabaseUnavailable, InvalidProviderEvent
 from app.domain.jobs import Job, JobStatus, Outcome
+from app.domain.kinds import GenerationKind
 from app.domain.terms import ResultShape
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.exchange import HttpLimits

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from app.domain.models import Catalogue
+from app.domain.catalogue import Catalogue
 from app.infrastructure.catalogue.reading import read_catalogue
 
 MODEL = """family = "House"

@@ -22,7 +22,7 @@ from app.application.ports.payments import Payments
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
 from app.domain.accounts import Account
-from app.domain.catalogue import GenerationKind, PriceList
+from app.domain.catalogue import PriceList
 from app.domain.errors import (
     BalanceLimitExceeded,
     IdempotencyKeyInUse,
@@ -34,6 +34,7 @@ from app.domain.errors import (
 )
 from app.domain.jobs import Job, JobStatus, NewJob
 from app.domain.keys import StoredKey
+from app.domain.kinds import GenerationKind
 from app.domain.ledger import BALANCE_TOKENS_MAX
 from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.payments import EventName, PaymentEvent

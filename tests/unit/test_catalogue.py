@@ -5,8 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain import catalogue
-from app.domain.catalogue import DEFAULT_PRICES, MODEL_IDS, PRICE_TOKENS_MAX, GenerationKind, PriceList
+from app.domain.catalogue import DEFAULT_PRICES, MODEL_IDS, PriceList
 from app.domain.errors import InvalidPrices
+from app.domain.kinds import GenerationKind
+from app.domain.pricing import PRICE_TOKENS_MAX
 
 PRICES = st.integers(1, PRICE_TOKENS_MAX)
 IMAGE_KINDS = st.sampled_from([GenerationKind.TEXT_TO_IMAGE, GenerationKind.IMAGE_TO_IMAGE])

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from app.domain.catalogue import DEFAULT_PRICES, MODEL_IDS, GenerationKind, PriceList
+from app.domain.catalogue import DEFAULT_PRICES, MODEL_IDS, Catalogue, PriceList
 from app.domain.errors import InvalidPrices, UnknownModel
+from app.domain.kinds import GenerationKind
 from app.domain.margins import sold_below, worst_margin
-from app.domain.models import Catalogue, Model
+from app.domain.models import Model
 from app.domain.pricing import total_tokens
 from app.infrastructure.catalogue.overrides import with_prices
 from app.infrastructure.catalogue.reading import BUILT_IN_DIR, read_catalogue

@@ -8,8 +8,8 @@ import pytest
 
 from app.cli.jobs import print_jobs
 from app.cli.ledger import SIGNS, print_entries
-from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus
+from app.domain.kinds import GenerationKind
 from app.domain.ledger import EntryKind, LedgerEntry
 from tests.unit.presentation_stand_ins import a_job
 

@@ -3,8 +3,8 @@ from uuid import UUID
 
 import pytest
 
-from app.domain.catalogue import GenerationKind
 from app.domain.jobs import TRANSITIONS, Job, JobStatus, Outcome, PublicStatus
+from app.domain.kinds import GenerationKind
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FINAL = {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED}

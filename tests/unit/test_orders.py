@@ -6,9 +6,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.domain.catalogue import MODEL_IDS, GenerationKind
+from app.domain.catalogue import MODEL_IDS
 from app.domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance, TooManyLargeInputs
 from app.domain.jobs import Job, NewJob
+from app.domain.kinds import GenerationKind
 from app.domain.orders import (
     LARGE_INPUTS_BYTES_MAX,
     Accepted,

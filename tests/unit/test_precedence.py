@@ -20,8 +20,9 @@ from app.application.execution.precedence import (
 )
 from app.application.jobs import StartJob, TimeLimits
 from app.application.ports.jobs import JobAcceptance
-from app.domain.catalogue import GenerationKind, PriceList
+from app.domain.catalogue import PriceList
 from app.domain.errors import InsufficientBalance
+from app.domain.kinds import GenerationKind
 from app.domain.orders import Accepted
 from tests.unit.clock import Clock
 

@@ -6,8 +6,9 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from app.domain.catalogue import IMAGE_PRESETS, MODEL_IDS, GenerationKind
+from app.domain.catalogue import IMAGE_PRESETS, MODEL_IDS
 from app.domain.jobs import JobStatus
+from app.domain.kinds import GenerationKind
 from app.presentation.http.api import create_api
 from tests.unit.presentation_stand_ins import NOW, World, problem_of
 

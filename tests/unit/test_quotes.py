@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from itsdangerous import URLSafeSerializer
 
-from app.domain.catalogue import GenerationKind
 from app.domain.errors import PriceExceedsMaximum, QuoteNotValid
+from app.domain.kinds import GenerationKind
 from app.domain.pricing import PriceRule, Unit
 from app.domain.quotes import Quote, check_maximum
 from app.domain.terms import ResultShape

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from app.cli import app as command_line
-from app.domain.catalogue import GenerationKind
+from app.domain.kinds import GenerationKind
 from app.infrastructure.postgres.dsn import plain_dsn
 from app.infrastructure.settings import Settings, SettingsError, load_settings
 from tests.unit.settings_environment import PASSWORD, PRODUCTION, refusal, set_all

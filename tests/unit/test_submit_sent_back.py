@@ -14,8 +14,8 @@ from app.application.execution.steps import RetryLater
 from app.application.execution.submit import SubmitJob
 from app.application.ports.execution import JobState, JobSubmission
 from app.application.ports.provider import Provider, SubmitOutcomeUnknown
-from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus
+from app.domain.kinds import GenerationKind
 
 NO_ANSWER = SubmitOutcomeUnknown("no answer")
 STEPS = 20

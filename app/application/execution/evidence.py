@@ -1,8 +1,8 @@
 """What fal's request history can tell of a submission whose answer nobody has.
 
 A match must be ours beyond doubt: an adopted request is delivered and charged. Where the user left the seed to us it is
-derived from the attempt token, so no other submission has this input; where the user chose it, anybody who asks for the
-same with the same seed has the same input.
+derived from the attempt token, so no other submission has this input; where the user chose it, or the model has none,
+anybody who asks for the same has the same input.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from app.application.execution.limits import SUBMIT_LEASE_SECONDS
 from app.application.ports.evidence import LostSubmission, LostSubmissions, RequestHistory
 from app.application.ports.execution import JobState
 from app.application.ports.provider import ProviderUnavailable
+from app.domain.attempts import JobInput
 from app.domain.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
@@ -38,9 +39,9 @@ def seed_of(attempt_token: UUID) -> int:
     return int.from_bytes(hashlib.sha256(attempt_token.bytes).digest()[:4], "big") >> 1
 
 
-def with_seed(parameters: Mapping[str, Any], attempt_token: UUID) -> Mapping[str, Any]:
-    """The parameters as they are sent to fal, with the seed of the attempt unless the user chose one."""
-    return parameters if "seed" in parameters else {**parameters, "seed": seed_of(attempt_token)}
+def with_seed(given: JobInput, attempt_token: UUID) -> Mapping[str, Any]:
+    """The input as it is sent to fal, with the seed of the attempt where the model has one and the user chose none."""
+    return {**given.parameters, "seed": seed_of(attempt_token)} if given.can_be_marked else given.parameters
 
 
 def is_search_due(age_seconds: float, every_seconds: float) -> bool:
@@ -75,7 +76,7 @@ class SearchHistory:
     async def _search(self, lost: LostSubmission) -> str | None:
         found = await self.history.find(
             lost.model_id,
-            with_seed(lost.parameters, lost.attempt_token),
+            with_seed(lost.input, lost.attempt_token),
             sent_from=lost.claimed_at - CLOCK_SLACK,
             sent_until=lost.claimed_at + POST_TIME_MAX + CLOCK_SLACK,
         )
@@ -92,4 +93,4 @@ class SearchHistory:
         """Whether another job may have caused the run that was found."""
         # The run is within the time of both jobs.
         within = POST_TIME_MAX + 2 * CLOCK_SLACK
-        return "seed" in lost.parameters and await self.submissions.has_rival(lost.job_id, within)
+        return not lost.input.can_be_marked and await self.submissions.has_rival(lost.job_id, within)

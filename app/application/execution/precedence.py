@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 from app.application.ports.jobs import JobAcceptance
-from app.domain.jobs import NewJob
+from app.domain.jobs import Job, NewJob
 from app.domain.orders import Accepted, IdempotencyKey
 
 MANY_ACCEPTS = 8
@@ -69,3 +70,6 @@ class CountedAcceptance:
     async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
         with self.precedence.accepting():
             return await self._jobs.accept(job, idempotency)
+
+    async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
+        return await self._jobs.find_by_idempotency_key(account_id, idempotency)

@@ -27,6 +27,7 @@ from app.application.ports.provider import (
     SubmitOutcomeUnknown,
     SubmitRefused,
 )
+from app.domain.attempts import JobInput
 from app.domain.jobs import JobStatus, Outcome
 
 log = structlog.get_logger(__name__)
@@ -154,7 +155,7 @@ class SubmitJob:
 
     async def _post(self, job_id: UUID, attempt_token: UUID, claim: Claim, look_after_seconds: float) -> None:
         # The claim has recorded the token, and the seed follows from it.
-        parameters = self._sent(claim.parameters, attempt_token)
+        parameters = self._sent(claim.input, attempt_token)
         try:
             reach("submit.before_post")
             request = await self.provider.submit(
@@ -181,9 +182,9 @@ class SubmitJob:
             input_digest = self.provider.input_digest(parameters)
             await self._record(job_id, attempt_token, request, look_after_seconds, input_digest)
 
-    def _sent(self, parameters: Mapping[str, Any], attempt_token: UUID) -> Mapping[str, Any]:
+    def _sent(self, given: JobInput, attempt_token: UUID) -> Mapping[str, Any]:
         """What an attempt sends follows from the job and the token, for whichever process asks."""
-        return with_seed(parameters, attempt_token) if self._has_history else parameters
+        return with_seed(given, attempt_token) if self._has_history else given.parameters
 
     def _webhook_url(self, attempt_token: UUID) -> str | None:
         """The URL for fal's event. Its token finds the job before fal's request id is known, and cannot be guessed."""
@@ -248,5 +249,5 @@ class SubmitJob:
     async def _digest_of_lost(self, state: JobState, attempt_token: UUID) -> bytes:
         # The input may be large.
         with self._place_for_large_input(state.account_id):
-            parameters = await self.jobs.load_parameters(state.id)
-            return self.provider.input_digest(self._sent(parameters, attempt_token))
+            given = await self.jobs.load_input(state.id)
+            return self.provider.input_digest(self._sent(given, attempt_token))

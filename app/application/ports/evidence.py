@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+from app.domain.attempts import JobInput
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostSubmission:
@@ -13,7 +15,7 @@ class LostSubmission:
 
     job_id: UUID
     model_id: str
-    parameters: Mapping[str, Any]
+    input: JobInput
     attempt_token: UUID
     claimed_at: datetime
 

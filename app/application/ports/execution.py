@@ -12,9 +12,9 @@ from uuid import UUID
 
 from app.application.execution.steps import Step
 from app.application.ports.provider import ProviderRequest
-from app.domain.attempts import AttemptOutcome
-from app.domain.catalogue import GenerationKind
+from app.domain.attempts import AttemptOutcome, JobInput
 from app.domain.jobs import JobStatus, Outcome
+from app.domain.kinds import GenerationKind
 from app.domain.terms import Terms
 
 
@@ -24,7 +24,7 @@ class Claim:
 
     account_id: UUID
     model_id: str
-    parameters: Mapping[str, Any]
+    input: JobInput
     attempt: int
     time_limit_seconds: int
 
@@ -176,7 +176,7 @@ class JobSubmission(JobSteps, Protocol):
         """Note that the POST left and its outcome is not known, and queue a look. The tokens stay debited."""
         ...
 
-    async def load_parameters(self, job_id: UUID) -> Mapping[str, Any]:
+    async def load_input(self, job_id: UUID) -> JobInput:
         """The input of a job, with its pictures: megabytes."""
         ...
 

@@ -12,7 +12,13 @@ from app.domain.jobs import Job, NewJob
 from app.domain.orders import Accepted, IdempotencyKey
 
 
-class JobAcceptance(Protocol):
+class NamedJobs(Protocol):
+    async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
+        """The job that the key led to. Raises IdempotencyKeyReused if the key was for another request."""
+        ...
+
+
+class JobAcceptance(NamedJobs, Protocol):
     async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
         """Debit the cost, store the job, its idempotency key and its queue item. Atomic; committed when it returns.
 
@@ -32,12 +38,8 @@ class JobReader(Protocol):
         ...
 
 
-class JobCancellation(JobReader, Protocol):
+class JobCancellation(NamedJobs, JobReader, Protocol):
     """What a cancel needs."""
-
-    async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
-        """The job that the key led to. Raises IdempotencyKeyReused if the key was for another request."""
-        ...
 
     async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
         """Cancel and refund at once what was never sent; otherwise note the wish. Stores the key with it. Atomic.

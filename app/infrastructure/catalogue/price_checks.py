@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from itertools import islice, product
 from typing import Any
 
-from app.domain.catalogue import PRICE_TOKENS_MAX
 from app.domain.models import COUNT, SECONDS, SIZE, Model
 from app.domain.parameter_values import problem_of
 from app.domain.parameters import Parameter, ParameterType
-from app.domain.pricing import Unit
+from app.domain.pricing import PRICE_TOKENS_MAX, Unit
 from app.infrastructure.catalogue.files import Spot, closest
 from app.infrastructure.catalogue.parameter_forms import key_text
 from app.infrastructure.catalogue.tables import CostTable, PriceTable

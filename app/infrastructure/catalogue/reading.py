@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.domain.catalogue import GenerationKind
+from app.domain.catalogue import Catalogue
 from app.domain.errors import InvalidCatalogue
-from app.domain.models import Catalogue, Model
+from app.domain.kinds import GenerationKind
+from app.domain.models import Model
 from app.infrastructure.catalogue.files import File, Spot, closest, read_file
 from app.infrastructure.catalogue.model_forms import Vocabulary, make_model
 from app.infrastructure.catalogue.tables import FamilyTable

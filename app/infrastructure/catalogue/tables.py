@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from pydantic_core import PydanticCustomError
 
-from app.domain.catalogue import PRICE_TOKENS_MAX, GenerationKind
+from app.domain.kinds import GenerationKind
 from app.domain.parameters import ParameterType
-from app.domain.pricing import Unit
+from app.domain.pricing import PRICE_TOKENS_MAX, Unit
 
 
 class Table(BaseModel):

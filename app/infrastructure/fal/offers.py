@@ -10,7 +10,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from app.application.ports.provider import ProviderUnavailable
-from app.domain.catalogue import GenerationKind
+from app.domain.kinds import GenerationKind
 from app.domain.offered_prices import OfferedPrice
 from app.domain.offers import Offer
 from app.infrastructure.egress import Egress

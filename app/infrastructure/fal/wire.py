@@ -46,11 +46,7 @@ class Completed:
 
 
 def arguments(parameters: Mapping[str, Any]) -> bytes:
-    """Write our parameters as fal wants them, with the length of a video as a string."""
-    body = dict(parameters)
-    if type(body.get("duration")) is int:
-        body["duration"] = str(body["duration"])
-    return json.dumps(body, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return json.dumps(parameters, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def request_id_in(document: Mapping[str, Any]) -> str | None:

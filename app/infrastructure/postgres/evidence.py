@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.application.ports.evidence import LostSubmission
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import reading
+from app.infrastructure.postgres.jobs.rows import FAL_INPUT, INPUT_COLUMNS, input_of
 from app.infrastructure.postgres.tables import attempts, jobs
 
 
@@ -20,13 +21,21 @@ class PostgresLostSubmissions:
         query = select(
             jobs.c.id.label("job_id"),
             jobs.c.model_id,
-            jobs.c.parameters,
+            *INPUT_COLUMNS,
             jobs.c.attempt_token,
             jobs.c.claimed_at,
         ).where(jobs.c.id == job_id, jobs.c.submit_unknown_at.is_not(None), jobs.c.fal_request_id.is_(None))
         async with reading(self.engine) as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
-        return None if row is None else LostSubmission(**row)
+        if row is None:
+            return None
+        return LostSubmission(
+            job_id=row["job_id"],
+            model_id=row["model_id"],
+            input=input_of(row),
+            attempt_token=row["attempt_token"],
+            claimed_at=row["claimed_at"],
+        )
 
     async def known(self, request_ids: Sequence[str]) -> set[str]:
         query = union(
@@ -37,10 +46,14 @@ class PostgresLostSubmissions:
             return set((await connection.scalars(query)).all())
 
     async def has_rival(self, job_id: UUID, within: timedelta) -> bool:
-        own = jobs.alias("own")
+        own = (
+            select(jobs.c.id, jobs.c.model_id, jobs.c.claimed_at, INPUT_COLUMNS[0])
+            .where(jobs.c.id == job_id)
+            .subquery("own")
+        )
         rival = (
             select(jobs.c.id)
-            .join(own, (own.c.id == job_id) & (own.c.id != jobs.c.id))
+            .join(own, own.c.id != jobs.c.id)
             .where(
                 # This condition comes first because it has an index.
                 jobs.c.fal_request_id.is_(None),
@@ -48,7 +61,7 @@ class PostgresLostSubmissions:
                 jobs.c.model_id == own.c.model_id,
                 jobs.c.claimed_at.between(own.c.claimed_at - within, own.c.claimed_at + within),
                 # fal may show more of a request than was sent, so a rival is a job that asked for at least as much.
-                jobs.c.parameters.contains(own.c.parameters),
+                FAL_INPUT.contains(own.c.fal_input),
             )
         )
         async with reading(self.engine) as connection:

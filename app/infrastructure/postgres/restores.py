@@ -15,6 +15,7 @@ from app.application.ports.provider import ProviderRequest
 from app.application.ports.restores import HeldJob
 from app.domain.jobs import JobStatus, Outcome
 from app.infrastructure.postgres.database import fetch_through, reading, transaction
+from app.infrastructure.postgres.jobs.rows import FAL_INPUT
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
 from app.infrastructure.postgres.queue import enqueue
 from app.infrastructure.postgres.statements import seconds
@@ -58,7 +59,7 @@ class PostgresRestoredJobs:
 
     async def held(self, *, after: UUID | None, limit: int) -> Sequence[HeldJob]:
         query = (
-            select(jobs.c.id, jobs.c.account_id, jobs.c.model_id, jobs.c.parameters, jobs.c.created_at)
+            select(jobs.c.id, jobs.c.account_id, jobs.c.model_id, FAL_INPUT.label("parameters"), jobs.c.created_at)
             .where(_IS_HELD, ~jobs.c.is_final)
             .order_by(jobs.c.id)
             .limit(limit)

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator
 from pydantic_settings import NoDecode
 
-from app.domain.catalogue import PriceList
 from app.domain.payments import SOURCE_PATTERN
+from app.domain.pricing import PRICE_TOKENS_MAX
 from app.infrastructure.settings.secrets import (
     DEVELOPMENT_WEBHOOK_SECRET,
     INCOMING_PARTS,
@@ -55,7 +55,11 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _prices(value: Any) -> Any:
-    return PriceList(_json_object(value, '{"text_to_image": 5}')) if isinstance(value, str) else value
+    given = _json_object(value, '{"text_to_image": 5}') if isinstance(value, str) else value
+    for name, tokens in given.items():
+        if type(tokens) is not int or not 1 <= tokens <= PRICE_TOKENS_MAX:
+            raise ValueError(f"must have for {name!r} a whole number from 1 to {PRICE_TOKENS_MAX}")
+    return given
 
 
 def _sources(value: Any) -> Any:
@@ -76,7 +80,8 @@ class MoneySettings(BaseModel):
         Mapping[str, IncomingSecret] | None, NoDecode, BeforeValidator(_sources), _STRONG_EACH, INCOMING_PARTS
     ] = None
     topup_require_event_id: bool | None = None
-    token_prices_json: Annotated[PriceList, NoDecode, BeforeValidator(_prices)] = PriceList()
+    token_prices_json: Annotated[Mapping[str, int], NoDecode, BeforeValidator(_prices)] = {}
+    """Their names are those of the catalogue's lines that have one."""
     catalogue_dir: Path | None = None
     signing_secret: Annotated[IncomingSecret | None, _STRONG, INCOMING_PARTS] = None
 

@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.types import Lifespan
 
+from app.domain.catalogue import Catalogue
 from app.presentation.http import openapi as documentation
 from app.presentation.http.body_room import BodyRoom
 from app.presentation.http.browsers import allow_origins
@@ -15,11 +16,12 @@ from app.presentation.http.refusals import RefusalLog
 from app.presentation.http.root_path import check_root_path
 from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
-from app.presentation.routers import jobs, keys, ledger, payments, provider_events, system
+from app.presentation.routers import generations, jobs, keys, ledger, payments, provider_events, system
 from app.presentation.schemas.media_urls import ValidationContext
 
 
 def create_api(
+    catalogue: Catalogue,
     *,
     version: str,
     lifespan: Lifespan[FastAPI] | None = None,
@@ -64,7 +66,16 @@ def create_api(
         allow_origins(api, cors_origins)
     # include_router serves these routers as safely, but takes more than twice the time for /balance: it matches each
     # request twice more and never calls an endpoint directly. Routes are tried in turn, so the busiest come first.
-    splice(api, jobs.router, ledger.router, payments.router, provider_events.router, system.router, keys.router)
+    splice(
+        api,
+        jobs.router,
+        generations.generations_router(catalogue),
+        ledger.router,
+        payments.router,
+        provider_events.router,
+        system.router,
+        keys.router,
+    )
     _complete_document(api, is_safety_checker_required=is_safety_checker_required)
     store_documents(api)
     check_root_path(api, root_path)

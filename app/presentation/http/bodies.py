@@ -9,9 +9,9 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -39,17 +39,29 @@ SEPARATORS_MAX = 5_000
 SCHEMA_REFERENCE = "#/components/schemas/{model}"
 
 Body = TypeVar("Body", bound=BaseModel)
+Body_co = TypeVar("Body_co", bound=BaseModel, covariant=True)
 # A look at what a request says before its body is read. It raises what refuses the request.
 Check = Callable[[Request], Awaitable[None]]
 
 _JSON_MEDIA_TYPE = re.compile(r'application/json[ \t]*(;[ \t]*(charset="?utf-8"?[ \t]*)?)?', re.ASCII | re.IGNORECASE)
 
 
+class OneOfBodies(Protocol[Body_co]):
+    """Bodies of which the document itself says which one it is."""
+
+    @property
+    def models(self) -> Sequence[type[BaseModel]]: ...
+
+    def model_validate(self, document: Any, context: Mapping[str, Any]) -> Body_co:
+        """Raises ValidationError, or a refusal of its own."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class JsonBody(Generic[Body]):
     """Reads and documents a JSON body. Raises RefusedRequest."""
 
-    model: type[Body]
+    model: type[Body] | OneOfBodies[Body]
     examples: Mapping[str, object]
     size_bytes_max: int = SMALL_BODY_BYTES_MAX
     before_large: Check | None = None
@@ -72,9 +84,16 @@ class JsonBody(Generic[Body]):
             raise InvalidRequest(field_errors(found)) from None
 
     @property
+    def models(self) -> Sequence[type[BaseModel]]:
+        """Of the document: one, or those of which a body is one."""
+        return [self.model] if isinstance(self.model, type) else self.model.models
+
+    @property
     def request_body(self) -> dict[str, Any]:
         examples = {name: {"summary": name.replace("_", " "), "value": value} for name, value in self.examples.items()}
-        content = {"schema": {"$ref": SCHEMA_REFERENCE.format(model=self.model.__name__)}, "examples": examples}
+        references = [{"$ref": SCHEMA_REFERENCE.format(model=model.__name__)} for model in self.models]
+        schema = references[0] if len(references) == 1 else {"oneOf": references}
+        content = {"schema": schema, "examples": examples}
         return {"required": True, "content": {"application/json": content}}
 
 

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from app.domain.errors import (
     Conflict,
     DomainError,
+    FieldRefused,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InsufficientBalance,
@@ -23,7 +24,6 @@ from app.domain.errors import (
     TooManyRequests,
     Unauthenticated,
     Unavailable,
-    UnknownModel,
 )
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
 from app.presentation.http.state import state_of
@@ -38,7 +38,7 @@ STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
     Conflict: 409,
     PaymentEventIdRequired: 400,
     IdempotencyKeyReused: 422,
-    UnknownModel: 422,
+    FieldRefused: 422,
     TooManyRequests: 429,
     Unavailable: 503,
 }
@@ -208,6 +208,9 @@ async def _answer_domain_error(request: Request, error: DomainError) -> Response
     if isinstance(error, IdempotencyKeyReused):
         errors = [field_error(error.code, "Idempotency-Key")]
         return problem(request.scope, status_of(type(error)), error.code, error.detail, errors=errors)
+    if isinstance(error, FieldRefused):
+        refused: FieldError = {"pointer": f"/{error.field}", "detail": error.detail, "code": error.code}
+        return problem(request.scope, status_of(type(error)), error.code, error.detail, errors=[refused])
     headers = {"Retry-After": "1"} if isinstance(error, IdempotencyKeyInUse) else {}
     if isinstance(error, TooManyRequests):
         headers = {"Retry-After": str(error.retry_after_seconds)}

@@ -160,7 +160,7 @@ def _request_models(contexts: Iterable[RouteContext]) -> Iterator[type[BaseModel
     for context in contexts:
         for call in calls_of(context.dependant):
             if isinstance(call, JsonBody):
-                yield call.model
+                yield from call.models
 
 
 def _reading_order(path: tuple[str, Mapping[str, Any]]) -> tuple[int, bool, str]:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from app.domain.catalogue import AUDIO_SECONDS_MAX, AUDIO_SECONDS_MIN
-
 MEDIA_BYTES_MAX = 5 * 1024 * 1024
+# Of the sound that goes into a video.
+AUDIO_SECONDS_MIN = 3
+AUDIO_SECONDS_MAX = 30
 
 PLAIN_LENGTH_MAX = 64 * 1024
 

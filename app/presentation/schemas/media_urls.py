@@ -15,8 +15,9 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from app.domain.catalogue import AUDIO_SECONDS_MAX, AUDIO_SECONDS_MIN
 from app.presentation.schemas.data_uris import (
+    AUDIO_SECONDS_MAX,
+    AUDIO_SECONDS_MIN,
     MEDIA_BYTES_MAX,
     PICTURES,
     SOUNDS,

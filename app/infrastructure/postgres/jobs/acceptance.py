@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
 from typing import Self
 from uuid import UUID
 
@@ -13,7 +12,6 @@ from app.application.execution.steps import SUBMIT_JOB
 from app.domain.jobs import Job, NewJob
 from app.domain.ledger import EntryKind
 from app.domain.orders import (
-    Accepted,
     FirstUse,
     IdempotencyKey,
     Order,
@@ -123,7 +121,9 @@ _DEBIT = insert(ledger_entries).from_select(
 )
 _SUBMITTABLE = select(_JOB.c.id.label("subject_id"), constant(0).label("after_seconds")).subquery("submittable")
 _INSERT_JOBS = Statement(
-    select(_AFFORDABLE.c.accepted_at).add_cte(_DEBIT.cte("debit"), insert_items(SUBMIT_JOB, _SUBMITTABLE).cte("item"))
+    select(_AFFORDABLE.c.accepted_at, *_ACCOUNT.c)
+    .join_from(_AFFORDABLE, _ACCOUNT, true())
+    .add_cte(_DEBIT.cte("debit"), insert_items(SUBMIT_JOB, _SUBMITTABLE).cte("item"))
 )
 
 
@@ -139,9 +139,9 @@ async def accept_all(
     async with driver_transaction(driver, "accept"):
         if not is_repeated and not any(order.idempotency or order.input_bytes for order in orders):
             # Almost always all of them fit, and nothing has to be asked first.
-            accepted_at = await _write(driver, storable)
-            if accepted_at is not None:
-                return [Accepted(Job.accepted(order.job, accepted_at), is_replay=False) for order in orders]
+            written = await _write(driver, storable)
+            if written is not None:
+                return decide_orders(orders, written)
         standing = await _standing(driver, orders, is_repeated=is_repeated)
         decisions = decide_orders(orders, standing)
         new = [one for one, decision in zip(storable, decisions, strict=True) if is_new(one.order, decision, standing)]
@@ -152,9 +152,11 @@ async def accept_all(
 
 async def _standing(driver: DriverConnection, orders: Sequence[Order], *, is_repeated: bool) -> Standing:
     written: Mapping[UUID, Job] = {}
+    waited_for: set[UUID] = set()
     if is_repeated:
+        waited_for = {order.job.account_id for order in orders}
         # First of all, so that whatever the earlier try still does is done.
-        await _LOCK_ACCOUNTS(driver.fetch, ids=[order.job.account_id for order in orders])
+        await _LOCK_ACCOUNTS(driver.fetch, ids=list(waited_for))
         rows = await _JOBS(driver.fetch, job_ids=[order.job.id for order in orders])
         written = {row["id"]: job_of(row) for row in rows}
     keys = sorted({order.owned_key for order in orders if order.owned_key is not None})
@@ -164,7 +166,7 @@ async def _standing(driver: DriverConnection, orders: Sequence[Order], *, is_rep
     paying = {
         order.job.account_id for order in orders if order.owned_key not in in_use and order.owned_key not in first_uses
     }
-    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying)) if paying else []
+    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying | waited_for)) if paying | waited_for else []
     large = list({order.job.account_id for order in orders if order.input_bytes is not None} & paying)
     return Standing(
         accepted_at=rows[0]["now"] if rows else None,
@@ -187,8 +189,8 @@ async def _first_uses(driver: DriverConnection, keys: Sequence[OwnedKey]) -> Map
     return {OwnedKey(row["account_id"], row["key"]): FirstUse(row["fingerprint"], job_of(row)) for row in rows}
 
 
-async def _write(driver: DriverConnection, storable: Sequence[StorableOrder]) -> datetime | None:
-    """When they were accepted. None: nothing is written, because an account cannot pay for its own.
+async def _write(driver: DriverConnection, storable: Sequence[StorableOrder]) -> Standing | None:
+    """What all of them fitted into. None: nothing is written, because an account cannot pay for its own.
 
     Locks the accounts, in the order of their ids.
     """
@@ -211,4 +213,7 @@ async def _write(driver: DriverConnection, storable: Sequence[StorableOrder]) ->
         input_bytes=[one.order.input_bytes for one in storable],
     )
     rows = await _INSERT_JOBS(driver.fetch, **new_jobs)
-    return rows[0]["accepted_at"] if rows else None
+    if not rows:
+        return None
+    balances_tokens = {row["id"]: row["balance_tokens"] for row in rows}
+    return Standing(accepted_at=rows[0]["accepted_at"], balances_tokens=balances_tokens)

@@ -12,7 +12,7 @@ from app.application.ports.execution import Claim, LargeInput
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.locks import locked_jobs
-from app.infrastructure.postgres.jobs.rows import IS_KNOWN
+from app.infrastructure.postgres.jobs.rows import INPUT_COLUMNS, IS_KNOWN, input_of
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant, seconds
 from app.infrastructure.postgres.tables import attempts, jobs
 
@@ -70,7 +70,7 @@ _CLAIMED = (
         jobs.c.attempt_token,
         jobs.c.account_id,
         jobs.c.model_id,
-        jobs.c.parameters,
+        *INPUT_COLUMNS,
         jobs.c.attempts,
         jobs.c.time_limit_seconds,
         jobs.c.claimed_at,
@@ -110,7 +110,7 @@ def _claim_of(row: Mapping[str, Any]) -> Claim:
     return Claim(
         account_id=row["account_id"],
         model_id=row["model_id"],
-        parameters=row["parameters"],
+        input=input_of(row),
         attempt=row["attempts"],
         time_limit_seconds=row["time_limit_seconds"],
     )

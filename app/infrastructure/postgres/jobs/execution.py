@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.application.execution.steps import FOLLOW_JOB
 from app.application.ports.execution import AttemptEnd, AttemptState, Claim, JobState, Orphan
 from app.application.ports.provider import ProviderRequest
-from app.domain.attempts import AttemptOutcome
+from app.domain.attempts import AttemptOutcome, JobInput
 from app.domain.jobs import JobStatus, Outcome
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import fetch_through, reading, transaction
@@ -22,7 +22,7 @@ from app.infrastructure.postgres.faults import driver_error
 from app.infrastructure.postgres.jobs.attempts import note_answer, noted_orphan, open_orphans, record_orphan
 from app.infrastructure.postgres.jobs.claiming import ClaimRequest, claim_all
 from app.infrastructure.postgres.jobs.recording import Submission, record_all
-from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
+from app.infrastructure.postgres.jobs.rows import INPUT_COLUMNS, IS_UNFINISHED, input_of
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_all, settle_through
 from app.infrastructure.postgres.jobs.states import load_all, load_all_attempts
 from app.infrastructure.postgres.jobs.waiting import Waiting, record_all_waiting
@@ -107,11 +107,10 @@ class PostgresJobExecution:
                 await enqueue(connection, FOLLOW_JOB, [job_id])
         return is_marked
 
-    async def load_parameters(self, job_id: UUID) -> Mapping[str, Any]:
+    async def load_input(self, job_id: UUID) -> JobInput:
         async with reading(self.engine) as connection:
-            found = await connection.scalars(select(jobs.c.parameters).where(jobs.c.id == job_id))
-            parameters: Mapping[str, Any] = found.one()
-        return parameters
+            found = await connection.execute(select(*INPUT_COLUMNS).where(jobs.c.id == job_id))
+            return input_of(found.mappings().one())
 
     async def load(self, job_id: UUID) -> JobState | None:
         return await self._load(job_id)

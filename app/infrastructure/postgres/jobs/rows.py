@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, false, func, or_
+from sqlalchemy import ColumnElement, and_, case, cast, false, func
+from sqlalchemy.dialects.postgresql import JSONB
 
-from app.domain.catalogue import GenerationKind, models_carried_out
+from app.domain.attempts import JobInput
 from app.domain.jobs import Job, JobStatus
+from app.domain.kinds import GenerationKind
 from app.domain.newer_words import known
 from app.domain.terms import FORM, Terms
 from app.infrastructure.postgres.statements import constant, constants
@@ -20,18 +22,29 @@ JOB_COLUMNS = tuple(dict.fromkeys([*(jobs.c[name] for name in _JOB_FIELDS), *TER
 # What names the job's request at fal.
 REQUEST_COLUMNS = (jobs.c.fal_request_id, jobs.c.fal_status_url, jobs.c.fal_response_url, jobs.c.fal_cancel_url)
 
-_IS_SOLD_WITHOUT_TERMS = or_(
-    false(),
-    *(
-        and_(jobs.c.kind == constant(kind), jobs.c.model_id.in_(constants(sorted(models_carried_out(kind)))))
-        for kind in GenerationKind
-    ),
-)
-# What this release can submit and settle: whatever has terms in its form, and what the release before accepts. The
-# steps of all other jobs are left to a newer one.
+# What this release can submit and settle: whatever has terms in its form, and what the release before accepts, which
+# writes none. The steps of all other jobs are left to a newer one.
 IS_KNOWN: ColumnElement[bool] = case(
-    (jobs.c.terms.is_(None), _IS_SOLD_WITHOUT_TERMS),
+    (jobs.c.terms.is_(None), jobs.c.kind.in_(constants(GenerationKind))),
     else_=func.coalesce(jobs.c.terms.op("->>")(constant("form")) == constant(str(FORM)), false()),
+)
+# Of a job that the release before accepted: it stored the length of a film as a number, and sent it as a text.
+_DURATION = jobs.c.parameters.op("->")(constant("duration"))
+FAL_INPUT: ColumnElement[Any] = case(
+    (
+        and_(jobs.c.terms.is_(None), func.jsonb_typeof(_DURATION) == constant("number")),
+        jobs.c.parameters.op("||")(
+            func.jsonb_build_object(constant("duration"), jobs.c.parameters.op("->>")(constant("duration")))
+        ),
+    ),
+    else_=jobs.c.parameters,
+)
+# What `input_of` takes.
+INPUT_COLUMNS = (
+    FAL_INPUT.label("fal_input"),
+    func.coalesce(
+        jobs.c.terms.op("->")(constant("takes_seed")) != cast(constant("false"), JSONB), constant(True)
+    ).label("takes_seed"),
 )
 # Not by `is_final`: while few jobs are unfinished the planner may find one job by the index of those, and it keeps to
 # that plan when they are many. Not by the final statuses either: what is in a status that only a newer release knows is
@@ -47,6 +60,11 @@ def job_of(row: Mapping[Any, Any]) -> Job:
     stored = row["terms"]
     values["terms"] = terms_of(row) if stored is None or stored.get("form") == FORM else None
     return Job(**values)
+
+
+def input_of(row: Mapping[Any, Any]) -> JobInput:
+    """From a row that has INPUT_COLUMNS."""
+    return JobInput(parameters=row["fal_input"], takes_seed=row["takes_seed"])
 
 
 def terms_of(row: Mapping[Any, Any]) -> Terms:

@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, Double, case, cast, extract, func, select
 from app.application.execution.steps import LeftToNewerRelease
 from app.application.ports.execution import AttemptState, JobState
 from app.application.ports.provider import ProviderRequest
-from app.domain.catalogue import GenerationKind
 from app.domain.jobs import JobStatus
+from app.domain.kinds import GenerationKind
 from app.domain.newer_words import known
 from app.infrastructure.postgres.database import DriverConnection
 from app.infrastructure.postgres.jobs.rows import IS_KNOWN, TERMS_COLUMNS, terms_of

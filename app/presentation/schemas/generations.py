@@ -1,0 +1,97 @@
+"""The bodies of generations and quotes: a class for each model of the catalogue, made once."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, create_model
+
+from app.application.jobs import Wish
+from app.domain.catalogue import Catalogue
+from app.domain.kinds import GenerationKind
+from app.domain.models import Model
+from app.presentation.schemas.fields import RequestModel
+from app.presentation.schemas.generation_fields import field_of
+
+_QUOTE = Field(
+    default=None,
+    description="From `POST /quotes`: the generation costs exactly what was promised, whatever the prices are by now.",
+)
+_MAX_COST_TOKENS = Field(default=None, ge=0, description="If it costs more, nothing is done.")
+# What a request says beside the parameters of its model.
+_OTHERS = ("model", "quote", "max_cost_tokens")
+_CATALOGUES_MAX = 16
+
+
+class GenerationBody(RequestModel):
+    of_model: ClassVar[Model]
+
+    def wish(self) -> Wish:
+        given = self.model_dump(exclude_unset=True, exclude_none=True)
+        named, quote, maximum = (given.pop(name, None) for name in _OTHERS)
+        return Wish(
+            model=self.of_model,
+            parameters=given,
+            is_model_named=named is not None,
+            quote=quote,
+            max_cost_tokens=maximum,
+        )
+
+
+class QuoteBody(RequestModel):
+    """What the price follows from is there, as in the generation; all the rest may be left out."""
+
+    of_model: ClassVar[Model]
+
+    def wish(self) -> Wish:
+        given = self.model_dump(exclude_unset=True, exclude_none=True, exclude={"type", "model"})
+        return Wish(model=self.of_model, parameters=given)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationBodies:
+    """The bodies of one type. Which of them holds is said by `model`; without it that of the default."""
+
+    catalogue: Catalogue
+    kind: GenerationKind
+
+    def model_validate(self, document: Any, context: Mapping[str, Any]) -> GenerationBody:
+        """Raises ValidationError, UnknownModel."""
+        named = document.get("model") if isinstance(document, dict) else None
+        body = _generation_bodies(self.catalogue)[self.catalogue.find(named, self.kind).id]
+        return body.model_validate(document, context=context)
+
+    @property
+    def models(self) -> Sequence[type[GenerationBody]]:
+        """The default's first."""
+        bodies = _generation_bodies(self.catalogue)
+        return [bodies[model.id] for model in self.catalogue.of_kind(self.kind)]
+
+
+@lru_cache(_CATALOGUES_MAX)
+def _generation_bodies(catalogue: Catalogue) -> Mapping[str, type[GenerationBody]]:
+    return {model.id: _generation_body(model) for model in catalogue}
+
+
+def _generation_body(model: Model) -> type[GenerationBody]:
+    name = f"{_camel(model.kind.value.lower() if model.is_default else model.id)}Request"
+    fields: dict[str, Any] = {
+        "model": _name_of(model),
+        **{it.name: field_of(it, is_required=it.is_required) for it in model.parameters.values()},
+        "quote": (str | None, _QUOTE),
+        "max_cost_tokens": (int | None, _MAX_COST_TOKENS),
+    }
+    made: type[GenerationBody] = create_model(name, __base__=GenerationBody, **fields)
+    made.of_model = model
+    return made
+
+
+def _name_of(model: Model) -> tuple[Any, Any]:
+    named, about = Literal[model.id], Field(description="The id of the model at fal, as `GET /models` lists them.")
+    return (Annotated[named | None, about], None) if model.is_default else (Annotated[named, about], ...)
+
+
+def _camel(text: str) -> str:
+    return "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", text))
