@@ -27,7 +27,7 @@ from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, 
 from app.presentation.http.parameters import IdempotencyKey
 from app.presentation.http.routing import CurrentAccount, KeyedRoute, account_of
 from app.presentation.http.state import UseCases, state_of
-from app.presentation.routers.examples import JOB_ID, PRICE, REPLAYED
+from app.presentation.schemas.examples import JOB_ID, PRICE, REPLAYED
 from app.presentation.schemas.generations import GenerationBodies, GenerationBody
 from app.presentation.schemas.jobs import AcceptedJob
 

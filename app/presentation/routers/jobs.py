@@ -18,7 +18,7 @@ from app.presentation.http.openapi import DATABASE_ERRORS, answer, problems
 from app.presentation.http.parameters import IdempotencyKey, JobId
 from app.presentation.http.routing import CurrentAccount, KeyedRoute
 from app.presentation.http.state import UseCases
-from app.presentation.routers.examples import JOB_ID, PRICE, REPLAYED
+from app.presentation.schemas.examples import JOB_ID, PRICE, REPLAYED
 from app.presentation.schemas.fields import PageOffset, PageSize, parse_uuid
 from app.presentation.schemas.jobs import JobPage, JobView
 
