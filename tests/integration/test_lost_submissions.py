@@ -86,7 +86,7 @@ class Stage:
         claim = await jobs_of(self.engine).claim(job_id, attempt_token)
         assert claim is not None
         for _ in range(posts):
-            await self.fal.submit(claim.model_id, with_seed(claim.parameters, attempt_token))
+            await self.fal.submit(claim.model_id, with_seed(claim.input, attempt_token))
         assert await jobs_of(self.engine).record_submit_unknown(job_id, attempt_token, "the submitting process ended")
         return job_id
 
@@ -207,7 +207,7 @@ async def test_what_a_killed_process_left_behind_is_found(stage: Stage, monkeypa
     job_id, attempt_token = await stage.accept({"prompt": "a boat"}), uuid4()
     claim = await jobs_of(stage.engine).claim(job_id, attempt_token)
     assert claim is not None
-    posted = await stage.fal.submit(claim.model_id, with_seed(claim.parameters, attempt_token))
+    posted = await stage.fal.submit(claim.model_id, with_seed(claim.input, attempt_token))
     await stage.set_back(job_id, "claimed_at", SUBMIT_LEASE_SECONDS + 1)
     monkeypatch.setattr(evidence, "SEARCH_SECONDS", (SUBMIT_LEASE_SECONDS,))
 
