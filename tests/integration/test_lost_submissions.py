@@ -203,6 +203,40 @@ async def test_without_an_admin_key_nothing_is_added_and_nothing_is_searched(sta
     assert (await stage.found(job_id)).error_code == "submit_unknown"
 
 
+async def test_a_run_without_a_mark_is_found_by_exactly_what_was_sent(stage: Stage) -> None:
+    """By a process that had no history to search; another one has."""
+    job_id = await stage.accept()
+
+    await SubmitJob(jobs_of(stage.engine), stage.fal, Breaker())(job_id)
+    await stage.follow(job_id)
+
+    assert stage.runs()[0]["input"] == DROPPED
+    assert (await stage.found(job_id)).fal_request_id == stage.runs()[0]["request_id"]
+
+
+async def test_a_run_without_a_mark_is_not_taken_where_another_job_sent_the_same(stage: Stage) -> None:
+    first, second = await stage.accept(), await stage.accept()
+
+    for job_id in (first, second):
+        await SubmitJob(jobs_of(stage.engine), stage.fal, Breaker())(job_id)
+    with capture_logs() as logs:
+        await stage.look_again(first)
+
+    assert (await stage.found(first)).fal_request_id is None
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["generation_evidence_ambiguous"]
+
+
+async def test_an_input_that_is_not_what_was_sent_proves_nothing(stage: Stage) -> None:
+    job_id = await stage.accept()
+    await stage.submit(job_id)
+
+    await stage.sql.execute("UPDATE jobs SET input_bytes = 1, parameters = '{}' WHERE id = $1", job_id)
+    await stage.look_again(job_id)
+
+    assert (await stage.found(job_id)).fal_request_id is None
+    assert stage.searches() == 0
+
+
 async def test_what_a_killed_process_left_behind_is_found(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id, attempt_token = await stage.accept({"prompt": "a boat"}), uuid4()
     claim = await jobs_of(stage.engine).claim(job_id, attempt_token)
