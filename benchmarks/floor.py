@@ -18,15 +18,17 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from uuid_utils.compat import uuid7
 
-from app.domain.catalogue import MODEL_IDS
 from app.domain.keys import digest_of
 from app.domain.kinds import GenerationKind
+from app.infrastructure.catalogue.reading import read_catalogue
 from app.infrastructure.postgres.database import POOL_SIZE
-from app.presentation.schemas.jobs import AcceptedJob, TextToImageRequest
+from app.presentation.schemas.generations import GenerationBodies
+from app.presentation.schemas.jobs import AcceptedJob, PriceLineView
 from app.presentation.schemas.payments import TopUpRequest
 from benchmarks.seed import COST_TOKENS
 
 KIND = GenerationKind.TEXT_TO_IMAGE
+TextToImageRequest = GenerationBodies(read_catalogue(), KIND).models[0]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -40,7 +42,7 @@ def nothing_app(answers: Mapping[str, str]) -> FastAPI:
     contents = {name: text.encode() for name, text in answers.items()}
 
     @app.post("/generations/images/text-to-image")
-    async def accept(body: TextToImageRequest) -> Response:
+    async def accept(body: TextToImageRequest) -> Response:  # type: ignore[valid-type]
         return answer("accept", 202)
 
     @app.get("/generations/{job_id}")
@@ -74,8 +76,9 @@ _ACCOUNT = (
     "SELECT a.id FROM api_keys k JOIN accounts a ON a.id = k.account_id WHERE k.digest = $1 AND k.revoked_at IS NULL"
 )
 _JOB = """
-INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)
-VALUES ($1, $2, $3, $4, $5, $6, 1, 1200) RETURNING created_at
+INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds,
+                  terms)
+VALUES ($1, $2, $3, $4, $5, $6, 1, 1200, $7) RETURNING created_at
 """
 _DEBIT = "INSERT INTO ledger_entries (account_id, kind, amount, job_id) VALUES ($1, 'DEBIT', $2, $3)"
 _ITEM = """
@@ -96,21 +99,36 @@ def unbatched_app(dsn: str) -> FastAPI:
     app = FastAPI(lifespan=lifespan)
 
     @app.post("/generations/images/text-to-image", status_code=202)
-    async def accept(body: TextToImageRequest, request: Request) -> AcceptedJob:
+    async def accept(body: TextToImageRequest, request: Request) -> AcceptedJob:  # type: ignore[valid-type]
         pool = request.app.state.pool
         account_id = await pool.fetchval(_ACCOUNT, digest_of(request.headers.get("X-API-Key", "")))
         if account_id is None:
             raise HTTPException(401)
         job_id = uuid7()
-        parameters = json.dumps(dict(body.parameters()))
+        wish = body.wish()  # type: ignore[attr-defined]
+        completed = wish.completed()
+        terms, parameters = wish.model.terms(completed), json.dumps(wish.model.fal_input(completed))
         async with pool.acquire() as connection, connection.transaction():
             created_at = await connection.fetchval(
-                _JOB, job_id, account_id, KIND.value, MODEL_IDS[KIND], parameters, COST_TOKENS
+                _JOB,
+                job_id,
+                account_id,
+                KIND.value,
+                wish.model.id,
+                parameters,
+                COST_TOKENS,
+                json.dumps(terms.as_json()),
             )
             await connection.execute(_DEBIT, account_id, COST_TOKENS, job_id)
             await connection.execute(_ITEM, job_id.bytes, f"generation.submit:{job_id}")
         return AcceptedJob.model_validate(
-            {"job_id": job_id, "status": "QUEUED", "cost_tokens": COST_TOKENS, "created_at": created_at}
+            {
+                "job_id": job_id,
+                "status": "QUEUED",
+                "cost_tokens": COST_TOKENS,
+                "price": PriceLineView.each_of(terms.lines),
+                "created_at": created_at,
+            }
         )
 
     return app

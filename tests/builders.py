@@ -15,17 +15,18 @@ from uuid_utils.compat import uuid7
 
 from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
 from app.application.execution.sweep import Sweep
+from app.application.jobs import Wish
 from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
 from app.bootstrap.steps import lost_steps
 from app.domain.accounts import Account
-from app.domain.catalogue import MODEL_IDS
 from app.domain.jobs import JobStatus, NewJob, Outcome
 from app.domain.keys import digest_of, stored_form
 from app.domain.kinds import GenerationKind
 from app.domain.payments import PaymentEvent
 from app.domain.pricing import PriceLine, Unit
 from app.domain.terms import ResultShape, Terms
+from app.infrastructure.catalogue.reading import read_catalogue
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
@@ -52,6 +53,8 @@ class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+BUILT_IN = read_catalogue()
+MODEL_IDS = {kind: BUILT_IN.default_of(kind).id for kind in GenerationKind}
 COST_TOKENS = 5
 LINE = "text_to_image"
 IMAGES_SHAPE = ResultShape(outputs="images", flags="has_nsfw_concepts")
@@ -129,6 +132,11 @@ def terms_of(cost_tokens: int, outputs: int = 1) -> Terms:
     """One line for so many images, which cost the same each."""
     line = PriceLine(line=LINE, unit=Unit.IMAGE, unit_tokens=cost_tokens // outputs, quantity=outputs)
     return Terms(lines=[line], shape=IMAGES_SHAPE, outputs_max=outputs)
+
+
+def wish(parameters: Mapping[str, Any], kind: GenerationKind = GenerationKind.TEXT_TO_IMAGE) -> Wish:
+    """For the default model of the kind."""
+    return Wish(model=BUILT_IN.default_of(kind), parameters=parameters)
 
 
 def new_job(

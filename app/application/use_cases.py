@@ -11,7 +11,7 @@ from app.application.jobs import CancelJob, QuoteJob, StartJob
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.execution import StepUpkeep
-from app.application.ports.health import HealthChecks
+from app.application.ports.health import HealthChecks, PausedModels
 from app.application.ports.jobs import JobReader, JobRecords
 from app.application.ports.ledger import LedgerReader, LedgerRecords
 from app.application.ports.payments import RefusedPayments
@@ -41,6 +41,7 @@ class CustomerUseCases:
     receive_payment: ReceivePayment
     receive_provider_event: ReceiveProviderEvent
     health: HealthChecks
+    paused_models: PausedModels
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ async def build(
             connections_max=settings.runner_connections_max,
             tidy=QueueTidying(postgres.engine),
         )
-        heartbeats = Heartbeats(postgres.engine, lambda: runner.duties.alive)
+        heartbeats = Heartbeats(postgres.engine, lambda: runner.duties.alive, lambda: breaker.paused_models)
         health = Health(_checks(settings, postgres.engine, heartbeats, runner, breaker))
         yield Runtime(
             customers=customer_use_cases(

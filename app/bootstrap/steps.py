@@ -63,7 +63,11 @@ def lost_steps(engine: AsyncEngine) -> PostgresLostSteps:
 
 def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> StepHandlers:
     history = adapters.request_history
-    search = None if history is None else SearchHistory(adapters.postgres.lost_submissions, history)
+    search = (
+        None
+        if history is None
+        else SearchHistory(adapters.postgres.lost_submissions, history, adapters.provider.input_digest)
+    )
     backstop = None if settings.public_url is None else Backstop(adapters.postgres.job_records)
     follow = FollowJob(adapters.postgres.job_execution, adapters.provider, backstop, search, breaker)
     return StepHandlers(

@@ -9,6 +9,7 @@ from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCas
 from app.bootstrap.adapters import Adapters, PostgresAdapters
 from app.bootstrap.steps import lost_steps
 from app.domain.catalogue import Catalogue
+from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.quotes import SignedQuotes
 from app.infrastructure.settings import Settings
 from app.infrastructure.settings.kept_secrets import signing_secrets
@@ -54,6 +55,7 @@ def customer_use_cases(
             postgres.job_execution, adapters.provider, adapters.provider_events
         ),
         health=health,
+        paused_models=PostgresPausedModels(postgres.engine),
     )
 
 

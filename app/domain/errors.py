@@ -9,6 +9,7 @@ DomainError
 ├─ InsufficientBalance
 ├─ NotFound
 │  ├─ JobNotFound              also for a job of another account
+│  ├─ ModelNotFound
 │  └─ AccountNotFound
 ├─ JobFinished                 cancel came too late
 ├─ Conflict
@@ -105,6 +106,11 @@ class NotFound(DomainError):
 class JobNotFound(NotFound):
     code = "job_not_found"
     default_detail = "There is no job with this id in your account."
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+    default_detail = "There is no model with this id. GET /models lists them."
 
 
 class AccountNotFound(NotFound):

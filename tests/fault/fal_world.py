@@ -24,7 +24,6 @@ from app.application.execution.follow import CANCEL_GRACE_SECONDS, UNANSWERED_GR
 from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.execution.submit import SubmitJob
 from app.bootstrap import Runtime, build
-from app.domain.catalogue import MODEL_IDS
 from app.domain.errors import JobFinished
 from app.domain.jobs import Job, JobStatus
 from app.domain.kinds import GenerationKind
@@ -34,7 +33,7 @@ from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.settings import Settings
 from app.presentation.http.api import create_api
-from tests.builders import COST_TOKENS, Customer, balance_of, open_account, until
+from tests.builders import BUILT_IN, COST_TOKENS, MODEL_IDS, Customer, balance_of, open_account, until, wish
 from tests.fal_stub import FalStub, running_stub
 
 FAL_KEY = "test-key-id:test-key-secret"
@@ -69,7 +68,7 @@ class World:
     async def accept(self, words: str, *, outputs: int = 1, customer: Customer | None = None) -> UUID:
         parameters = {"prompt": f"{uuid4()} {words}", "num_images": outputs}
         start = self.runtime.customers.jobs.start
-        accepted = await start((customer or self.customer).account_id, GenerationKind.TEXT_TO_IMAGE, parameters)
+        accepted = await start((customer or self.customer).account_id, wish(parameters))
         return accepted.job.id
 
     async def step(self, step: Step, job_id: UUID) -> float | None:
@@ -214,7 +213,7 @@ class Server(uvicorn.Server):
 @asynccontextmanager
 async def serving(runtime: Runtime, listening: socket.socket) -> AsyncIterator[None]:
     """The web application of the same runtime, where fal's webhooks arrive."""
-    api = create_api(version="1.2.3")
+    api = create_api(BUILT_IN, version="1.2.3")
     api.state.use_cases = runtime.customers
     server = Server(uvicorn.Config(api, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve(sockets=[listening]))
@@ -255,7 +254,7 @@ async def open_world(
         if limits is not None:
             opening = FalClient.open(queue_url=simulator_url, key=FAL_KEY, limits=limits)
             provider = await stack.enter_async_context(opening)
-        runtime = await stack.enter_async_context(build(settings, provider=provider))
+        runtime = await stack.enter_async_context(build(settings, BUILT_IN, provider=provider))
         await stack.enter_async_context(serving(runtime, listening))
         engine = await stack.enter_async_context(open_engine(database))
         # Several jobs of a row are looked at together.

@@ -12,10 +12,9 @@ from pydantic import SecretStr
 from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB
 from app.application.use_cases import CustomerUseCases
 from app.bootstrap import Runtime, build
-from app.domain.kinds import GenerationKind
 from app.infrastructure.settings import load_settings
 from app.presentation.http.api import create_api
-from tests.builders import Customer
+from tests.builders import BUILT_IN, Customer, wish
 from tests.fal_stub import FalStub, reply, running_stub
 
 EVENT_SECONDS_MAX = 20
@@ -41,9 +40,8 @@ class Steps:
         return self.runtime.customers
 
     async def start(self, customer: Customer, prompt: str) -> UUID:
-        kind = GenerationKind.TEXT_TO_IMAGE
-        parameters = {"prompt": prompt, "num_images": 1}
-        return (await self.use_cases.jobs.start(customer.account_id, kind, parameters)).job.id
+        asked_for = wish({"prompt": prompt, "num_images": 1})
+        return (await self.use_cases.jobs.start(customer.account_id, asked_for)).job.id
 
     async def submit(self, job_id: UUID) -> None:
         await self.runtime.runner._steps[SUBMIT_JOB](job_id)
@@ -75,8 +73,8 @@ async def open_steps(database: str, simulator: str) -> AsyncIterator[Steps]:
             fal_rest_url=simulator,
             public_url=postbox.url,
         )
-        async with build(settings) as runtime:
-            api = create_api(version="1.2.3")
+        async with build(settings, BUILT_IN) as runtime:
+            api = create_api(BUILT_IN, version="1.2.3")
             api.state.use_cases = runtime.customers
             transport = httpx.ASGITransport(api, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://tollgate", timeout=60) as http:

@@ -14,7 +14,7 @@ from app.application.execution.pauses import NEWCOMER_SECONDS_MIN
 from app.application.execution.steps import SUBMISSIONS
 from app.domain.errors import JobFinished
 from app.domain.kinds import GenerationKind
-from tests.builders import COST_TOKENS, Customer, open_account, until
+from tests.builders import COST_TOKENS, Customer, open_account, until, wish
 from tests.fault.fal_world import World, open_world
 from tests.simulator_server import running_simulator
 
@@ -71,7 +71,7 @@ def large_inputs(words: str) -> Attack:
         parameters = {"prompt": words, "image_urls": [PICTURE]}
         start = world.runtime.customers.jobs.start
         await asyncio.gather(
-            *(start(attacker.account_id, GenerationKind.IMAGE_TO_IMAGE, parameters) for _ in range(JOBS))
+            *(start(attacker.account_id, wish(parameters, GenerationKind.IMAGE_TO_IMAGE)) for _ in range(JOBS))
         )
 
     return attack

@@ -11,20 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.follow import FollowJob
 from app.application.execution.provider_events import ReceiveProviderEvent
-from app.application.jobs import CancelJob, StartJob, TimeLimits
+from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
-from app.domain.catalogue import PriceList
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.keys import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
+from app.infrastructure.quotes import SignedQuotes
 from app.presentation.http.api import create_api
-from tests.builders import Customer
+from tests.builders import BUILT_IN, Customer
 
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
 TEXT_TO_VIDEO = "/generations/videos/text-to-video"
@@ -60,11 +60,13 @@ class Api:
 @asynccontextmanager
 async def open_api(engine: AsyncEngine) -> AsyncIterator[Api]:
     desk, keys = PostgresJobDesk(engine), PostgresKeys(engine)
-    api = create_api(version="1.2.3")
+    quotes = SignedQuotes(["the secret that signs quotes, here"])
+    api = create_api(BUILT_IN, version="1.2.3")
     api.state.use_cases = CustomerUseCases(
         keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), ())),
         jobs=CustomerJobs(
-            start=StartJob(desk, PriceList(), TimeLimits()),
+            start=StartJob(desk, quotes, TimeLimits(), BUILT_IN.cheapest_tokens),
+            quote=QuoteJob(quotes),
             # What is QUEUED ends without a word to fal.
             cancel=CancelJob(desk, FollowJob(PostgresJobExecution(engine), cast(Provider, None))),
             reader=desk,

@@ -630,11 +630,11 @@ async def test_of_a_submission_that_died_the_digest_is_reckoned(stage: Stage, ha
     job_id = await stage.accept()
     token = await stage.claim(job_id)
     await stage.sql.execute("UPDATE jobs SET claimed_at = claimed_at - interval '31 seconds'")
-    parameters = await stage.jobs.load_parameters(job_id)
+    given = await stage.jobs.load_input(job_id)
 
     await stage.submit(job_id, has_history=has_history)
 
-    attempt, sent = await stage.attempt(token), with_seed(parameters, token) if has_history else parameters
+    attempt, sent = await stage.attempt(token), with_seed(given, token) if has_history else given.parameters
     assert attempt["outcome"] == "unknown"
     assert attempt["input_digest"] == stage.fal.input_digest(sent)
     assert stage.fal.seen_tags == []

@@ -33,7 +33,7 @@ class Flush:
         self.at_work -= 1
         if -1 in items:
             raise ValueError("poison")
-        return [InsufficientBalance() if item == 0 else item * 2 for item in items]
+        return [InsufficientBalance(required_tokens=5, balance_tokens=0) if item == 0 else item * 2 for item in items]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB
 from app.application.ports.execution import Claim, LargeInput
+from app.domain.attempts import JobInput
 from app.domain.errors import InsufficientBalance, JobFinished, JobNotFound
 from app.domain.jobs import TRANSITIONS, JobStatus, Outcome, PublicStatus
 from app.infrastructure.postgres.ledger import PostgresLedger
@@ -132,7 +133,7 @@ async def test_a_claim_says_what_to_send(engine: AsyncEngine) -> None:
     assert claim == Claim(
         account_id=asked.account_id,
         model_id=asked.model_id,
-        parameters=asked.parameters,
+        input=JobInput(parameters=asked.parameters),
         attempt=1,
         time_limit_seconds=asked.time_limit_seconds,
     )
@@ -157,7 +158,7 @@ async def test_claims_small_inputs_alone_where_large_ones_have_to_wait(engine: A
     assert row is not None
     assert tuple(row) == ("QUEUED", 0, None)
     assert at_last is not None
-    assert at_last.parameters == large.parameters
+    assert at_last.input.parameters == large.parameters
     assert too_late is None
 
 

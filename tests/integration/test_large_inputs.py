@@ -136,7 +136,7 @@ async def test_an_unfinished_job_keeps_what_it_was_given(
 
     claim = await jobs_of(engine).claim(job_id, uuid4())
     assert claim is not None
-    assert claim.parameters == GIVEN
+    assert claim.input.parameters == GIVEN
 
 
 async def test_the_end_of_a_small_job_queues_nothing_more(

@@ -86,7 +86,7 @@ class Stage:
         claim = await jobs_of(self.engine).claim(job_id, attempt_token)
         assert claim is not None
         for _ in range(posts):
-            await self.fal.submit(claim.model_id, with_seed(claim.parameters, attempt_token))
+            await self.fal.submit(claim.model_id, with_seed(claim.input, attempt_token))
         assert await jobs_of(self.engine).record_submit_unknown(job_id, attempt_token, "the submitting process ended")
         return job_id
 
@@ -141,7 +141,7 @@ async def stage(engine: AsyncEngine, database: str, simulator: str, fal_http: ht
         FalClient.open(queue_url=simulator, key=KEY, ssl_context=PLAIN) as fal,
         FalHistory.open(api_url=f"{simulator}/v1", key=ADMIN_KEY, ssl_context=PLAIN) as history,
     ):
-        search = SearchHistory(PostgresLostSubmissions(engine), history)
+        search = SearchHistory(PostgresLostSubmissions(engine), history, fal.input_digest)
         yield Stage(engine, sql, await open_account(engine, BALANCE_TOKENS), fal, fal_http, search)
 
 
@@ -203,11 +203,45 @@ async def test_without_an_admin_key_nothing_is_added_and_nothing_is_searched(sta
     assert (await stage.found(job_id)).error_code == "submit_unknown"
 
 
+async def test_a_run_without_a_mark_is_found_by_exactly_what_was_sent(stage: Stage) -> None:
+    """By a process that had no history to search; another one has."""
+    job_id = await stage.accept()
+
+    await SubmitJob(jobs_of(stage.engine), stage.fal, Breaker())(job_id)
+    await stage.follow(job_id)
+
+    assert stage.runs()[0]["input"] == DROPPED
+    assert (await stage.found(job_id)).fal_request_id == stage.runs()[0]["request_id"]
+
+
+async def test_a_run_without_a_mark_is_not_taken_where_another_job_sent_the_same(stage: Stage) -> None:
+    first, second = await stage.accept(), await stage.accept()
+
+    for job_id in (first, second):
+        await SubmitJob(jobs_of(stage.engine), stage.fal, Breaker())(job_id)
+    with capture_logs() as logs:
+        await stage.look_again(first)
+
+    assert (await stage.found(first)).fal_request_id is None
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["generation_evidence_ambiguous"]
+
+
+async def test_an_input_that_is_not_what_was_sent_proves_nothing(stage: Stage) -> None:
+    job_id = await stage.accept()
+    await stage.submit(job_id)
+
+    await stage.sql.execute("UPDATE jobs SET input_bytes = 1, parameters = '{}' WHERE id = $1", job_id)
+    await stage.look_again(job_id)
+
+    assert (await stage.found(job_id)).fal_request_id is None
+    assert stage.searches() == 0
+
+
 async def test_what_a_killed_process_left_behind_is_found(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id, attempt_token = await stage.accept({"prompt": "a boat"}), uuid4()
     claim = await jobs_of(stage.engine).claim(job_id, attempt_token)
     assert claim is not None
-    posted = await stage.fal.submit(claim.model_id, with_seed(claim.parameters, attempt_token))
+    posted = await stage.fal.submit(claim.model_id, with_seed(claim.input, attempt_token))
     await stage.set_back(job_id, "claimed_at", SUBMIT_LEASE_SECONDS + 1)
     monkeypatch.setattr(evidence, "SEARCH_SECONDS", (SUBMIT_LEASE_SECONDS,))
 
@@ -402,7 +436,7 @@ async def test_a_request_that_another_job_takes_meanwhile_is_no_error(stage: Sta
         request = stage.fal.request_of("fal-ai/wan-25-preview/text-to-image", run["request_id"])
         assert await jobs.record_submission(other, attempt_token, request)
 
-    search = SearchHistory(Interrupted(stage.search.submissions, after_known=take), stage.search.history)
+    search = SearchHistory(Interrupted(stage.search.submissions, after_known=take), stage.search.history, stage.fal.input_digest)
     await stage.look_again(job_id, search)
 
     assert (await stage.found(job_id)).fal_request_id is None
@@ -421,7 +455,7 @@ async def test_an_event_that_comes_during_the_last_search_counts(stage: Stage) -
         assert await jobs_of(stage.engine).record_submission(job_id, attempt_token, request)
 
     await stage.set_back(job_id, "deadline_at", 1)
-    search = SearchHistory(Interrupted(stage.search.submissions, after_load=hear), stage.search.history)
+    search = SearchHistory(Interrupted(stage.search.submissions, after_load=hear), stage.search.history, stage.fal.input_digest)
     await stage.follow(job_id, search)
 
     # fal was told to stop, and has confirmed it: nobody but the time limit wanted that.
@@ -472,7 +506,7 @@ async def test_a_search_that_the_database_cannot_make_does_not_keep_a_job_from_i
     async def fail() -> None:
         raise DatabaseUnavailable
 
-    search = SearchHistory(Interrupted(stage.search.submissions, after_known=fail), stage.search.history)
+    search = SearchHistory(Interrupted(stage.search.submissions, after_known=fail), stage.search.history, stage.fal.input_digest)
     await stage.look_again(job_id, search)
     await stage.set_back(job_id, "deadline_at", 1)
     await stage.look_again(job_id, search)

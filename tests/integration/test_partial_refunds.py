@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.jobs import Billing, BillingOutcome, JobStatus, Outcome, outcome_of_result
+from app.domain.jobs import BilledLine, Billing, BillingOutcome, JobStatus, Outcome, outcome_of_result
 from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
@@ -83,6 +83,7 @@ async def test_a_job_that_was_partly_refunded_says_so_in_its_bill(engine: AsyncE
         charged_tokens=15,
         refunded_tokens=5,
         outcome=BillingOutcome.PARTIALLY_CHARGED,
+        lines=[BilledLine(line=LINE, charged_tokens=15, refunded_tokens=5)],
     )
 
 

@@ -31,7 +31,7 @@ from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.settings import load_settings
 from app.presentation.http.api import create_api
 from simulator.signing import SigningKey
-from tests.builders import STEPS, TABLES, Connection
+from tests.builders import BUILT_IN, STEPS, TABLES, Connection
 from tests.simulator_server import running_simulator
 
 T = TypeVar("T")
@@ -280,8 +280,8 @@ async def _connected(
         fal_rest_url=simulator,
         fal_user_id=FAL_USER_ID,
     )
-    async with build(settings) as runtime, open_engine(database) as engine:
-        api = create_api(version="1.2.3", allow_private_media_urls=True)
+    async with build(settings, BUILT_IN) as runtime, open_engine(database) as engine:
+        api = create_api(BUILT_IN, version="1.2.3", allow_private_media_urls=True)
         cancel = runtime.customers.jobs.cancel
         follow = cancel._follow
         api.state.use_cases = replace(

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from app.application.execution.pauses import QUIET_SECONDS, Pause, Recent
-from app.application.ports.health import Check
+from app.application.ports.health import EVERY_MODEL, Check
 from app.application.ports.provider import NotSubmitted, SubmitOutcomeUnknown
 
 log = structlog.get_logger(__name__)
@@ -134,6 +134,12 @@ class Breaker:
         if reasons:
             paused.append(f"those of {len(reasons)} account(s) pause, of the last one because: {reasons[-1]}")
         return Check("fal", True, "; ".join(["submissions go on", *paused]))
+
+    @property
+    def paused_models(self) -> Sequence[str]:
+        """Those whose submissions pause for every account."""
+        self._forget_what_is_long_ago()
+        return [EVERY_MODEL] if self._all is not None else [model_id for model_id, _ in self._of_models.items()]
 
     def _pauses(self, account_id: UUID, model_id: str) -> Sequence[tuple[Pause, str]]:
         """Those that the submission meets, the widest first, each with what is said of it behind its reason."""

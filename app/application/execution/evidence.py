@@ -6,7 +6,7 @@ anybody who asks for the same has the same input.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -63,6 +63,8 @@ class SearchHistory:
 
     submissions: LostSubmissions
     history: RequestHistory
+    digest_of: Callable[[Mapping[str, Any]], bytes]
+    """Of an input as it is sent."""
 
     async def __call__(self, state: JobState) -> str | None:
         """The id of the request that can only be this job's. None: there is no evidence, or too much."""
@@ -74,9 +76,14 @@ class SearchHistory:
             return None
 
     async def _search(self, lost: LostSubmission) -> str | None:
+        sent = self._sent(lost)
+        if sent is None:
+            # The input was taken away since, or another release spelled it otherwise.
+            log.info("generation_evidence_missing", job_id=str(lost.job_id), found=0)
+            return None
         found = await self.history.find(
             lost.model_id,
-            with_seed(lost.input, lost.attempt_token),
+            sent,
             sent_from=lost.claimed_at - CLOCK_SLACK,
             sent_until=lost.claimed_at + POST_TIME_MAX + CLOCK_SLACK,
         )
@@ -84,13 +91,22 @@ class SearchHistory:
         if not candidates:
             log.info("generation_evidence_missing", job_id=str(lost.job_id), found=len(found))
             return None
-        if len(candidates) > 1 or await self._has_rival(lost):
+        if len(candidates) > 1 or await self._has_rival(lost, sent):
             log.error("generation_evidence_ambiguous", job_id=str(lost.job_id), fal_request_ids=candidates[:10])
             return None
         return candidates[0]
 
-    async def _has_rival(self, lost: LostSubmission) -> bool:
+    def _sent(self, lost: LostSubmission) -> Mapping[str, Any] | None:
+        """Exactly what the attempt sent: a process that has no history to search marks nothing by a seed."""
+        marked = with_seed(lost.input, lost.attempt_token)
+        if lost.input_digest is None:
+            return marked
+        candidates = (marked, lost.input.parameters)
+        return next((given for given in candidates if self.digest_of(given) == lost.input_digest), None)
+
+    async def _has_rival(self, lost: LostSubmission, sent: Mapping[str, Any]) -> bool:
         """Whether another job may have caused the run that was found."""
+        is_marked = lost.input.can_be_marked and "seed" in sent
         # The run is within the time of both jobs.
         within = POST_TIME_MAX + 2 * CLOCK_SLACK
-        return not lost.input.can_be_marked and await self.submissions.has_rival(lost.job_id, within)
+        return not is_marked and await self.submissions.has_rival(lost.job_id, within)

@@ -18,6 +18,8 @@ class LostSubmission:
     input: JobInput
     attempt_token: UUID
     claimed_at: datetime
+    input_digest: bytes | None
+    """Of what was sent, to the byte. None for an attempt of a release that kept none."""
 
 
 class LostSubmissions(Protocol):

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -24,6 +24,16 @@ class Finding:
     level: Level
     subject: str
     text: str
+
+
+# In place of a model's id: submissions of all of them pause.
+EVERY_MODEL = "*"
+
+
+class PausedModels(Protocol):
+    async def __call__(self) -> Collection[str]:
+        """The models whose submissions pause in any process. It may be some seconds old, and never fails."""
+        ...
 
 
 class HealthChecks(Protocol):

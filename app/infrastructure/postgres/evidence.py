@@ -18,13 +18,18 @@ class PostgresLostSubmissions:
     engine: AsyncEngine
 
     async def load(self, job_id: UUID) -> LostSubmission | None:
-        query = select(
-            jobs.c.id.label("job_id"),
-            jobs.c.model_id,
-            *INPUT_COLUMNS,
-            jobs.c.attempt_token,
-            jobs.c.claimed_at,
-        ).where(jobs.c.id == job_id, jobs.c.submit_unknown_at.is_not(None), jobs.c.fal_request_id.is_(None))
+        query = (
+            select(
+                jobs.c.id.label("job_id"),
+                jobs.c.model_id,
+                *INPUT_COLUMNS,
+                jobs.c.attempt_token,
+                jobs.c.claimed_at,
+                attempts.c.input_digest,
+            )
+            .join_from(jobs, attempts, attempts.c.token == jobs.c.attempt_token, isouter=True)
+            .where(jobs.c.id == job_id, jobs.c.submit_unknown_at.is_not(None), jobs.c.fal_request_id.is_(None))
+        )
         async with reading(self.engine) as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
@@ -35,6 +40,7 @@ class PostgresLostSubmissions:
             input=input_of(row),
             attempt_token=row["attempt_token"],
             claimed_at=row["claimed_at"],
+            input_digest=row["input_digest"],
         )
 
     async def known(self, request_ids: Sequence[str]) -> set[str]:

@@ -29,6 +29,9 @@ FORGET_SECONDS = 3600.0
 LAST_WORD_SECONDS_MAX = 1.0
 # Every process has this duty: its row is written while there is nothing else to tell.
 PROCESS = "process"
+# Before the id of a model: told like a duty, for as long as it is so.
+_PAUSED = "paused "
+PAUSES_KNOWN_SECONDS = 2.0
 
 _duty = func.unnest(bindparam("duties", type_=ARRAY(Text))).column_valued("duty")
 _rows = select(
@@ -48,10 +51,17 @@ _sessions = sql_table("pg_stat_activity", sql_column("application_name"), sql_co
 
 
 class Heartbeats:
-    def __init__(self, engine: AsyncEngine, duties: Callable[[], Sequence[str]]) -> None:
-        """`duties` says at each beat which of this process's duties live."""
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        duties: Callable[[], Sequence[str]],
+        paused_models: Callable[[], Sequence[str]] = list,
+    ) -> None:
+        """They say at each beat which of this process's duties live, and of which models its submissions pause."""
         self._engine = engine
         self._duties = duties
+        self._paused_models = paused_models
+        self._has_told_pauses = False
         self._process_id: UUID = uuid4()
         self._command = "other"
         self._one_at_a_time = asyncio.Lock()
@@ -91,16 +101,26 @@ class Heartbeats:
                 raise self._failure
 
     async def _try(self) -> None:
+        pauses = [f"{_PAUSED}{model_id}" for model_id in self._paused_models()]
         values = {
             "process_id": self._process_id,
             "command": self._command,
             "host": socket.gethostname(),
-            "duties": [PROCESS, *self._duties()],
+            "duties": [PROCESS, *self._duties(), *pauses],
         }
         try:
             # Single statements: nothing depends on them together.
             async with reading(self._engine) as connection:
                 await connection.execute(_BEAT, values)
+                if pauses or self._has_told_pauses:
+                    await connection.execute(
+                        delete(heartbeats).where(
+                            heartbeats.c.process_id == self._process_id,
+                            heartbeats.c.duty.startswith(_PAUSED),
+                            heartbeats.c.duty.not_in(pauses),
+                        )
+                    )
+                    self._has_told_pauses = bool(pauses)
                 if time.monotonic() > self._forgot_at_seconds + FORGET_SECONDS:
                     await connection.execute(delete(heartbeats).where(heartbeats.c.beaten_at < func.now() - KEPT))
                     self._forgot_at_seconds = time.monotonic()
@@ -124,6 +144,28 @@ async def ages_seconds(engine: AsyncEngine, duties: Collection[str]) -> Mapping[
     )
     async with reading(engine) as connection:
         return {row.duty: row.age_seconds for row in await connection.execute(query)}
+
+
+class PostgresPausedModels:
+    """Asks once for all who want to know in the same time. Without an answer the last one holds."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._known: frozenset[str] = frozenset()
+        self._asked_at_seconds = float("-inf")
+
+    async def __call__(self) -> Collection[str]:
+        if time.monotonic() > self._asked_at_seconds + PAUSES_KNOWN_SECONDS:
+            # Before the question, so that those who come meanwhile do not ask, too.
+            self._asked_at_seconds = time.monotonic()
+            with suppress(DatabaseUnavailable):
+                self._known = await self._ask()
+        return self._known
+
+    async def _ask(self) -> frozenset[str]:
+        query = select(heartbeats.c.duty).where(heartbeats.c.duty.startswith(_PAUSED), _AGE_SECONDS < DEAD_SECONDS)
+        async with reading(self._engine) as connection:
+            return frozenset(duty.removeprefix(_PAUSED) for duty in await connection.scalars(query))
 
 
 async def own_workers(engine: AsyncEngine) -> Mapping[UUID, Mapping[str, float]]:

@@ -16,7 +16,17 @@ from app.presentation.http.refusals import RefusalLog
 from app.presentation.http.root_path import check_root_path
 from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
-from app.presentation.routers import generations, jobs, keys, ledger, payments, provider_events, system
+from app.presentation.routers import (
+    generations,
+    jobs,
+    keys,
+    ledger,
+    models,
+    payments,
+    provider_events,
+    quotes,
+    system,
+)
 from app.presentation.schemas.media_urls import ValidationContext
 
 
@@ -75,6 +85,8 @@ def create_api(
         provider_events.router,
         system.router,
         keys.router,
+        quotes.quotes_router(catalogue),
+        models.models_router(catalogue),
     )
     _complete_document(api, is_safety_checker_required=is_safety_checker_required)
     store_documents(api)

@@ -34,6 +34,7 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
     "string_pattern_mismatch": ("invalid_characters", "This has characters that are not allowed here."),
     "invalid_text": ("invalid_text", "This is not text that can be stored: a NUL, or half a surrogate pair."),
     "blank": ("blank", "This must not be blank."),
+    "enum": ("not_allowed", "This must be one of: {expected}."),
     "literal_error": ("not_allowed", "This must be one of: {expected}."),
     "not_among": ("not_allowed", "This must be one of: {expected}."),
     "list_type": ("not_a_list", "This must be a list."),

@@ -85,6 +85,7 @@ TAGS: list[dict[str, Any]] = [
     {"name": "Accounts", "description": "API keys and balances."},
     {"name": "Top-up", "description": "Called by the payment provider, not by users."},
     {"name": "Generations", "description": "Start images and videos, follow them, stop them."},
+    {"name": "Models", "description": "What is sold, and what it would cost."},
     {"name": "Provider", "description": "Called by fal, not by users."},
     {"name": "System", "description": "For load balancers and monitoring."},
 ]

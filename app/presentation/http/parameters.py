@@ -137,6 +137,23 @@ class SourceInPath:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInPath:
+    async def __call__(self, request: Request) -> str:
+        model_id: str = request.path_params["model"]
+        return model_id
+
+    @property
+    def parameter(self) -> dict[str, Any]:
+        return {
+            "name": "model",
+            "in": "path",
+            "required": True,
+            "description": "The id, with its slashes, such as `fal-ai/flux/schnell`.",
+            "schema": {"type": "string"},
+        }
+
+
 @dataclass(frozen=True, eq=False)
 class UuidInPath:
     """Reads the canonical form of a UUID. Any other text is an unknown id and raises `unknown`."""

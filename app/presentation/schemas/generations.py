@@ -1,4 +1,4 @@
-"""The bodies of generations and quotes: a class for each model of the catalogue, made once."""
+"""The bodies of generations: a class for each model of the catalogue, made once."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,8 @@ _QUOTE = Field(
 _MAX_COST_TOKENS = Field(default=None, ge=0, description="If it costs more, nothing is done.")
 # What a request says beside the parameters of its model.
 _OTHERS = ("model", "quote", "max_cost_tokens")
-_CATALOGUES_MAX = 16
+# Classes are kept for so many catalogues; a process has one.
+CATALOGUES_MAX = 16
 
 
 class GenerationBody(RequestModel):
@@ -38,16 +39,6 @@ class GenerationBody(RequestModel):
             quote=quote,
             max_cost_tokens=maximum,
         )
-
-
-class QuoteBody(RequestModel):
-    """What the price follows from is there, as in the generation; all the rest may be left out."""
-
-    of_model: ClassVar[Model]
-
-    def wish(self) -> Wish:
-        given = self.model_dump(exclude_unset=True, exclude_none=True, exclude={"type", "model"})
-        return Wish(model=self.of_model, parameters=given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +61,7 @@ class GenerationBodies:
         return [bodies[model.id] for model in self.catalogue.of_kind(self.kind)]
 
 
-@lru_cache(_CATALOGUES_MAX)
+@lru_cache(CATALOGUES_MAX)
 def _generation_bodies(catalogue: Catalogue) -> Mapping[str, type[GenerationBody]]:
     return {model.id: _generation_body(model) for model in catalogue}
 
@@ -78,7 +69,7 @@ def _generation_bodies(catalogue: Catalogue) -> Mapping[str, type[GenerationBody
 def _generation_body(model: Model) -> type[GenerationBody]:
     name = f"{_camel(model.kind.value.lower() if model.is_default else model.id)}Request"
     fields: dict[str, Any] = {
-        "model": _name_of(model),
+        "model": name_of(model),
         **{it.name: field_of(it, is_required=it.is_required) for it in model.parameters.values()},
         "quote": (str | None, _QUOTE),
         "max_cost_tokens": (int | None, _MAX_COST_TOKENS),
@@ -88,7 +79,7 @@ def _generation_body(model: Model) -> type[GenerationBody]:
     return made
 
 
-def _name_of(model: Model) -> tuple[Any, Any]:
+def name_of(model: Model) -> tuple[Any, Any]:
     named, about = Literal[model.id], Field(description="The id of the model at fal, as `GET /models` lists them.")
     return (Annotated[named | None, about], None) if model.is_default else (Annotated[named, about], ...)
 

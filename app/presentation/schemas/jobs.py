@@ -35,14 +35,14 @@ class PriceLineView(BaseModel):
         ]
 
 
-_PRICE = Field(description="What the cost is made of, line by line.")
+PRICE = Field(description="What the cost is made of, line by line.")
 
 
 class AcceptedJob(BaseModel):
     job_id: UUID
     status: Annotated[PublicStatus | str, OrNewer()]
     cost_tokens: int = Field(description="Already debited. Refunded if the job ends without a result.")
-    price: list[PriceLineView] = _PRICE
+    price: list[PriceLineView] = PRICE
     created_at: datetime
 
     @classmethod
@@ -96,7 +96,7 @@ class JobView(BaseModel):
     model_id: str = Field(description="The model of fal that makes it.")
     status: Annotated[PublicStatus | str, OrNewer()] = Field(description="COMPLETED, FAILED and CANCELED are final.")
     cost_tokens: int
-    price: list[PriceLineView] = _PRICE
+    price: list[PriceLineView] = PRICE
     fal_request_id: str | None = Field(description="Known once fal has accepted the job.")
     result: dict[str, Any] | None = Field(
         description='What fal made, once COMPLETED: `{"images": [...]}` or `{"video": {...}}`.'

@@ -1,0 +1,91 @@
+from collections.abc import Callable, Collection
+from functools import lru_cache
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from app.application.ports.health import EVERY_MODEL
+from app.domain.catalogue import Catalogue
+from app.domain.errors import ModelNotFound
+from app.domain.kinds import GenerationKind
+from app.domain.models import Model
+from app.presentation.http.documents import StoredDocument
+from app.presentation.http.errors import InvalidRequest
+from app.presentation.http.openapi import answer, problems
+from app.presentation.http.parameters import ModelInPath
+from app.presentation.http.routing import DirectRoute
+from app.presentation.http.state import UseCases
+from app.presentation.schemas.models import ModelList, ModelView, model_view
+
+# Answers that are kept, written and compressed: there are few, and anybody may ask for them.
+_LISTS_MAX, _MODELS_MAX = 32, 512
+
+
+def models_router(catalogue: Catalogue) -> APIRouter:
+    router = APIRouter(prefix="/models", tags=["Models"], route_class=DirectRoute)
+    listed, shown = _answers(catalogue)
+    example = model_view(catalogue.default_of(GenerationKind.TEXT_TO_IMAGE), is_paused=False)
+
+    @router.get(
+        "",
+        operation_id="list_models",
+        summary="List the models",
+        response_model=ModelList,
+        response_description="What is sold",
+        responses={
+            200: answer({"items": [example.model_dump(mode="json", by_alias=True)]}),
+            **problems(InvalidRequest),
+        },
+    )
+    async def list_models(
+        request: Request,
+        use_cases: UseCases,
+        type: Annotated[GenerationKind | None, Query(description="Those of one type alone.")] = None,  # noqa: A002
+    ) -> Response:
+        """All models with their parameters and prices. No key is needed; `If-None-Match` spares you what you have."""
+        return listed(type, frozenset(await use_cases.paused_models())).answer(request)
+
+    @router.get(
+        "/{model:path}",
+        operation_id="get_model",
+        summary="Look at a model",
+        response_model=ModelView,
+        response_description="The model",
+        responses={200: answer(example.model_dump(mode="json", by_alias=True)), **problems(ModelNotFound)},
+    )
+    async def get_model(
+        request: Request, model_id: Annotated[str, Depends(ModelInPath())], use_cases: UseCases
+    ) -> Response:
+        """Its parameters, what it costs, and a body that works as it is."""
+        model = catalogue.get(model_id)
+        if model is None:
+            raise ModelNotFound
+        return shown(model_id, _is_paused(model, await use_cases.paused_models())).answer(request)
+
+    return router
+
+
+def _answers(
+    catalogue: Catalogue,
+) -> tuple[Callable[[GenerationKind | None, frozenset[str]], StoredDocument], Callable[[str, bool], StoredDocument]]:
+    @lru_cache(_LISTS_MAX)
+    def listed(kind: GenerationKind | None, paused: frozenset[str]) -> StoredDocument:
+        models = catalogue.models if kind is None else catalogue.of_kind(kind)
+        items = [model_view(model, is_paused=_is_paused(model, paused)) for model in models]
+        return _stored(ModelList(items=items))
+
+    @lru_cache(_MODELS_MAX)
+    def shown(model_id: str, is_paused: bool) -> StoredDocument:
+        model = catalogue.get(model_id)
+        assert model is not None, "the route has found it"
+        return _stored(model_view(model, is_paused=is_paused))
+
+    return listed, shown
+
+
+def _is_paused(model: Model, paused: Collection[str]) -> bool:
+    return model.id in paused or EVERY_MODEL in paused
+
+
+def _stored(view: ModelList | ModelView) -> StoredDocument:
+    return StoredDocument.of(view.model_dump_json(by_alias=True).encode(), "application/json")
