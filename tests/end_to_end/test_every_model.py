@@ -66,7 +66,7 @@ class Ended:
     """What its bill says of each line."""
 
 
-def required_of(model: Model) -> Mapping[str, Any]:
+def required_of(model: Model) -> dict[str, Any]:
     return {name: value for name, value in model.example.items() if model.parameters[name].is_required}
 
 
@@ -75,12 +75,13 @@ def example_of(model: Model) -> Case:
 
 
 def dearest_of(model: Model, words: str = "") -> Case:
-    return Case(model, {**required_of(model), **max(model.combinations(), key=model.tokens)}, words)
+    dearest: Mapping[str, Any] = max(model.combinations(), key=model.tokens)
+    return Case(model, {**required_of(model), **dearest}, words)
 
 
 def several_of(model: Model, words: str) -> Case:
     count = model.parameters.get(COUNT)
-    several = {} if count is None else {COUNT: max(count.choices or [int(count.maximum or 1)])}
+    several = {} if count is None else {COUNT: count.maximum or max(map(int, map(str, count.values)))}
     return Case(model, {**model.example, **several}, words)
 
 
