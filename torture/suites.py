@@ -147,11 +147,11 @@ SUITES: Mapping[str, Suite] = {
         seed_variable="PRICED_SEED",
         # A model need not have a number of pictures or seconds that could be more.
         at_least={
-            "what_is_quoted_is_charged": 1_000_000,
-            "no_more_is_charged_than_the_caller_allows": 1_000_000,
-            "the_lines_add_up": 1_000_000,
-            "more_is_never_cheaper": 900_000,
-            "no_more_goes_back_than_was_charged": 1_000_000,
+            "quotes_charged_as_promised": 1_000_000,
+            "maxima_kept": 1_000_000,
+            "sums_of_lines": 1_000_000,
+            "comparisons_with_more": 900_000,
+            "refunds_within_the_charge": 1_000_000,
         },
     ),
     "openapi": Suite(

@@ -139,12 +139,12 @@ def side_of(numbers: Random) -> Any:
 
 
 CLAIMS: Mapping[str, Claim] = {
-    "the_model_takes_it": the_model_takes_it,
-    "what_is_quoted_is_charged": what_is_quoted_is_charged,
-    "no_more_is_charged_than_the_caller_allows": no_more_is_charged_than_the_caller_allows,
-    "the_lines_add_up": the_lines_add_up,
-    "more_is_never_cheaper": more_is_never_cheaper,
-    "no_more_goes_back_than_was_charged": no_more_goes_back_than_was_charged,
+    "values_taken": the_model_takes_it,
+    "quotes_charged_as_promised": what_is_quoted_is_charged,
+    "maxima_kept": no_more_is_charged_than_the_caller_allows,
+    "sums_of_lines": the_lines_add_up,
+    "comparisons_with_more": more_is_never_cheaper,
+    "refunds_within_the_charge": no_more_goes_back_than_was_charged,
 }
 
 
