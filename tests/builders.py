@@ -19,13 +19,13 @@ from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
 from app.bootstrap.steps import lost_steps
 from app.domain.accounts import Account
-from app.domain.catalogue import MODEL_IDS
 from app.domain.jobs import JobStatus, NewJob, Outcome
 from app.domain.keys import digest_of, stored_form
 from app.domain.kinds import GenerationKind
 from app.domain.payments import PaymentEvent
 from app.domain.pricing import PriceLine, Unit
 from app.domain.terms import ResultShape, Terms
+from app.infrastructure.catalogue.reading import read_catalogue
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
@@ -51,6 +51,10 @@ class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+# The models that come with the service, and by type the one that makes what names no model.
+BUILT_IN = read_catalogue()
+MODEL_IDS: Mapping[GenerationKind, str] = {kind: BUILT_IN.default_of(kind).id for kind in GenerationKind}
 
 COST_TOKENS = 5
 LINE = "text_to_image"
