@@ -15,7 +15,6 @@ from uuid_utils.compat import uuid7
 
 from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
 from app.application.execution.sweep import Sweep
-from app.application.jobs import Wish
 from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
 from app.bootstrap.steps import lost_steps
@@ -53,8 +52,10 @@ class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+# The models that come with the service, and by type the one that makes what names no model.
 BUILT_IN = read_catalogue()
-MODEL_IDS = {kind: BUILT_IN.default_of(kind).id for kind in GenerationKind}
+MODEL_IDS: Mapping[GenerationKind, str] = {kind: BUILT_IN.default_of(kind).id for kind in GenerationKind}
+
 COST_TOKENS = 5
 LINE = "text_to_image"
 IMAGES_SHAPE = ResultShape(outputs="images", flags="has_nsfw_concepts")
@@ -132,11 +133,6 @@ def terms_of(cost_tokens: int, outputs: int = 1) -> Terms:
     """One line for so many images, which cost the same each."""
     line = PriceLine(line=LINE, unit=Unit.IMAGE, unit_tokens=cost_tokens // outputs, quantity=outputs)
     return Terms(lines=[line], shape=IMAGES_SHAPE, outputs_max=outputs)
-
-
-def wish(parameters: Mapping[str, Any], kind: GenerationKind = GenerationKind.TEXT_TO_IMAGE) -> Wish:
-    """For the default model of the kind."""
-    return Wish(model=BUILT_IN.default_of(kind), parameters=parameters)
 
 
 def new_job(
