@@ -128,7 +128,8 @@ async def test_what_the_answer_says_is_what_is_stored(engine: AsyncEngine) -> No
 
     answer = await jobs.accept(new_job(customer))
 
-    assert answer == Accepted(await jobs.get(customer.account_id, answer.job.id), is_replay=False)
+    stored = await jobs.get(customer.account_id, answer.job.id)
+    assert answer == Accepted(stored, is_replay=False, balance_tokens=await balance_of(engine, customer))
 
 
 def lose_answers(monkeypatch: pytest.MonkeyPatch, operation: str, *, is_committed: bool) -> list[str]:
