@@ -2,7 +2,10 @@
 
 import asyncio
 import base64
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,47 +15,92 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from app.bootstrap.catalogue import load_catalogue
+from app.domain.catalogue import Catalogue
+from app.domain.kinds import GenerationKind
+from app.domain.models import Model
+from app.domain.parameters import ParameterType
 from app.infrastructure.settings import Settings
 from devtools import DevtoolError
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "spheres.jpg"
-TOPUP_TOKENS = 200
+TOPUP_STEP_TOKENS = 100
 JOB_SECONDS_MAX = 600
 POLL_SECONDS = 0.5
 STEPS = ("QUEUED", "SUBMITTED", "IN_QUEUE", "IN_PROGRESS", "COMPLETED")
+# For the default of each type and whoever else gets our picture; all others are asked for their examples.
+WISHES: Mapping[GenerationKind, Mapping[str, Any]] = {
+    GenerationKind.TEXT_TO_IMAGE: {"prompt": "A lighthouse on a cliff at dawn, oil painting", "num_images": 2},
+    GenerationKind.IMAGE_TO_IMAGE: {"prompt": "The same spheres, made of blown glass"},
+    GenerationKind.TEXT_TO_VIDEO: {"prompt": "Waves rolling onto a beach at sunset"},
+    GenerationKind.IMAGE_TO_VIDEO: {"prompt": "The camera circles the spheres"},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    title: str
-    path: str
-    body: dict[str, Any]
+    model: Model
+    parameters: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        return self.model.title
+
+    @property
+    def path(self) -> str:
+        kind = self.model.kind
+        return f"/generations/{'videos' if kind.is_video else 'images'}/{kind.value.lower().replace('_', '-')}"
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        return {"model": self.model.id, **self.parameters}
+
+    @property
+    def tokens(self) -> int:
+        return self.model.tokens(self.model.completed(self.parameters))
+
+    @property
+    def file_name(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.model.id.lower())
 
 
-def _orders() -> list[Order]:
-    picture = "data:image/jpeg;base64," + base64.b64encode(PICTURE.read_bytes()).decode()
-    return [
-        Order(
-            "text to image",
-            "/generations/images/text-to-image",
-            {"prompt": "A lighthouse on a cliff at dawn, oil painting", "num_images": 2, "seed": 7},
-        ),
-        Order(
-            "image to image",
-            "/generations/images/image-to-image",
-            {"prompt": "The same spheres, made of blown glass", "image_urls": [picture], "seed": 11},
-        ),
-        Order(
-            "text to video",
-            "/generations/videos/text-to-video",
-            {"prompt": "Waves rolling onto a beach at sunset", "resolution": "480p", "seed": 13},
-        ),
-        Order(
-            "image to video",
-            "/generations/videos/image-to-video",
-            {"prompt": "The camera circles the spheres", "image_url": picture, "resolution": "480p", "seed": 17},
-        ),
-    ]
+def _orders(catalogue: Catalogue) -> Sequence[Order]:
+    """The default of each type, and the cheapest model of each other family, as cheap as it gets."""
+    defaults = [catalogue.default_of(kind) for kind in GenerationKind]
+    cheapest: dict[str, Model] = {}
+    for model in sorted(catalogue, key=lambda model: model.from_tokens):
+        cheapest.setdefault(model.family, model)
+    families = {model.family for model in defaults}
+    others = [model for family, model in cheapest.items() if family not in families]
+    return [_order(model) for model in (*defaults, *others)]
+
+
+def _order(model: Model) -> Order:
+    takes_picture = any(each.type in (ParameterType.IMAGE, ParameterType.IMAGES) for each in model.parameters.values())
+    wish = WISHES[model.kind] if model.is_default or takes_picture else {}
+    given = {name: value for name, value in model.example.items() if model.parameters[name].is_required}
+    combination = min(model.combinations(), key=model.tokens)
+    told = {
+        name: value
+        for name, value in {**given, **combination, **wish}.items()
+        if name in model.parameters and value is not None
+    }
+    return Order(model, {name: _with_picture(model.parameters[name].type, value) for name, value in told.items()})
+
+
+def _with_picture(kind: ParameterType, value: Any) -> Any:
+    """The pictures of examples are nowhere: ours instead."""
+    match kind:
+        case ParameterType.IMAGE:
+            return _picture()
+        case ParameterType.IMAGES:
+            return [_picture()]
+    return value
+
+
+@cache
+def _picture() -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(PICTURE.read_bytes()).decode()
 
 
 async def run_demo(settings: Settings, console: Console) -> UUID:
@@ -61,16 +109,23 @@ async def run_demo(settings: Settings, console: Console) -> UUID:
     folder = settings.data_dir / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     user = uuid4()
+    orders = _orders(load_catalogue(settings))
+    cost_tokens = sum(order.tokens for order in orders)
+    topup_tokens = -(-cost_tokens // TOPUP_STEP_TOKENS) * TOPUP_STEP_TOKENS
     try:
         async with httpx.AsyncClient(base_url=base_url, timeout=30, trust_env=False) as client:
             console.print(f"[bold]1. A key[/bold] for the new user {user}")
             client.headers["X-API-Key"] = await _get_key(client, user, settings)
-            console.print(f"[bold]2. A payment[/bold] of {TOPUP_TOKENS} tokens, delivered twice and credited once")
-            await _pay(client, user, settings)
-            console.print("[bold]3. Four generations[/bold], one of each kind")
-            saved = await _generate(client, folder, console)
+            console.print(f"[bold]2. A payment[/bold] of {topup_tokens} tokens, delivered twice and credited once")
+            await _pay(client, user, topup_tokens, settings)
+            console.print(
+                f"[bold]3. {len(orders)} generations[/bold] at once, of each type and by a model of each family, "
+                f"for {cost_tokens} tokens"
+            )
+            saved = await _generate(client, orders, folder, console)
+            console.print(f"   saved in {folder}:", soft_wrap=True)
             for path in saved:
-                console.print(f"   saved {path}")
+                console.print(f"   {path.name}", soft_wrap=True)
             balance = (await _send(client, "GET", "/balance"))["balance_tokens"]
             console.print(f"[bold]4. The balance[/bold] is now {balance} tokens; the ledger:")
     except httpx.TransportError as error:
@@ -84,22 +139,22 @@ async def _get_key(client: httpx.AsyncClient, user: UUID, settings: Settings) ->
     return str(answer["api_key"])
 
 
-async def _pay(client: httpx.AsyncClient, user: UUID, settings: Settings) -> None:
+async def _pay(client: httpx.AsyncClient, user: UUID, tokens: int, settings: Settings) -> None:
     headers = {"X-Webhook-Secret": settings.webhook_secrets[0], "X-Event-Id": f"demo-{uuid4()}"}
     for _ in range(2):
         await _send(
             client,
             "POST",
             "/webhook/topup",
-            json={"external_user_id": str(user), "amount": TOPUP_TOKENS},
+            json={"external_user_id": str(user), "amount": tokens},
             headers=headers,
         )
 
 
-async def _generate(client: httpx.AsyncClient, folder: Path, console: Console) -> list[Path]:
+async def _generate(client: httpx.AsyncClient, orders: Sequence[Order], folder: Path, console: Console) -> list[Path]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        bars = [(order, progress.add_task(order.title, total=len(STEPS))) for order in _orders()]
+        bars = [(order, progress.add_task(order.title, total=len(STEPS))) for order in orders]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_follow(client, order, folder, progress, bar)) for order, bar in bars]
     return [path for task in tasks for path in task.result()]
@@ -117,8 +172,8 @@ async def _follow(client: httpx.AsyncClient, order: Order, folder: Path, progres
         return []
     _show(progress, bar, order, f"COMPLETED for {job['cost_tokens']} tokens")
     media = job["result"].get("images") or [job["result"]["video"]]
-    name = order.title.replace(" ", "-")
-    return [await _save(client, item["url"], folder / f"{name}-{index}") for index, item in enumerate(media, 1)]
+    names = [f"{order.file_name}-{number}" for number, _ in enumerate(media, 1)]
+    return [await _save(client, item["url"], folder, name) for item, name in zip(media, names, strict=True)]
 
 
 def _show(progress: Progress, bar: TaskID, order: Order, status: str) -> None:
@@ -126,13 +181,13 @@ def _show(progress: Progress, bar: TaskID, order: Order, status: str) -> None:
     progress.update(bar, completed=step, description=f"{order.title}: {status}")
 
 
-async def _save(client: httpx.AsyncClient, url: str, stem: Path) -> Path:
+async def _save(client: httpx.AsyncClient, url: str, folder: Path, name: str) -> Path:
     # A request of its own: the API key is not for the host that stores the media.
     async with httpx.AsyncClient(timeout=client.timeout, trust_env=False, follow_redirects=True) as anonymous:
         answer = await anonymous.get(url)
     if answer.status_code != httpx.codes.OK:
         raise DevtoolError(f"{url} answers {answer.status_code}")
-    path = stem.with_suffix(Path(urlsplit(url).path).suffix)
+    path = folder / f"{name}{Path(urlsplit(url).path).suffix}"
     path.write_bytes(answer.content)
     return path
 

@@ -36,6 +36,7 @@ class Behaviour:
     images_max: int | None = None
     images_extra: int = 0
     tells_sizes: bool = False
+    size: tuple[int, int] | None = None
     flags_all: bool = False
     flagged_numbers: frozenset[int] = frozenset()
     hides_error: bool = False
@@ -92,6 +93,14 @@ def _no_error_field(argument: str | None) -> dict[str, Any]:
     return {"failure": _failure(argument), "hides_error": True}
 
 
+def _size(argument: str | None) -> dict[str, Any]:
+    width, _, height = (argument or "").partition("x")
+    size = (number(width), number(height))
+    if 0 in size:
+        raise ValueError(argument)
+    return {"size": size}
+
+
 WORDS = (
     Word(
         "fail",
@@ -132,6 +141,7 @@ WORDS = (
         "the result tells width and height also where the model may leave them null",
         fixed(tells_sizes=True),
     ),
+    Word("size", "[size:512x512]", "pictures come out in this size, whatever was asked for", _size),
     Word(
         "nsfw",
         "[nsfw]",

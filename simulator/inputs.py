@@ -5,16 +5,17 @@ import base64
 import contextlib
 import hashlib
 import io
+import zlib
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import httpx
 from PIL import Image, ImageOps
 
 from simulator.answers import Refused, model_error
 from simulator.journal import Journal
-from simulator.media import SIDE_PIXELS_MAX
-from simulator.storage import FileStore
+from simulator.media import SIDE_PIXELS_MAX, Picture, render
+from simulator.storage import FileStore, StoredFile
 
 FETCH_SECONDS_MAX = 10
 SIZE_BYTES_MAX = 20 * 1024**2
@@ -23,6 +24,9 @@ PIXELS_MAX = 50_000_000
 # Whatever Pillow raises for bytes that it cannot read.
 NOT_A_PICTURE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
+# Reserved for documentation (RFC 2606): nobody's picture is there, and every example names one.
+EXAMPLE_HOSTS = ("example.com", "example.net", "example.org")
+EXAMPLE_SIZE = (1024, 768)
 
 
 class InputPictures:
@@ -45,11 +49,21 @@ class InputPictures:
             if kept is None:
                 raise Refused(model_error("image_load_error", loc=loc, value=url))
             return kept.path
+        if _is_example(url):
+            return await self._draw(url)
         content = await self._fetch(url, loc)
         try:
             return await self._keep(hashlib.sha256(content).hexdigest(), content)
         except NOT_A_PICTURE:
             raise Refused(model_error("image_load_error", loc=loc, value=url)) from None
+
+    async def _draw(self, url: str) -> Path:
+        kept = self._store.find(url)
+        if kept is None:
+            path = self._store.new_path()
+            await asyncio.to_thread(render, _example(url), path)
+            kept = self._add(url, path, Picture.content_type)
+        return kept.path
 
     async def _remember(self, value: object) -> object:
         if isinstance(value, list):
@@ -69,10 +83,18 @@ class InputPictures:
         if kept is None:
             path = self._store.new_path()
             await asyncio.to_thread(_normalise, content, path)
-            kept = self._store.add(key, path, PICTURE_TYPE)
+            kept = self._add(key, path, PICTURE_TYPE)
             if self._journal is not None:
-                self._journal.record_input(key, path)
+                self._journal.record_input(key, kept.path)
         return kept.path
+
+    def _add(self, key: str, path: Path, content_type: str) -> StoredFile:
+        """Whoever was first with this picture has its path already, so his file stays."""
+        first = self._store.find(key)
+        if first is None:
+            return self._store.add(key, path, content_type)
+        path.unlink()
+        return first
 
     async def _fetch(self, url: str, loc: tuple[str | int, ...]) -> bytes:
         content = bytearray()
@@ -87,6 +109,20 @@ class InputPictures:
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
             raise Refused(model_error("file_download_error", loc=loc, value=url)) from None
         return bytes(content)
+
+
+def _is_example(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.hostname in EXAMPLE_HOSTS
+
+
+def _example(url: str) -> Picture:
+    width, height = EXAMPLE_SIZE
+    seed = zlib.crc32(url.encode(errors="replace"))
+    return Picture(kind="an input", prompt=url, seed=seed, number=1, count=1, width=width, height=height)
 
 
 def _decode_data_uri(uri: str) -> bytes:

@@ -106,7 +106,7 @@ def _seconds(endpoint: ListedEndpoint, arguments: BaseModel) -> int:
 def _pictures(run: Run) -> list[Picture]:
     asked = run.endpoint.images_asked(run.arguments)
     count = min(run.behaviour.count_of(asked), IMAGES_MAX)
-    width, height = delivered_size(*_asked_size(run.arguments, run.input_sizes))
+    width, height = delivered_size(*(run.behaviour.size or _asked_size(run.arguments, run.input_sizes)))
     return [
         Picture(
             kind=run.endpoint.endpoint_id,

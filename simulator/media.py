@@ -213,7 +213,8 @@ def _caption(size: tuple[int, int], kind: str, prompt: str, footer: str, *, at_b
     top = height - margin - panel_height if at_bottom else (height - panel_height) / 2
     draw.rounded_rectangle((margin, top, width - margin, top + panel_height), radius=margin, fill=(10, 12, 20, 200))
     left = 2 * margin
-    draw.text((left, top + margin), f"{kind}  ·  {SIGNATURE}", (255, 255, 255, 190), small)
+    heading = f"{kind}  ·  {SIGNATURE}"
+    draw.text((left, top + margin), heading, (255, 255, 255, 190), _in_one_line(heading, small, box[0]))
     draw.multiline_text((left, top + margin + line_height), text, "white", font)
     draw.text((left, top + panel_height - margin), footer, (255, 255, 255, 190), small, anchor="ls")
     return layer
@@ -233,6 +234,12 @@ def _fitted(draw: ImageDraw.ImageDraw, text: str, box: tuple[float, float]) -> t
             lines = max(1, int(box[1] / (font.size * 1.4)))
             return "\n".join(textwrap.wrap(text, columns, max_lines=lines, placeholder=" …")), font
         size = max(10.0, size * 0.85)
+
+
+def _in_one_line(text: str, font: ImageFont.FreeTypeFont, width: float) -> ImageFont.FreeTypeFont:
+    """The font, or a smaller one in which the text fits: ids of endpoints may be long."""
+    share = width / font.getlength(text)
+    return font if share >= 1 else _font(max(6, int(font.size * share)))
 
 
 @lru_cache(maxsize=64)

@@ -112,7 +112,7 @@ def _pictures(
     behaviour: Behaviour, kind: str, arguments: ImageArguments, sources: tuple[Path, ...], seed: int
 ) -> list[Picture]:
     count = behaviour.count_of(arguments.num_images)
-    width, height = picture_size(*arguments.size)
+    width, height = picture_size(*(behaviour.size or arguments.size))
     return [
         Picture(
             kind=kind,

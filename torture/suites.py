@@ -140,6 +140,20 @@ SUITES: Mapping[str, Suite] = {
         seed_variable="PROPERTY_SEED",
         at_least={"examples": 100},
     ),
+    "prices": Suite(
+        ["tests/property/test_catalogue_prices.py"],
+        {"PRICED_SETS": 1_000_000},
+        seconds_max=3_600,
+        seed_variable="PRICED_SEED",
+        # A model need not have a number of pictures or seconds that could be more.
+        at_least={
+            "what_is_quoted_is_charged": 1_000_000,
+            "no_more_is_charged_than_the_caller_allows": 1_000_000,
+            "the_lines_add_up": 1_000_000,
+            "more_is_never_cheaper": 900_000,
+            "no_more_goes_back_than_was_charged": 1_000_000,
+        },
+    ),
     "openapi": Suite(
         ["tests/contract/test_openapi_cases.py"],
         {"OPENAPI_CASES": 450},

@@ -139,12 +139,24 @@ def test_derives_the_picture_from_the_inputs(fal_http: httpx.Client) -> None:
     assert green[0] not in (red[0], both[1])
 
 
+def test_draws_the_input_pictures_of_examples(fal_http: httpx.Client) -> None:
+    urls = ["https://example.com/house.jpg", "http://example.org/boat.png?size=2"]
+
+    answers = [result(fal_http, IMAGE_TO_IMAGE, seed=2, image_urls=[url]) for url in (*urls, urls[0])]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    house, boat, again = (fal_http.get(answer.json()["images"][0]["url"]).content for answer in answers)
+    assert house == again != boat
+
+
 @pytest.mark.parametrize(
     ("url", "error_type"),
     [
         ("http://127.0.0.1:9/nothing.png", "file_download_error"),
         ("ftp://127.0.0.1/picture.png", "file_download_error"),
         ("not a url", "file_download_error"),
+        ("http://127.0.0.1:9/?example.com", "file_download_error"),
+        ("https://[example.com/", "file_download_error"),
         ("data:image/png;base64,AAAA", "image_load_error"),
         ("data:image/png;base64,%%%", "image_load_error"),
         ("data:", "image_load_error"),

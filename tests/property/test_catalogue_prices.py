@@ -1,93 +1,168 @@
-"""Of every model of the service: any request that it takes has a price within what is shown, and gives back no more."""
+"""Whatever a model of the service is asked for: what was promised is charged, and no more than that ever goes back.
 
+- PRICED_SETS: how many requests are made up (1,000,000 for a long run);
+- PRICED_SEED: other ones, a whole number; a failure says which request it was.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from fractions import Fraction
+from itertools import cycle, islice
+from math import ceil
+from random import Random
 from typing import Any
+from uuid import UUID
 
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+import pytest
 
-from app.domain.models import COUNT, SECONDS, Model
+from app.domain.errors import PriceExceedsMaximum
+from app.domain.models import COUNT, SECONDS, SIZE, Model
 from app.domain.parameter_values import problem_of
-from app.domain.parameters import Parameter, ParameterType
-from app.domain.pricing import price
-from app.infrastructure.catalogue.reading import read_catalogue
+from app.domain.pricing import MEGAPIXEL_PIXELS, Unit, price
+from app.domain.quotes import Quote, check_maximum
+from app.domain.terms import Terms
+from tests.property.parameter_sets import CATALOGUE, ParameterSet, parameter_set, value_of
+from tests.torture_report import report
 
-MODELS = read_catalogue().models
+SETS = int(os.environ.get("PRICED_SETS", "20000"))
+SEED = int(os.environ.get("PRICED_SEED", "1"))
+ACCOUNT = UUID(int=1)
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
+OUTPUTS_TOO_MANY = 3
 
-
-def values_of(parameter: Parameter) -> st.SearchStrategy[Any]:
-    if parameter.choices is not None:
-        return st.sampled_from(list(parameter.choices))
-    match parameter.type:
-        case ParameterType.SIZE:
-            sides = st.integers(parameter.size_limits.side_min, parameter.size_limits.side_max)  # type: ignore[union-attr]
-            sizes = st.builds(lambda width, height: {"width": width, "height": height}, sides, sides)
-            return (sizes | st.sampled_from(list(parameter.presets))).filter(
-                lambda it: problem_of(parameter, it) is None
-            )
-        case ParameterType.INTEGER:
-            return st.integers(int(parameter.minimum or 0), int(parameter.maximum or 0))
-        case ParameterType.NUMBER:
-            return st.floats(parameter.minimum, parameter.maximum)
-        case ParameterType.IMAGES:
-            return st.just(["https://example.com/1.jpg"] * parameter.count_min)
-        case _:
-            return st.just("https://example.com/1.jpg")
+Claim = Callable[[Random, ParameterSet, Terms], bool]
 
 
-@st.composite
-def requests(draw: st.DrawFn) -> tuple[Model, dict[str, Any]]:
-    model = draw(st.sampled_from(MODELS))
-    given = {
-        name: draw(values_of(parameter))
-        for name, parameter in model.parameters.items()
-        if parameter.is_required or draw(st.booleans())
-    }
-    assume(model.violated(model.completed(given)) is None)
-    return model, given
+def the_model_takes_it(_numbers: Random, asked: ParameterSet, _terms: Terms) -> bool:
+    parameters = asked.model.parameters
+    assert {name: problem_of(parameters[name], value) for name, value in asked.given.items()} == dict.fromkeys(
+        asked.given
+    )
+    return True
 
 
-@settings(deadline=None, max_examples=400)
-@given(requests())
-def test_a_request_costs_what_is_shown_and_its_lines_add_up(request: tuple[Model, dict[str, Any]]) -> None:
-    model, given_parameters = request
-    parameters = model.completed(given_parameters)
-    lines = model.price_lines(parameters)
+def what_is_quoted_is_charged(_numbers: Random, asked: ParameterSet, terms: Terms) -> bool:
+    quote = Quote.of(ACCOUNT, asked.model, asked.completed, NOW)
+    kept = Quote.of_json(json.loads(json.dumps(quote.as_json())))
 
-    assert list(lines) == list(price(model.prices, parameters, model.quantities(parameters)))
-    assert all(type(line.tokens) is int and line.tokens > 0 for line in lines)
-    assert model.from_tokens <= sum(line.tokens for line in lines) == model.tokens(parameters) <= model.to_tokens
+    charged = kept.terms_for(ACCOUNT, asked.model, asked.completed, NOW)
+    assert quote.terms == terms == replace(charged, lines=tuple(charged.lines))
+    assert quote.cost_tokens == terms.cost_tokens == charged.cost_tokens
+    return True
 
 
-@settings(deadline=None, max_examples=400)
-@given(requests(), st.data())
-def test_more_of_it_never_costs_less(request: tuple[Model, dict[str, Any]], data: st.DataObject) -> None:
-    model, given_parameters = request
-    name = data.draw(st.sampled_from([COUNT, SECONDS]))
-    parameter = model.parameters.get(name)
-    assume(parameter is not None)
-    assert parameter is not None
-    low, high = sorted([data.draw(values_of(parameter)), data.draw(values_of(parameter))])
-
-    costs = [model.tokens(model.completed({**given_parameters, name: value})) for value in (low, high)]
-    assert costs == sorted(costs)
+def no_more_is_charged_than_the_caller_allows(numbers: Random, _asked: ParameterSet, terms: Terms) -> bool:
+    cost, distance = terms.cost_tokens, numbers.randint(0, 3)
+    check_maximum(cost, numbers.choice((cost, cost + distance, None)))
+    with pytest.raises(PriceExceedsMaximum):
+        check_maximum(cost, cost - 1 - distance)
+    return True
 
 
-@settings(deadline=None, max_examples=400)
-@given(requests(), st.data())
-def test_what_goes_back_is_never_below_nothing_and_never_above_the_charge(
-    request: tuple[Model, dict[str, Any]], data: st.DataObject
-) -> None:
-    model, given_parameters = request
-    terms = model.terms(model.completed(given_parameters))
-    files = [
-        {"url": "https://example.com/o.png", "width": data.draw(st.integers(-5, 9000)), "height": 700}
-        for _ in range(data.draw(st.integers(0, 8)))
-    ]
-    result = {"images": files, "video": files[0] if files else None, "has_nsfw_concepts": data.draw(_FLAGS)}
+def the_lines_add_up(_numbers: Random, asked: ParameterSet, terms: Terms) -> bool:
+    model, lines = asked.model, terms.lines
+    tokens = [line.tokens for line in lines]
 
-    back = terms.refund_for(result)
+    assert list(lines) == list(price(model.prices, asked.completed, model.quantities(asked.completed)))
+    assert all(type(each) is int and each > 0 for each in tokens)
+    assert sum(tokens) == terms.cost_tokens == reckoned(model, asked.completed)
+    assert model.from_tokens <= terms.cost_tokens <= model.to_tokens
+    return True
+
+
+def reckoned(model: Model, completed: Mapping[str, Any]) -> int:
+    """The price past the code that sells: from the rules as they are written."""
+    count, seconds = completed.get(COUNT, 1), completed.get(SECONDS, 0)
+    total = 0
+    for rule in model.prices:
+        if any(completed.get(name) not in values for name, values in rule.when.items()):
+            continue
+        factor = Fraction(1)
+        for name, factors in rule.factors.items():
+            factor *= factors.get(completed.get(name), Fraction(1))
+        each = seconds
+        if rule.unit is Unit.MEGAPIXEL:
+            width, height = model.parameters[SIZE].size_of(completed[SIZE])
+            each = ceil(Fraction(width * height, MEGAPIXEL_PIXELS))
+        units = {Unit.RUN: 1, Unit.IMAGE: max(0, count - rule.after)}.get(rule.unit, count * max(0, each - rule.after))
+        total += ceil(rule.tokens * factor * units)
+    return total
+
+
+def more_is_never_cheaper(numbers: Random, asked: ParameterSet, _terms: Terms) -> bool:
+    model = asked.model
+    names = [name for name in (COUNT, SECONDS) if name in model.parameters]
+    for name in names:
+        values = [value_of(numbers, model.parameters[name]), asked.completed.get(name, 1)]
+        each = [{**asked.completed, name: value} for value in sorted(values)]
+        if all(model.violated(parameters) is None for parameters in each):
+            costs = [model.tokens(parameters) for parameters in each]
+            assert costs == sorted(costs), name
+    return bool(names)
+
+
+def no_more_goes_back_than_was_charged(numbers: Random, asked: ParameterSet, terms: Terms) -> bool:
+    """Of fewer, more, blanked, larger, smaller outputs; and of a part of them no less than of all."""
     charged = {line.line: line.tokens for line in terms.lines}
-    assert back is None or all(0 < tokens <= charged[line] for line, tokens in back.items())
+    outputs = [
+        {"url": "https://example.com/1.png", "width": side_of(numbers), "height": side_of(numbers)}
+        for _ in range(numbers.randint(0, terms.outputs_max + OUTPUTS_TOO_MANY))
+    ]
+    paid_for = outputs[: terms.outputs_max]
+    part = [output for output in paid_for if numbers.random() < 0.7]
+    blanked = [numbers.random() < 0.3 for _ in outputs]
+
+    of_all = refund_for(terms, outputs)
+    backs = (of_all, refund_for(terms, part), refund_for(terms, outputs, blanked))
+    assert all(0 < tokens <= charged[line] for back in backs for line, tokens in back.items())
+    assert refund_for(terms, paid_for) == of_all
+    assert all(backs[1].get(line, 0) >= tokens for line, tokens in of_all.items())
+    assert refund_for(terms, [{"url": "https://example.com/1.png"}] * terms.outputs_max) == {}
+    return True
 
 
-_FLAGS = st.none() | st.booleans() | st.lists(st.booleans(), max_size=8)
+def refund_for(terms: Terms, outputs: Sequence[Mapping[str, Any]], flags: Sequence[bool] = ()) -> Mapping[str, int]:
+    shape = terms.shape
+    found: Any = list(outputs) if shape.is_list else next(iter(outputs), None)
+    told = {} if shape.flags is None else {shape.flags: list(flags)}
+    back = terms.refund_for({shape.outputs: found, **told})
+    return {line.line: line.tokens for line in terms.lines} if back is None else back
+
+
+def side_of(numbers: Random) -> Any:
+    return numbers.choice((None, -1, 0, 512, 1024, 1025, 2048, 9000, "1024", numbers.randint(1, 5000)))
+
+
+CLAIMS: Mapping[str, Claim] = {
+    "the_model_takes_it": the_model_takes_it,
+    "what_is_quoted_is_charged": what_is_quoted_is_charged,
+    "no_more_is_charged_than_the_caller_allows": no_more_is_charged_than_the_caller_allows,
+    "the_lines_add_up": the_lines_add_up,
+    "more_is_never_cheaper": more_is_never_cheaper,
+    "no_more_goes_back_than_was_charged": no_more_goes_back_than_was_charged,
+}
+
+
+@pytest.mark.timeout(max(120, SETS // 500))
+def test_every_price_keeps_what_is_promised() -> None:
+    began = time.monotonic()
+    held: Counter[str] = Counter()
+    numbers = Random(SEED)
+    try:
+        for model in islice(cycle(CATALOGUE.models), SETS):
+            asked = parameter_set(numbers, model)
+            for name, claim in CLAIMS.items():
+                try:
+                    held[name] += claim(numbers, asked, model.terms(asked.completed))
+                except BaseException as error:
+                    error.add_note(f"{name}: {model.id} with {dict(asked.given)}")
+                    raise
+    finally:
+        seconds = round(time.monotonic() - began, 1)
+        report("prices", {**held, "seconds": seconds, "seed": SEED})
+    assert all(held[name] for name in CLAIMS), held

@@ -4,6 +4,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -16,12 +17,19 @@ from app.domain.models import Model
 from app.domain.pricing import PriceLine
 from app.domain.quotes import Quote
 from app.infrastructure.quotes import QUOTE_LENGTH_MAX, SignedQuotes
-from tests.property.test_catalogue_prices import MODELS, requests
+from tests.property.parameter_sets import CATALOGUE, parameter_set
 
 OWNER, STRANGER = UUID(int=1), UUID(int=2)
 NOW = datetime(2026, 11, 29, 2, 30, 0, 250_000, UTC)
 SIGNER = SignedQuotes(["the-only-secret"])
 FREE = ("prompt", "negative_prompt", "image_url", "image_urls", "last_image_url", "audio_url", "seed")
+
+
+def requests() -> st.SearchStrategy[tuple[Model, dict[str, Any]]]:
+    def made(model: Model, seed: int) -> tuple[Model, dict[str, Any]]:
+        return model, dict(parameter_set(Random(seed), model).given)
+
+    return st.builds(made, st.sampled_from(CATALOGUE.models), st.integers(0, 2**32))
 
 
 def quote_for(model: Model, parameters: Mapping[str, Any]) -> Quote:
@@ -31,7 +39,7 @@ def quote_for(model: Model, parameters: Mapping[str, Any]) -> Quote:
 def dearest_quotes() -> Sequence[str]:
     """Of each model, for the request with the most lines."""
     texts = []
-    for model in MODELS:
+    for model in CATALOGUE:
         combination = max(model.combinations(), key=lambda parameters: len(model.price_lines(parameters)))
         texts.append(SIGNER.text_of(quote_for(model, combination)))
     return texts
@@ -126,7 +134,7 @@ def test_every_model_has_room_in_a_quote() -> None:
 
 
 def test_what_would_not_fit_is_not_signed() -> None:
-    quote = quote_for(MODELS[0], {"prompt": "x"})
+    quote = quote_for(CATALOGUE.models[0], {"prompt": "x"})
     unit = quote.terms.lines[0].unit
     lines = [PriceLine(line=f"{n**40}", unit=unit, unit_tokens=1, quantity=1) for n in range(500)]
 
