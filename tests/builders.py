@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 
 from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
 from app.application.execution.sweep import Sweep
+from app.application.jobs import Wish
 from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
 from app.bootstrap.steps import lost_steps
@@ -133,6 +134,11 @@ def terms_of(cost_tokens: int, outputs: int = 1) -> Terms:
     """One line for so many images, which cost the same each."""
     line = PriceLine(line=LINE, unit=Unit.IMAGE, unit_tokens=cost_tokens // outputs, quantity=outputs)
     return Terms(lines=[line], shape=IMAGES_SHAPE, outputs_max=outputs)
+
+
+def wish(parameters: Mapping[str, Any], kind: GenerationKind = GenerationKind.TEXT_TO_IMAGE) -> Wish:
+    """For the default model of the kind."""
+    return Wish(model=BUILT_IN.default_of(kind), parameters=parameters)
 
 
 def new_job(
