@@ -28,7 +28,7 @@ from app.presentation.schemas.payments import TopUpRequest
 from benchmarks.seed import COST_TOKENS
 
 KIND = GenerationKind.TEXT_TO_IMAGE
-TextToImageRequest = GenerationBodies(read_catalogue(), KIND).models[0]
+TextToImageRequest = GenerationBodies.of(read_catalogue(), KIND).models[0]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 

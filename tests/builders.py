@@ -53,8 +53,10 @@ class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+# The models that come with the service, and by type the one that makes what names no model.
 BUILT_IN = read_catalogue()
-MODEL_IDS = {kind: BUILT_IN.default_of(kind).id for kind in GenerationKind}
+MODEL_IDS: Mapping[GenerationKind, str] = {kind: BUILT_IN.default_of(kind).id for kind in GenerationKind}
+
 COST_TOKENS = 5
 LINE = "text_to_image"
 IMAGES_SHAPE = ResultShape(outputs="images", flags="has_nsfw_concepts")

@@ -16,7 +16,7 @@ SETS_EACH = 100
 
 @pytest.mark.parametrize("model", CATALOGUE.models, ids=[f"{model.id} {model.kind}" for model in CATALOGUE])
 def test_every_value_is_taken_here_and_at_fal(model: Model) -> None:
-    bodies = GenerationBodies(CATALOGUE, model.kind)
+    bodies = GenerationBodies.of(CATALOGUE, model.kind)
     numbers = Random(model.id)
 
     for _ in range(SETS_EACH):

@@ -17,6 +17,7 @@ from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
+from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.keys import PostgresKeys
@@ -77,6 +78,7 @@ async def open_api(engine: AsyncEngine) -> AsyncIterator[Api]:
         ),
         receive_provider_event=cast(ReceiveProviderEvent, None),
         health=cast(HealthChecks, None),
+        paused_models=PostgresPausedModels(engine),
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate") as http:
         yield Api(http)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.application.fault_points import reach
 from app.application.keys import new_key
 from app.domain.errors import (
+    BalanceLimitExceeded,
     CommitUnknown,
     IdempotencyKeyReused,
     InsufficientBalance,
@@ -19,6 +20,7 @@ from app.domain.errors import (
 )
 from app.domain.jobs import JobStatus
 from app.domain.keys import digest_of, stored_form
+from app.domain.ledger import BALANCE_TOKENS_MAX
 from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.payments import PaymentEvent
 from app.infrastructure.postgres import database as database_module
@@ -126,7 +128,8 @@ async def test_what_the_answer_says_is_what_is_stored(engine: AsyncEngine) -> No
 
     answer = await jobs.accept(new_job(customer))
 
-    assert answer == Accepted(await jobs.get(customer.account_id, answer.job.id), is_replay=False)
+    stored = await jobs.get(customer.account_id, answer.job.id)
+    assert answer == Accepted(stored, is_replay=False, balance_tokens=await balance_of(engine, customer))
 
 
 def lose_answers(monkeypatch: pytest.MonkeyPatch, operation: str, *, is_committed: bool) -> list[str]:
@@ -237,6 +240,29 @@ async def test_repeats_and_conflicts_within_a_batch_of_payments(engine: AsyncEng
         True,
     ]
     assert [row[0] for row in await sql.fetch("SELECT balance_tokens FROM accounts")] == [7]
+    assert await PostgresLedger(engine).violations() == []
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("first_amount", [6, BALANCE_TOKENS_MAX + 1])
+async def test_an_event_whose_first_user_cannot_be_credited_counts_for_the_second(
+    engine: AsyncEngine, sql: Connection, first_amount: int, is_known: bool
+) -> None:
+    full = await open_account(engine, BALANCE_TOKENS_MAX - 5)
+    other = (await open_account(engine, 7)).external_user_id if is_known else uuid4()
+    events = [
+        payment(full.external_user_id, first_amount, event_id="one"),
+        payment(other, 3, event_id="one"),
+    ]
+
+    refused, is_credited = await credited(engine, events)
+
+    assert isinstance(refused, BalanceLimitExceeded)
+    assert is_credited is True
+    assert await balance_of(engine, full) == BALANCE_TOKENS_MAX - 5
+    assert await sql.fetchval("SELECT balance_tokens FROM accounts WHERE external_user_id = $1", other) == (
+        10 if is_known else 3
+    )
     assert await PostgresLedger(engine).violations() == []
 
 

@@ -44,7 +44,9 @@ from app.bootstrap.steps import lost_steps
 from app.domain.errors import InvalidProviderEvent, JobFinished
 from app.domain.jobs import JobStatus, Outcome
 from app.domain.terms import ResultShape
+from app.infrastructure.postgres.database import driver_connection
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
+from app.infrastructure.postgres.jobs.settling import Settlement, settle_all
 from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
     COST_TOKENS,
@@ -433,6 +435,25 @@ async def test_an_attempt_that_has_a_request_delivers_no_other_one(stage: Stage)
     assert (await stage.job(job_id))["status"] == "SUBMITTING"
     assert (await stage.attempt(earlier))["fal_request_id"] == "the first"
     assert await stage.answered(job_id, newer, provider_request())
+
+
+async def test_an_end_that_may_not_take_the_job_over_leaves_it_to_the_next_one_of_the_batch(stage: Stage) -> None:
+    job_id, earlier, newer = await two_attempts(stage)
+    assert await stage.jobs.record_orphan(earlier, "the first", is_over=True)
+    mistaken = AttemptEnd(token=earlier, takes_over=provider_request("the second"))
+    ends = [
+        Settlement.of(job_id, Outcome.completed(RESULT), mistaken),
+        Settlement.of(job_id, Outcome.failed("refused", "The input was refused."), AttemptEnd(token=newer)),
+        Settlement.of(job_id, Outcome.canceled()),
+    ]
+
+    async with driver_connection(stage.engine) as driver:
+        won = await settle_all(driver, ends)
+        again = await settle_all(driver, ends, is_repeated=True)
+
+    assert (won, again) == ([False, True, False], [False, True, False])
+    assert (await stage.job(job_id))["error_code"] == "refused"
+    await stage.assert_charged(0)
 
 
 async def test_an_event_may_come_before_the_answer_to_its_own_post(stage: Stage) -> None:

@@ -436,7 +436,9 @@ async def test_a_request_that_another_job_takes_meanwhile_is_no_error(stage: Sta
         request = stage.fal.request_of("fal-ai/wan-25-preview/text-to-image", run["request_id"])
         assert await jobs.record_submission(other, attempt_token, request)
 
-    search = SearchHistory(Interrupted(stage.search.submissions, after_known=take), stage.search.history, stage.fal.input_digest)
+    search = SearchHistory(
+        Interrupted(stage.search.submissions, after_known=take), stage.search.history, stage.fal.input_digest
+    )
     await stage.look_again(job_id, search)
 
     assert (await stage.found(job_id)).fal_request_id is None
@@ -455,7 +457,9 @@ async def test_an_event_that_comes_during_the_last_search_counts(stage: Stage) -
         assert await jobs_of(stage.engine).record_submission(job_id, attempt_token, request)
 
     await stage.set_back(job_id, "deadline_at", 1)
-    search = SearchHistory(Interrupted(stage.search.submissions, after_load=hear), stage.search.history, stage.fal.input_digest)
+    search = SearchHistory(
+        Interrupted(stage.search.submissions, after_load=hear), stage.search.history, stage.fal.input_digest
+    )
     await stage.follow(job_id, search)
 
     # fal was told to stop, and has confirmed it: nobody but the time limit wanted that.
@@ -506,7 +510,9 @@ async def test_a_search_that_the_database_cannot_make_does_not_keep_a_job_from_i
     async def fail() -> None:
         raise DatabaseUnavailable
 
-    search = SearchHistory(Interrupted(stage.search.submissions, after_known=fail), stage.search.history, stage.fal.input_digest)
+    search = SearchHistory(
+        Interrupted(stage.search.submissions, after_known=fail), stage.search.history, stage.fal.input_digest
+    )
     await stage.look_again(job_id, search)
     await stage.set_back(job_id, "deadline_at", 1)
     await stage.look_again(job_id, search)

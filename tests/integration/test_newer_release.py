@@ -122,7 +122,7 @@ async def test_shows_an_entry_in_the_words_of_a_newer_release(
 
 
 @pytest.mark.parametrize(
-    "columns", [{"terms": NEWER_TERMS}, {"model_id": NEWER_MODEL, "terms": None}], ids=["terms", "model"]
+    "columns", [{"terms": NEWER_TERMS}, {"kind": NEWER_KIND, "terms": None}], ids=["terms", "kind without terms"]
 )
 async def test_leaves_the_submission_to_the_newer_release(
     engine: AsyncEngine, sql: Connection, customer: Customer, columns: dict[str, str | None]
@@ -140,8 +140,8 @@ async def test_leaves_the_submission_to_the_newer_release(
 
 @pytest.mark.parametrize(
     "columns",
-    [{"terms": NEWER_TERMS}, {"model_id": NEWER_MODEL, "terms": None}, {"status": NEWER_STATUS}],
-    ids=["terms", "model", "status"],
+    [{"terms": NEWER_TERMS}, {"kind": NEWER_KIND, "terms": None}, {"status": NEWER_STATUS}],
+    ids=["terms", "kind without terms", "status"],
 )
 async def test_leaves_the_looks_to_the_newer_release(
     engine: AsyncEngine, sql: Connection, customer: Customer, columns: dict[str, str | None]

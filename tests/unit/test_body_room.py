@@ -133,6 +133,31 @@ async def test_a_body_that_grows_moves_from_the_small_room_to_the_large_one() ->
     assert not room.parsing.locked()
 
 
+async def test_however_small_its_large_bodies_are_one_caller_has_few_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_room, "WAIT_SECONDS_MAX", 0.01)
+    room = BodyRoom()
+    bodies: list[dict[str, object]] = [{} for _ in range(100)]
+    small = SMALL_BODY_BYTES_MAX + 1
+
+    async def begin(state: dict[str, object], caller: str) -> bool:
+        try:
+            await hold_body(state, room, caller).expect(small)
+        except TooManyLargeBodies:
+            return False
+        return True
+
+    declared = sum(await asyncio.gather(*[begin(state, "a") for state in bodies]))
+    other: dict[str, object] = {}
+    assert await begin(other, "b")
+    with pytest.raises(TooManyLargeBodies):
+        hold_body({}, room, "a").grow_to(small)
+    for state in [*bodies, other]:
+        give_back(state)
+
+    assert declared == LARGE_SHARE_BYTES // body_room.LARGE_CHARGE_BYTES_MIN
+    assert room.large.used_bytes == room.small.used_bytes == 0
+
+
 async def test_small_bodies_have_a_room_of_their_own() -> None:
     room = BodyRoom()
     for caller in range(LARGE_ROOM_BYTES // LARGE_SHARE_BYTES):

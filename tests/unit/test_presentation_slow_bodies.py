@@ -152,6 +152,21 @@ async def test_waits_for_a_slow_caller_who_is_honest(monkeypatch: pytest.MonkeyP
     assert start["status"] == 202
 
 
+async def test_a_body_that_only_drips_is_not_waited_for_whatever_it_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "PACE_AFTER_SECONDS", 0.1)
+    world = World()
+    _, key = await world.a_user(5)
+    api = api_of(world)
+    # Each part is progress enough, and all of them together are ten times too slow.
+    parts = [b" " * bodies.LARGE_PROGRESS_BYTES] * 100
+    monkeypatch.setattr(bodies, "PACE_BYTES_PER_SECOND", 10 * bodies.LARGE_PROGRESS_BYTES / 0.02)
+
+    start = await asked(api, key | {"Content-Length": str(sum(map(len, parts)))}, slowly(parts, 0.02))
+
+    assert start["status"] == 408
+    assert api.state.body_room.large.used_bytes == api.state.body_room.small.used_bytes == 0
+
+
 async def test_one_account_cannot_take_all_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_room, "WAIT_SECONDS_MAX", 0.05)
     world = World()

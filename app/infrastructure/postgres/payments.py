@@ -154,15 +154,13 @@ async def _open_books(driver: DriverConnection, events: Sequence[PaymentEvent]) 
     rows = await _KNOWN_EVENTS(driver.fetch, **_NAMES.values(names))
     recorded = [PaymentEvent(**{**row, "source": current_source(row["source"])}) for row in rows]
     known = {event.name for event in recorded}
-    # A user whose payment is refused gets no account. Of one event id the first content counts.
-    first = {event.name: event for event in reversed(events)}
-    fits = [event for name, event in first.items() if name not in known and event.amount <= BALANCE_TOKENS_MAX]
-    users = list({event.external_user_id for event in fits})
-    if not users:
+    fits = [event for event in events if event.name not in known and event.amount <= BALANCE_TOKENS_MAX]
+    if not fits:
         return _Books(recorded=recorded, account_ids={}, balances_tokens={})
-    new_accounts = [_NewAccount(id=uuid7(), external_user_id=user) for user in users]
-    await _ADD_ACCOUNTS(driver.fetch, **_NEW_ACCOUNTS.values(new_accounts))
-    locked = await _LOCK_ACCOUNTS(driver.fetch, external_user_ids=users)
+    # A user whose payment is refused gets no account. Of one event id the first content counts, as a rule.
+    first = {event.name: event for event in reversed(fits)}
+    await _add_accounts(driver, {event.external_user_id for event in first.values()})
+    locked = await _LOCK_ACCOUNTS(driver.fetch, external_user_ids=list({event.external_user_id for event in fits}))
     return _Books(
         recorded=recorded,
         account_ids={row["external_user_id"]: row["id"] for row in locked},
@@ -170,9 +168,28 @@ async def _open_books(driver: DriverConnection, events: Sequence[PaymentEvent]) 
     )
 
 
+async def _add_accounts(driver: DriverConnection, users: Collection[UUID]) -> None:
+    """For those who have none."""
+    new_accounts = [_NewAccount(id=uuid7(), external_user_id=user) for user in users]
+    await _ADD_ACCOUNTS(driver.fetch, **_NEW_ACCOUNTS.values(new_accounts))
+
+
+async def _account_ids(
+    driver: DriverConnection, books: _Books, credited: Collection[PaymentEvent]
+) -> Mapping[UUID, UUID]:
+    """By user. One of them may have none yet, where the first content of an event did not fit that user's balance."""
+    missing = {event.external_user_id for event in credited} - books.account_ids.keys()
+    if not missing:
+        return books.account_ids
+    await _add_accounts(driver, missing)
+    locked = await _LOCK_ACCOUNTS(driver.fetch, external_user_ids=list(missing))
+    return {**books.account_ids, **{row["external_user_id"]: row["id"] for row in locked}}
+
+
 async def _write(driver: DriverConnection, books: _Books, credited: Collection[PaymentEvent]) -> set[EventName]:
     """The names of the events that were recorded by another transaction meanwhile; all others are credited."""
-    rows = [_EventRow.of(event, books.account_ids[event.external_user_id]) for event in credited]
+    account_ids = await _account_ids(driver, books, credited)
+    rows = [_EventRow.of(event, account_ids[event.external_user_id]) for event in credited]
     inserted = await _INSERT_EVENTS(driver.fetch, **_NEW_EVENTS.values(rows))
     recorded = {EventName(row["source"], row["event_id"]) for row in inserted}
     entries = [row for row in rows if EventName(row.source, row.event_id) in recorded]

@@ -33,6 +33,9 @@ from app.presentation.http.state import ACCOUNT, state_of
 PROGRESS_SECONDS = 10.0
 PROGRESS_BYTES = 16 * 1024
 LARGE_PROGRESS_BYTES = 64 * 1024
+# And on the average, after a while: who is allowed to bring 16 MiB in drops holds room of all others for half an hour.
+PACE_BYTES_PER_SECOND = 32 * 1024
+PACE_AFTER_SECONDS = 60.0
 # Our largest body has some twenty fields; its texts may hold some two thousand commas.
 SEPARATORS_MAX = 5_000
 
@@ -151,6 +154,8 @@ async def read_body(request: Request, size_bytes_max: int, before_large: Check |
 async def _receive(request: Request, size_bytes_max: int, limit: asyncio.Timeout) -> bytes | bytearray:
     body = bytearray()
     window_bytes, is_last = 0, False
+    now = asyncio.get_running_loop().time
+    began_at = now()
     while not is_last:
         message = await request.receive()
         if message["type"] == "http.disconnect":
@@ -168,7 +173,8 @@ async def _receive(request: Request, size_bytes_max: int, limit: asyncio.Timeout
         window_bytes += len(chunk)
         if window_bytes >= (PROGRESS_BYTES if size_bytes <= SMALL_BODY_BYTES_MAX else LARGE_PROGRESS_BYTES):
             window_bytes = 0
-            limit.reschedule(asyncio.get_running_loop().time() + PROGRESS_SECONDS)
+            due_at = began_at + PACE_AFTER_SECONDS + size_bytes / PACE_BYTES_PER_SECOND
+            limit.reschedule(min(now() + PROGRESS_SECONDS, due_at))
     return body
 
 

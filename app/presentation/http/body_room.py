@@ -14,6 +14,8 @@ LARGE_BODY_BYTES_MAX = 16 * 1024 * 1024
 # Eight of the largest at once, of which one caller may have two.
 LARGE_ROOM_BYTES = 8 * LARGE_BODY_BYTES_MAX
 LARGE_SHARE_BYTES = 2 * LARGE_BODY_BYTES_MAX
+# However small a large one is: to parse it takes a turn, and one caller must not have hundreds of them before others.
+LARGE_CHARGE_BYTES_MIN = 1024 * 1024
 # Small ones never wait behind large ones. Only those count that are not there yet when they are read.
 SMALL_ROOM_BYTES = 256 * SMALL_BODY_BYTES_MAX
 SMALL_SHARE_BYTES = 64 * SMALL_BODY_BYTES_MAX
@@ -36,7 +38,7 @@ class _Waiting:
 
 @dataclass(slots=True)
 class Room:
-    """So many bytes, of which each caller may take a share. Who comes first goes first, unless its share is used up."""
+    """So many bytes, of which each caller may take a share. Of those that wait the first one that fits goes first."""
 
     size_bytes: int
     share_bytes: int
@@ -119,6 +121,7 @@ class HeldBody:
 
     async def expect(self, size_bytes: int) -> None:
         """Take room for a large body before its first byte is read. Raises TooManyLargeBodies, NoRoomForBody."""
+        size_bytes = max(size_bytes, LARGE_CHARGE_BYTES_MIN)
         await self._room.large.wait_and_take(self._caller, size_bytes)
         self._taken_in, self._taken_bytes = self._room.large, size_bytes
 
@@ -127,6 +130,7 @@ class HeldBody:
         if size_bytes <= self._taken_bytes:
             return
         if size_bytes > SMALL_BODY_BYTES_MAX and self._taken_in is self._room.small:
+            size_bytes = max(size_bytes, LARGE_CHARGE_BYTES_MIN)
             self._room.large.take(self._caller, size_bytes)
             if self._taken_bytes:
                 self._room.small.give_back(self._caller, self._taken_bytes)

@@ -75,7 +75,7 @@ def generations_router(catalogue: Catalogue) -> APIRouter:
         words = _WORDS[kind]
         router.add_api_route(
             f"/{'videos' if kind.is_video else 'images'}/{name.replace('_', '-')}",
-            _handler(GenerationBodies(catalogue, kind)),
+            _handler(GenerationBodies.of(catalogue, kind)),
             methods=["POST"],
             operation_id=f"start_{name}",
             summary=words.summary,

@@ -28,7 +28,7 @@ def quotes_router(catalogue: Catalogue) -> APIRouter:
     router = APIRouter(tags=["Models"], route_class=KeyedRoute)
     router.add_api_route(
         "/quotes",
-        _handler(QuoteBodies(catalogue)),
+        _handler(QuoteBodies.of(catalogue)),
         methods=["POST"],
         operation_id="make_quote",
         summary="Ask what a generation costs",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, create_model
 
@@ -47,18 +47,22 @@ class GenerationBodies:
 
     catalogue: Catalogue
     kind: GenerationKind
+    _bodies: Mapping[str, type[GenerationBody]]
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, kind: GenerationKind) -> Self:
+        return cls(catalogue, kind, _generation_bodies(catalogue))
 
     def model_validate(self, document: Any, context: Mapping[str, Any]) -> GenerationBody:
         """Raises ValidationError, UnknownModel."""
         named = document.get("model") if isinstance(document, dict) else None
-        body = _generation_bodies(self.catalogue)[self.catalogue.find(named, self.kind).id]
+        body = self._bodies[self.catalogue.find(named, self.kind).id]
         return body.model_validate(document, context=context)
 
     @property
     def models(self) -> Sequence[type[GenerationBody]]:
         """The default's first."""
-        bodies = _generation_bodies(self.catalogue)
-        return [bodies[model.id] for model in self.catalogue.of_kind(self.kind)]
+        return [self._bodies[model.id] for model in self.catalogue.of_kind(self.kind)]
 
 
 @lru_cache(CATALOGUES_MAX)

@@ -41,6 +41,11 @@ class QuoteRequest(BaseModel):
 @dataclass(frozen=True, slots=True)
 class QuoteBodies:
     catalogue: Catalogue
+    _bodies: Mapping[str, type[QuoteBody]]
+
+    @classmethod
+    def of(cls, catalogue: Catalogue) -> Self:
+        return cls(catalogue, _quote_bodies(catalogue))
 
     def model_validate(self, document: Any, context: Mapping[str, Any]) -> QuoteBody:
         """Raises ValidationError, UnknownModel."""
@@ -49,7 +54,7 @@ class QuoteBodies:
             # It says what is wrong with the type, or that this is no object.
             _OfType.model_validate(document)
         model = self.catalogue.find(document.get("model"), known[0])
-        return _quote_bodies(self.catalogue)[model.id].model_validate(document, context=context)
+        return self._bodies[model.id].model_validate(document, context=context)
 
     @property
     def models(self) -> Sequence[type[BaseModel]]:

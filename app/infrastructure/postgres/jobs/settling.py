@@ -17,7 +17,7 @@ from app.domain.ledger import EntryKind
 from app.infrastructure.postgres.database import DriverConnection, Fetch, driver_transaction
 from app.infrastructure.postgres.jobs.attempts import TakeOver, note_ends, take_over_through
 from app.infrastructure.postgres.jobs.inputs import FORGET
-from app.infrastructure.postgres.jobs.locks import locked_jobs, one_for_each
+from app.infrastructure.postgres.jobs.locks import locked_jobs
 from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
 from app.infrastructure.postgres.queue import delete_queued
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant
@@ -132,26 +132,33 @@ _ENDS = Statement(select(jobs.c.id, jobs.c.status, jobs.c.error_code).where(any_
 async def settle_all(
     driver: DriverConnection, settlements: Sequence[Settlement], *, is_repeated: bool = False
 ) -> Sequence[bool]:
-    """Of those that end the same job the first one wins, unless the job is final already.
+    """Of those that end the same job the first one wins that can, unless the job is final already.
 
     Raises UniqueViolationError for all of them where one takes over the request of another attempt.
     """
-    first = {settlement.job_id: settlement for settlement in reversed(settlements)}
     async with driver_transaction(driver, "settle"):
-        wanted = [settlement.take_over for settlement in first.values() if settlement.take_over is not None]
-        missed: set[UUID] = set()
-        if wanted:
+        if any(settlement.take_over is not None for settlement in settlements):
             # All of the batch, in the order of their ids.
-            await _LOCK_JOBS(driver.fetch, job_ids=list(first))
-            missed = {each.job_id for each in wanted} - await take_over_through(driver.fetch, wanted)
-        won = await settle_through(driver.fetch, [each for job_id, each in first.items() if job_id not in missed])
+            await _LOCK_JOBS(driver.fetch, job_ids=list({settlement.job_id for settlement in settlements}))
+        winners = await _settle_first(driver.fetch, settlements)
         if is_repeated:
-            for row in await _ENDS(driver.fetch, job_ids=list(first)):
-                settlement = first[row["id"]]
-                if (row["status"], row["error_code"]) == (settlement.status, settlement.error_code):
+            ends = {row["id"]: row for row in await _ENDS(driver.fetch, job_ids=[each.job_id for each in settlements])}
+            for settlement in settlements:
+                row = ends.get(settlement.job_id)
+                if row and (row["status"], row["error_code"]) == (settlement.status, settlement.error_code):
                     # The first try's doing, or that of somebody who came to the same end.
-                    won.add(row["id"])
-    return one_for_each(won, [settlement.job_id for settlement in settlements])
+                    winners.setdefault(settlement.job_id, settlement)
+    return [winners.get(settlement.job_id) is settlement for settlement in settlements]
+
+
+async def _settle_first(fetch: Fetch, settlements: Sequence[Settlement]) -> dict[UUID, Settlement]:
+    """By job, the one that ended it. One whose attempt cannot be taken over leaves its job to the next."""
+    first = {settlement.job_id: settlement for settlement in reversed(settlements)}
+    wanted = [settlement.take_over for settlement in first.values() if settlement.take_over is not None]
+    missed = {each.job_id for each in wanted} - await take_over_through(fetch, wanted) if wanted else set()
+    ended = await settle_through(fetch, [each for job_id, each in first.items() if job_id not in missed])
+    left = [each for each in settlements if each.job_id in missed and each is not first[each.job_id]]
+    return {job_id: first[job_id] for job_id in ended} | (await _settle_first(fetch, left) if left else {})
 
 
 async def settle_through(fetch: Fetch, settlements: Sequence[Settlement]) -> set[UUID]:
