@@ -15,9 +15,10 @@ from app.presentation.http.bodies import JsonBody
 from app.presentation.http.openapi import answer, complete
 from app.presentation.http.routing import DirectRoute, KeyedRoute, calls_of
 from app.presentation.routers import jobs, keys, ledger, payments, system
+from tests.builders import BUILT_IN
 from tests.unit.presentation_stand_ins import World
 
-DOCUMENT = create_api(version="1.2.3").openapi()
+DOCUMENT = create_api(BUILT_IN, version="1.2.3").openapi()
 OPERATIONS: dict[str, dict[str, Any]] = {
     operation["operationId"]: operation for path in DOCUMENT["paths"].values() for operation in path.values()
 }
@@ -126,7 +127,7 @@ def test_gives_examples_of_answers_that_the_service_gives() -> None:
 
 
 def test_is_the_same_each_time_and_carries_the_version() -> None:
-    again = create_api(version="1.2.3").openapi()
+    again = create_api(BUILT_IN, version="1.2.3").openapi()
 
     assert json.dumps(again) == json.dumps(DOCUMENT)
     assert DOCUMENT["info"]["version"] == "1.2.3"
@@ -192,7 +193,7 @@ def a_router(**options: Any) -> APIRouter:
 @pytest.mark.parametrize("route_class", [APIRoute, DirectRoute, KeyedRoute])
 @pytest.mark.parametrize("prefix", ["", "/x/y"])
 def test_documents_whatever_fastapi_lets_a_route_be(prefix: str, route_class: type[APIRoute]) -> None:
-    api = create_api(version="1.2.3")
+    api = create_api(BUILT_IN, version="1.2.3")
     api.include_router(a_router(route_class=route_class), prefix=prefix)
     api.include_router(a_router(route_class=route_class), prefix="/again", include_in_schema=False)
 
@@ -229,7 +230,7 @@ def test_documents_an_application_of_one_route_without_models() -> None:
 
 
 def test_documents_a_route_that_is_added_after_the_document_was_read() -> None:
-    api = create_api(version="1.2.3")
+    api = create_api(BUILT_IN, version="1.2.3")
     before = api.openapi()
     api.include_router(a_router(), prefix="/x")
 
@@ -241,7 +242,7 @@ def test_documents_a_route_that_is_added_after_the_document_was_read() -> None:
 
 
 async def test_gives_every_page_a_policy_wherever_it_is() -> None:
-    api = create_api(version="1")
+    api = create_api(BUILT_IN, version="1")
     pages = APIRouter()
 
     @pages.get("/studio")
