@@ -15,6 +15,7 @@ from app.presentation.http.bodies import JsonBody
 from app.presentation.http.openapi import answer, complete
 from app.presentation.http.routing import DirectRoute, KeyedRoute, calls_of
 from app.presentation.routers import jobs, keys, ledger, payments, system
+from app.presentation.routers.generations import generations_router
 from tests.builders import BUILT_IN
 from tests.unit.presentation_stand_ins import World
 
@@ -107,18 +108,21 @@ def test_documents_where_an_accepted_job_is_found() -> None:
 
 @pytest.mark.parametrize("operation_id", sorted(name for name in OPERATIONS if "requestBody" in OPERATIONS[name]))
 def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> None:
-    routers = (keys.router, payments.router, jobs.router)
-    calls = [call for router in routers for route in router.routes for call in calls_of(route.dependant)]  # type: ignore[attr-defined]
-    models = {call.model.__name__: call.model for call in calls if isinstance(call, JsonBody)}
+    routers = (keys.router, payments.router, generations_router(BUILT_IN))
+    routes = {route.operation_id: route for router in routers for route in router.routes}  # type: ignore[attr-defined]
+    (body,) = [call for call in calls_of(routes[operation_id].dependant) if isinstance(call, JsonBody)]  # type: ignore[attr-defined]
     content = OPERATIONS[operation_id]["requestBody"]["content"]["application/json"]
+    schemas = content["schema"].get("oneOf", [content["schema"]])
 
+    assert [schema["$ref"].rpartition("/")[2] for schema in schemas] == [model.__name__ for model in body.models]
     assert content["examples"]
     for example in content["examples"].values():
-        models[content["schema"]["$ref"].rpartition("/")[2]].model_validate(example["value"])
+        body.model.model_validate(example["value"], context={})
 
 
 def test_gives_examples_of_answers_that_the_service_gives() -> None:
-    for router in (keys.router, ledger.router, payments.router, jobs.router, system.router):
+    generations = generations_router(BUILT_IN)
+    for router in (keys.router, ledger.router, payments.router, jobs.router, generations, system.router):
         for route in router.routes:
             operation = OPERATIONS[route.operation_id]  # type: ignore[attr-defined]
             content = operation["responses"][str(route.status_code or 200)]["content"]["application/json"]  # type: ignore[attr-defined]
@@ -157,7 +161,7 @@ async def test_serves_the_document() -> None:
 def test_request_bodies_refuse_unknown_fields() -> None:
     requests = {name: schema for name, schema in DOCUMENT["components"]["schemas"].items() if name.endswith("Request")}
 
-    assert len(requests) == 6
+    assert len(requests) == 2 + len(BUILT_IN)
     assert all(schema["additionalProperties"] is False for schema in requests.values())
 
 
