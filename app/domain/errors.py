@@ -182,6 +182,9 @@ class PaymentEventIdRequired(DomainError):
 class FieldRefused(DomainError):
     """`field` is the one to change."""
 
+    code = "field_refused"
+    default_detail = "Change the field that errors names."
+
     def __init__(self, field: str, detail: str | None = None) -> None:
         super().__init__(detail)
         self.field = field

@@ -1,9 +1,11 @@
 """Files of an operator, written into a directory of a test."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from app.domain.catalogue import Catalogue
 from app.infrastructure.catalogue.reading import read_catalogue
+from tests.builders import BUILT_IN
 
 MODEL = """family = "House"
 
@@ -42,6 +44,19 @@ when = {resolution = ["2K"]}
 require = {generate_audio = [false]}
 message = {en = "In 2K there is no sound: set generate_audio to false.", ru = "Звука в 2K нет."}
 """
+
+
+def prices_by_name(catalogue: Catalogue) -> Mapping[str, int]:
+    """What TOKEN_PRICES_JSON can override."""
+    return {
+        name: rule.tokens
+        for model in catalogue
+        for rule in model.prices
+        if (name := model.price_names.get(rule.line)) is not None
+    }
+
+
+PRICES_BY_NAME = prices_by_name(BUILT_IN)
 
 
 def catalogue_of(directory: Path, *texts: str) -> Catalogue:

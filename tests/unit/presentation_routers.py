@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from app.presentation.http.api import create_api
 from app.presentation.http.routing import CurrentAccount, DirectRoute, KeyedRoute, account_of, splice
+from tests.builders import BUILT_IN
 from tests.unit.presentation_stand_ins import World
 
 
@@ -97,7 +98,7 @@ endpoints = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: 
 
 
 def api_of(world: World) -> FastAPI:
-    api = create_api(version="1")
+    api = create_api(BUILT_IN, version="1")
     api.state.use_cases = world.use_cases()
     return api
 

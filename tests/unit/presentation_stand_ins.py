@@ -11,18 +11,18 @@ import httpx
 
 from app.application.execution.follow import FollowJob
 from app.application.execution.provider_events import ReceiveProviderEvent
-from app.application.jobs import CancelJob, StartJob, TimeLimits
+from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.execution import JobFollowing
 from app.application.ports.health import Check
-from app.application.ports.jobs import JobAcceptance, JobCancellation
+from app.application.ports.jobs import JobCancellation
 from app.application.ports.ledger import LedgerReader
 from app.application.ports.payments import Payments
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
 from app.domain.accounts import Account
-from app.domain.catalogue import PriceList
+from app.domain.catalogue import Catalogue
 from app.domain.errors import (
     BalanceLimitExceeded,
     IdempotencyKeyInUse,
@@ -38,10 +38,13 @@ from app.domain.kinds import GenerationKind
 from app.domain.ledger import BALANCE_TOKENS_MAX
 from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.payments import EventName, PaymentEvent
+from app.infrastructure.quotes import SignedQuotes
 from app.presentation.http.api import create_api
+from tests.builders import BUILT_IN
 
 WEBHOOK_SECRET = "the payment provider's secret"
 SOURCE_SECRET = "the secret of one source"
+QUOTE_SECRET = "the secret that signs quotes"
 NOW = datetime(2026, 11, 23, 10, 15, 30, 123456, tzinfo=UTC)
 
 
@@ -131,13 +134,24 @@ class JobsInMemory:
                 return Accepted(self.jobs[job_id], is_replay=True)
         account = next(account for account in self.accounts.accounts.values() if account.id == job.account_id)
         if account.balance_tokens < job.cost_tokens:
-            raise InsufficientBalance
+            raise InsufficientBalance(required_tokens=job.cost_tokens, balance_tokens=account.balance_tokens)
         self.accounts.add_tokens(account.id, -job.cost_tokens)
         self.accepted.append(job)
         if idempotency is not None:
             self.keys[job.account_id, idempotency.key] = (idempotency.fingerprint, job.id)
-        stored = self.add(account.id, id=job.id, kind=job.kind, model_id=job.model_id, cost_tokens=job.cost_tokens)
-        return Accepted(stored, is_replay=False)
+        stored = self.add(
+            account.id, id=job.id, kind=job.kind, model_id=job.model_id, cost_tokens=job.cost_tokens, terms=job.terms
+        )
+        return Accepted(stored, is_replay=False, balance_tokens=account.balance_tokens - job.cost_tokens)
+
+    async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
+        known = self.keys.get((account_id, idempotency.key))
+        if known is None:
+            return None
+        fingerprint, job_id = known
+        if fingerprint != idempotency.fingerprint:
+            raise IdempotencyKeyReused
+        return self.jobs[job_id]
 
     def add(self, account_id: UUID, **changes: Any) -> Job:
         job = a_job(**changes)
@@ -183,12 +197,14 @@ class World:
     secrets_by_source: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"x": (SOURCE_SECRET,)})
     is_event_id_required: bool = False
     is_safety_checker_required: bool = False
+    catalogue: Catalogue = BUILT_IN
     accounts: AccountsInMemory = field(default_factory=AccountsInMemory)
     health: Health = field(default_factory=Health)
 
     def __post_init__(self) -> None:
         self.payments = PaymentsInMemory(self.accounts)
         self.jobs = JobsInMemory(self.accounts)
+        self.quotes = SignedQuotes([QUOTE_SECRET])
 
     def use_cases(self) -> CustomerUseCases:
         payments = cast(Payments, self.payments)
@@ -200,8 +216,13 @@ class World:
             ),
             jobs=CustomerJobs(
                 start=StartJob(
-                    cast(JobAcceptance, self.jobs), PriceList(), TimeLimits(), self.is_safety_checker_required
+                    self.jobs,
+                    self.quotes,
+                    TimeLimits(),
+                    self.catalogue.cheapest_tokens,
+                    self.is_safety_checker_required,
                 ),
+                quote=QuoteJob(self.quotes),
                 cancel=CancelJob(cast(JobCancellation, self.jobs), follow),
                 reader=self.jobs,
             ),
@@ -215,6 +236,7 @@ class World:
 
     def client(self, *, allow_private_media_urls: bool = False) -> httpx.AsyncClient:
         api = create_api(
+            self.catalogue,
             version="1.2.3",
             allow_private_media_urls=allow_private_media_urls,
             is_safety_checker_required=self.is_safety_checker_required,

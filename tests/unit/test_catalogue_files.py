@@ -5,18 +5,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
-from app.domain.catalogue import DEFAULT_PRICES, MODEL_IDS, Catalogue, PriceList
+from app.domain.catalogue import Catalogue
 from app.domain.errors import InvalidPrices, UnknownModel
 from app.domain.kinds import GenerationKind
 from app.domain.margins import sold_below, worst_margin
 from app.domain.models import Model
-from app.domain.pricing import total_tokens
+from app.domain.pricing import PRICE_TOKENS_MAX, total_tokens
 from app.infrastructure.catalogue.overrides import with_prices
 from app.infrastructure.catalogue.reading import BUILT_IN_DIR, read_catalogue
-from tests.unit.catalogue_files import MODEL, catalogue_of
+from tests.builders import BUILT_IN, MODEL_IDS
+from tests.unit.catalogue_files import MODEL, PRICES_BY_NAME, catalogue_of, prices_by_name
 
-BUILT_IN = read_catalogue()
+# What was sold before there were other models.
+TOKENS = {
+    "text_to_image": 5,
+    "image_to_image": 6,
+    "text_to_video_5s": 30,
+    "text_to_video_10s": 55,
+    "image_to_video_5s": 35,
+    "image_to_video_10s": 65,
+}
+PRICES = st.integers(1, PRICE_TOKENS_MAX)
+IMAGE_KINDS = st.sampled_from([GenerationKind.TEXT_TO_IMAGE, GenerationKind.IMAGE_TO_IMAGE])
 
 
 def cost_tokens(catalogue: Catalogue, kind: GenerationKind, **given: Any) -> int:
@@ -33,14 +47,40 @@ def test_every_model_has_its_price_and_an_example_that_fal_is_sent(model: Model)
     assert set(model.fal_input(parameters)) >= {model.parameters[name].fal.name for name in parameters}
 
 
-@pytest.mark.parametrize("kind", GenerationKind)
-def test_the_defaults_are_what_was_sold_before(kind: GenerationKind) -> None:
-    model = BUILT_IN.default_of(kind)
+@pytest.mark.parametrize(
+    ("kind", "given", "tokens"),
+    [
+        (GenerationKind.TEXT_TO_IMAGE, {}, 5),
+        (GenerationKind.TEXT_TO_IMAGE, {"num_images": 4}, 20),
+        (GenerationKind.IMAGE_TO_IMAGE, {"num_images": 1}, 6),
+        (GenerationKind.IMAGE_TO_IMAGE, {"num_images": 3}, 18),
+        (GenerationKind.TEXT_TO_VIDEO, {}, 30),
+        (GenerationKind.TEXT_TO_VIDEO, {"duration": 5}, 30),
+        (GenerationKind.TEXT_TO_VIDEO, {"duration": 10}, 55),
+        (GenerationKind.IMAGE_TO_VIDEO, {"duration": 5}, 35),
+        (GenerationKind.IMAGE_TO_VIDEO, {"duration": 10}, 65),
+    ],
+)
+def test_the_defaults_cost_what_they_cost_before(kind: GenerationKind, given: dict[str, Any], tokens: int) -> None:
+    assert cost_tokens(BUILT_IN, kind, **given) == tokens
 
-    assert model.id == MODEL_IDS[kind]
-    counts = [{"duration": 5}, {"duration": 10}] if kind.is_video else [{"num_images": n} for n in range(1, 5)]
-    for given in [{}, *counts]:
-        assert cost_tokens(BUILT_IN, kind, **given) == PriceList().cost_tokens(kind, given)
+
+def test_the_default_of_every_kind_is_the_model_of_fal_with_its_name() -> None:
+    expected = {kind: f"fal-ai/wan-25-preview/{kind.value.lower().replace('_', '-')}" for kind in GenerationKind}
+
+    assert expected == MODEL_IDS
+
+
+def test_two_kinds_make_videos() -> None:
+    assert [kind.value for kind in GenerationKind if kind.is_video] == ["TEXT_TO_VIDEO", "IMAGE_TO_VIDEO"]
+
+
+@settings(deadline=None)
+@drawn(IMAGE_KINDS, PRICES, st.integers(1, 4))
+def test_an_image_costs_its_price_for_each_image(kind: GenerationKind, price: int, count: int) -> None:
+    prices = with_prices(BUILT_IN, {kind.value.lower(): price})
+
+    assert cost_tokens(prices, kind, num_images=count) == price * count
 
 
 @pytest.mark.parametrize(
@@ -60,23 +100,36 @@ def test_a_smaller_film_costs_a_third_and_two_thirds(
     assert tuple(costs) == tokens
 
 
-@pytest.mark.parametrize("name", DEFAULT_PRICES)
-def test_a_price_by_name_is_overridden_alone(name: str) -> None:
-    changed = with_prices(BUILT_IN, {name: 999})
+def test_the_prices_that_have_a_name_are_those_that_had_one_before() -> None:
+    assert prices_by_name(BUILT_IN) == PRICES_BY_NAME == TOKENS
 
-    tokens = {
-        override: rule.tokens
-        for model in changed
-        for rule in model.prices
-        if (override := model.price_names.get(rule.line)) is not None
+
+@settings(deadline=None)
+@drawn(st.sampled_from(sorted(TOKENS)), PRICES)
+def test_an_override_changes_its_own_price_and_no_other(name: str, price: int) -> None:
+    prices = with_prices(BUILT_IN, {name: price})
+
+    costs = {
+        **{kind: cost_tokens(prices, GenerationKind(kind.upper())) for kind in ("text_to_image", "image_to_image")},
+        **{
+            f"{kind}_{seconds}s": cost_tokens(prices, GenerationKind(kind.upper()), duration=seconds)
+            for kind in ("text_to_video", "image_to_video")
+            for seconds in (5, 10)
+        },
     }
-    assert tokens == {**DEFAULT_PRICES, name: 999}
+    assert costs == {**TOKENS, name: price}
+    others = [model for model in BUILT_IN if not model.price_names]
+    assert [prices.get(model.id) for model in others] == others
 
 
-@pytest.mark.parametrize("prices", [{"text_to_imag": 5}, {"text_to_image": 0}, {"text_to_image": True}])
-def test_a_wrong_override_is_refused(prices: dict[str, Any]) -> None:
-    with pytest.raises(InvalidPrices, match="text_to_imag"):
-        with_prices(BUILT_IN, prices)
+@pytest.mark.parametrize(
+    "name", ["", "text_to_imag", "text_to_video", "TEXT_TO_IMAGE", "text_to_image_5s", "text_to_video_15s"]
+)
+def test_refuses_an_unknown_price_and_lists_the_known_ones(name: str) -> None:
+    with pytest.raises(InvalidPrices) as refused:
+        with_prices(BUILT_IN, {name: 5})
+
+    assert str(refused.value) == f"unknown price {name!r}; the prices are {', '.join(TOKENS)}"
 
 
 def test_what_is_sold_below_the_value_of_a_token_is_named_with_its_worst_combination() -> None:

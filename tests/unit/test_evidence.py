@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.application.execution.evidence import SEARCH_SECONDS, is_search_due, seconds_to_next_look, seed_of, with_seed
+from app.domain.attempts import JobInput
 
 EVERY_SECONDS = 10
 
@@ -30,14 +31,22 @@ def test_seeds_differ() -> None:
 def test_keeps_the_users_own_seed(seed: int) -> None:
     parameters = {"prompt": "a boat", "seed": seed}
 
-    assert with_seed(parameters, uuid4()) == parameters
+    assert with_seed(JobInput(parameters=parameters), uuid4()) == parameters
 
 
 def test_adds_a_seed_and_leaves_what_was_given_alone() -> None:
     parameters, attempt_token = {"prompt": "a boat"}, uuid4()
 
-    assert with_seed(parameters, attempt_token) == {"prompt": "a boat", "seed": seed_of(attempt_token)}
+    sent = with_seed(JobInput(parameters=parameters), attempt_token)
+
+    assert sent == {"prompt": "a boat", "seed": seed_of(attempt_token)}
     assert parameters == {"prompt": "a boat"}
+
+
+def test_sends_no_seed_to_a_model_that_has_none() -> None:
+    parameters = {"prompt": "a boat"}
+
+    assert with_seed(JobInput(parameters=parameters, takes_seed=False), uuid4()) == parameters
 
 
 @settings(deadline=None)

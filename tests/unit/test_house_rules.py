@@ -16,6 +16,7 @@ from app.application.payments import TopUp
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
 from app.bootstrap import build
 from app.infrastructure.settings import load_settings
+from tests.builders import BUILT_IN
 
 FILE_LINES_MAX = 300
 FUNCTION_LINES_MAX = 50
@@ -89,7 +90,7 @@ def reachable(thing: Any, seen: list[Any]) -> list[Any]:
 
 async def test_what_needs_no_proof_cannot_be_named_from_the_customers_use_cases() -> None:
     settings = load_settings(_env_file=None, database_url="postgresql://nobody@127.0.0.1/none", fal_key="test:key")
-    async with build(settings) as runtime:
+    async with build(settings, BUILT_IN) as runtime:
         things = reachable(runtime.customers, [])
 
     kinds = {type(thing) for thing in things}

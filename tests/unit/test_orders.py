@@ -6,7 +6,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.domain.catalogue import MODEL_IDS
 from app.domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance, TooManyLargeInputs
 from app.domain.jobs import Job, NewJob
 from app.domain.kinds import GenerationKind
@@ -22,7 +21,7 @@ from app.domain.orders import (
     decide_orders,
     is_new,
 )
-from tests.builders import terms_of
+from tests.builders import MODEL_IDS, terms_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ACCOUNT, OTHER = UUID(int=1), UUID(int=2)
@@ -58,7 +57,7 @@ def test_an_order_is_accepted_as_the_table_will_have_it() -> None:
 
     (decision,) = decide_orders([asked], standing())
 
-    assert decision == Accepted(Job.accepted(asked.job, NOW), is_replay=False)
+    assert decision == Accepted(Job.accepted(asked.job, NOW), is_replay=False, balance_tokens=5)
 
 
 def test_a_cheap_order_behind_one_that_does_not_fit_still_goes() -> None:

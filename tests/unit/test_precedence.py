@@ -18,12 +18,13 @@ from app.application.execution.precedence import (
     CountedAcceptance,
     Precedence,
 )
-from app.application.jobs import StartJob, TimeLimits
+from app.application.jobs import StartJob, TimeLimits, Wish
 from app.application.ports.jobs import JobAcceptance
-from app.domain.catalogue import PriceList
+from app.application.ports.quotes import Quotes
 from app.domain.errors import InsufficientBalance
 from app.domain.kinds import GenerationKind
 from app.domain.orders import Accepted
+from tests.builders import BUILT_IN
 from tests.unit.clock import Clock
 
 
@@ -137,13 +138,11 @@ async def test_what_is_being_accepted_counts_and_what_was_refused_does_not(busy:
     class SlowJobs:
         async def accept(self, *_: Any) -> Accepted:
             await may_end.wait()
-            raise InsufficientBalance
+            raise InsufficientBalance(required_tokens=5, balance_tokens=0)
 
-    start = StartJob(CountedAcceptance(cast(JobAcceptance, SlowJobs()), busy), PriceList(), TimeLimits())
-    asked = [
-        asyncio.create_task(start(uuid4(), GenerationKind.TEXT_TO_IMAGE, {"prompt": "a fox", "num_images": 1}))
-        for _ in range(3 * MANY_ACCEPTS)
-    ]
+    start = StartJob(CountedAcceptance(cast(JobAcceptance, SlowJobs()), busy), cast(Quotes, None), TimeLimits())
+    wish = Wish(model=BUILT_IN.default_of(GenerationKind.TEXT_TO_IMAGE), parameters={"prompt": "a fox"})
+    asked = [asyncio.create_task(start(uuid4(), wish)) for _ in range(3 * MANY_ACCEPTS)]
     await asyncio.sleep(0)
     assert busy.is_rush
     may_end.set()

@@ -11,6 +11,7 @@ from starlette.types import Message
 
 from app.presentation.http.api import create_api
 from app.presentation.http.routing import DirectRoute, KeyedRoute, account_of
+from tests.builders import BUILT_IN
 from tests.unit.presentation_routers import (
     Way,
     anything,
@@ -118,7 +119,8 @@ WITHOUT_KEY = {
 # What answers 401 to a proof that OpenAPI cannot describe.
 OTHER_PROOF = {"POST /webhooks/fal/{token}": "fal signs the body"}
 
-DOCUMENT = create_api(version="1").openapi()
+API = create_api(BUILT_IN, version="1")
+DOCUMENT = API.openapi()
 
 
 def routes_of(api: FastAPI) -> list[tuple[str, str]]:
@@ -145,13 +147,13 @@ async def status_of(api: FastAPI, operation: str, headers: dict[str, str] | None
     return response.status_code
 
 
-@pytest.mark.parametrize("operation", [f"{method} {path}" for method, path in routes_of(create_api(version="1"))])
+@pytest.mark.parametrize("operation", [f"{method} {path}" for method, path in routes_of(API)])
 async def test_every_route_asks_for_a_key_unless_it_is_listed(operation: str) -> None:
     assert (await status_of(api_of(World()), operation) != 401) == (operation in WITHOUT_KEY)
 
 
 def test_the_walk_meets_every_operation_and_lists_no_route_that_is_gone() -> None:
-    walked = {f"{method} {path}" for method, path in routes_of(create_api(version="1"))}
+    walked = {f"{method} {path}" for method, path in routes_of(API)}
 
     assert walked >= operations().keys()
     assert walked >= WITHOUT_KEY.keys() | OTHER_PROOF.keys()

@@ -11,6 +11,7 @@ from starlette.types import Message
 from app.presentation.http import documents
 from app.presentation.http.api import create_api
 from app.presentation.http.documents import StoredDocument, takes_gzip
+from tests.builders import BUILT_IN
 from tests.unit.presentation_routers import api_of, client_of
 from tests.unit.presentation_stand_ins import World
 
@@ -120,7 +121,7 @@ def test_compresses_the_same_way_each_time() -> None:
 
 async def test_a_large_document_goes_out_in_slices() -> None:
     """So that whoever does not read holds little of it in memory."""
-    api, sent = create_api(version="1"), list[int]()
+    api, sent = create_api(BUILT_IN, version="1"), list[int]()
 
     async def send(message: Message) -> None:
         sent.append(len(message.get("body", b"")))

@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from app.application.ports.health import Check
 from app.presentation.http.api import create_api
 from app.presentation.http.root_path import RootPathTaken
+from tests.builders import BUILT_IN
 from tests.unit.presentation_routers import client_of
 from tests.unit.presentation_stand_ins import World, problem_of
 
@@ -16,7 +17,7 @@ START = "/generations/images/text-to-image"
 
 
 def api_with(world: World, *, root_path: str = "", cors_origins: tuple[str, ...] = ()) -> FastAPI:
-    api = create_api(version="1", root_path=root_path, cors_origins=cors_origins)
+    api = create_api(BUILT_IN, version="1", root_path=root_path, cors_origins=cors_origins)
     api.state.use_cases = world.use_cases()
     return api
 
@@ -53,7 +54,7 @@ async def test_names_no_server_where_there_is_no_such_path() -> None:
 @pytest.mark.parametrize("root_path", ["/generations", "/docs", "/webhooks", "/generations/images"])
 def test_refuses_a_path_that_its_own_routes_begin_with(root_path: str) -> None:
     with pytest.raises(RootPathTaken, match="beginning of a route"):
-        create_api(version="1", root_path=root_path)
+        create_api(BUILT_IN, version="1", root_path=root_path)
 
 
 async def test_lets_pages_ask_that_the_operator_allows() -> None:

@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from app.domain.catalogue import IMAGE_PRESETS, MODEL_IDS
 from app.domain.jobs import JobStatus
 from app.domain.kinds import GenerationKind
 from app.presentation.http.api import create_api
+from tests.builders import BUILT_IN, LINE, MODEL_IDS, terms_of
 from tests.unit.presentation_stand_ins import NOW, World, problem_of
 
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
@@ -17,6 +17,8 @@ IMAGE_TO_IMAGE = "/generations/images/image-to-image"
 TEXT_TO_VIDEO = "/generations/videos/text-to-video"
 IMAGE_TO_VIDEO = "/generations/videos/image-to-video"
 PICTURE = "https://example.com/fox.png"
+# What fal is sent of a film where nothing is said of it, in its own spelling.
+FILM = {"duration": "5", "resolution": "1080p"}
 
 SMALLEST: dict[str, tuple[GenerationKind, dict[str, Any], dict[str, Any]]] = {
     TEXT_TO_IMAGE: (GenerationKind.TEXT_TO_IMAGE, {"prompt": "a fox"}, {"num_images": 1}),
@@ -25,8 +27,17 @@ SMALLEST: dict[str, tuple[GenerationKind, dict[str, Any], dict[str, Any]]] = {
         {"prompt": "a fox", "image_urls": [PICTURE]},
         {"num_images": 1},
     ),
-    TEXT_TO_VIDEO: (GenerationKind.TEXT_TO_VIDEO, {"prompt": "a fox"}, {"duration": 5}),
-    IMAGE_TO_VIDEO: (GenerationKind.IMAGE_TO_VIDEO, {"prompt": "a fox", "image_url": PICTURE}, {"duration": 5}),
+    TEXT_TO_VIDEO: (GenerationKind.TEXT_TO_VIDEO, {"prompt": "a fox"}, FILM),
+    IMAGE_TO_VIDEO: (GenerationKind.IMAGE_TO_VIDEO, {"prompt": "a fox", "image_url": PICTURE}, FILM),
+}
+PRICES: dict[str, dict[str, Any]] = {
+    path: {"line": line, "unit": unit, "unit_tokens": tokens, "factor": "1", "quantity": 1, "tokens": tokens}
+    for path, line, unit, tokens in [
+        (TEXT_TO_IMAGE, "images", "image", 5),
+        (IMAGE_TO_IMAGE, "images", "image", 6),
+        (TEXT_TO_VIDEO, "video_5s", "run", 30),
+        (IMAGE_TO_VIDEO, "video_5s", "run", 35),
+    ]
 }
 IMAGE_OPTIONS: dict[str, Any] = {
     "negative_prompt": "",
@@ -35,6 +46,7 @@ IMAGE_OPTIONS: dict[str, Any] = {
     "seed": 2**31 - 1,
     "enable_safety_checker": True,
 }
+PRESETS = ("square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9")
 VIDEO_OPTIONS: dict[str, Any] = {
     "negative_prompt": "rain",
     "duration": 10,
@@ -73,6 +85,7 @@ async def test_hands_on_what_was_sent_and_what_the_price_depends_on(path: str) -
         "job_id": str(job.id),
         "status": "QUEUED",
         "cost_tokens": job.cost_tokens,
+        "price": [PRICES[path]],
         "created_at": "2026-11-23T10:15:30.123456Z",
     }
     assert (job.kind, job.model_id, job.parameters) == (kind, MODEL_IDS[kind], body | added)
@@ -86,7 +99,8 @@ async def test_takes_every_option(path: str) -> None:
     response = await start(world, path, body | EVERY_OPTION[path])
 
     assert response.status_code == 202
-    assert world.jobs.accepted[0].parameters == body | EVERY_OPTION[path]
+    spelled = {"duration": "10"} if "video" in path else {}
+    assert world.jobs.accepted[0].parameters == body | EVERY_OPTION[path] | spelled
 
 
 async def test_keeps_the_prompt_as_it_was_sent() -> None:
@@ -183,7 +197,7 @@ async def test_refuses_a_field_and_takes_nothing(path: str, changes: dict[str, A
         (TEXT_TO_IMAGE, {"width": 1440, "height": 1440}),
         (TEXT_TO_IMAGE, {"width": 1440, "height": 410}),
         (IMAGE_TO_IMAGE, {"width": 384, "height": 384}),
-        *((path, preset) for path in (TEXT_TO_IMAGE, IMAGE_TO_IMAGE) for preset in IMAGE_PRESETS),
+        *((path, preset) for path in (TEXT_TO_IMAGE, IMAGE_TO_IMAGE) for preset in PRESETS),
     ],
 )
 async def test_takes_each_size_that_the_model_takes(path: str, size: Any) -> None:
@@ -235,11 +249,11 @@ async def test_a_repeat_is_known_although_the_operator_has_changed_the_setting()
 
 
 def test_the_document_says_that_the_operator_keeps_the_safety_checker_on() -> None:
-    schemas = create_api(version="1", is_safety_checker_required=True).openapi()["components"]["schemas"]
+    schemas = create_api(BUILT_IN, version="1", is_safety_checker_required=True).openapi()["components"]["schemas"]
 
     properties = [schema["properties"] for schema in schemas.values() if "properties" in schema]
     fields = [fields["enable_safety_checker"] for fields in properties if "enable_safety_checker" in fields]
-    assert len(fields) == 4
+    assert len(fields) == sum("enable_safety_checker" in model.parameters for model in BUILT_IN)
     assert all(field["anyOf"] == [{"type": "boolean", "const": True}, {"type": "null"}] for field in fields)
 
 
@@ -249,7 +263,7 @@ async def test_null_is_the_same_as_left_out() -> None:
     response = await start(world, TEXT_TO_VIDEO, {"prompt": "a fox", "seed": None, "resolution": None})
 
     assert response.status_code == 202
-    assert world.jobs.accepted[0].parameters == {"prompt": "a fox", "duration": 5}
+    assert world.jobs.accepted[0].parameters == {"prompt": "a fox"} | FILM
 
 
 async def test_answers_402_when_the_balance_is_too_low() -> None:
@@ -259,8 +273,11 @@ async def test_answers_402_when_the_balance_is_too_low() -> None:
     response = await world.client().post(TEXT_TO_IMAGE, json={"prompt": "a fox", "num_images": 2}, headers=key)
 
     assert response.status_code == 402
-    assert problem_of(response)["code"] == "insufficient_balance"
-    assert problem_of(response)["detail"] == "insufficient balance"
+    figures = {"required_tokens": 10, "balance_tokens": 9, "missing_tokens": 1}
+    problem = problem_of(response, *figures)
+    assert problem["code"] == "insufficient_balance"
+    assert problem["detail"] == "insufficient balance"
+    assert {name: problem[name] for name in figures} == figures
     assert world.accounts.accounts[account.external_user_id].balance_tokens == 9
 
 
@@ -273,6 +290,7 @@ async def test_shows_a_job() -> None:
         fal_request_id="764cabcf",
         result={"images": [{"url": "https://v3b.fal.media/fox.png"}]},
         updated_at=NOW + timedelta(seconds=10),
+        terms=terms_of(5),
     )
 
     response = await world.client().get(f"/generations/{job.id}", headers=key)
@@ -285,6 +303,7 @@ async def test_shows_a_job() -> None:
         "model_id": "fal-ai/wan-25-preview/text-to-image",
         "status": "COMPLETED",
         "cost_tokens": 5,
+        "price": [{"line": LINE, "unit": "image", "unit_tokens": 5, "factor": "1", "quantity": 1, "tokens": 5}],
         "fal_request_id": "764cabcf",
         "result": {"images": [{"url": "https://v3b.fal.media/fox.png"}]},
         "error_code": None,
@@ -295,6 +314,7 @@ async def test_shows_a_job() -> None:
             "refunded_tokens": 0,
             "outcome": "charged",
             "reason": "Everything was delivered.",
+            "lines": [{"line": LINE, "charged_tokens": 5, "refunded_tokens": 0}],
         },
         "created_at": "2026-11-23T10:15:30.123456Z",
         "updated_at": "2026-11-23T10:15:40.123456Z",

@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from app.presentation.routers import jobs, keys, ledger, payments, provider_events, system
+from app.presentation.routers.generations import generations_router
+from tests.builders import BUILT_IN
 from tests.unit.presentation_routers import api_of, client_of
 from tests.unit.presentation_stand_ins import WEBHOOK_SECRET, World
 
@@ -73,8 +75,9 @@ async def test_answers_the_same_where_its_router_is_included(method: str, path: 
         "job": str(world.jobs.add(account.id).id),
     }
     api = api_of(world)
-    for module in (jobs, ledger, payments, provider_events, system, keys):
-        api.include_router(module.router, prefix="/included")
+    routers = [module.router for module in (jobs, ledger, payments, provider_events, system, keys)]
+    for router in (*routers, generations_router(BUILT_IN)):
+        api.include_router(router, prefix="/included")
     client, path, options = client_of(api), filled(path, names), filled(options, names)
     # The first request changes something, and the two that are compared find it done.
     await client.request(method, path, **options)

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from app.presentation.http.api import create_api
 from app.presentation.http.middleware import HEADERS_BYTES_MAX
+from tests.builders import BUILT_IN
 from tests.unit.presentation_stand_ins import World, problem_of
 
 
@@ -78,7 +79,7 @@ async def test_logs_an_included_route_with_its_prefix() -> None:
     async def get_name(name: str) -> str:
         return name
 
-    api = create_api(version="1")
+    api = create_api(BUILT_IN, version="1")
     api.include_router(router, prefix="/names")
 
     with capture_logs() as logs:
@@ -105,7 +106,7 @@ async def test_binds_the_request_id_for_what_is_logged_meanwhile_and_no_longer()
 
 
 async def test_ends_an_answer_that_breaks_after_it_has_begun_without_a_second_one() -> None:
-    api = create_api(version="1")
+    api = create_api(BUILT_IN, version="1")
     api.state.use_cases = World().use_cases()
     sent: list[str] = []
 
@@ -146,7 +147,7 @@ async def test_logs_no_failure_when_the_client_goes_away_before_its_body_is_comp
     scope = {"type": "http", "method": "POST", "path": "/auth", "headers": headers, "query_string": b""}
 
     with capture_logs() as logs:
-        api = create_api(version="1")
+        api = create_api(BUILT_IN, version="1")
         api.state.use_cases = World().use_cases()
         await api(scope, messages().__anext__, send)
 

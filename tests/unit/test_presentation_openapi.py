@@ -15,9 +15,11 @@ from app.presentation.http.bodies import JsonBody
 from app.presentation.http.openapi import answer, complete
 from app.presentation.http.routing import DirectRoute, KeyedRoute, calls_of
 from app.presentation.routers import jobs, keys, ledger, payments, system
+from app.presentation.routers.generations import generations_router
+from tests.builders import BUILT_IN
 from tests.unit.presentation_stand_ins import World
 
-DOCUMENT = create_api(version="1.2.3").openapi()
+DOCUMENT = create_api(BUILT_IN, version="1.2.3").openapi()
 OPERATIONS: dict[str, dict[str, Any]] = {
     operation["operationId"]: operation for path in DOCUMENT["paths"].values() for operation in path.values()
 }
@@ -106,18 +108,21 @@ def test_documents_where_an_accepted_job_is_found() -> None:
 
 @pytest.mark.parametrize("operation_id", sorted(name for name in OPERATIONS if "requestBody" in OPERATIONS[name]))
 def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> None:
-    routers = (keys.router, payments.router, jobs.router)
-    calls = [call for router in routers for route in router.routes for call in calls_of(route.dependant)]  # type: ignore[attr-defined]
-    models = {call.model.__name__: call.model for call in calls if isinstance(call, JsonBody)}
+    routers = (keys.router, payments.router, generations_router(BUILT_IN))
+    routes = {route.operation_id: route for router in routers for route in router.routes}  # type: ignore[attr-defined]
+    (body,) = [call for call in calls_of(routes[operation_id].dependant) if isinstance(call, JsonBody)]  # type: ignore[attr-defined]
     content = OPERATIONS[operation_id]["requestBody"]["content"]["application/json"]
+    schemas = content["schema"].get("oneOf", [content["schema"]])
 
+    assert [schema["$ref"].rpartition("/")[2] for schema in schemas] == [model.__name__ for model in body.models]
     assert content["examples"]
     for example in content["examples"].values():
-        models[content["schema"]["$ref"].rpartition("/")[2]].model_validate(example["value"])
+        body.model.model_validate(example["value"], context={})
 
 
 def test_gives_examples_of_answers_that_the_service_gives() -> None:
-    for router in (keys.router, ledger.router, payments.router, jobs.router, system.router):
+    generations = generations_router(BUILT_IN)
+    for router in (keys.router, ledger.router, payments.router, jobs.router, generations, system.router):
         for route in router.routes:
             operation = OPERATIONS[route.operation_id]  # type: ignore[attr-defined]
             content = operation["responses"][str(route.status_code or 200)]["content"]["application/json"]  # type: ignore[attr-defined]
@@ -126,7 +131,7 @@ def test_gives_examples_of_answers_that_the_service_gives() -> None:
 
 
 def test_is_the_same_each_time_and_carries_the_version() -> None:
-    again = create_api(version="1.2.3").openapi()
+    again = create_api(BUILT_IN, version="1.2.3").openapi()
 
     assert json.dumps(again) == json.dumps(DOCUMENT)
     assert DOCUMENT["info"]["version"] == "1.2.3"
@@ -156,7 +161,7 @@ async def test_serves_the_document() -> None:
 def test_request_bodies_refuse_unknown_fields() -> None:
     requests = {name: schema for name, schema in DOCUMENT["components"]["schemas"].items() if name.endswith("Request")}
 
-    assert len(requests) == 6
+    assert len(requests) == 2 + len(BUILT_IN)
     assert all(schema["additionalProperties"] is False for schema in requests.values())
 
 
@@ -192,7 +197,7 @@ def a_router(**options: Any) -> APIRouter:
 @pytest.mark.parametrize("route_class", [APIRoute, DirectRoute, KeyedRoute])
 @pytest.mark.parametrize("prefix", ["", "/x/y"])
 def test_documents_whatever_fastapi_lets_a_route_be(prefix: str, route_class: type[APIRoute]) -> None:
-    api = create_api(version="1.2.3")
+    api = create_api(BUILT_IN, version="1.2.3")
     api.include_router(a_router(route_class=route_class), prefix=prefix)
     api.include_router(a_router(route_class=route_class), prefix="/again", include_in_schema=False)
 
@@ -229,7 +234,7 @@ def test_documents_an_application_of_one_route_without_models() -> None:
 
 
 def test_documents_a_route_that_is_added_after_the_document_was_read() -> None:
-    api = create_api(version="1.2.3")
+    api = create_api(BUILT_IN, version="1.2.3")
     before = api.openapi()
     api.include_router(a_router(), prefix="/x")
 
@@ -241,7 +246,7 @@ def test_documents_a_route_that_is_added_after_the_document_was_read() -> None:
 
 
 async def test_gives_every_page_a_policy_wherever_it_is() -> None:
-    api = create_api(version="1")
+    api = create_api(BUILT_IN, version="1")
     pages = APIRouter()
 
     @pages.get("/studio")

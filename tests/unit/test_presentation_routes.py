@@ -13,6 +13,7 @@ from app.presentation.http.api import create_api
 from app.presentation.http.errors import problem
 from app.presentation.http.routing import CurrentAccount, DirectRoute, KeyedRoute, account_of, splice
 from app.presentation.http.state import use_cases_of
+from tests.builders import BUILT_IN
 from tests.unit.presentation_routers import (
     Owner,
     Way,
@@ -240,7 +241,7 @@ def test_splices_no_route_that_it_cannot_make_the_applications_own() -> None:
     router.get("/owner")(answers_nothing)
 
     with pytest.raises(TypeError, match="no DirectRoute"):
-        splice(create_api(version="1"), router)
+        splice(create_api(BUILT_IN, version="1"), router)
 
 
 @pytest.mark.parametrize("endpoint", [through_another, through_a_class, twice])

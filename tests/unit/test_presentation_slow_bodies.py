@@ -13,6 +13,7 @@ from starlette.types import Message
 from app.presentation.http import bodies, body_room
 from app.presentation.http.body_room import LARGE_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX
 from app.presentation.http.errors import InvalidJson
+from tests.builders import BUILT_IN
 from tests.unit.presentation_routers import api_of, client_of
 from tests.unit.presentation_stand_ins import WEBHOOK_SECRET, World, problem_of
 
@@ -59,7 +60,7 @@ def slowly(parts: list[bytes], pause_seconds: float) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     "length", [{"Content-Length": str(2 * SMALL_BODY_BYTES_MAX)}, {"Transfer-Encoding": "chunked"}]
 )
-@pytest.mark.parametrize("tokens", [0, 4])
+@pytest.mark.parametrize("tokens", [0, BUILT_IN.cheapest_tokens - 1])
 async def test_reads_no_large_body_for_an_account_that_can_pay_for_nothing(length: dict[str, str], tokens: int) -> None:
     world = World()
     _, key = await world.a_user(tokens)

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from app.bootstrap.catalogue import load_catalogue
 from app.cli import app as command_line
 from app.domain.kinds import GenerationKind
 from app.infrastructure.postgres.dsn import plain_dsn
@@ -77,16 +78,24 @@ def test_the_event_id_rule_can_be_set(monkeypatch: pytest.MonkeyPatch, value: st
 def test_a_price_can_be_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN_PRICES_JSON", '{"text_to_image": 7}')
 
-    prices = load_settings().token_prices_json
+    catalogue = load_catalogue(load_settings())
 
-    assert prices.cost_tokens(GenerationKind.TEXT_TO_IMAGE, {}) == 7
-    assert prices.cost_tokens(GenerationKind.IMAGE_TO_IMAGE, {}) == 6
+    assert catalogue.default_of(GenerationKind.TEXT_TO_IMAGE).from_tokens == 7
+    assert catalogue.default_of(GenerationKind.IMAGE_TO_IMAGE).from_tokens == 6
+
+
+def test_a_price_of_no_model_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN_PRICES_JSON", '{"text_to_imag": 5}')
+
+    with pytest.raises(
+        SettingsError, match="^TOKEN_PRICES_JSON: unknown price 'text_to_imag'; the prices are text_to_"
+    ):
+        load_catalogue(load_settings())
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        '{"text_to_imag": 5}',
         '{"text_to_image": 0}',
         '{"text_to_image": -1}',
         '{"text_to_image": 5.0}',

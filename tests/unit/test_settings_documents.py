@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.catalogue import DEFAULT_PRICES
 from app.infrastructure.settings import Settings, load_settings
+from tests.unit.catalogue_files import PRICES_BY_NAME
 from tests.unit.settings_environment import PRODUCTION, set_all
 
 # The database that docker-compose.yml creates.
@@ -30,7 +30,7 @@ def derived_defaults() -> dict[str, str]:
     development = load_settings()
     production = load_settings(**{name.lower(): value for name, value in PRODUCTION.items()})
     assert (production.is_event_id_required, development.is_event_id_required) == (True, False)
-    prices = DEFAULT_PRICES
+    prices = PRICES_BY_NAME
     videos = [price for name, price in prices.items() if "video" in name]
     return {
         "DRAIN_SECONDS": f"{production.seconds_to_drain:g} in production, else {development.seconds_to_drain:g}",
@@ -97,7 +97,7 @@ def test_the_example_explains_what_follows_where_a_setting_is_not_set(project_di
     assert "Not set: true in production, false in development." in explained["TOPUP_REQUIRE_EVENT_ID"]
     prices = re.search(r"\{.*?\}", explained["TOKEN_PRICES_JSON"])
     assert prices is not None
-    assert json.loads(prices[0]) == DEFAULT_PRICES
+    assert json.loads(prices[0]) == PRICES_BY_NAME
     keys = development.jwks_url.removeprefix(development.fal_rest_url)
     assert f"Not set: {{FAL_REST_URL}}{keys}" in explained["FAL_JWKS_URL"]
 

@@ -16,6 +16,7 @@ from app.application.ports.execution import JobState, JobSubmission
 from app.application.ports.provider import Provider, SubmitOutcomeUnknown
 from app.domain.jobs import JobStatus
 from app.domain.kinds import GenerationKind
+from tests.builders import terms_of
 
 NO_ANSWER = SubmitOutcomeUnknown("no answer")
 STEPS = 20
@@ -40,8 +41,7 @@ class Jobs:
             attempt_token=None,
             request=None,
             cancel_requested=False,
-            cost_tokens=5,
-            outputs_requested=1,
+            terms=terms_of(5),
             seconds_since_claim=0,
             seconds_since_cancel_sent=None,
             is_submit_unknown=False,

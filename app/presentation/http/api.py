@@ -49,20 +49,7 @@ def create_api(
     `root_path` is the path behind which a proxy publishes all of it. Raises RootPathTaken.
     Pages from `cors_origins` may call it.
     """
-    api = FastAPIOffline(
-        title="Tollgate",
-        version=version,
-        summary="Metered image and video generation.",
-        description=documentation.DESCRIPTION,
-        openapi_tags=documentation.TAGS,
-        lifespan=lifespan,
-        exception_handlers=EXCEPTION_HANDLERS,
-        # A redirect would answer a path that does not exist, with a URL made of the caller's Host header.
-        redirect_slashes=False,
-        # Nothing here sets OpenTelemetry up; the search for it costs each request as much as a validation.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
-        swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
-    )
+    api = _without_routes(version, lifespan)
     context: ValidationContext = {
         "allow_private_media_urls": allow_private_media_urls,
         "is_safety_checker_required": is_safety_checker_required,
@@ -92,6 +79,23 @@ def create_api(
     store_documents(api)
     check_root_path(api, root_path)
     return api
+
+
+def _without_routes(version: str, lifespan: Lifespan[FastAPI] | None) -> FastAPI:
+    return FastAPIOffline(
+        title="Tollgate",
+        version=version,
+        summary="Metered image and video generation.",
+        description=documentation.DESCRIPTION,
+        openapi_tags=documentation.TAGS,
+        lifespan=lifespan,
+        exception_handlers=EXCEPTION_HANDLERS,
+        # A redirect would answer a path that does not exist, with a URL made of the caller's Host header.
+        redirect_slashes=False,
+        # Nothing here sets OpenTelemetry up; the search for it costs each request as much as a validation.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
+    )
 
 
 def _complete_document(api: FastAPI, *, is_safety_checker_required: bool) -> None:
