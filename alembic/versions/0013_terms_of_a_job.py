@@ -90,7 +90,20 @@ def upgrade() -> None:
         op.execute(statement)
 
 
+# No release before could show what such a job cost, nor refund what of it is not delivered.
+KEEP_TERMS = """
+DO $$ BEGIN
+    LOCK TABLE jobs;
+    IF EXISTS (SELECT FROM jobs WHERE terms IS NOT NULL OR refunded_lines IS NOT NULL) THEN
+        RAISE EXCEPTION 'jobs have terms, which a downgrade would lose'
+            USING HINT = 'The releases before work with this schema as it is: leave it, and start them.';
+    END IF;
+END $$
+"""
+
+
 def downgrade() -> None:
+    op.execute(KEEP_TERMS)
     op.execute("DROP VIEW ledger_violations")
     op.execute("ALTER VIEW entry_violations RENAME TO ledger_violations")
     for trigger in ("jobs_refunded_lines_come_to_the_refund", "jobs_keep_their_terms", "jobs_terms_come_to_the_cost"):

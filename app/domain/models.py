@@ -17,6 +17,7 @@ from app.domain.terms import ResultShape, Terms
 
 # The names that say how much of something is asked for, the same for every model.
 COUNT, SECONDS, SIZE = "num_images", "duration", "image_size"
+SEED = "seed"
 # So many values of a range are gone through one by one; of a longer one its two ends are enough.
 RANGE_VALUES_MAX = 64
 KNOWN_LINES_MAX = 10_000
@@ -143,14 +144,18 @@ class Model:
             outputs_max=outputs,
             megapixels=megapixels,
             seconds=seconds,
-            takes_seed=self.takes_seed,
+            takes_seed=self.takes_seed_with(parameters),
         )
 
+    def takes_seed_with(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether a seed may be added to completed parameters: some models make all images the same with one."""
+        return self._takes_seed and (not self.constraints or self.violated({**parameters, SEED: SEED_MAX}) is None)
+
     @cached_property
-    def takes_seed(self) -> bool:
+    def _takes_seed(self) -> bool:
         """Whether any seed of 31 bits can be sent under fal's usual name."""
-        seed = self.parameters.get("seed")
-        return seed is not None and seed.fal == FalField(name="seed") and (seed.maximum or 0) >= SEED_MAX
+        seed = self.parameters.get(SEED)
+        return seed is not None and seed.fal == FalField(name=SEED) and (seed.maximum or 0) >= SEED_MAX
 
     def quantities(self, parameters: Mapping[str, Any]) -> Quantities:
         """What is asked for at most. Megapixels and seconds are 0 where nothing is charged by them."""

@@ -58,7 +58,7 @@ class Quote:
         if others:
             raise QuoteNotValid(f"This quote is for other values of {', '.join(others)}. {_MEND}")
         # The price is what was promised; how the result is read is known best today.
-        return replace(self.terms, shape=model.shape, takes_seed=model.takes_seed)
+        return replace(self.terms, shape=model.shape, takes_seed=model.takes_seed_with(parameters))
 
     def as_json(self) -> Mapping[str, Any]:
         return {

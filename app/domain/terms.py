@@ -46,7 +46,7 @@ class Terms:
     """Of each output, as it was charged; 0 where size has no price."""
     seconds: int = 0
     takes_seed: bool = True
-    """Whether the model has a seed, which may mark an attempt."""
+    """Whether the model has a seed that may be added to what was asked for, to mark an attempt."""
 
     @property
     def cost_tokens(self) -> int:

@@ -56,7 +56,7 @@ async def test_opens_with_the_certificates_that_come_with_it() -> None:
 async def test_submits_once_with_the_key_and_fals_arguments(stub: FalStub, client: FalClient) -> None:
     stub.then(reply(200, accepted(stub.url)))
 
-    assert await submit(client, duration=5, seed=7) == request_at(stub.url)
+    assert await submit(client, duration="5", seed=7) == request_at(stub.url)
 
     (request,) = stub.seen
     assert (request.method, request.target) == ("POST", f"/{MODEL_ID}")

@@ -104,8 +104,9 @@ async def test_finds_a_film_whose_length_fal_has_as_text(fal_http: httpx.Client,
     wanted = submit(fal_http, TEXT_TO_VIDEO, **SENT, duration="10")
     submit(fal_http, TEXT_TO_VIDEO, **SENT, duration="5")
 
-    assert await find_now(simulated, {**SENT, "duration": 10}, TEXT_TO_VIDEO) == [wanted]
-    assert await find_now(simulated, {**SENT, "duration": 10}) == []
+    assert await find_now(simulated, {**SENT, "duration": "10"}, TEXT_TO_VIDEO) == [wanted]
+    assert await find_now(simulated, {**SENT, "duration": 10}, TEXT_TO_VIDEO) == []
+    assert await find_now(simulated, {**SENT, "duration": "10"}) == []
 
 
 async def test_finds_what_failed_too(fal_http: httpx.Client, simulated: FalHistory) -> None:

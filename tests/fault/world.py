@@ -148,8 +148,10 @@ def open_world(directory: Path, database: str, simulator: str) -> Iterator[World
 class Story:
     """One user with one job, who repeats what was not answered."""
 
-    def __init__(self, world: World, words: str = "") -> None:
+    def __init__(self, world: World, words: str = "", asked_for: Mapping[str, Any] | None = None) -> None:
+        """`asked_for`: what the request says beside the prompt."""
         world.run()
+        self._asked_for = asked_for or {}
         self.world = world
         self.user_id = str(uuid4())
         self.prompt = f"{uuid4()} {words}"
@@ -169,7 +171,7 @@ class Story:
         answer = self.world.send(
             "POST",
             TEXT_TO_IMAGE,
-            json={"prompt": self.prompt},
+            json={"prompt": self.prompt, **self._asked_for},
             headers=self.headers | {"Idempotency-Key": self._idempotency_key},
         )
         if answer is not None:

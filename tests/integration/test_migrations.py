@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -17,13 +18,15 @@ from pgqueuer.adapters.persistence.qb import QueryQueueBuilder
 from pgqueuer.adapters.persistence.schema_ddl import render_install
 from pgqueuer.domain.settings import DBSettings
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.health import migrations_check
 from app.infrastructure.postgres.migrations import VERSION_TABLE, current_revision, head_revision, migrate
 from app.infrastructure.postgres.tables import BALANCE_LIMIT, BALANCE_NOT_NEGATIVE, metadata
-from tests.builders import blocked, connect
+from tests.builders import blocked, connect, job_in, open_account
 
 ALEMBIC_DIR = Path(__file__).resolve().parents[2] / "alembic"
 VERSIONS_DIR = ALEMBIC_DIR / "versions"
@@ -44,6 +47,21 @@ QUEUE_AT_WORK = """
 INSERT INTO pgqueuer (priority, entrypoint, status) VALUES (0, 'generation.submit', 'queued'), (0, 'other', 'picked');
 INSERT INTO pgqueuer_log (job_id, status, priority, entrypoint) VALUES (1, 'picked', 0, 'generation.submit');
 """
+JOBS_BEFORE_TERMS = 2000
+# A statement of the release before waits so long for a lock at most, on a machine that is busy.
+ACCEPT_SECONDS_MAX = 2
+ACCEPT_BEFORE_TERMS = """
+WITH job AS (
+    INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds)
+    VALUES (gen_random_uuid(), $1, 'TEXT_TO_IMAGE', 'fal-ai/wan-25-preview/text-to-image', '{}', 5, 1, 1200) RETURNING *
+)
+INSERT INTO ledger_entries (account_id, kind, amount, job_id) SELECT account_id, 'DEBIT', cost_tokens, id FROM job
+"""
+MANY_JOBS_BEFORE_TERMS = ACCEPT_BEFORE_TERMS.replace(
+    "VALUES (gen_random_uuid(), $1, 'TEXT_TO_IMAGE', 'fal-ai/wan-25-preview/text-to-image', '{}', 5, 1, 1200)",
+    "SELECT gen_random_uuid(), $1, 'TEXT_TO_IMAGE', 'fal-ai/wan-25-preview/text-to-image', '{}', 5, 1, 1200"
+    f" FROM generate_series(1, {JOBS_BEFORE_TERMS})",
+)
 ALEMBIC_OWN = {
     "relation tollgate_version",
     "column tollgate_version version_num character varying ",
@@ -118,6 +136,65 @@ async def test_every_revision_goes_up_down_and_up_again(empty_database: str) -> 
 
             assert before == down != first, revision
             assert await schema(empty_database) == first, revision
+
+
+async def test_accepts_of_the_release_before_go_on_while_jobs_get_their_terms(empty_database: str) -> None:
+    async with open_engine(empty_database) as engine, connect(empty_database) as sql:
+        await run_alembic(engine, partial(command.upgrade, revision="0012"))
+        customer = await open_account(engine, 1_000_000)
+        await sql.execute(MANY_JOBS_BEFORE_TERMS, customer.account_id)
+        file_before, is_over = await sql.fetchval("SELECT pg_relation_filenode('jobs')"), asyncio.Event()
+
+        async def accept() -> list[float]:
+            """How long each took."""
+            took_seconds: list[float] = []
+            async with connect(empty_database) as connection:
+                while not is_over.is_set() or len(took_seconds) < 20:
+                    began = time.monotonic()
+                    await connection.execute(ACCEPT_BEFORE_TERMS, customer.account_id)
+                    took_seconds.append(time.monotonic() - began)
+            return took_seconds
+
+        accepting = [asyncio.create_task(accept()) for _ in range(4)]
+        await asyncio.sleep(0.3)
+        await migrate(engine)
+        await asyncio.sleep(0.3)
+        is_over.set()
+        took_seconds = [each for took in await asyncio.gather(*accepting) for each in took]
+
+        assert max(took_seconds) < ACCEPT_SECONDS_MAX
+        assert await sql.fetchval("SELECT count(*) FROM jobs") == JOBS_BEFORE_TERMS + len(took_seconds)
+        # No row was written anew.
+        assert await sql.fetchval("SELECT pg_relation_filenode('jobs')") == file_before
+        assert await sql.fetch("SELECT * FROM ledger_violations") == []
+
+
+async def test_terms_of_jobs_are_not_thrown_away_on_the_way_back(database: str) -> None:
+    """Without them no bill could be shown, and no job that is under way be refunded."""
+    async with open_engine(database) as engine, connect(database) as sql:
+        customer = await open_account(engine, 100)
+        await job_in(engine, customer, JobStatus.IN_PROGRESS)
+        before, rows = await schema(database), await sql.fetch("SELECT * FROM jobs")
+
+        with pytest.raises(DBAPIError, match="terms"):
+            await run_alembic(engine, partial(command.downgrade, revision="0012"))
+
+        assert (await schema(database), await sql.fetch("SELECT * FROM jobs")) == (before, rows)
+        assert await current_revision(engine) == head_revision()
+
+
+async def test_jobs_without_terms_go_back_and_up_again(empty_database: str) -> None:
+    async with open_engine(empty_database) as engine, connect(empty_database) as sql:
+        await migrate(engine)
+        customer = await open_account(engine, 1_000_000)
+        await sql.execute(MANY_JOBS_BEFORE_TERMS, customer.account_id)
+        before = await sql.fetch("SELECT * FROM jobs ORDER BY id")
+
+        await run_alembic(engine, partial(command.downgrade, revision="0012"))
+        await run_alembic(engine, partial(command.upgrade, revision="0013"))
+
+        assert await sql.fetch("SELECT * FROM jobs ORDER BY id") == before
+        assert await sql.fetch("SELECT * FROM ledger_violations") == []
 
 
 async def test_a_queue_at_work_goes_to_the_quiet_one_and_back(empty_database: str) -> None:
