@@ -1,7 +1,7 @@
 """The ports in memory, as far as the web layer can tell the difference: no database, no fal, no races."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -181,6 +181,14 @@ class JobsInMemory:
 
 
 @dataclass
+class Paused:
+    models: Collection[str] = ()
+
+    async def ids(self) -> Collection[str]:
+        return self.models
+
+
+@dataclass
 class Health:
     checks: Sequence[Check] = (Check("database", True, "answers"),)
 
@@ -200,6 +208,7 @@ class World:
     catalogue: Catalogue = BUILT_IN
     accounts: AccountsInMemory = field(default_factory=AccountsInMemory)
     health: Health = field(default_factory=Health)
+    paused_models: Paused = field(default_factory=Paused)
 
     def __post_init__(self) -> None:
         self.payments = PaymentsInMemory(self.accounts)
@@ -232,6 +241,7 @@ class World:
             ),
             receive_provider_event=cast(ReceiveProviderEvent, None),
             health=self.health,
+            paused_models=self.paused_models,
         )
 
     def client(self, *, allow_private_media_urls: bool = False) -> httpx.AsyncClient:

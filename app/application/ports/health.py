@@ -31,7 +31,7 @@ EVERY_MODEL = "*"
 
 
 class PausedModels(Protocol):
-    async def __call__(self) -> Collection[str]:
+    async def ids(self) -> Collection[str]:
         """The models whose submissions pause in any process. It may be some seconds old, and never fails."""
         ...
 

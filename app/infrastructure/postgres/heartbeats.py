@@ -154,7 +154,7 @@ class PostgresPausedModels:
         self._known: frozenset[str] = frozenset()
         self._asked_at_seconds = float("-inf")
 
-    async def __call__(self) -> Collection[str]:
+    async def ids(self) -> Collection[str]:
         if time.monotonic() > self._asked_at_seconds + PAUSES_KNOWN_SECONDS:
             # Before the question, so that those who come meanwhile do not ask, too.
             self._asked_at_seconds = time.monotonic()

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.types import Lifespan
 
@@ -62,19 +62,8 @@ def create_api(
     if cors_origins:
         allow_origins(api, cors_origins)
     # include_router serves these routers as safely, but takes more than twice the time for /balance: it matches each
-    # request twice more and never calls an endpoint directly. Routes are tried in turn, so the busiest come first.
-    splice(
-        api,
-        jobs.router,
-        generations.generations_router(catalogue),
-        ledger.router,
-        payments.router,
-        provider_events.router,
-        system.router,
-        keys.router,
-        quotes.quotes_router(catalogue),
-        models.models_router(catalogue),
-    )
+    # request twice more and never calls an endpoint directly.
+    splice(api, *_routers(catalogue))
     _complete_document(api, is_safety_checker_required=is_safety_checker_required)
     store_documents(api)
     check_root_path(api, root_path)
@@ -96,6 +85,21 @@ def _without_routes(version: str, lifespan: Lifespan[FastAPI] | None) -> FastAPI
         telemetry={"tracing": False, "metrics": False, "logs": False},
         swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
     )
+
+
+def _routers(catalogue: Catalogue) -> Sequence[APIRouter]:
+    """Routes are tried in turn, so the busiest come first."""
+    return [
+        jobs.router,
+        generations.generations_router(catalogue),
+        ledger.router,
+        payments.router,
+        provider_events.router,
+        system.router,
+        keys.router,
+        quotes.quotes_router(catalogue),
+        models.models_router(catalogue),
+    ]
 
 
 def _complete_document(api: FastAPI, *, is_safety_checker_required: bool) -> None:

@@ -43,7 +43,7 @@ def models_router(catalogue: Catalogue) -> APIRouter:
         type: Annotated[GenerationKind | None, Query(description="Those of one type alone.")] = None,  # noqa: A002
     ) -> Response:
         """All models with their parameters and prices. No key is needed; `If-None-Match` spares you what you have."""
-        return listed(type, frozenset(await use_cases.paused_models())).answer(request)
+        return listed(type, frozenset(await use_cases.paused_models.ids())).answer(request)
 
     @router.get(
         "/{model:path}",
@@ -60,7 +60,7 @@ def models_router(catalogue: Catalogue) -> APIRouter:
         model = catalogue.get(model_id)
         if model is None:
             raise ModelNotFound
-        return shown(model_id, _is_paused(model, await use_cases.paused_models())).answer(request)
+        return shown(model_id, _is_paused(model, await use_cases.paused_models.ids())).answer(request)
 
     return router
 
