@@ -60,7 +60,7 @@ NO_COMPARE_AND_SET = Change(
 )
 CANCEL_AT_ONCE = Change(DESK, "            if job.status == JobStatus.QUEUED:\n", "            if job.status:\n")
 # As `acceptance` has them, and what would come before the lock.
-LOCK = "    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying)) if paying else []\n"
+LOCK = "    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying | waited_for)) if paying | waited_for else []\n"
 LARGE = "    large = list({order.job.account_id for order in orders if order.input_bytes is not None} & paying)\n"
 RECENT = "    recent = await recent_large_inputs(driver, large) if large else {}\n"
 
