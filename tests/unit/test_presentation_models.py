@@ -29,7 +29,7 @@ DEFAULT = MODEL_IDS[GenerationKind.TEXT_TO_IMAGE]
 FOX = {"prompt": "a fox"}
 
 
-async def start(world: World, path: str, body: Any, *, tokens: int = 1000, **headers: str) -> httpx.Response:
+async def start(world: World, path: str, body: Any, *, tokens: int = 1000) -> httpx.Response:
     _, key = await world.a_user(tokens)
     # json.dumps writes what the client's own encoder does not, such as half a surrogate pair or 400 digits.
     content = json.dumps(body)
@@ -136,7 +136,7 @@ async def test_refuses_a_model_that_is_none_and_names_those_that_fit(path: str, 
 
 @pytest.mark.parametrize("kind", GenerationKind)
 async def test_a_model_of_another_type_is_an_unknown_one(kind: GenerationKind) -> None:
-    (others) = [model.id for model in BUILT_IN if model.kind is not kind]
+    others = [model.id for model in BUILT_IN if model.kind is not kind]
 
     responses = [await start(World(), PATHS[kind], {"model": other, **FOX}) for other in others[::15]]
 
