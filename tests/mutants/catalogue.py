@@ -317,8 +317,8 @@ MUTANTS = (
         (
             Change(
                 MODELS,
-                "return self._takes_seed and (not self.constraints or self.violated({**parameters, SEED: SEED_MAX}) is None)",
-                "return self._takes_seed",
+                "self._takes_seed and (not self.constraints or self.violated({**parameters, SEED: SEED_MAX}) is None)",
+                "self._takes_seed",
             ),
         ),
         (f"{TEST_LINES}::test_marks_an_attempt_with_a_seed_only_where_that_changes_nothing_else",),
