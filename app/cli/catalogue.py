@@ -9,7 +9,7 @@ import typer
 
 from app.application.ports.provider import ProviderUnavailable
 from app.bootstrap.catalogue import load_catalogue, open_offers
-from app.cli.catalogue_text import lines_of, margin_line
+from app.cli.catalogue_text import lines_of, margin_line, table_of
 from app.cli.running import fail, print_table, run
 from app.domain.catalogue import Catalogue
 from app.domain.kinds import GenerationKind
@@ -84,6 +84,13 @@ def show(
     if model is None:
         fail("there is no such model: `python -m app catalogue list` shows all of them")
     for line in lines_of(model):
+        typer.echo(line)
+
+
+@commands.command()
+def table() -> None:
+    """Print all models in Markdown, as docs/catalogue.md has them."""
+    for line in table_of(_catalogue(_settings())):
         typer.echo(line)
 
 

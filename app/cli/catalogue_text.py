@@ -1,15 +1,21 @@
 """Models, prices and margins as an operator reads them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
+from app.domain.catalogue import Catalogue
+from app.domain.kinds import GenerationKind
 from app.domain.margins import Margin, worst_margin
-from app.domain.models import Constraint, CostRule, Model
+from app.domain.models import SEED, Constraint, CostRule, Model
 from app.domain.offered_prices import usd_text
 from app.domain.parameters import Parameter
 from app.domain.pricing import PriceRule
+
+_COLUMNS = ("model", "parameters", "price lines, tokens", "a request", "fal's price", "sources")
+# More of them are counted in a table, and not named.
+_VALUES_NAMED_MAX = 4
 
 
 def lines_of(model: Model) -> Iterator[str]:
@@ -38,6 +44,61 @@ def lines_of(model: Model) -> Iterator[str]:
     yield f"sources, checked {model.checked}"
     for source in model.sources:
         yield f"  {source}"
+
+
+def table_of(catalogue: Catalogue) -> Iterator[str]:
+    """All models in Markdown, by type, and after them the sources that their numbers stand for."""
+    named = {source: None for model in catalogue for source in _sources(model)}
+    numbers = {source: number for number, source in enumerate(named, 1)}
+    for kind in GenerationKind:
+        models = catalogue.of_kind(kind)
+        yield f"### {kind.value.replace('_', ' ').capitalize()}: {len(models)}\n"
+        yield _cells(_COLUMNS)
+        yield _cells(["---"] * len(_COLUMNS))
+        for model in models:
+            yield _cells(_table_row(model, numbers))
+        yield ""
+    yield "### Sources, by their numbers\n"
+    for source, number in numbers.items():
+        yield f"{number}. {source}"
+
+
+def _sources(model: Model) -> list[str]:
+    """Beside fal's page of the model, which each has."""
+    return [source for source in model.sources if source != f"https://fal.ai/models/{model.id}"]
+
+
+def _cells(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
+
+
+def _table_row(model: Model, numbers: Mapping[str, int]) -> Iterator[str]:
+    yield f"{model.title}{', the default' if model.is_default else ''}<br>`{model.id}`"
+    yield ", ".join(map(_short, model.parameters.values()))
+    yield "<br>".join(f"`{rule.line}` {rule.tokens} per {_rule(rule)}" for rule in model.prices)
+    yield f"{model.from_tokens} to {model.to_tokens}"
+    yield "<br>".join(map(_cost, model.costs))
+    yield f"{model.checked}: {' '.join(str(numbers[source]) for source in _sources(model))}"
+
+
+def _short(parameter: Parameter) -> str:
+    return " ".join([f"`{parameter.name}`{'*' if parameter.is_required else ''}", *_short_range(parameter)])
+
+
+def _short_range(parameter: Parameter) -> Iterator[str]:
+    choices = [_value(value) for value in parameter.presets or parameter.values]
+    if len(choices) > _VALUES_NAMED_MAX:
+        yield f"({len(choices)} {'presets' if parameter.presets else f'values, {choices[0]} to {choices[-1]}'})"
+    elif choices:
+        yield f"({' '.join(choices)})"
+    if parameter.size_limits is not None:
+        yield f"or {parameter.size_limits.side_min} to {parameter.size_limits.side_max} pixels a side"
+    if parameter.minimum is not None and parameter.name != SEED:
+        yield f"{parameter.minimum} to {parameter.maximum}"
+    if parameter.length_max is not None:
+        yield f"up to {parameter.length_max}"
+    if parameter.count_max is not None:
+        yield f"{parameter.count_min} to {parameter.count_max}"
 
 
 def margin_line(margin: Margin, token_usd: Fraction) -> str:

@@ -1,5 +1,6 @@
-"""`python -m app catalogue check`, `list` and `show`: what they say of our files and of an operator's."""
+"""`python -m app catalogue check`, `list`, `show` and `table`: what they say of our files and of an operator's."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,14 @@ def test_show_says_where_the_models_are_listed() -> None:
     result = run("show", "fal-ai/unknown")
 
     assert (result.exit_code, "catalogue list" in result.output) == (1, True)
+
+
+def test_the_document_has_the_table_of_the_models_as_they_are(project_dir: Path) -> None:
+    document = (project_dir / "docs/catalogue.md").read_text()
+
+    result = run("table")
+
+    assert result.exit_code == 0
+    committed = re.search(r"<!-- begin of the table: .*? -->\n(.*)<!-- end of the table -->", document, re.S)
+    assert committed is not None
+    assert committed[1] == result.output, "put what `python -m app catalogue table` prints between the two marks"

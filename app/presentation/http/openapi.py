@@ -37,9 +37,14 @@ Make images and videos with the models of [fal.ai](https://fal.ai), paid from a 
 
 1. `POST /auth` gives a user an API key. Keep it: it is shown once.
 2. The payment provider calls `POST /webhook/topup` when the user has paid; the balance grows.
-3. `POST /generations/...` takes the cost from the balance and answers 202 with a job.
-4. `GET /generations/{job_id}` says where the job stands. Ask about every second for images, every five for videos.
-5. `POST /generations/{job_id}/cancel` stops a job. What was not made is not charged.
+3. `GET /models` says what can be made, with which parameters and at which price. It needs no key.
+4. `POST /quotes` says what one generation costs, and promises that price for ten minutes. It takes nothing.
+5. `POST /generations/...` takes the cost from the balance and answers 202 with a job.
+6. `GET /generations/{job_id}` says where the job stands. Ask about every second for images, every five for videos.
+7. `POST /generations/{job_id}/cancel` stops a job. What was not made is not charged.
+
+Steps 3 and 4 may be left out: a generation without `model` is made by the default of its type, and one without `quote`
+costs what it costs at that moment.
 
 On this page, press **Authorize**, paste the key into *ApiKey*, and try the routes. Elsewhere, send it as `X-API-Key`,
 `Authorization: Bearer <key>` or `Authorization: Key <key>`, whichever your client knows. Two different keys at once are
@@ -60,16 +65,37 @@ refused.
 
 A job never has both a result and a refund.
 
+## Models
+
+`model` is the id of the model at fal, the same everywhere. Each model takes its own parameters, and no others:
+`parameters` in `GET /models/{model}` is a JSON Schema of them, and `example` a body that works as it is. The same name
+means the same at every model: `duration` is whole seconds, `image_url` the first picture, `generate_audio` the sound.
+What you leave out is filled in with the default that the schema names. While a model `is_paused`, fal refuses it: new
+jobs are accepted, and wait.
+
 ## Prices
 
-Unless the operator of this service set others: 5 tokens for an image from text and 6 from images, each times
-`num_images`; 30 tokens for a video of 5 seconds from text (55 for 10 seconds) and 35 from an image (65).
-The answer that accepts a job says what it cost.
+The operator of this service sets them: `GET /models` has them by line, with the cheapest and the dearest generation of
+each model, and `POST /quotes` has the price of one generation. A line counts images, megapixels, seconds or runs,
+and its tokens are `unit_tokens` times `factor` times `quantity`, rounded up once. The cost is their sum. It is in the
+answer that accepts a job, with its lines in `price`, also as `X-Cost-Tokens` beside `X-Balance-Tokens`, what is left.
+
+- A `quote` from `POST /quotes` makes the generation cost exactly what was promised, until `valid_until`. It holds for
+  one account, one model and the parameters that its price follows from; prompt and pictures may change.
+- `max_cost_tokens` refuses what would cost more.
+- A repeat with the same `Idempotency-Key` costs nothing more, whatever `quote` and `max_cost_tokens` say by then.
+- What was paid for and not delivered is refunded, line by line: an image that is missing or that fal's safety checker
+  blanked, and size that an image does not have, where it was priced by size and fal tells it. `billing` of a final job
+  has what was charged and refunded of each line.
 
 ## Errors
 
 Every error is `application/problem+json` (RFC 9457), with a `code` that does not change, a `detail` for people,
-and the `request_id` that every answer also carries in `X-Request-Id`. A 422 lists in `errors` what to mend.
+and the `request_id` that every answer also carries in `X-Request-Id`. A 422 lists in `errors` what to mend:
+`unknown_model` at `/model` names the models that fit, and `combination_not_allowed` stands at the parameter to change
+first. Where numbers help, they are there as fields: 402 `insufficient_balance` has `required_tokens`, `balance_tokens`
+and `missing_tokens`, 409 `price_exceeds_maximum` has `cost_tokens`. Neither takes anything, nor does 409
+`quote_not_valid`: ask for a new quote, or leave it out.
 Besides what each route documents: 400 `invalid_http` and `invalid_host` for what is no request of HTTP/1.1,
 404 `not_found` for an unknown path, 405 `method_not_allowed`, 408 `request_timeout` for what comes too slowly,
 431 `request_headers_too_large` above 32 KiB of headers, 500 `internal_error`, which is our fault, and
@@ -85,7 +111,7 @@ TAGS: list[dict[str, Any]] = [
     {"name": "Accounts", "description": "API keys and balances."},
     {"name": "Top-up", "description": "Called by the payment provider, not by users."},
     {"name": "Generations", "description": "Start images and videos, follow them, stop them."},
-    {"name": "Models", "description": "What is sold, and what it would cost."},
+    {"name": "Models", "description": "What is sold, with parameters and prices; what one generation would cost."},
     {"name": "Provider", "description": "Called by fal, not by users."},
     {"name": "System", "description": "For load balancers and monitoring."},
 ]
