@@ -504,7 +504,7 @@ def test_a_submit_that_fal_postpones_twice_is_accepted_once(service: Service) ->
 
 
 def routes_with_bodies(service: Service) -> list[tuple[str, str, Any]]:
-    """Every documented route but the health checks, with its first example."""
+    """Every documented route that needs the database, with its first example."""
     document = service.http.get("/openapi.json").json()
     found = []
     for path, operations in document["paths"].items():
@@ -516,7 +516,7 @@ def routes_with_bodies(service: Service) -> list[tuple[str, str, Any]]:
             )
             example = next((body["value"] for body in bodies.values()), None)
             # fal's webhooks are refused for their signature before the database is asked.
-            if path not in ("/healthz", "/readyz", "/webhooks/fal/{token}"):
+            if path not in ("/healthz", "/readyz", "/webhooks/fal/{token}", "/models", "/models/{model}"):
                 filled = path.replace("{job_id}", str(uuid4())).replace("{source}", "shop")
                 found.append((method.upper(), filled, example))
     return found
@@ -575,7 +575,7 @@ def test_every_route_says_503_while_the_database_is_away_and_works_again_afterwa
 ) -> None:
     user = service.register(10)
     routes = routes_with_bodies(service)
-    assert len(routes) == 12
+    assert len(routes) == 13
 
     with outage(service):
         end_connections(service)
@@ -585,14 +585,15 @@ def test_every_route_says_503_while_the_database_is_away_and_works_again_afterwa
             )
             for method, path, body in routes
         }
-        alive, ready = service.http.get("/healthz"), until_it_is_noticed(service)
+        alive, models = service.http.get("/healthz"), service.http.get("/models")
+        ready = until_it_is_noticed(service)
 
     for route, answer in answers.items():
         assert (route, answer.status_code, answer.headers["Content-Type"]) == (route, 503, PROBLEM)
         assert int(answer.headers["Retry-After"]) > 0
         assert answer.json()["code"] == "database_unavailable"
         assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
-    assert alive.status_code == 200
+    assert alive.status_code == models.status_code == 200
     assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
     assert {check["name"]: check["ok"] for check in ready.json()["checks"]}["database"] is False
     until_ready(service)

@@ -50,11 +50,14 @@ def test_what_was_not_delivered_is_refunded(  # noqa: PLR0917 - a table
     assert (job["status"], job["error_code"], job["cost_tokens"]) == (*end, cost), job
     assert (job["result"] is not None) is (end == COMPLETED)
     outcome = "not_charged" if not charged else "partially_charged" if refunded else "charged"
+    (line,) = job["price"]
+    assert line["tokens"] == cost
     assert {**job["billing"], "reason": ""} == {
         "charged_tokens": charged,
         "refunded_tokens": refunded,
         "outcome": outcome,
         "reason": "",
+        "lines": [{"line": line["line"], "charged_tokens": charged, "refunded_tokens": refunded}],
     }
     assert user.balance() == 100 - charged
     refund = [("REFUND", refunded, 100 - charged, job_id)] if refunded else []

@@ -64,9 +64,13 @@ class Stage:
     fal_http: httpx.Client
     search: SearchHistory
 
-    async def accept(self, parameters: Mapping[str, Any] = DROPPED, customer: Customer | None = None) -> UUID:
-        job = replace(new_job(customer or self.customer), parameters=dict(parameters))
-        return (await jobs_of(self.engine).accept(job)).job.id
+    async def accept(
+        self, parameters: Mapping[str, Any] = DROPPED, customer: Customer | None = None, *, takes_seed: bool = True
+    ) -> UUID:
+        job = new_job(customer or self.customer)
+        terms = replace(job.terms, takes_seed=takes_seed)
+        accepted = await jobs_of(self.engine).accept(replace(job, parameters=dict(parameters), terms=terms))
+        return accepted.job.id
 
     async def submit(self, job_id: UUID) -> None:
         await SubmitJob(jobs_of(self.engine), self.fal, Breaker(), has_history=True)(job_id)
@@ -80,9 +84,16 @@ class Stage:
             await self.follow(job_id, search)
         return decision.value.delay_seconds
 
-    async def lost(self, parameters: Mapping[str, Any], *, posts: int = 1, customer: Customer | None = None) -> UUID:
+    async def lost(
+        self,
+        parameters: Mapping[str, Any],
+        *,
+        posts: int = 1,
+        customer: Customer | None = None,
+        takes_seed: bool = True,
+    ) -> UUID:
         """A job as a process leaves it that ends between its claim and the record, and `posts` runs of it at fal."""
-        job_id, attempt_token = await self.accept(parameters, customer), uuid4()
+        job_id, attempt_token = await self.accept(parameters, customer, takes_seed=takes_seed), uuid4()
         claim = await jobs_of(self.engine).claim(job_id, attempt_token)
         assert claim is not None
         for _ in range(posts):
@@ -366,6 +377,38 @@ async def test_no_run_is_taken_that_may_be_that_of_somebody_else_with_the_same_i
         await stage.given_up(job_id)
         assert (await stage.found(job_id)).fal_request_id is None
 
+    assert await stage.balance() == BALANCE_TOKENS
+    assert await balance_of(stage.engine, stranger) == BALANCE_TOKENS
+
+
+async def test_a_model_without_a_seed_is_sent_what_was_asked_for_and_found_by_it(stage: Stage) -> None:
+    job_id = await stage.accept(takes_seed=False)
+    await stage.lost({"prompt": "a boat"}, takes_seed=False)
+
+    await stage.submit(job_id)
+    await stage.follow(job_id)
+
+    *_, run = stage.runs()
+    assert run["input"] == DROPPED
+    assert (await stage.found(job_id)).fal_request_id == run["request_id"]
+    assert await stage.balance() == BALANCE_TOKENS - 2 * COST_TOKENS
+
+
+@pytest.mark.parametrize("posts_of_the_other", [0, 1])
+async def test_no_run_of_a_model_without_a_seed_is_taken_that_may_be_somebody_elses(
+    stage: Stage, posts_of_the_other: int
+) -> None:
+    stranger = await open_account(stage.engine, BALANCE_TOKENS)
+    asked_for = {"prompt": "a boat"}
+    own = await stage.lost(asked_for, takes_seed=False)
+    others = await stage.lost(asked_for, posts=posts_of_the_other, customer=stranger, takes_seed=False)
+
+    for job_id in (own, others):
+        await stage.look_again(job_id)
+        await stage.given_up(job_id)
+        assert (await stage.found(job_id)).fal_request_id is None
+
+    assert [run["input"] for run in stage.runs()] == [asked_for] * (1 + posts_of_the_other)
     assert await stage.balance() == BALANCE_TOKENS
     assert await balance_of(stage.engine, stranger) == BALANCE_TOKENS
 

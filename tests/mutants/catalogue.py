@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from app.application.execution import follow, orphans, submit, sweep
+from app.application.execution import evidence, follow, orphans, submit, sweep
+from app.domain import models, pricing
 from app.infrastructure.fal import verdicts
 from app.infrastructure.postgres import database
 from app.infrastructure.postgres.jobs import (
@@ -14,6 +15,7 @@ from app.infrastructure.postgres.jobs import (
     execution,
     inputs,
     recording,
+    rows,
     settling,
     states,
 )
@@ -31,9 +33,13 @@ SUBMIT, FOLLOW, SWEEP, DATABASE, DESK, EXECUTION, SETTLING = map(
     source_of, (submit, follow, sweep, database, desk, execution, settling)
 )
 ORPHANS, VERDICTS, RECORDING, STATES = map(source_of, (orphans, verdicts, recording, states))
-ACCEPTANCE, CLAIMING, INPUTS = map(source_of, (acceptance, claiming, inputs))
+ACCEPTANCE, CLAIMING, INPUTS, ROWS = map(source_of, (acceptance, claiming, inputs, rows))
+EVIDENCE, MODELS, PRICING = map(source_of, (evidence, models, pricing))
 TEST_JOBS = "tests/integration/test_jobs.py"
 TEST_STEPS = "tests/integration/test_execution_steps.py"
+TEST_LINES = "tests/integration/test_lines.py"
+TEST_TERMS = "tests/integration/test_terms.py"
+TEST_LOST = "tests/integration/test_lost_submissions.py"
 TEST_ATTEMPTS = "tests/integration/test_attempts.py"
 TEST_KILLS = "tests/fault/test_kill_points.py::test_what_dies_at_a_point_loses_nothing"
 
@@ -238,6 +244,89 @@ MUTANTS = (
             ),
         ),
         ("tests/integration/test_large_inputs.py::test_an_account_brings_along_so_much_and_no_more_whoever_asks",),
+    ),
+    Mutant(
+        "a job is stored with the lines of another one",
+        (Change(ACCEPTANCE, "terms=[one.terms for one in storable]", "terms=[storable[0].terms for _ in storable]"),),
+        (f"{TEST_LINES}::test_jobs_of_many_models_that_share_a_transaction_keep_their_own_lines",),
+    ),
+    Mutant(
+        "the balance that is told is the one before the batch",
+        (
+            Change(
+                "app/domain/orders.py",
+                "            balances_tokens[order.job.account_id] -= order.job.cost_tokens\n",
+                "            balances_tokens[order.job.account_id] -= 0\n",
+            ),
+        ),
+        (f"{TEST_LINES}::test_the_balances_that_racing_accepts_tell_are_those_of_the_ledger",),
+    ),
+    Mutant(
+        "the lines that go back are not stored",
+        (Change(SETTLING, "        refunded_lines=_ENDED.c.refunded_lines,\n", ""),),
+        (
+            f"{TEST_TERMS}::test_a_job_keeps_its_terms_and_says_which_lines_it_gave_back",
+            f"{TEST_LINES}::test_of_many_processes_that_end_a_job_one_books_its_lines",
+        ),
+    ),
+    Mutant(
+        "a completed job gives everything back",
+        (
+            Change(
+                SETTLING,
+                "(_ENDED.c.status == constant(JobStatus.COMPLETED), _ENDED.c.refunded_tokens), else_",
+                "(_ENDED.c.status != constant(JobStatus.COMPLETED), _ENDED.c.refunded_tokens), else_",
+            ),
+        ),
+        (f"{TEST_LINES}::test_of_many_processes_that_end_a_job_one_books_its_lines",),
+    ),
+    Mutant(
+        "a line gives back what was delivered",
+        (
+            Change(
+                PRICING, "line.tokens - line.delivered(quantities).tokens for", "line.delivered(quantities).tokens for"
+            ),
+        ),
+        (f"{TEST_LINES}::test_of_many_processes_that_end_a_job_one_books_its_lines",),
+    ),
+    Mutant(
+        "a film of the release before is sent as it is stored",
+        (Change(ROWS, "        and_(jobs.c.terms.is_(None), func", "        and_(jobs.c.terms.is_not(None), func"),),
+        (f"{TEST_LINES}::test_sends_a_film_that_the_release_before_accepted_as_that_one_would",),
+    ),
+    Mutant(
+        "every number is sent as a text",
+        (Change(ROWS, "        and_(jobs.c.terms.is_(None), func", "        and_(constant(True), func"),),
+        (f"{TEST_LINES}::test_what_a_model_has_as_a_number_stays_one",),
+    ),
+    Mutant(
+        "terms of a newer form are read",
+        (Change(ROWS, 'constant("form")) == constant(str(FORM))', 'constant("form")) != constant("")'),),
+        ("tests/integration/test_newer_release.py",),
+    ),
+    Mutant(
+        "a model without a seed gets one",
+        (Change(ROWS, 'takes_seed=row["takes_seed"]', "takes_seed=True"),),
+        (
+            f"{TEST_LOST}::test_a_model_without_a_seed_is_sent_what_was_asked_for_and_found_by_it",
+            f"{TEST_LINES}::test_marks_an_attempt_with_a_seed_only_where_that_changes_nothing_else",
+        ),
+    ),
+    Mutant(
+        "all images of a request get one seed",
+        (
+            Change(
+                MODELS,
+                "self._takes_seed and (not self.constraints or self.violated({**parameters, SEED: SEED_MAX}) is None)",
+                "self._takes_seed",
+            ),
+        ),
+        (f"{TEST_LINES}::test_marks_an_attempt_with_a_seed_only_where_that_changes_nothing_else",),
+    ),
+    Mutant(
+        "a run of a model without a seed is taken although it may be somebody else's",
+        (Change(EVIDENCE, "return not lost.input.can_be_marked and", 'return "seed" in lost.input.parameters and'),),
+        (f"{TEST_LOST}::test_no_run_of_a_model_without_a_seed_is_taken_that_may_be_somebody_elses",),
     ),
     Mutant(
         "the input of an unfinished job is forgotten",

@@ -150,3 +150,12 @@ def test_a_mistake_in_the_vocabulary_is_told_there(tmp_path: Path) -> None:
     problems = problems_of(tmp_path)
 
     assert "parameters.toml, line 3: fal-ai/flux/schnell: `group` must be 'input', 'output' or 'more'." in problems
+
+
+@pytest.mark.parametrize("name", ["quote", "model", "copy", "model_dump", "Strength", "a-b"])
+def test_a_parameter_has_a_name_that_nothing_else_has(tmp_path: Path, name: str) -> None:
+    (tmp_path / "parameters.toml").write_text(f'["{name}"]\ntype = "integer"\ngroup = "more"\n')
+
+    assert problems_of(tmp_path, MODEL) == [
+        f"parameters.toml, line 1: `{name}` cannot be the name of a parameter: choose another one, of a-z, 0-9 and _."
+    ]

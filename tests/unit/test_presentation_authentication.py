@@ -107,6 +107,8 @@ async def test_says_which_route_asks_for_an_account_but_for_no_key(state: dict[s
 WITHOUT_KEY = {
     "POST /auth": "hands out the keys; replacing one needs a proof, which it checks itself",
     "GET /healthz": "says that the process lives, and nothing else",
+    "GET /models": "says what is sold, and nothing of anybody",
+    "GET /models/{model}": "says what is sold, and nothing of anybody",
     "GET /readyz": "says whether the service works, for load balancers",
     "GET /openapi.json": "documentation",
     "HEAD /openapi.json": "documentation",
@@ -126,7 +128,7 @@ DOCUMENT = API.openapi()
 def routes_of(api: FastAPI) -> list[tuple[str, str]]:
     """The method and the path of whatever the application answers; GET for what has no methods, such as a mount."""
     return [
-        (method, context.path or "")
+        (method, (context.path or "").replace(":path", ""))
         for context in fastapi.routing.iter_route_contexts(api.routes)
         for method in sorted(context.methods or {"GET"})
     ]

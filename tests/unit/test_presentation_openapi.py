@@ -16,6 +16,8 @@ from app.presentation.http.openapi import answer, complete
 from app.presentation.http.routing import DirectRoute, KeyedRoute, calls_of
 from app.presentation.routers import jobs, keys, ledger, payments, system
 from app.presentation.routers.generations import generations_router
+from app.presentation.routers.models import models_router
+from app.presentation.routers.quotes import quotes_router
 from tests.builders import BUILT_IN
 from tests.unit.presentation_stand_ins import World
 
@@ -48,6 +50,9 @@ def test_documents_every_route_and_its_answers() -> None:
         "list_generations": ["200", "401", "404", "422", "503"],
         "get_generation": ["200", "401", "404", "503"],
         "cancel_generation": ["200", "400", "401", "404", "409", "422", "503"],
+        "list_models": ["200", "422"],
+        "get_model": ["200", "404"],
+        "make_quote": ["200", "400", "401", "408", "413", "415", "422", "429", "503"],
         "get_health": ["200"],
         "get_readiness": ["200", "503"],
     }
@@ -75,6 +80,7 @@ def test_says_how_to_authenticate() -> None:
     assert needed.pop("issue_key") == [{"AuthSecret": []}, *key, {}]
     assert needed.pop("top_up") == [{"WebhookSecret": []}]
     assert needed.pop("top_up_from_source") == [{"SourceSecret": []}]
+    assert needed.pop("list_models") == needed.pop("get_model") == []
     assert needed.pop("get_health") == needed.pop("get_readiness") == needed.pop("receive_provider_event") == []
     assert all(security == key for security in needed.values())
     schemes = dict(DOCUMENT["components"]["securitySchemes"])
@@ -108,7 +114,7 @@ def test_documents_where_an_accepted_job_is_found() -> None:
 
 @pytest.mark.parametrize("operation_id", sorted(name for name in OPERATIONS if "requestBody" in OPERATIONS[name]))
 def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> None:
-    routers = (keys.router, payments.router, generations_router(BUILT_IN))
+    routers = (keys.router, payments.router, generations_router(BUILT_IN), quotes_router(BUILT_IN))
     routes = {route.operation_id: route for router in routers for route in router.routes}  # type: ignore[attr-defined]
     (body,) = [call for call in calls_of(routes[operation_id].dependant) if isinstance(call, JsonBody)]  # type: ignore[attr-defined]
     content = OPERATIONS[operation_id]["requestBody"]["content"]["application/json"]
@@ -117,12 +123,13 @@ def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> N
     assert [schema["$ref"].rpartition("/")[2] for schema in schemas] == [model.__name__ for model in body.models]
     assert content["examples"]
     for example in content["examples"].values():
-        body.model.model_validate(example["value"], context={})
+        body.model.model_validate(example["value"], context={"allow_private_media_urls": False})
 
 
 def test_gives_examples_of_answers_that_the_service_gives() -> None:
     generations = generations_router(BUILT_IN)
-    for router in (keys.router, ledger.router, payments.router, jobs.router, generations, system.router):
+    priced = (generations, quotes_router(BUILT_IN), models_router(BUILT_IN))
+    for router in (keys.router, ledger.router, payments.router, jobs.router, system.router, *priced):
         for route in router.routes:
             operation = OPERATIONS[route.operation_id]  # type: ignore[attr-defined]
             content = operation["responses"][str(route.status_code or 200)]["content"]["application/json"]  # type: ignore[attr-defined]
@@ -161,6 +168,8 @@ async def test_serves_the_document() -> None:
 def test_request_bodies_refuse_unknown_fields() -> None:
     requests = {name: schema for name, schema in DOCUMENT["components"]["schemas"].items() if name.endswith("Request")}
 
+    # Its other fields are those of the generation that is asked about.
+    assert requests.pop("QuoteRequest")["additionalProperties"] is True
     assert len(requests) == 2 + len(BUILT_IN)
     assert all(schema["additionalProperties"] is False for schema in requests.values())
 
@@ -172,14 +181,14 @@ class Page(BaseModel):
 def a_router(**options: Any) -> APIRouter:
     router = APIRouter(**options)
 
-    @router.delete("/nothing/{number}", status_code=204, tags=["Models", "Accounts"])
+    @router.delete("/nothing/{number}", status_code=204, tags=["Metrics", "Accounts"])
     async def delete_it(number: int) -> None: ...
 
     @router.get("/metrics", response_class=PlainTextResponse)
     async def get_metrics() -> str:
         raise NotImplementedError
 
-    @router.get("/page", tags=["Models"], responses={200: answer({"parent": None}), 304: {"description": "Not new"}})
+    @router.get("/page", tags=["Metrics"], responses={200: answer({"parent": None}), 304: {"description": "Not new"}})
     async def get_page() -> Page:
         raise NotImplementedError
 
@@ -207,7 +216,7 @@ def test_documents_whatever_fastapi_lets_a_route_be(prefix: str, route_class: ty
     new = {path: operations for path, operations in paths.items() if path not in DOCUMENT["paths"]}
     assert [*new] == ["/range", "/metrics", "/page", "/nothing/{number}"]
     deleted = new["/nothing/{number}"]["delete"]
-    assert deleted["tags"] == ["Models", "Accounts"]
+    assert deleted["tags"] == ["Metrics", "Accounts"]
     assert "content" not in deleted["responses"]["204"]
     assert deleted["responses"]["422"]["content"].keys() == {"application/problem+json"}
     assert new["/metrics"]["get"]["responses"]["200"]["content"].keys() == {"text/plain"}

@@ -87,9 +87,7 @@ def test_a_price_can_be_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_price_of_no_model_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN_PRICES_JSON", '{"text_to_imag": 5}')
 
-    with pytest.raises(
-        SettingsError, match=r"^TOKEN_PRICES_JSON: unknown price 'text_to_imag'; the prices are text_to_"
-    ):
+    with pytest.raises(SettingsError, match=r"^TOKEN_PRICES_JSON: unknown price 'text_to_imag'; the prices"):
         load_catalogue(load_settings())
 
 

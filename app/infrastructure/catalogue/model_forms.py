@@ -1,8 +1,11 @@
 """Makes a model of its table, if everything in it fits together."""
 
+import re
 from collections.abc import Hashable, Mapping
 from fractions import Fraction
 from typing import Any
+
+from pydantic import BaseModel
 
 from app.domain.models import Constraint, CostRule, ListedPrice, Model
 from app.domain.parameter_values import problem_of
@@ -17,6 +20,11 @@ from app.infrastructure.catalogue.tables import ConstraintTable, CostTable, Mode
 _PRESETS = "presets"
 
 
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+# What a request says beside the parameters of its model, now or soon, and what its class has of its own.
+_TAKEN_NAMES = {"model", "type", "quote", "max_cost_tokens", "webhook_url", "of_model", "wish", *dir(BaseModel)}
+
+
 class Vocabulary:
     """What is the same for every model that has a parameter. A later file lays its parameters over an earlier one's."""
 
@@ -25,10 +33,14 @@ class Vocabulary:
 
     def add(self, file: File, problems: list[str]) -> None:
         for name, table in file.document.items():
-            if isinstance(table, Mapping):
-                self._tables[name] = (file, table)
-            else:
+            if not isinstance(table, Mapping):
                 Spot(file, (), problems).say(f"`{name}` must be a table: write [{name}] above its keys.", name)
+            elif name in _TAKEN_NAMES or not _NAME.fullmatch(name):
+                Spot(file, (), problems).say(
+                    f"`{name}` cannot be the name of a parameter: choose another one, of a-z, 0-9 and _.", name
+                )
+            else:
+                self._tables[name] = (file, table)
 
     def parameter(self, name: str, own: Any, spot: Spot) -> Parameter | None:
         if name not in self._tables:

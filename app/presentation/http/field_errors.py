@@ -70,12 +70,18 @@ _FIELD_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 def field_error(kind: str, *location: str | int, context: Mapping[str, Any] | None = None) -> FieldError:
     code, sentence = _SENTENCES.get(kind, _FALLBACK)
-    return {"pointer": _pointer(location), "detail": sentence.format_map(context or {}), "code": code}
+    figures = {name: _plain(value) for name, value in (context or {}).items()}
+    return {"pointer": _pointer(location), "detail": sentence.format_map(figures), "code": code}
 
 
 def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:
     """Translates pydantic's first errors: the caller mends those and asks again."""
     return [field_error(error["type"], *error["loc"], context=error.get("ctx")) for error in islice(errors, ERRORS_MAX)]
+
+
+def _plain(value: Any) -> Any:
+    """Of a number that need not be whole pydantic tells the bounds as 20.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _pointer(location: Iterable[str | int]) -> str:
