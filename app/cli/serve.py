@@ -35,6 +35,8 @@ def serve() -> None:
 
     async def work(settings: Settings) -> None:
         connections_max = _connections_max()
+        # A mistake in a file is told before a database is started or its schema changed.
+        load_catalogue(settings)
         _say_what_is_doubtful(settings)
         listener = _listen(settings)
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
@@ -150,9 +152,10 @@ def worker(
             fail("set DATABASE_URL: a worker shares the database of the API")
         if settings.fal_key is None:
             fail("set FAL_KEY (and FAL_QUEUE_URL for a simulator): a worker talks to fal")
+        catalogue = load_catalogue(settings)
         async with with_database(settings) as complete:
             await check_database(complete)
-            async with build(complete, load_catalogue(complete)) as runtime, runtime.heartbeats.beating("worker"):
+            async with build(complete, catalogue) as runtime, runtime.heartbeats.beating("worker"):
                 await _work_until_stopped(runtime.runner)
 
     run(work)

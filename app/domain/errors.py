@@ -45,6 +45,8 @@ class DomainError(Exception):
 
     code: ClassVar[str] = "error"
     default_detail: ClassVar[str] = "The request cannot be served."
+    example_figures: ClassVar[Mapping[str, int]] = {}
+    """For the document."""
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or self.default_detail
@@ -88,6 +90,7 @@ class InvalidProviderEvent(Unauthenticated):
 class InsufficientBalance(DomainError):
     code = "insufficient_balance"
     default_detail = "insufficient balance"
+    example_figures: ClassVar[Mapping[str, int]] = {"required_tokens": 30, "balance_tokens": 18, "missing_tokens": 12}
 
     def __init__(self, *, required_tokens: int, balance_tokens: int) -> None:
         super().__init__()
@@ -159,7 +162,11 @@ class QuoteNotValid(Conflict):
 
 class PriceExceedsMaximum(Conflict):
     code = "price_exceeds_maximum"
-    default_detail = "This costs more tokens than max_cost_tokens. Nothing was done."
+    default_detail = (
+        "This costs 30 tokens, which is more than max_cost_tokens. Nothing was done. "
+        "Raise max_cost_tokens, or ask for something cheaper."
+    )
+    example_figures: ClassVar[Mapping[str, int]] = {"cost_tokens": 30}
 
     def __init__(self, cost_tokens: int) -> None:
         super().__init__(

@@ -225,6 +225,7 @@ def _problem_example(status: int, error: Errors) -> dict[str, Any]:
         "detail": error.default_detail,
         "code": error.code,
         "request_id": _REQUEST_ID,
+        **({} if issubclass(error, RefusedRequest) else error.example_figures),
     }
     return example | {"errors": [field_error("missing", "name_of_the_field")]} if error is InvalidRequest else example
 

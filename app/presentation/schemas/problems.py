@@ -12,6 +12,10 @@ class Problem(BaseModel):
     detail: str = Field(description="One sentence for a person. It may change.")
     code: str = Field(description="What went wrong, for a program. It does not change.")
     request_id: str = Field(description="The same as in X-Request-Id: quote it when you ask for help.")
+    required_tokens: int | None = Field(default=None, description="With `insufficient_balance` alone, as the next two.")
+    balance_tokens: int | None = None
+    missing_tokens: int | None = None
+    cost_tokens: int | None = Field(default=None, description="With `price_exceeds_maximum` alone.")
 
 
 class ProblemField(BaseModel):
