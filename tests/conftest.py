@@ -1,6 +1,7 @@
 """One PostgreSQL for the run, a migrated template, and a database of its own for each test that asks for one."""
 
 import asyncio
+import logging
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.infrastructure.postgres.database import open_engine
@@ -133,3 +135,16 @@ async def sql(database: str) -> AsyncIterator[Connection]:
 @pytest.fixture(scope="session")
 def project_dir() -> Path:
     return TESTS.parent
+
+
+@pytest.fixture
+def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("COLUMNS", "80")
+    root, configuration = logging.getLogger(), structlog.get_config()
+    loggers = [root, *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
+    handlers, levels = root.handlers, [(logger, logger.level) for logger in loggers]
+    yield
+    root.handlers = handlers
+    for logger, level in levels:
+        logger.setLevel(level)
+    structlog.configure(**configuration)

@@ -7,6 +7,7 @@ from typing import Any
 
 import schemathesis
 
+from app.domain.kinds import GenerationKind
 from app.domain.parameters import Parameter
 from app.infrastructure.catalogue.reading import read_catalogue
 
@@ -14,6 +15,10 @@ CATALOGUE = read_catalogue()
 CONSTRAINTS_MAX = 5
 KEY_LENGTH_MAX = 255
 MARK_LENGTH = 12
+# As labels of a host.
+ADDRESS = re.compile(
+    r"(?<=[/.])[0-9]{1,3}(\.[0-9]{1,3}){3}(?=\.)|(?<=[/.])(ip-)?[0-9]{1,3}(-[0-9]{1,3}){3}(?=\.)", re.IGNORECASE
+)
 DATA_URI = re.compile(r"(data:([a-z0-9/-]+);base64,)[A-Za-z0-9+/]+=*")
 MEDIA = {
     "image/png": "iVBORw0KGgoA",
@@ -36,11 +41,13 @@ def whole_numbers(value: Any) -> Any:
 
 
 def real_media(value: Any) -> Any:
-    """No pattern says whether base64 is whole, or whether what it holds is a picture."""
+    """No pattern says whether base64 is whole and what it holds, or whether the name of a host holds an address."""
     if isinstance(value, dict):
         return {name: real_media(item) for name, item in value.items()}
     if isinstance(value, list):
         return [real_media(item) for item in value]
+    if isinstance(value, str) and value.startswith(("http://", "https://")):
+        return ADDRESS.sub("host", value)
     match = DATA_URI.fullmatch(value) if isinstance(value, str) else None
     return f"{match[1]}{MEDIA[match[2]]}" if match and match[2] in MEDIA else value
 
@@ -69,6 +76,19 @@ def possible_combination(value: Any) -> Any:
     return value
 
 
+def possible_quote(value: Any) -> Any:
+    """The schema of a quote leaves the fields to those of the generations. What it does not say itself is left out."""
+    kinds = [kind for kind in GenerationKind if isinstance(value, dict) and value.get("type") == kind.value]
+    named = value.get("model") if kinds else None
+    if not kinds or (named is not None and not isinstance(named, str)):
+        return value
+    model = CATALOGUE.get(named or "")
+    if model is None or model.kind is not kinds[0]:
+        model = CATALOGUE.default_of(kinds[0])
+    needed = {name: model.example[name] for name in model.quoted_names if model.parameters[name].is_required}
+    return {"type": value["type"], **needed, **({} if named is None else {"model": model.id})}
+
+
 def another_value(parameter: Parameter, values: frozenset[Any]) -> Any:
     allowed = parameter.choices or range(int(parameter.minimum or 0), int(parameter.maximum or 0) + 1)
     return next(value for value in allowed if value not in values)
@@ -85,6 +105,8 @@ def before_call(_: Any, case: Any, __: Any) -> None:
     # Not what is no JSON at all: it is sent as it is.
     if isinstance(case.body, dict | list | float):
         body = possible_combination(possible_sizes(real_media(whole_numbers(case.body))))
+        if case.path == "/quotes":
+            body = possible_quote(body)
         if body != case.body or json.dumps(body) != json.dumps(case.body):
             case.body = body
     key = (case.headers or {}).get("Idempotency-Key")

@@ -73,7 +73,7 @@ def test_the_tour_works_as_printed_and_ends_with_a_picture() -> None:
         assert '"balance_tokens":100' in pasted.stdout
         assert '"status": "COMPLETED"' in pasted.stdout
         assert re.search(r"CREDIT +\+100 +100 ", pasted.stdout)
-        assert re.search(r"DEBIT +-10 +90 ", pasted.stdout)
+        assert re.search(r"DEBIT +-2 +98 ", pasted.stdout)
         assert (here / "image.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 

@@ -325,7 +325,7 @@ MUTANTS = (
     ),
     Mutant(
         "a run of a model without a seed is taken although it may be somebody else's",
-        (Change(EVIDENCE, "return not lost.input.can_be_marked and", 'return "seed" in lost.input.parameters and'),),
+        (Change(EVIDENCE, "return not is_marked and", 'return "seed" in lost.input.parameters and'),),
         (f"{TEST_LOST}::test_no_run_of_a_model_without_a_seed_is_taken_that_may_be_somebody_elses",),
     ),
     Mutant(
