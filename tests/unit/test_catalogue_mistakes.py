@@ -159,3 +159,13 @@ def test_a_parameter_has_a_name_that_nothing_else_has(tmp_path: Path, name: str)
     assert problems_of(tmp_path, MODEL) == [
         f"parameters.toml, line 1: `{name}` cannot be the name of a parameter: choose another one, of a-z, 0-9 and _."
     ]
+
+
+def test_no_more_lines_count_together_than_a_quote_has_room_for(tmp_path: Path) -> None:
+    lines = "".join(f'{{line = "line_{number}", per = "image", tokens = 1}}, ' for number in range(9))
+    start, end = MODEL.index("price = ["), MODEL.index("cost_usd = [")
+    text = f"{MODEL[:start]}price = [{lines}]\n{MODEL[end:]}"
+
+    (problem,) = problems_of(tmp_path, text)
+
+    assert "more than 8 lines could count together, which no quote has room for" in problem

@@ -45,7 +45,6 @@ _SENTENCES = {
     "less_than_equal": "`{name}` must be at most {le}.",
     "too_short": "`{name}` must not be empty.",
     "string_too_long": "`{name}` must have at most {max_length} characters.",
-    "string_pattern_mismatch": "`{name}` must be written as {pattern} says.",
 }
 
 

@@ -14,6 +14,8 @@ from app.infrastructure.catalogue.parameter_forms import key_text
 from app.infrastructure.catalogue.tables import CostTable, PriceTable
 
 COMBINATIONS_MAX = 50_000
+# A quote carries each line that counts.
+GROUPS_MAX = 8
 
 _Line = PriceTable | CostTable
 _COUNTED: Mapping[Unit, tuple[str, ParameterType]] = {
@@ -46,6 +48,10 @@ def check_lines(lines: Sequence[_Line], parameters: Mapping[str, Parameter], spo
     groups: dict[str, list[int]] = {}
     for index, line in enumerate(lines):
         groups.setdefault(line.group or line.line, []).append(index)
+    if len(groups) > GROUPS_MAX:
+        spot.say(
+            f"more than {GROUPS_MAX} lines could count together, which no quote has room for: put some into one group."
+        )
     for group, indexes in groups.items():
         _check_group(group, {index: lines[index] for index in indexes}, parameters, spot)
     if all(line.is_optional for line in lines):

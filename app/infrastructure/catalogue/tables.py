@@ -1,11 +1,12 @@
 """The form of the files: which keys a table has and of which type their values are."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, LiteralString
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from pydantic_core import PydanticCustomError
@@ -13,6 +14,8 @@ from pydantic_core import PydanticCustomError
 from app.domain.kinds import GenerationKind
 from app.domain.parameters import ParameterType
 from app.domain.pricing import PRICE_TOKENS_MAX, Unit
+
+VALUE_LENGTH_MAX = 100
 
 
 class Table(BaseModel):
@@ -54,7 +57,18 @@ def _enumerated(value: Sequence[Any]) -> Sequence[Any]:
 def _scalar(value: object) -> object:
     if type(value) not in (bool, int, str):
         raise PydanticCustomError("form", "must be a text, a whole number, true or false")
+    if isinstance(value, str) and len(value) > VALUE_LENGTH_MAX:
+        raise PydanticCustomError("form", "must have at most 100 characters")
     return value
+
+
+def _written(pattern: str, message: LiteralString) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise PydanticCustomError("form", message)
+        return value
+
+    return AfterValidator(check)
 
 
 def _number(value: object) -> object:
@@ -101,7 +115,7 @@ class WordsTable(Table):
 
 class FalTable(Table):
     name: Text | None = None
-    text: Annotated[StrictStr, Field(pattern=r"\{\}")] | None = None
+    text: Annotated[StrictStr, _written(r"[^{}]*\{\}[^{}]*", "must have {} in it, in place of the value")] | None = None
     values: Mapping[str, Json] | None = None
     list: StrictBool = False
 
@@ -133,7 +147,10 @@ class ParameterTable(Table):
 
 
 class _LineTable(Table):
-    line: Annotated[StrictStr, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    line: Annotated[
+        StrictStr,
+        _written(r"[a-z][a-z0-9_]{0,39}", "must be at most 40 of a-z, 0-9 and _, and begin with a letter"),
+    ]
     per: Unit
     after: Natural = 0
     when: Mapping[str, Values] = {}
@@ -175,7 +192,11 @@ class SecondsTable(Table):
 
 
 class ModelTable(Table):
-    id: Annotated[StrictStr, Field(pattern=r"^[a-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)+$", max_length=200)]
+    id: Annotated[
+        StrictStr,
+        Field(max_length=200),
+        _written(r"[a-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)+", "must be an id of fal, such as fal-ai/flux/schnell"),
+    ]
     type: GenerationKind
     title: Text
     description: WordsTable

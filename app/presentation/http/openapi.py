@@ -70,8 +70,8 @@ A job never has both a result and a refund.
 `model` is the id of the model at fal, the same everywhere. Each model takes its own parameters, and no others:
 `parameters` in `GET /models/{model}` is a JSON Schema of them, and `example` a body that works as it is. The same name
 means the same at every model: `duration` is whole seconds, `image_url` the first picture, `generate_audio` the sound.
-What you leave out is filled in with the default that the schema names. While a model `is_paused`, fal refuses it: new
-jobs are accepted, and wait.
+What you leave out is filled in with the default that the schema names. While a model `is_paused`, nothing is
+submitted to it, because fal refuses it or cannot be reached: new jobs are accepted, and wait.
 
 ## Prices
 

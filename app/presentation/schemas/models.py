@@ -42,7 +42,7 @@ class ModelView(BaseModel):
     description: dict[str, str] = Field(description="By language.")
     type: GenerationKind
     is_default: bool = Field(description="A generation of this type that names no model is made by this one.")
-    is_paused: bool = Field(description="fal refuses this model right now: new jobs are accepted, and wait.")
+    is_paused: bool = Field(description="Nothing is submitted to it right now: new jobs are accepted, and wait.")
     parameters: dict[str, Any] = Field(
         description="A JSON Schema. `x-group` and the order say how a form shows the fields, `x-label` and "
         "`x-description` what it says of them in each language, `x-media` which of them take a picture or a sound."
