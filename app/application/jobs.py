@@ -15,7 +15,7 @@ from app.application.execution.steps import RetryLater
 from app.application.ports.jobs import JobAcceptance, JobCancellation
 from app.application.ports.quotes import Quotes
 from app.domain.accounts import Account
-from app.domain.errors import InsufficientBalance, PriceExceedsMaximum, QuoteNotValid
+from app.domain.errors import CombinationNotAllowed, InsufficientBalance, PriceExceedsMaximum, QuoteNotValid
 from app.domain.jobs import NewJob
 from app.domain.models import Model
 from app.domain.orders import Accepted, IdempotencyKey
@@ -101,12 +101,12 @@ class StartJob:
             raise InsufficientBalance(required_tokens=self._cheapest_tokens, balance_tokens=account.balance_tokens)
 
     async def __call__(self, account_id: UUID, wish: Wish, *, idempotency_key: str | None = None) -> Accepted:
-        completed = wish.completed()
         idempotency = await _idempotency_of_wish(wish, idempotency_key)
         try:
+            completed = wish.completed()
             terms = self._terms(account_id, wish, completed)
-        except (QuoteNotValid, PriceExceedsMaximum):
-            # The repeat of a request whose answer was lost is answered, whatever it would cost by now.
+        except (CombinationNotAllowed, QuoteNotValid, PriceExceedsMaximum):
+            # The repeat of a request whose answer was lost is answered, whatever would be said of it by now.
             first = await self._jobs.find_by_idempotency_key(account_id, idempotency) if idempotency else None
             if first is None:
                 raise

@@ -169,8 +169,13 @@ class Job:
             charged_tokens=charged_tokens,
             refunded_tokens=self.refunded_tokens,
             outcome=outcome,
-            lines=[self._billed(line) for line in self.price],
+            lines=self._billed_lines(),
         )
+
+    def _billed_lines(self) -> Sequence[BilledLine]:
+        """Empty where they do not tell the whole: the release before refunded a job of several lines as if of one."""
+        lines = [self._billed(line) for line in self.price]
+        return lines if sum(line.refunded_tokens for line in lines) == self.refunded_tokens else ()
 
     def _billed(self, line: PriceLine) -> BilledLine:
         if self.status is not JobStatus.COMPLETED:

@@ -37,7 +37,7 @@ def _number_problem(parameter: Parameter, value: Any) -> str | None:
     is_integer = parameter.type is ParameterType.INTEGER
     if type(value) is not int and (is_integer or type(value) is not float):
         return "must be a whole number" if is_integer else "must be a number"
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return "must be a number"
     if parameter.values:
         return None if value in parameter.values else f"must be one of {', '.join(map(str, parameter.values))}"

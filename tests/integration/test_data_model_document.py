@@ -111,7 +111,6 @@ async def test_no_table_is_missing(sql: Connection) -> None:
     assert {name for name in tables if not name.startswith("pgqueuer")} == {
         *OWN_TABLES,
         "ledger_violations",
-        "entry_violations",
         "tollgate_version",
     }
 

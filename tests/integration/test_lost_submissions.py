@@ -23,6 +23,7 @@ from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.execution.steps import RetryLater
 from app.application.execution.submit import SubmitJob
 from app.application.ports.evidence import LostSubmission, LostSubmissions, RequestHistory
+from app.application.ports.execution import Claim
 from app.application.ports.provider import Observation, ProviderEvent, Succeeded
 from app.domain.errors import DatabaseUnavailable, InvalidProviderEvent
 from app.domain.jobs import Job, JobStatus, Outcome
@@ -411,6 +412,28 @@ async def test_no_run_of_a_model_without_a_seed_is_taken_that_may_be_somebody_el
     assert [run["input"] for run in stage.runs()] == [asked_for] * (1 + posts_of_the_other)
     assert await stage.balance() == BALANCE_TOKENS
     assert await balance_of(stage.engine, stranger) == BALANCE_TOKENS
+
+
+async def test_no_run_is_taken_that_an_earlier_attempt_of_somebody_else_may_have_made(stage: Stage) -> None:
+    """fal seemed to refuse it, and the other job went on with another attempt, which fal accepted."""
+    stranger = await open_account(stage.engine, BALANCE_TOKENS)
+    asked_for = {"prompt": "a boat"}
+    own = await stage.lost(asked_for, posts=0, takes_seed=False)
+    other, refused, accepted = await stage.accept(asked_for, stranger, takes_seed=False), uuid4(), uuid4()
+    jobs = jobs_of(stage.engine)
+    claim = await jobs.claim(other, refused)
+    assert isinstance(claim, Claim)
+    await stage.fal.submit(claim.model_id, with_seed(claim.input, refused))
+    assert await jobs.release(other, refused, "fal was busy")
+    assert await jobs.claim(other, accepted) is not None
+    request = await stage.fal.submit(claim.model_id, with_seed(claim.input, accepted))
+    assert await jobs.record_submission(other, accepted, request)
+
+    with capture_logs() as logs:
+        await stage.look_again(own)
+
+    assert (await stage.found(own)).fal_request_id is None
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["generation_evidence_ambiguous"]
 
 
 async def test_jobs_with_the_same_prompt_and_no_seed_do_not_stand_in_each_others_way(stage: Stage) -> None:

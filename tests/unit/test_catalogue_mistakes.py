@@ -169,3 +169,32 @@ def test_no_more_lines_count_together_than_a_quote_has_room_for(tmp_path: Path) 
     (problem,) = problems_of(tmp_path, text)
 
     assert "more than 8 lines could count together, which no quote has room for" in problem
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('type = "TEXT_TO_IMAGE"', 'type = ["TEXT_TO_IMAGE"]\nis_default = true', "`type` must be"),
+        ('id = "house/painter"', 'id = "house/../painter"', "`id` must be an id of fal, such as fal-ai/flux/schnell"),
+        ("maximum = 4, default = 1", f"maximum = 4, default = 1{'0' * 400}", "`default` must be at most 4"),
+        ("tokens = 4", f"tokens = 1{'0' * 5000}", "has a number of thousands of digits"),
+        (
+            'line = "sound"',
+            'line = "So und"',
+            "`price.1.line` must be at most 40 of a-z, 0-9 and _",
+        ),
+    ],
+)
+def test_junk_is_told_in_a_sentence(tmp_path: Path, old: str, new: str, told: str) -> None:
+    assert old in MODEL
+
+    problems = problems_of(tmp_path, MODEL.replace(old, new, 1))
+
+    assert any(told in problem for problem in problems), problems
+
+
+def test_a_directory_without_a_file_is_no_catalogue(tmp_path: Path) -> None:
+    (tmp_path / "prices.TOML").write_text(MODEL)
+
+    with pytest.raises(InvalidCatalogue, match=r"has no \.toml file"):
+        read_catalogue(tmp_path)

@@ -309,3 +309,25 @@ async def test_shows_a_job_whose_terms_only_a_newer_release_can_read() -> None:
 
     assert (response.json()["cost_tokens"], response.json()["price"]) == (5, [])
     assert response.json()["billing"]["lines"] == []
+
+
+async def test_a_quote_takes_the_body_of_a_generation_as_it_would_be_sent() -> None:
+    world = World()
+    _, key = await world.a_user(3)
+    body = {"type": "TEXT_TO_IMAGE", **FOX, "max_cost_tokens": 1, "quote": "an old one"}
+
+    answer = await world.client().post("/quotes", json=body, headers=key)
+
+    assert answer.status_code == 200
+    told = answer.json()
+    assert (told["cost_tokens"], told["balance_tokens"], told["is_affordable"]) == (5, 3, False)
+
+
+async def test_a_quote_takes_no_room_of_bodies_that_are_paid_for() -> None:
+    world = World()
+    _, key = await world.a_user(1000)
+    body = {"type": "IMAGE_TO_IMAGE", "image_urls": [f"data:image/png;base64,{'A' * 70_000}"]}
+
+    answer = await world.client().post("/quotes", json=body, headers=key)
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "request_body_too_large")

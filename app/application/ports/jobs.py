@@ -14,7 +14,9 @@ from app.domain.orders import Accepted, IdempotencyKey
 
 class NamedJobs(Protocol):
     async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
-        """The job that the key led to. Raises IdempotencyKeyReused if the key was for another request."""
+        """The job that the key led to. Raises IdempotencyKeyReused if the key was for another request, and
+        IdempotencyKeyInUse if its first request is just being served.
+        """
         ...
 
 

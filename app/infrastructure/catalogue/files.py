@@ -114,6 +114,8 @@ def read_file(path: Path, name: str, problems: list[str]) -> File | None:
         problems.append(
             f"{name}, line {line}: is not valid TOML here. Look for a missing quote, bracket or =, or a key twice."
         )
+    except ValueError:
+        problems.append(f"{name}: has a number of thousands of digits. No number in it needs more than a few.")
     except RecursionError:
         problems.append(f"{name}: is nested too deep. Nothing in it needs more than a few levels.")
     return None

@@ -61,7 +61,7 @@ class Vocabulary:
         left_out = {_PRESETS} | ({"minimum", "maximum"} if "values" in own else set())
         merged = {**{key: value for key, value in shared.items() if key not in left_out}, **own}
         named, sizes = own.get(_PRESETS), shared.get(_PRESETS, {})
-        if isinstance(named, list):
+        if isinstance(named, list) and isinstance(sizes, Mapping):
             unknown = [preset for preset in named if not isinstance(preset, str) or preset not in sizes]
             for preset in unknown:
                 spot.say(f"no size is known of the preset {preset}: {closest(str(preset), list(sizes))}", _PRESETS)

@@ -13,7 +13,9 @@ def with_prices(catalogue: Catalogue, tokens_by_name: Mapping[str, int]) -> Cata
     known = [name for model in catalogue for name in model.price_names.values()]
     for name in tokens_by_name:
         if name not in known:
-            raise InvalidPrices(f"unknown price {name!r}; the prices are {', '.join(known)}")
+            raise InvalidPrices(
+                f"unknown price {name!r}; the prices are {', '.join(known) or 'none in this catalogue'}"
+            )
     return Catalogue([_with_prices(model, tokens_by_name) for model in catalogue])
 
 

@@ -55,6 +55,9 @@ class _Reader:
         paths = sorted([*directory.glob("*.toml"), *directory.glob(f"{_FAMILIES}/*.toml")])
         # Editors leave hidden files beside those that are open.
         families = [path for path in paths if path.name != _VOCABULARY and not path.name.startswith(".")]
+        if not families and not (directory / _VOCABULARY).exists():
+            # As an empty mount has it: what is sold then would not be what was meant.
+            self.problems.append(f"{directory}: has no .toml file. Put one there, or leave the setting out.")
         self.read(directory / _VOCABULARY, families, is_built_in=False)
 
     def read(self, vocabulary: Path, families: Sequence[Path], *, is_built_in: bool) -> None:
@@ -137,7 +140,10 @@ class _Reader:
         own = {
             written.table.get("type")
             for written in self._written.values()
-            if not written.is_built_in and written.table.get("is_default") is True
+            if not written.is_built_in
+            and written.table.get("is_default") is True
+            # Whatever is no text is told with the rest of what is wrong.
+            and isinstance(written.table.get("type"), str)
         }
         for model_id, written in self._written.items():
             if written.is_built_in and written.table.get("type") in own:

@@ -195,7 +195,10 @@ class ModelTable(Table):
     id: Annotated[
         StrictStr,
         Field(max_length=200),
-        _written(r"[a-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)+", "must be an id of fal, such as fal-ai/flux/schnell"),
+        _written(
+            r"[a-z0-9][A-Za-z0-9._-]*(/(?!requests(/|$))[A-Za-z0-9_-][A-Za-z0-9._-]*)+",
+            "must be an id of fal, such as fal-ai/flux/schnell",
+        ),
     ]
     type: GenerationKind
     title: Text

@@ -7,9 +7,11 @@ from sqlalchemy import exists, select, union
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.ports.evidence import LostSubmission
+from app.domain.attempts import AttemptOutcome
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import reading
 from app.infrastructure.postgres.jobs.rows import FAL_INPUT, INPUT_COLUMNS, input_of
+from app.infrastructure.postgres.statements import constants
 from app.infrastructure.postgres.tables import attempts, jobs
 
 
@@ -57,18 +59,23 @@ class PostgresLostSubmissions:
             .where(jobs.c.id == job_id)
             .subquery("own")
         )
-        rival = (
+        asked_for_as_much = (
             select(jobs.c.id)
             .join(own, own.c.id != jobs.c.id)
-            .where(
-                # This condition comes first because it has an index.
-                jobs.c.fal_request_id.is_(None),
-                (jobs.c.status == JobStatus.SUBMITTING.value) | jobs.c.submit_unknown_at.is_not(None),
-                jobs.c.model_id == own.c.model_id,
-                jobs.c.claimed_at.between(own.c.claimed_at - within, own.c.claimed_at + within),
-                # fal may show more of a request than was sent, so a rival is a job that asked for at least as much.
-                FAL_INPUT.contains(own.c.fal_input),
-            )
+            # fal may show more of a request than was sent.
+            .where(jobs.c.model_id == own.c.model_id, FAL_INPUT.contains(own.c.fal_input))
         )
+        is_lost = asked_for_as_much.where(
+            jobs.c.fal_request_id.is_(None),
+            (jobs.c.status == JobStatus.SUBMITTING.value) | jobs.c.submit_unknown_at.is_not(None),
+            jobs.c.claimed_at.between(own.c.claimed_at - within, own.c.claimed_at + within),
+        )
+        # fal may have run what it seemed to refuse, also where the job went on with another attempt.
+        has_lost = asked_for_as_much.join(attempts, attempts.c.job_id == jobs.c.id).where(
+            attempts.c.fal_request_id.is_(None),
+            attempts.c.outcome.in_(constants([AttemptOutcome.NOT_QUEUED, AttemptOutcome.UNKNOWN])),
+            attempts.c.claimed_at.between(own.c.claimed_at - within, own.c.claimed_at + within),
+        )
+        rivals = exists(is_lost.correlate(None)) | exists(has_lost.correlate(None))
         async with reading(self.engine) as connection:
-            return bool(await connection.scalar(select(exists(rival.correlate(None)))))
+            return bool(await connection.scalar(select(rivals)))

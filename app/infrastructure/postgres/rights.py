@@ -19,7 +19,6 @@ NEEDED: Mapping[str, Sequence[str]] = {
     "idempotency_keys": ("SELECT", "INSERT", "DELETE"),
     "ledger_entries": ("SELECT", "INSERT"),
     "ledger_violations": ("SELECT",),
-    "entry_violations": ("SELECT",),
     "heartbeats": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     VERSION_TABLE: ("SELECT",),
     **QUEUE_TABLES,

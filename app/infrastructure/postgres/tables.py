@@ -177,6 +177,11 @@ attempts = Table(
     UniqueConstraint("job_id", "number", name="attempts_job_number_key"),
     Index(REQUEST_OF_ONE_ATTEMPT, "fal_request_id", unique=True, postgresql_where=text("fal_request_id IS NOT NULL")),
     Index("attempts_orphans", "orphaned_at", postgresql_where=text("orphaned_at IS NOT NULL")),
+    Index(
+        "attempts_without_request",
+        "claimed_at",
+        postgresql_where=text("fal_request_id IS NULL AND outcome IN ('not_queued', 'unknown')"),
+    ),
 )
 
 installation = Table(

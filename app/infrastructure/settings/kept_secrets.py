@@ -17,7 +17,8 @@ def signing_secrets(settings: Settings) -> Sequence[str]:
     given = live_values(settings.signing_secret)
     if given:
         return given
-    assert not settings.is_production, "production does not start without one"
+    if settings.is_production:
+        raise SettingsError("SIGNING_SECRET: must be set in production")
     file = settings.data_dir / "signing-secret"
     try:
         return [_kept(file)]

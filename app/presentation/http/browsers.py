@@ -12,7 +12,15 @@ from app.presentation.http.marks import request_id_in
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _REQUEST_HEADERS = ("Authorization", "X-API-Key", "Idempotency-Key", "X-Request-Id", "Last-Event-ID", "If-None-Match")
-_ANSWER_HEADERS = ("X-Request-Id", "Retry-After", "Location", "Idempotent-Replayed", "ETag")
+_ANSWER_HEADERS = (
+    "X-Request-Id",
+    "Retry-After",
+    "Location",
+    "Idempotent-Replayed",
+    "ETag",
+    "X-Cost-Tokens",
+    "X-Balance-Tokens",
+)
 
 
 def allow_origins(api: FastAPI, origins: Sequence[str]) -> None:

@@ -42,6 +42,8 @@ class StoredDocument:
         if is_compressed:
             headers["Content-Encoding"] = "gzip"
         content = self.compressed if is_compressed else self.content
+        if len(content) <= SLICE_BYTES:
+            return Response(content, headers=headers, media_type=self.media_type)
         headers["Content-Length"] = str(len(content))
         return StreamingResponse(_slices(content), headers=headers, media_type=self.media_type)
 

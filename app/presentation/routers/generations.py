@@ -122,7 +122,7 @@ def _handler(bodies: GenerationBodies) -> Callable[..., Awaitable[Response]]:
         use_cases: UseCases,
     ) -> Response:
         accepted = await use_cases.jobs.start(account.id, body.wish(), idempotency_key=idempotency_key)
-        # A repeat debits nothing, and what the account had when its key was looked up is what it has.
+        # A repeat debits nothing: it is told what the account had as its key was looked up.
         balance_tokens = account.balance_tokens if accepted.balance_tokens is None else accepted.balance_tokens
         headers = {
             "Location": f"{request.scope.get('root_path', '')}/generations/{accepted.job.id}",

@@ -24,7 +24,7 @@ _LISTS_MAX, _MODELS_MAX = 32, 512
 
 def models_router(catalogue: Catalogue) -> APIRouter:
     router = APIRouter(prefix="/models", tags=["Models"], route_class=DirectRoute)
-    listed, shown = _answers(catalogue)
+    lists, shown = _Lists(catalogue), _shown_by(catalogue)
     example = model_view(catalogue.default_of(GenerationKind.TEXT_TO_IMAGE), is_paused=False)
 
     @router.get(
@@ -44,10 +44,7 @@ def models_router(catalogue: Catalogue) -> APIRouter:
         type: Annotated[GenerationKind | None, Query(description="Those of one type alone.")] = None,  # noqa: A002
     ) -> Response:
         """All models with their parameters and prices. No key is needed; `If-None-Match` spares you what you have."""
-        paused = frozenset(await use_cases.paused_models.ids())
-        # In a thread: to write and compress them all takes some 60 ms, once for each set of paused models.
-        document = await asyncio.to_thread(listed, type, paused)
-        return document.answer(request)
+        return (await lists.of(type, frozenset(await use_cases.paused_models.ids()))).answer(request)
 
     @router.get(
         "/{model:path}",
@@ -69,22 +66,38 @@ def models_router(catalogue: Catalogue) -> APIRouter:
     return router
 
 
-def _answers(
-    catalogue: Catalogue,
-) -> tuple[Callable[[GenerationKind | None, frozenset[str]], StoredDocument], Callable[[str, bool], StoredDocument]]:
-    @lru_cache(_LISTS_MAX)
-    def listed(kind: GenerationKind | None, paused: frozenset[str]) -> StoredDocument:
-        models = catalogue.models if kind is None else catalogue.of_kind(kind)
-        items = [model_view(model, is_paused=_is_paused(model, paused)) for model in models]
-        return _stored(ModelList(items=items))
+class _Lists:
+    """Written and compressed in a thread, which takes some 60 ms, and once for each set of paused models."""
 
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._known: dict[tuple[GenerationKind | None, frozenset[str]], StoredDocument] = {}
+        self._writing = asyncio.Lock()
+
+    async def of(self, kind: GenerationKind | None, paused: frozenset[str]) -> StoredDocument:
+        key = (kind, paused)
+        if key not in self._known:
+            async with self._writing:
+                if key not in self._known:
+                    written = await asyncio.to_thread(self._written, kind, paused)
+                    if len(self._known) >= _LISTS_MAX:
+                        self._known.clear()
+                    self._known[key] = written
+        return self._known[key]
+
+    def _written(self, kind: GenerationKind | None, paused: frozenset[str]) -> StoredDocument:
+        models = self._catalogue.models if kind is None else self._catalogue.of_kind(kind)
+        return _stored(ModelList(items=[model_view(model, is_paused=_is_paused(model, paused)) for model in models]))
+
+
+def _shown_by(catalogue: Catalogue) -> Callable[[str, bool], StoredDocument]:
     @lru_cache(_MODELS_MAX)
     def shown(model_id: str, is_paused: bool) -> StoredDocument:
         model = catalogue.get(model_id)
         assert model is not None, "the route has found it"
         return _stored(model_view(model, is_paused=is_paused))
 
-    return listed, shown
+    return shown
 
 
 def _is_paused(model: Model, paused: Collection[str]) -> bool:

@@ -7,7 +7,6 @@ from app.domain.catalogue import Catalogue
 from app.domain.errors import CombinationNotAllowed, InvalidApiKey, UnknownModel
 from app.domain.kinds import GenerationKind
 from app.presentation.http.bodies import JsonBody
-from app.presentation.http.body_room import LARGE_BODY_BYTES_MAX
 from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, problems
 from app.presentation.http.routing import CurrentAccount, KeyedRoute
 from app.presentation.http.state import UseCases
@@ -45,7 +44,8 @@ def quotes_router(catalogue: Catalogue) -> APIRouter:
 def _handler(bodies: QuoteBodies) -> Callable[..., Awaitable[QuoteView]]:
     models = [bodies.catalogue.default_of(GenerationKind.TEXT_TO_IMAGE), *bodies.catalogue.of_kind(_SHOWN)[1:2]]
     examples = {model.title: {"type": model.kind.value, "model": model.id, **model.example} for model in models}
-    read_body = JsonBody(bodies, examples, LARGE_BODY_BYTES_MAX)
+    # Pictures change no price: what nobody pays for takes no room of those who do.
+    read_body = JsonBody(bodies, examples)
 
     async def handler(
         account: CurrentAccount, body: Annotated[QuoteBody, Depends(read_body)], use_cases: UseCases
@@ -54,7 +54,7 @@ def _handler(bodies: QuoteBodies) -> Callable[..., Awaitable[QuoteView]]:
 
         Send the generation with the `quote` until `valid_until`, and it costs exactly this, whatever the prices are by
         then. A quote holds for your account, this model and the fields that the price follows from; the prompt and the
-        pictures may be left out here, and may change.
+        pictures may be left out here, and may change: a body has at most 64 KiB.
         """
         quote, text = use_cases.jobs.quote(account.id, body.wish())
         return QuoteView.of(quote, text, account.balance_tokens)

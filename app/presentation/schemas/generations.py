@@ -1,6 +1,7 @@
 """The bodies of generations: a class for each model of the catalogue, made once."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,11 +68,17 @@ class GenerationBodies:
 
 @lru_cache(CATALOGUES_MAX)
 def _generation_bodies(catalogue: Catalogue) -> Mapping[str, type[GenerationBody]]:
-    return {model.id: _generation_body(model) for model in catalogue}
+    bodies: dict[str, type[GenerationBody]] = {}
+    names: Counter[str] = Counter()
+    for model in catalogue:
+        name = _camel(model.kind.value.lower() if model.is_default else model.id)
+        names[name] += 1
+        # Two ids may differ in a stroke alone, and the document refers to a body by its name.
+        bodies[model.id] = _generation_body(model, f"{name}{names[name] if names[name] > 1 else ''}Request")
+    return bodies
 
 
-def _generation_body(model: Model) -> type[GenerationBody]:
-    name = f"{_camel(model.kind.value.lower() if model.is_default else model.id)}Request"
+def _generation_body(model: Model, name: str) -> type[GenerationBody]:
     fields: dict[str, Any] = {
         "model": name_of(model),
         **{it.name: field_of(it, is_required=it.is_required) for it in model.parameters.values()},

@@ -21,11 +21,15 @@ from app.presentation.schemas.jobs import PRICE, PriceLineView
 _KINDS: Any = Literal[tuple(kind.value for kind in GenerationKind)]
 
 
+# What the body of a generation may say beside its parameters is taken here, too, and changes nothing.
+_NO_PARAMETERS = {"type", "model", "quote", "max_cost_tokens"}
+
+
 class QuoteBody(RequestModel):
     of_model: ClassVar[Model]
 
     def wish(self) -> Wish:
-        given = self.model_dump(exclude_unset=True, exclude_none=True, exclude={"type", "model"})
+        given = self.model_dump(exclude_unset=True, exclude_none=True, exclude=_NO_PARAMETERS)
         return Wish(model=self.of_model, parameters=given)
 
 
@@ -81,6 +85,8 @@ def _quote_body(model: Model) -> type[QuoteBody]:
             it.name: field_of(it, is_required=it.is_required and it.name in model.quoted_names)
             for it in model.parameters.values()
         },
+        "quote": (str | None, None),
+        "max_cost_tokens": (int | None, Field(default=None, ge=0)),
     }
     made: type[QuoteBody] = create_model("QuoteBody", __base__=QuoteBody, **fields)
     made.of_model = model

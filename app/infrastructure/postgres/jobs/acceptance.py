@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import Text, cast, exists, func, insert, select, true
+from sqlalchemy import ColumnElement, Text, cast, exists, func, insert, select, true
 
 from app.application.execution.steps import SUBMIT_JOB
 from app.domain.jobs import Job, NewJob
@@ -68,14 +68,16 @@ _LOCK_ACCOUNTS = Statement(_LOCKED_ACCOUNTS.add_columns(func.now().label("now"))
 _JOBS = Statement(select(*JOB_COLUMNS).where(any_of(jobs.c.id, "job_ids")))
 
 _OWNED = RowArrays("owned", idempotency_keys.c.account_id, idempotency_keys.c.key)
+
+
+def try_lock_of_key(account_id: Any, key: Any) -> ColumnElement[bool]:
+    """Until the end of the transaction. False: another request that is being served has the key."""
+    name = cast(account_id, Text) + constant("/") + key
+    return func.pg_try_advisory_xact_lock(func.hashtextextended(name, constant(0)))
+
+
 _TRY_LOCK_KEYS = Statement(
-    select(
-        _OWNED.c.account_id,
-        _OWNED.c.key,
-        func.pg_try_advisory_xact_lock(
-            func.hashtextextended(cast(_OWNED.c.account_id, Text) + constant("/") + _OWNED.c.key, constant(0))
-        ).label("is_locked"),
-    )
+    select(_OWNED.c.account_id, _OWNED.c.key, try_lock_of_key(_OWNED.c.account_id, _OWNED.c.key).label("is_locked"))
 )
 _FIRST_USES = Statement(
     select(idempotency_keys.c.key, idempotency_keys.c.fingerprint, *JOB_COLUMNS)

@@ -12,7 +12,7 @@ from app.domain.jobs import Job, JobStatus, NewJob, Outcome
 from app.domain.orders import Accepted, IdempotencyKey
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import fetch_through, reading, transaction
-from app.infrastructure.postgres.jobs.acceptance import StorableOrder, accept_all
+from app.infrastructure.postgres.jobs.acceptance import StorableOrder, accept_all, try_lock_of_key
 from app.infrastructure.postgres.jobs.reader import PostgresJobReader
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
@@ -44,6 +44,12 @@ class PostgresJobDesk(PostgresJobReader):
         )
         async with reading(self.engine) as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
+            if row is None:
+                if not await connection.scalar(select(try_lock_of_key(str(account_id), idempotency.key))):
+                    # Whoever has the lock is about to write it.
+                    raise IdempotencyKeyInUse
+                # Who had the lock a moment ago may have written it since.
+                row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
             return None
         if row["fingerprint"] != idempotency.fingerprint:
