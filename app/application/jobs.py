@@ -25,6 +25,9 @@ from app.domain.terms import Terms
 log = structlog.get_logger(__name__)
 
 SAFETY_CHECKER = "enable_safety_checker"
+# By whether it is a film. Part of every fingerprint since the first release, so that a repeat of what one of them has
+# accepted is still known.
+_FILLED_IN: Mapping[bool, Mapping[str, Any]] = {False: {"num_images": 1}, True: {"duration": 5}}
 # Characters. Up to here a fingerprint takes less time than a thread would cost.
 LARGE_PARAMETERS = 64 * 1024
 CANCEL_WAIT_SECONDS = 3.0
@@ -61,8 +64,8 @@ class Wish:
         return completed
 
     def asked_for(self) -> Sequence[Any]:
-        """What a repeat must be the same in."""
-        parameters = self.model.defaulted(self.parameters)
+        """What a repeat must be the same in: the body as it came, whatever the catalogue says of it by then."""
+        parameters = {**_FILLED_IN[self.model.kind.is_video], **self.parameters}
         return [self.model.kind.value, parameters, *([self.model.id] if self.is_model_named else [])]
 
 

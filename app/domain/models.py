@@ -100,10 +100,6 @@ class Model:
     price_names: Mapping[str, str] = field(default_factory=dict)
     """The name in TOKEN_PRICES_JSON of a line that can be overridden there."""
 
-    def defaulted(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What was given and our own defaults: what a repeated request is compared by."""
-        return {**self._defaults, **_told(given)}
-
     def completed(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """What was given, with everything filled in that the price and fal shall see."""
         return {**self._filled_in, **_told(given)}
@@ -220,10 +216,6 @@ class Model:
     @cached_property
     def _condition_names(self) -> Sequence[str]:
         return sorted({name for rule in self.prices for name in (*rule.when, *rule.factors)})
-
-    @cached_property
-    def _defaults(self) -> Mapping[str, Any]:
-        return {name: it.default for name, it in self.parameters.items() if it.default is not None}
 
     @cached_property
     def _filled_in(self) -> Mapping[str, Any]:

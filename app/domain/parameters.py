@@ -88,7 +88,7 @@ class Parameter:
     fal: FalField
     is_required: bool = False
     default: Any = None
-    """Ours: filled in where it is left out, and part of what a repeated request is compared by."""
+    """Ours: filled in where it is left out, for the price and for fal."""
     assumed: Any = None
     """fal's own: filled in for the price and sent, so that no change at fal changes what is charged."""
     values: Sequence[Hashable] = ()

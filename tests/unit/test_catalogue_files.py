@@ -158,7 +158,6 @@ def test_an_operator_adds_a_model_and_it_is_read_as_it_is_written(tmp_path: Path
     model = catalogue_of(tmp_path, MODEL).find("house/painter", GenerationKind.TEXT_TO_IMAGE)
     given = {"prompt": "A fox", "resolution": "2K", "num_images": 3, "seed": None}
 
-    assert model.defaulted({"prompt": "A fox"}) == {"prompt": "A fox", "generate_audio": False, "num_images": 1}
     assert model.fal_input(model.completed(given | {"seed": None})) == {
         "prompt": "A fox",
         "size": 2048,
