@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from app.domain.pricing import PriceLine, Quantities, Unit, megapixels_of, refunded, total_tokens
+from app.domain.pricing import PriceLine, Quantities, Unit, delivered, megapixels_of, refunded, total_tokens
 
 # Of what stands in the column. A release leaves the jobs of a newer form to a newer release.
 FORM = 1
@@ -54,11 +54,23 @@ class Terms:
 
     def refund_for(self, result: Mapping[str, Any]) -> Mapping[str, int] | None:
         """The tokens that go back, by line. None: nothing was delivered, and everything goes back."""
-        delivered = self.shape.delivered_in(result)[: self.outputs_max]
-        if not delivered:
+        outputs = self.shape.delivered_in(result)[: self.outputs_max]
+        if not outputs:
             return None
-        came = Quantities(megapixels=[self._megapixels_of(output) for output in delivered], seconds=self.seconds)
-        return refunded(self.lines, came)
+        came = Quantities(megapixels=[self._megapixels_of(output) for output in outputs], seconds=self.seconds)
+        back = dict(refunded(self.lines, came))
+        if back and sum(back.values()) >= self.cost_tokens:
+            # Something came, and the books know no job that delivers for nothing. The catalogue's check leaves no such
+            # price, so this keeps a job from never ending.
+            back[max(back, key=back.__getitem__)] -= 1
+        return {line: tokens for line, tokens in back.items() if tokens}
+
+    @property
+    def least_tokens(self) -> int:
+        """What is charged for the least that can be delivered: one output, and as small as can be."""
+        return total_tokens(
+            delivered(self.lines, Quantities(megapixels=[min(1, self.megapixels)], seconds=self.seconds))
+        )
 
     def _megapixels_of(self, output: object) -> int:
         """Never more than was charged for one: a larger output does not stand in for another one that is missing."""

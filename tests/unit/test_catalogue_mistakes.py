@@ -198,3 +198,21 @@ def test_a_directory_without_a_file_is_no_catalogue(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidCatalogue, match=r"has no \.toml file"):
         read_catalogue(tmp_path)
+
+
+@pytest.mark.parametrize("line", ['per = "megapixel", tokens = 3, after = 1', 'per = "image", tokens = 4, after = 1'])
+def test_what_delivers_something_costs_something(tmp_path: Path, line: str) -> None:
+    old = '{line = "images", per = "image", tokens = 4, factors = {resolution = {"2K" = "3/2"}}}'
+    text = MODEL.replace(old, f'{{line = "images", {line}}}').replace(
+        "num_images = {maximum = 4", "num_images = {minimum = 2, maximum = 4"
+    )
+    text = text.replace('presets = ["square"]', 'presets = ["square"], assumed = "square"').replace(
+        "default = 1, fal", "default = 2, fal"
+    )
+    text = text.replace(
+        '    {line = "sound", per = "run", tokens = 1, when = {generate_audio = [true]}, is_optional = true},\n', ""
+    )
+
+    problems = problems_of(tmp_path, text)
+
+    assert any("costs nothing" in problem for problem in problems), problems

@@ -104,3 +104,13 @@ def test_a_job_of_a_release_without_lines_is_settled_as_it_was(
 
     assert terms.cost_tokens == 15
     assert terms.refund_for(result) == back
+
+
+def test_what_delivers_something_ends_as_charged_whatever_its_lines_say() -> None:
+    """No price that the catalogue takes leads here; PostgreSQL refuses a completed job that gives everything back."""
+    line = PriceLine(line="size", unit=Unit.MEGAPIXEL, unit_tokens=3, quantity=3, after=1)
+    terms = Terms(lines=[line], shape=ResultShape(outputs="images"), outputs_max=1, megapixels=4)
+
+    back = terms.refund_for({"images": [{"url": "https://fal.media/a.png", "width": 1024, "height": 1024}]})
+
+    assert (terms.cost_tokens, back, terms.least_tokens) == (9, {"size": 8}, 0)

@@ -158,3 +158,10 @@ def check_total(model: Model, spot: Spot) -> None:
             problem = "costs nothing" if tokens < 1 else f"costs more than {PRICE_TOKENS_MAX} tokens"
             spot.say(f"{told(combination)} {problem}: correct the lines.", "price")
             return
+        if model.terms(combination).least_tokens < 1:
+            spot.say(
+                f"{told(combination)} costs nothing if one output comes, of the smallest size: "
+                "add a line that counts from the first unit on.",
+                "price",
+            )
+            return
