@@ -158,6 +158,17 @@ async def test_however_small_its_large_bodies_are_one_caller_has_few_of_them(mon
     assert room.large.used_bytes == room.small.used_bytes == 0
 
 
+async def test_a_large_body_without_a_length_is_charged_as_much() -> None:
+    room = BodyRoom()
+    states: list[dict[str, object]] = [{} for _ in range(LARGE_SHARE_BYTES // body_room.LARGE_CHARGE_BYTES_MIN)]
+    for state in states:
+        hold_body(state, room, "a").grow_to(SMALL_BODY_BYTES_MAX + 1)
+
+    with pytest.raises(TooManyLargeBodies):
+        hold_body({}, room, "a").grow_to(SMALL_BODY_BYTES_MAX + 1)
+    hold_body({}, room, "b").grow_to(SMALL_BODY_BYTES_MAX + 1)
+
+
 async def test_small_bodies_have_a_room_of_their_own() -> None:
     room = BodyRoom()
     for caller in range(LARGE_ROOM_BYTES // LARGE_SHARE_BYTES):

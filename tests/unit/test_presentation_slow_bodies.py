@@ -168,6 +168,29 @@ async def test_a_body_that_only_drips_is_not_waited_for_whatever_it_declares(mon
     assert api.state.body_room.large.used_bytes == api.state.body_room.small.used_bytes == 0
 
 
+async def test_waits_beyond_the_grace_for_who_keeps_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "PACE_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr(bodies, "PACE_BYTES_PER_SECOND", 512 * 1024)
+    world = World()
+    _, key = await world.a_user(5)
+    parts = [FOX, *[b" " * bodies.LARGE_PROGRESS_BYTES] * 40]
+
+    start = await asked(api_of(world), key | {"Content-Length": str(sum(map(len, parts)))}, slowly(parts, 0.02))
+
+    assert start["status"] == 202
+
+
+async def test_answers_408_to_a_body_that_stalls_after_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "PROGRESS_SECONDS", 0.2)
+    world = World()
+    _, key = await world.a_user(5)
+    parts = [b" " * 2 * bodies.LARGE_PROGRESS_BYTES, *[b" "] * 50]
+
+    start = await asked(api_of(world), key | {"Content-Length": "1000000"}, slowly(parts, 0.02))
+
+    assert start["status"] == 408
+
+
 async def test_one_account_cannot_take_all_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_room, "WAIT_SECONDS_MAX", 0.05)
     world = World()
