@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -27,6 +28,7 @@ from app.presentation.routers import (
     quotes,
     system,
 )
+from app.presentation.schemas.generations import CATALOGUES_MAX
 from app.presentation.schemas.media_urls import ValidationContext
 
 
@@ -87,8 +89,9 @@ def _without_routes(version: str, lifespan: Lifespan[FastAPI] | None) -> FastAPI
     )
 
 
+@lru_cache(CATALOGUES_MAX)
 def _routers(catalogue: Catalogue) -> Sequence[APIRouter]:
-    """Routes are tried in turn, so the busiest come first."""
+    """Routes are tried in turn, so the busiest come first. Made once for each catalogue, as classes of bodies are."""
     return [
         jobs.router,
         generations.generations_router(catalogue),
