@@ -23,7 +23,7 @@ class PriceLineView(BaseModel):
     @classmethod
     def each_of(cls, lines: Iterable[PriceLine]) -> list[Self]:
         return [
-            cls.model_construct(
+            cls(
                 line=it.line,
                 unit=it.unit,
                 unit_tokens=it.unit_tokens,
