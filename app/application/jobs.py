@@ -96,7 +96,7 @@ class StartJob:
     _cheapest_tokens: int = 1
     """No generation of the catalogue costs less."""
     _is_safety_checker_required: bool = False
-    """fal is then told in so many words to filter its results, whatever its default is."""
+    """fal is then told in so many words to filter its results, where the model has a switch for it."""
 
     def check_balance(self, account: Account) -> None:
         """Raises InsufficientBalance if the balance is below the cheapest price: whatever it asks for is refused."""

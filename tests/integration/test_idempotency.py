@@ -93,6 +93,30 @@ async def test_twenty_requests_at_once_with_one_key_make_one_job_and_one_debit(d
     assert violations == []
 
 
+async def test_a_refusal_of_the_price_does_not_call_undone_what_is_just_being_done(
+    database: str, sql: Connection
+) -> None:
+    """The first request is under way, and its repeat would be refused by itself."""
+    async with open_crowd(database, 4) as engine, open_api(engine) as api:
+        customer = await open_account(engine, 100)
+        dearer = {"prompt": "a lighthouse", "max_cost_tokens": 1}
+        refused = await api.start(customer, KEY, dearer)
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE pgqueuer IN EXCLUSIVE MODE")
+            working = asyncio.create_task(api.start(customer, KEY))
+            await blocked(sql)
+
+            async with asyncio.timeout(2):
+                twin = await api.start(customer, KEY, dearer)
+        first = await working
+        later = await api.start(customer, KEY, dearer)
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "price_exceeds_maximum")
+    assert (twin.status_code, twin.json()["code"]) == (409, "idempotency_key_in_use")
+    assert_is_replay_of(first, later)
+    assert await debits(sql) == 1
+
+
 async def test_a_request_meets_its_twin_at_work_and_is_told_to_come_back(database: str, sql: Connection) -> None:
     async with open_crowd(database, 4) as engine, open_api(engine) as api:
         customer = await open_account(engine, 100)

@@ -85,7 +85,7 @@ def _listed(values: Any) -> str:
 
 def _number(parameter: Parameter) -> Any:
     if parameter.values:
-        return _literal(parameter)
+        return _integer(parameter)
     return Annotated[float, _range(parameter)]
 
 
