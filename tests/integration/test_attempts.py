@@ -470,6 +470,132 @@ async def test_an_event_may_come_before_the_answer_to_its_own_post(stage: Stage)
     assert (CANCEL_ORPHANS, job_id) not in await queue_items(stage.sql)
 
 
+@pytest.mark.parametrize("end", [None, JobStatus.COMPLETED, JobStatus.FAILED])
+@pytest.mark.parametrize("share", [False, True])
+async def test_a_second_request_of_an_attempt_is_an_orphan_and_is_stopped(
+    stage: Stage, share: bool, end: JobStatus | None
+) -> None:
+    """What stands in front of fal repeated the POST: the event told of one run, and the answer names the other one."""
+    job_id = await stage.accept()
+    token, first, second, third = await stage.claim(job_id), *[provider_request() for _ in range(3)]
+    if share:
+        done = await asyncio.gather(
+            stage.jobs.record_submission(job_id, token, first),
+            *[stage.answered(job_id, token, each) for each in (second, third)],
+        )
+    else:
+        await stage.hear(token, first, OVER)
+        if end is not None:
+            await stage.jobs.settle(job_id, OUTCOMES[end])
+        done = [True, *[await stage.answered(job_id, token, each) for each in (second, third)]]
+    if share and end is not None:
+        await stage.jobs.settle(job_id, OUTCOMES[end])
+
+    assert done == [True, False, False]
+    # As after a commit whose answer was lost.
+    assert not await stage.answered(job_id, token, second)
+    await stage.assert_waits_for_cancel(job_id)
+    before = await stage.job(job_id)
+    await stage.cancel_orphans(job_id)
+
+    assert stage.fal.cancels == {second.id: 1, third.id: 1}
+    assert (before["fal_request_id"], before["attempt_token"]) == (first.id, token)
+    assert await stage.job(job_id) == before
+    orphans = await stage.sql.fetch("SELECT * FROM attempts WHERE token <> $1 ORDER BY number", token)
+    assert [(row["number"], row["outcome"], row["fal_request_id"], row["input_digest"]) for row in orphans] == [
+        (2, "accepted", second.id, DIGEST),
+        (3, "accepted", third.id, DIGEST),
+    ]
+    assert all(None not in (row["orphaned_at"], row["cancel_sent_at"], row["closed_at"]) for row in orphans)
+    assert await stage.jobs.load_orphans(job_id) == []
+    if end is None:
+        await stage.hear(token, first, Succeeded(RESULT))
+    await stage.assert_charged(0 if end is JobStatus.FAILED else 1)
+
+
+async def test_a_second_request_that_delivers_first_wins_the_job(stage: Stage) -> None:
+    job_id = await stage.accept()
+    token, first, second = await stage.claim(job_id), provider_request(), provider_request()
+    await stage.hear(token, first, OVER)
+    assert not await stage.answered(job_id, token, second)
+    stage.fal.stands[second.id] = Succeeded(RESULT, Decimal(2))
+
+    with pytest.raises(RetryLater):
+        await stage.cancel_orphans(job_id)
+    await stage.cancel_orphans(job_id)
+
+    job = await stage.job(job_id)
+    assert (job["status"], job["fal_request_id"]) == ("COMPLETED", second.id)
+    assert stage.fal.cancels == {second.id: 1, first.id: 1}
+    await stage.hear(token, first, Succeeded(RESULT))
+    await stage.assert_charged(1)
+
+
+async def test_a_second_request_of_an_earlier_attempt_keeps_no_number_from_the_next_claim(stage: Stage) -> None:
+    job_id, earlier, newer = await two_attempts(stage)
+    first, second = provider_request(), provider_request()
+    assert await stage.jobs.record_orphan(earlier, first.id, is_over=True)
+
+    assert not await stage.answered(job_id, earlier, second)
+    assert await stage.jobs.release(job_id, newer, "fal was busy", input_digest=DIGEST)
+    last = await stage.claim(job_id)
+
+    assert [(await stage.attempt(token))["number"] for token in (earlier, newer, last)] == [1, 2, 4]
+    await stage.cancel_orphans(job_id)
+    assert stage.fal.cancels == {second.id: 1}
+    assert await stage.answered(job_id, last, provider_request())
+    await stage.assert_charged(1)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+async def test_the_request_of_another_job_is_nobodys_second_one(stage: Stage, is_old: bool) -> None:
+    job_id, other = await stage.accept(), await stage.accept()
+    token, first, second = await stage.claim(job_id), provider_request(), provider_request()
+    await stage.hear(token, first, OVER)
+    if is_old:
+        old = uuid4()
+        await stage.sql.execute(OLD_CLAIM, other, old)
+        await stage.sql.execute(OLD_RECORD, other, old, second.id)
+    else:
+        assert await stage.answered(other, await stage.claim(other), second)
+
+    assert not await stage.answered(job_id, token, second)
+
+    assert await stage.jobs.load_orphans(job_id) == []
+    assert (CANCEL_ORPHANS, job_id) not in await queue_items(stage.sql)
+    assert (await stage.job(job_id))["attempts"] == 1
+
+
+async def test_second_requests_race_with_claims_and_ends(stage: Stage) -> None:
+    """Each is written once, whoever else has the job."""
+    for _ in range(10):
+        job_id, earlier, newer = await two_attempts(stage)
+        assert await stage.jobs.record_orphan(earlier, provider_request().id, is_over=True)
+        seconds = [provider_request() for _ in range(3)]
+        others = [jobs_of(stage.engine) for _ in range(2)]
+
+        await asyncio.gather(
+            *[
+                jobs.record_submission(job_id, earlier, each, input_digest=DIGEST)
+                for jobs in (stage.jobs, *others)
+                for each in seconds
+            ],
+            *[jobs.record_progress(job_id, JobStatus.IN_QUEUE) for jobs in others],
+        )
+        assert await stage.jobs.release(job_id, newer, "fal was busy", input_digest=DIGEST)
+        last = await stage.claim(job_id)
+        await asyncio.gather(
+            *[jobs.settle(job_id, Outcome.canceled()) for jobs in others],
+            *[jobs.record_submission(job_id, last, seconds[0], input_digest=DIGEST) for jobs in others],
+        )
+
+        rows = await stage.sql.fetch("SELECT number, fal_request_id FROM attempts WHERE job_id = $1", job_id)
+        assert sorted(row["number"] for row in rows) == [1, 2, 3, 4, 5, 6]
+        assert {one.id for one in seconds} <= {row["fal_request_id"] for row in rows}
+        assert {one.request_id for one in await stage.jobs.load_orphans(job_id)} == {one.id for one in seconds}
+    await stage.assert_charged(0)
+
+
 async def test_the_answer_and_the_event_of_one_attempt_may_share_a_transaction(stage: Stage) -> None:
     job_id = await stage.accept()
     token, request = await stage.claim(job_id), provider_request()

@@ -206,6 +206,26 @@ async def test_finds_what_an_older_release_accepted_a_few_at_a_time(
     assert walk._walk is None
 
 
+async def test_finds_what_an_older_release_accepts_after_the_walk_within_an_hour(
+    engine: AsyncEngine, sql: Connection, customer: Customer
+) -> None:
+    now_seconds = 1_000.0
+    walk = PostgresJobInputs(engine, lambda: now_seconds)
+    assert await walk.mark_older() == 0
+    for hour in range(2):
+        job_id = await accept(engine, customer)
+        await end(engine, customer, job_id, "canceled before the submission")
+        await sql.execute("UPDATE jobs SET input_bytes = NULL WHERE id = $1", job_id)
+        await sql.execute("DELETE FROM pgqueuer")
+
+        now_seconds += inputs.WALK_AGAIN_SECONDS - 1
+        assert [await walk.mark_older() for _ in range(3)] == [0] * 3, hour
+        now_seconds += 1
+        # One that finds something is followed by another one at once, and that by none.
+        assert [await walk.mark_older() for _ in range(4)] == [1, 0, 0, 0], hour
+        assert await forget_all(engine, sql) == {job_id}
+
+
 async def test_no_more_are_marked_while_many_wait_to_be_forgotten(
     engine: AsyncEngine, sql: Connection, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ from app.application.ports.provider import ProviderUnavailable
 from app.application.restores import CheckRestored, EndRestored, Finding
 from app.domain.jobs import JobStatus
 from app.infrastructure.fal.urls import QueueUrls
+from app.infrastructure.postgres import database
+from app.infrastructure.postgres import restores as postgres_restores
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
@@ -94,6 +96,78 @@ async def test_another_identity_holds_what_waits_and_nothing_else(
     assert await jobs_of(engine).claim(ids[JobStatus.QUEUED], uuid4()) is None
     assert await jobs_of(engine).claim(new, uuid4()) is not None
     assert await jobs.notice() == 0
+
+
+class Killed(BaseException):
+    """In place of the process's end."""
+
+
+def die_after(monkeypatch: pytest.MonkeyPatch, point: str, times: int) -> None:
+    """At the fault point, when it is reached for the last of so many times."""
+    reached: list[str] = []
+
+    def reach(name: str) -> None:
+        reached.append(name)
+        if reached.count(point) == times:
+            raise Killed
+
+    monkeypatch.setattr(database, "reach", reach)
+
+
+@pytest.mark.parametrize("point", ["notice_restore.before_commit", "notice_restore.after_commit"])
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_a_restore_is_known_only_once_all_are_held(
+    engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch, point: str, times: int
+) -> None:
+    customer = await open_account(engine, 100)
+    monkeypatch.setattr(postgres_restores, "JOBS_AT_ONCE", 2, raising=False)
+    ids = [await accept_job(engine, customer) for _ in range(5)]
+    await restored(engine).notice()
+    await sql.execute("UPDATE installation SET identity = 'of before'")
+    # Many that were accepted in one transaction have the same time.
+    await sql.execute("ALTER TABLE jobs DISABLE TRIGGER jobs_guard")
+    await sql.execute("UPDATE jobs SET created_at = now()")
+
+    with monkeypatch.context() as patched:
+        die_after(patched, point, times)
+        with pytest.raises(Killed):
+            await restored(engine).notice()
+    held = await sql.fetchval("SELECT count(*) FROM jobs WHERE held_at IS NOT NULL")
+    is_known = await sql.fetchval("SELECT identity FROM installation") != "of before"
+    counts = await asyncio.gather(*(restored(engine).notice() for _ in range(4)))
+
+    steps = times if point.endswith("after_commit") else times - 1
+    assert (held, is_known) == (min(2 * steps, 5), steps == 3)
+    assert sorted(counts) == [0, 0, 0, 0 if is_known else 5]
+    assert await sql.fetchval("SELECT count(*) FROM jobs WHERE held_at IS NOT NULL") == 5
+    new = await accept_job(engine, customer)
+    assert await restored(engine).notice() == 0
+    assert [await jobs_of(engine).claim(job_id, uuid4()) for job_id in ids] == [None] * 5
+    assert await jobs_of(engine).claim(new, uuid4()) is not None
+
+
+async def test_what_cut_a_hold_or_a_release_off_lets_the_next_one_do_the_rest(
+    engine: AsyncEngine, sql: Connection, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_restores, "JOBS_AT_ONCE", 2, raising=False)
+    ids = [await accept_job(engine, customer) for _ in range(5)]
+    with monkeypatch.context() as patched:
+        die_after(patched, "hold_jobs.after_commit", 1)
+        with pytest.raises(Killed):
+            await restored(engine).hold()
+    assert await sql.fetchval("SELECT count(*) FROM jobs WHERE held_at IS NOT NULL") == 2
+    assert await restored(engine).hold() == 5
+    await sql.execute("DELETE FROM pgqueuer")
+
+    with monkeypatch.context() as patched:
+        die_after(patched, "release_held.after_commit", 2)
+        with pytest.raises(Killed):
+            await restored(engine).release([])
+    assert len(await queue_items(sql)) == 4
+    assert await restored(engine).release([]) == 1
+
+    assert await queue_items(sql) == {(SUBMIT_JOB, job_id) for job_id in ids}
+    assert await sql.fetchval("SELECT count(*) FROM jobs WHERE held_at IS NOT NULL") == 0
 
 
 async def test_a_first_start_holds_nothing(engine: AsyncEngine, sql: Connection, customer: Customer) -> None:

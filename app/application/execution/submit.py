@@ -219,7 +219,7 @@ class SubmitJob:
             return
         log.warning("generation_submission_unclaimed", job_id=str(job_id), fal_request_id=request.id)
         # If the attempt is still ours, fal has named the request of another one. Otherwise the job ended meanwhile, or
-        # goes on with an earlier attempt: what fal runs now is an orphan.
+        # goes on with another request: what fal runs now is an orphan, and was recorded as such.
         reason = "fal named the request of another attempt"
         if not await self._record_unknown(job_id, attempt_token, reason, input_digest):
             log.warning("generation_orphaned", job_id=str(job_id), fal_request_id=request.id, how="answer")

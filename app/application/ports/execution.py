@@ -122,7 +122,7 @@ class JobSteps(Protocol):
         Also QUEUED → SUBMITTED, by any attempt that was given back and is at fal all the same. With `input_digest`
         this is fal's answer to the POST, otherwise evidence. False: another attempt has this request, and nothing is
         written; or the job goes on, or ended, without this attempt. A request that fal named in its answer is then
-        an orphan, and its cancel is queued.
+        an orphan, and its cancel is queued, also where the attempt has another request already.
         """
         ...
 

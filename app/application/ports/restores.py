@@ -23,16 +23,16 @@ class HeldJob:
 
 class RestoreNotice(Protocol):
     async def notice(self) -> int:
-        """Hold what is QUEUED if this database is not the one that the service last ran on. How many jobs those are.
+        """Hold what is QUEUED if this database is not the one that the service last ran on. How many jobs are held.
 
-        Atomic. It holds nothing the second time.
+        Not atomic: if it was cut off, the next one holds the rest. Once it was done it holds nothing, and returns 0.
         """
         ...
 
 
 class RestoredJobs(RestoreNotice, Protocol):
     async def hold(self) -> int:
-        """Hold what is QUEUED now, and return how many jobs are held."""
+        """Hold what is QUEUED now, and return how many jobs are held. May be repeated if it was cut off."""
         ...
 
     async def held(self, *, after: UUID | None, limit: int) -> Sequence[HeldJob]:
@@ -51,5 +51,5 @@ class RestoredJobs(RestoreNotice, Protocol):
         ...
 
     async def release(self, job_ids: Sequence[UUID]) -> int:
-        """Let the held jobs be submitted, and return how many those are."""
+        """Let the held jobs be submitted, and return how many those are. May be repeated if it was cut off."""
         ...

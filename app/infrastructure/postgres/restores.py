@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, func, null, select, text, true, update
@@ -18,10 +20,12 @@ from app.infrastructure.postgres.database import fetch_through, reading, transac
 from app.infrastructure.postgres.jobs.rows import FAL_INPUT
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
 from app.infrastructure.postgres.queue import enqueue
-from app.infrastructure.postgres.statements import seconds
+from app.infrastructure.postgres.statements import any_of, seconds
 from app.infrastructure.postgres.tables import attempts, installation, jobs
 
 ENDING_STEP_SECONDS = 1.0
+# So many jobs are held or released in one transaction: there may be more than a single statement has the time for.
+JOBS_AT_ONCE = 5_000
 HELD = "The service was restored from a backup. Its operator checks first whether this job has run already."
 
 # A restored database has another of these: another server, or on the same one another database, or in the same
@@ -31,7 +35,9 @@ _SERVER = text("SELECT system_identifier::text FROM pg_control_system()")
 _PLACE = text("""
     SELECT oid::text || '/' || 'jobs'::regclass::oid::text FROM pg_database WHERE datname = current_database()
 """)
-_IS_HELD: ColumnElement[bool] = jobs.c.held_at.is_not(None) & (jobs.c.status == JobStatus.QUEUED.value)
+_IS_QUEUED: ColumnElement[bool] = ~jobs.c.is_final & (jobs.c.status == JobStatus.QUEUED.value)
+_IS_HELD: ColumnElement[bool] = _IS_QUEUED & jobs.c.held_at.is_not(None)
+_IS_FREE: ColumnElement[bool] = _IS_QUEUED & jobs.c.held_at.is_(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +50,31 @@ class PostgresRestoredJobs:
             identity = await _identity(connection)
             if await connection.scalar(select(installation.c.identity)) == identity:
                 return 0
-        async with transaction(self.engine, "notice_restore") as connection:
-            await connection.execute(insert(installation).values(identity=identity).on_conflict_do_nothing())
-            known = await connection.scalar(select(installation.c.identity).with_for_update())
-            if known == identity:
-                return 0
-            held = await _hold(connection)
-            await connection.execute(update(installation).values(identity=identity, noticed_at=func.now()))
-            return held
+        walk = _Walk.to_hold()
+        while True:
+            async with transaction(self.engine, "notice_restore") as connection:
+                await connection.execute(insert(installation).values(identity=identity).on_conflict_do_nothing())
+                known = await connection.scalar(select(installation.c.identity).with_for_update())
+                if known == identity:
+                    return 0
+                await walk.step(connection)
+                if walk.is_over:
+                    # Not before: if this process is killed on the way, the next one holds the rest.
+                    await connection.execute(update(installation).values(identity=identity, noticed_at=func.now()))
+                    return await _count_held(connection)
 
     async def hold(self) -> int:
-        async with transaction(self.engine, "hold_jobs") as connection:
-            return await _hold(connection)
+        walk = _Walk.to_hold()
+        while True:
+            async with transaction(self.engine, "hold_jobs") as connection:
+                await walk.step(connection)
+                if walk.is_over:
+                    return await _count_held(connection)
 
     async def held(self, *, after: UUID | None, limit: int) -> Sequence[HeldJob]:
         query = (
             select(jobs.c.id, jobs.c.account_id, jobs.c.model_id, FAL_INPUT.label("parameters"), jobs.c.created_at)
-            .where(_IS_HELD, ~jobs.c.is_final)
+            .where(_IS_HELD)
             .order_by(jobs.c.id)
             .limit(limit)
         )
@@ -95,7 +109,7 @@ class PostgresRestoredJobs:
         return row is not None and await self.steps.record_submission(job_id, attempt_token, request)
 
     async def end(self, outcome: Outcome, *, limit: int) -> int:
-        chosen = select(jobs.c.id).where(_IS_HELD, ~jobs.c.is_final).order_by(jobs.c.id).limit(limit)
+        chosen = select(jobs.c.id).where(_IS_HELD).order_by(jobs.c.id).limit(limit)
         async with transaction(self.engine, "end_held") as connection:
             # Under the lock nobody lets them go.
             ids = (await connection.scalars(chosen.with_for_update())).all()
@@ -104,21 +118,20 @@ class PostgresRestoredJobs:
 
     async def release(self, job_ids: Sequence[UUID]) -> int:
         chosen = jobs.c.id.in_(job_ids) if job_ids else true()
-        async with transaction(self.engine, "release_held") as connection:
-            released = await connection.scalars(
-                update(jobs)
-                .where(_IS_HELD, chosen, ~jobs.c.is_final)
-                .values(held_at=null(), status_reason=null())
-                .returning(jobs.c.id)
-            )
-            ids = released.all()
-            await enqueue(connection, SUBMIT_JOB, ids)
-        if ids:
+        walk = _Walk(_IS_HELD & chosen, held_at=null(), status_reason=null())
+        released: list[UUID] = []
+        while not walk.is_over:
+            async with transaction(self.engine, "release_held") as connection:
+                ids = await walk.step(connection)
+                await enqueue(connection, SUBMIT_JOB, ids)
+            released += ids
+        if released:
             # A step that has just seen the hold is about to end, and its item with it, which kept another one away.
             await asyncio.sleep(ENDING_STEP_SECONDS)
+        for begin in range(0, len(released), JOBS_AT_ONCE):
             async with transaction(self.engine, "queue_released") as connection:
-                await enqueue(connection, SUBMIT_JOB, ids)
-        return len(ids)
+                await enqueue(connection, SUBMIT_JOB, released[begin : begin + JOBS_AT_ONCE])
+        return len(released)
 
 
 async def _identity(connection: AsyncConnection) -> str:
@@ -127,12 +140,37 @@ async def _identity(connection: AsyncConnection) -> str:
     return f"{server}/{place}"
 
 
-async def _hold(connection: AsyncConnection) -> int:
-    # All of them at once, however many: what is not held could be submitted.
-    await connection.execute(text("SET LOCAL statement_timeout = 0"))
-    held = await connection.execute(
-        update(jobs)
-        .where(~jobs.c.is_final, jobs.c.status == JobStatus.QUEUED.value)
-        .values(held_at=func.coalesce(jobs.c.held_at, func.now()), status_reason=HELD)
-    )
-    return held.rowcount
+async def _count_held(connection: AsyncConnection) -> int:
+    return await connection.scalar(select(func.count()).where(_IS_HELD)) or 0
+
+
+class _Walk:
+    """Changes the jobs that meet a condition so that they meet it no longer, a few in each transaction."""
+
+    def __init__(self, condition: ColumnElement[bool], **values: Any) -> None:
+        self.is_over = False
+        self._condition = condition
+        self._change = update(jobs).where(any_of(jobs.c.id, "ids")).values(values)
+        self._since = datetime.min.replace(tzinfo=UTC)
+
+    @classmethod
+    def to_hold(cls) -> "_Walk":
+        return cls(_IS_FREE, held_at=func.now(), status_reason=HELD)
+
+    async def step(self, connection: AsyncConnection) -> Sequence[UUID]:
+        """Change the next few, and return them. Locks them in the order of their ids."""
+        # As the index of unfinished jobs has them, so that what was changed already is not passed again each time. Of a
+        # table that was just restored the planner knows nothing, and would sort all of them for each step.
+        await connection.execute(text("SET LOCAL enable_sort = off"))
+        after = jobs.c.created_at >= self._since
+        query = select(jobs.c.id, jobs.c.created_at).where(self._condition, after).order_by(jobs.c.created_at)
+        found = (await connection.execute(query.limit(JOBS_AT_ONCE))).all()
+        self.is_over = len(found) < JOBS_AT_ONCE
+        if not found:
+            return []
+        self._since = found[-1].created_at
+        wanted = select(jobs.c.id).where(any_of(jobs.c.id, "ids"), self._condition).order_by(jobs.c.id)
+        locked = await connection.scalars(wanted.with_for_update(), {"ids": [row.id for row in found]})
+        ids = locked.all()
+        await connection.execute(self._change, {"ids": ids})
+        return ids

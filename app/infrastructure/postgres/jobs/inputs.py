@@ -1,6 +1,7 @@
 """What large inputs leave behind: their jobs keep digest and size, and nobody brings along more than their share."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -30,6 +31,8 @@ from app.infrastructure.postgres.tables import jobs
 LARGE_INPUT_BYTES = 8192
 # Of the rows that an older release wrote, so many are looked at in one go.
 MARKED_AT_ONCE = 5_000
+# A walk that has found nothing begins anew after this: in a rolling deploy the older release goes on beside this one.
+WALK_AGAIN_SECONDS = 3600
 # While so many wait to be forgotten, no more are marked.
 BACKLOG_MAX = 1_000
 
@@ -94,8 +97,10 @@ class _Walk:
 @dataclass(slots=True)
 class PostgresJobInputs:
     engine: AsyncEngine
+    now_seconds: Callable[[], float] = time.monotonic
     _walk: _Walk | None = field(default_factory=_Walk, init=False)
-    """None: no large input of an older release is left."""
+    """None: the last one has found no large input of an older release."""
+    _ended_at_seconds: float = field(default=0.0, init=False)
 
     async def forget(self, job_id: UUID) -> bool:
         async with transaction(self.engine, "forget_input") as connection:
@@ -108,7 +113,9 @@ class PostgresJobInputs:
 
     async def mark_older(self) -> int:
         if self._walk is None:
-            return 0
+            if self.now_seconds() < self._ended_at_seconds + WALK_AGAIN_SECONDS:
+                return 0
+            self._walk = _Walk()
         async with transaction(self.engine, "mark_older_inputs") as connection:
             if (await connection.scalar(count_queued(FORGET_INPUT)) or 0) >= BACKLOG_MAX:
                 return 0
@@ -124,6 +131,7 @@ class PostgresJobInputs:
         else:
             # Those that had not ended yet, or that an older release has accepted since, are found the next time.
             self._walk = _Walk() if self._walk.found else None
+            self._ended_at_seconds = self.now_seconds()
         return len(ended)
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from sqlalchemy import Double, Uuid, case, exists, func, null, select, update
+from sqlalchemy import Double, LargeBinary, Text, Uuid, bindparam, case, exists, func, null, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB
 from app.application.ports.provider import ProviderRequest
@@ -148,6 +149,51 @@ _RECORD = Statement(
         insert_items(FOLLOW_JOB, _RECORDED).cte("look"), insert_items(CANCEL_ORPHANS, _ORPHANED).cte("cancel")
     )
 )
+_OTHER_JOB = jobs.alias("other_job")
+_OTHER_REQUEST = bindparam("request_id", type_=Text)
+# What stands in front of fal may repeat a POST, so that fal names a second request for an attempt that has one. An
+# attempt has one request, so the second run gets an attempt of its own, under the lock that the job has already.
+_SECOND = (
+    insert(attempts)
+    .from_select(
+        [
+            *("token", "job_id", "number", "claimed_at"),
+            *("outcome", "outcome_at", "input_digest", "fal_request_id", "orphaned_at"),
+        ],
+        select(
+            bindparam("token", type_=Uuid),
+            jobs.c.id,
+            jobs.c.attempts + constant(1),
+            attempts.c.claimed_at,
+            constant(AttemptOutcome.ACCEPTED),
+            _NOW,
+            bindparam("input_digest", type_=LargeBinary),
+            _OTHER_REQUEST,
+            _NOW,
+        )
+        .join_from(attempts, jobs, jobs.c.id == attempts.c.job_id)
+        .where(
+            attempts.c.token == bindparam("attempt_token", type_=Uuid),
+            attempts.c.fal_request_id != _OTHER_REQUEST,
+            # A process of an older release may have written it into its job alone.
+            ~exists(select(constant(1)).select_from(_OTHER_JOB).where(_OTHER_JOB.c.fal_request_id == _OTHER_REQUEST)),
+        ),
+        include_defaults=False,
+    )
+    .on_conflict_do_nothing(
+        index_elements=[attempts.c.fal_request_id], index_where=attempts.c.fal_request_id.is_not(None)
+    )
+    .returning(attempts.c.job_id.label("subject_id"))
+    .cte("second")
+)
+_SECOND_ORPHANS = select(_SECOND.c.subject_id, constant(0).label("after_seconds")).subquery("second_orphans")
+# The next claim takes the number after it.
+_COUNTED = update(jobs).values(attempts=jobs.c.attempts + constant(1)).where(jobs.c.id == _SECOND.c.subject_id)
+_RECORD_SECOND = Statement(
+    select(_SECOND.c.subject_id).add_cte(
+        _COUNTED.cte("counted"), insert_items(CANCEL_ORPHANS, _SECOND_ORPHANS).cte("cancel")
+    )
+)
 _REQUESTS = Statement(
     select(jobs.c.id, jobs.c.attempt_token, jobs.c.fal_request_id).where(any_of(jobs.c.id, "job_ids"))
 )
@@ -168,7 +214,16 @@ async def record_all(
                 attempt = Attempt(row["id"], row["attempt_token"])
                 if attempt in asked and each[attempt].fal_request_id == row["fal_request_id"]:
                     won.add(attempt)
-    taken = {attempt: each[attempt].fal_request_id for attempt in won}
+        taken = {attempt: each[attempt].fal_request_id for attempt in won}
+        for submission in submissions:
+            if submission.is_answer and taken.get(submission.attempt) != submission.fal_request_id:
+                await _RECORD_SECOND(
+                    driver.fetch,
+                    token=uuid4(),
+                    attempt_token=submission.attempt_token,
+                    request_id=submission.fal_request_id,
+                    input_digest=submission.input_digest,
+                )
     are_first = one_for_each(won, [submission.attempt for submission in submissions])
     return [
         is_first or (submission.is_answer and taken.get(submission.attempt) == submission.fal_request_id)
