@@ -32,7 +32,7 @@ from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
 from app.infrastructure.postgres.jobs.records import PostgresJobRecords
-from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
 

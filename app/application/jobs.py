@@ -14,7 +14,7 @@ from app.application.execution.follow import FollowJob
 from app.application.execution.steps import RetryLater
 from app.application.ports.jobs import JobAcceptance, JobCancellation
 from app.application.ports.quotes import Quotes
-from app.domain.accounts import Account
+from app.domain.accounts import Account, ApiKey
 from app.domain.errors import CombinationNotAllowed, InsufficientBalance, PriceExceedsMaximum, QuoteNotValid
 from app.domain.jobs import NewJob
 from app.domain.models import Model
@@ -86,8 +86,9 @@ class StartJob:
     """Price the job, debit the tokens, store and queue it: all or nothing.
 
     The same idempotency key with the same request leads to the same job, and debits once.
-    Raises CombinationNotAllowed, QuoteNotValid, PriceExceedsMaximum, InsufficientBalance, IdempotencyKeyReused,
-    IdempotencyKeyInUse.
+    Raises CombinationNotAllowed, QuoteNotValid, PriceExceedsMaximum, InsufficientBalance, BudgetExceeded,
+    TooManyJobs, TooManyWrites, IdempotencyKeyReused, IdempotencyKeyInUse; InvalidApiKey or ScopeMissing for a `key`
+    that has changed since it was looked up.
     """
 
     _jobs: JobAcceptance
@@ -103,7 +104,9 @@ class StartJob:
         if account.balance_tokens < self._cheapest_tokens:
             raise InsufficientBalance(required_tokens=self._cheapest_tokens, balance_tokens=account.balance_tokens)
 
-    async def __call__(self, account_id: UUID, wish: Wish, *, idempotency_key: str | None = None) -> Accepted:
+    async def __call__(
+        self, account_id: UUID, wish: Wish, *, idempotency_key: str | None = None, key: ApiKey | None = None
+    ) -> Accepted:
         idempotency = await _idempotency_of_wish(wish, idempotency_key)
         try:
             completed = wish.completed()
@@ -115,7 +118,8 @@ class StartJob:
                 raise
             accepted = Accepted(first, is_replay=True)
         else:
-            accepted = await self._jobs.accept(self._job(account_id, wish.model, completed, terms), idempotency)
+            job = self._job(account_id, wish.model, completed, terms)
+            accepted = await self._jobs.accept(job, idempotency, key)
         log.info(
             "generation_replayed" if accepted.is_replay else "generation_accepted",
             job_id=str(accepted.job.id),

@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 
 from app.application.ports.keys import KeyLookup, Keys
-from app.domain.accounts import Account
+from app.domain.accounts import Caller
 from app.domain.errors import AccountNotFound, InvalidApiKey, KeyAlreadyIssued, ProofRequired
 from app.domain.keys import KEY_RANDOM_BYTES, digest_of, format_key, is_well_formed, stored_form
 
@@ -33,13 +33,13 @@ class Authenticate:
 
     _keys: KeyLookup
 
-    async def __call__(self, api_key: str | None) -> Account:
+    async def __call__(self, api_key: str | None) -> Caller:
         if api_key is None or not is_well_formed(api_key):
             raise InvalidApiKey
-        account = await self._keys.find_by_key(digest_of(api_key))
-        if account is None:
+        caller = await self._keys.find_by_key(digest_of(api_key))
+        if caller is None:
             raise InvalidApiKey
-        return account
+        return caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,13 @@ class IssueKey:
 
 
 @dataclass(frozen=True, slots=True)
-class RevokeKey:
+class RevokeKeys:
     """Raises AccountNotFound if there is no live key to revoke."""
 
     keys: Keys
 
     async def __call__(self, external_user_id: UUID) -> None:
-        if not await self.keys.revoke_key(external_user_id):
+        count = await self.keys.revoke_keys(external_user_id)
+        if not count:
             raise AccountNotFound("This user has no live key.")
-        log.info("key_revoked", external_user_id=str(external_user_id))
+        log.info("keys_revoked", external_user_id=str(external_user_id), keys=count)

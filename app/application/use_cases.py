@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.jobs import CancelJob, QuoteJob, StartJob
-from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
+from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.execution import StepUpkeep
 from app.application.ports.health import HealthChecks, PausedModels
@@ -48,7 +48,7 @@ class CustomerUseCases:
 class OperatorKeys:
     issue_first: IssueFirstKey
     rotate: RotateKey
-    revoke: RevokeKey
+    revoke: RevokeKeys
 
 
 @dataclass(frozen=True, slots=True)

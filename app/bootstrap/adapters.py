@@ -17,7 +17,7 @@ from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
 from app.infrastructure.postgres.jobs.records import PostgresJobRecords
-from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.refused_payments import PostgresRefusedPayments
@@ -60,7 +60,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
             ledger=PostgresLedger(engine),
             payments=PostgresPayments(engine),
             refused_payments=PostgresRefusedPayments(engine),
-            job_desk=PostgresJobDesk(engine),
+            job_desk=PostgresJobDesk(engine, settings.account_limits),
             job_execution=job_execution,
             job_records=PostgresJobRecords(engine),
             job_inputs=PostgresJobInputs(engine),

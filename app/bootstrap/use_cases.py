@@ -2,7 +2,7 @@ from app.application.execution.follow import FollowJob
 from app.application.execution.precedence import CountedAcceptance, Precedence
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
-from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKey, RotateKey
+from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
@@ -62,7 +62,7 @@ def customer_use_cases(
 def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> OperatorUseCases:
     keys = postgres.keys
     return OperatorUseCases(
-        keys=OperatorKeys(issue_first=IssueFirstKey(keys), rotate=RotateKey(keys), revoke=RevokeKey(keys)),
+        keys=OperatorKeys(issue_first=IssueFirstKey(keys), rotate=RotateKey(keys), revoke=RevokeKeys(keys)),
         jobs=postgres.job_records,
         steps=lost_steps(postgres.engine),
         ledger=postgres.ledger,

@@ -6,6 +6,7 @@ DomainError
 │  ├─ ProofRequired            POST /auth without what proves the right to the account
 │  ├─ InvalidWebhookSecret     a top-up that does not come from the payment provider
 │  └─ InvalidProviderEvent     a webhook that does not come from fal, or is about nothing of ours
+├─ ScopeMissing               a key that may not do this
 ├─ InsufficientBalance
 ├─ NotFound
 │  ├─ JobNotFound              also for a job of another account
@@ -24,7 +25,8 @@ DomainError
 │  ├─ UnknownModel             no such model, or one of another type
 │  └─ CombinationNotAllowed    values that the model takes, but not together
 ├─ TooManyRequests              asked for more than its share; it says when to ask again
-│  └─ TooManyLargeInputs
+│  ├─ TooManyLargeInputs
+│  └─ LimitReached            in limits.py, as BudgetExceeded is
 ├─ IdempotencyKeyReused        a known key with another request
 └─ Unavailable
    ├─ DatabaseUnavailable
@@ -45,12 +47,12 @@ class DomainError(Exception):
 
     code: ClassVar[str] = "error"
     default_detail: ClassVar[str] = "The request cannot be served."
-    example_figures: ClassVar[Mapping[str, int]] = {}
+    example_figures: ClassVar[Mapping[str, int | str | None]] = {}
     """For the document."""
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or self.default_detail
-        self.figures: Mapping[str, int] = {}
+        self.figures: Mapping[str, int | str | None] = {}
         super().__init__(self.detail)
 
 
@@ -68,6 +70,16 @@ class ProofRequired(Unauthenticated):
     default_detail = (
         "Replacing a key needs proof: send the user's current key in X-API-Key, or the service secret in X-Auth-Secret."
     )
+
+
+class ScopeMissing(DomainError):
+    code = "scope_missing"
+    default_detail = "This key has no scope `generate`. Nothing was done. Use a key that has it; GET /keys/current says."
+
+    def __init__(self, scope: str = "generate") -> None:
+        super().__init__(
+            f"This key has no scope `{scope}`. Nothing was done. Use a key that has it; GET /keys/current says."
+        )
 
 
 class InvalidWebhookSecret(Unauthenticated):
@@ -90,7 +102,7 @@ class InvalidProviderEvent(Unauthenticated):
 class InsufficientBalance(DomainError):
     code = "insufficient_balance"
     default_detail = "insufficient balance"
-    example_figures: ClassVar[Mapping[str, int]] = {"required_tokens": 30, "balance_tokens": 18, "missing_tokens": 12}
+    example_figures: ClassVar[Mapping[str, int | str | None]] = {"required_tokens": 30, "balance_tokens": 18, "missing_tokens": 12}
 
     def __init__(self, *, required_tokens: int, balance_tokens: int) -> None:
         super().__init__()
@@ -166,7 +178,7 @@ class PriceExceedsMaximum(Conflict):
         "This costs 30 tokens, which is more than max_cost_tokens. Nothing was done. "
         "Raise max_cost_tokens, or ask for something cheaper."
     )
-    example_figures: ClassVar[Mapping[str, int]] = {"cost_tokens": 30}
+    example_figures: ClassVar[Mapping[str, int | str | None]] = {"cost_tokens": 30}
 
     def __init__(self, cost_tokens: int) -> None:
         super().__init__(

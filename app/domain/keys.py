@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 KEY_PREFIX = "tgk_"
 KEY_RANDOM_BYTES = 32
+FIRST_KEY_NAME = "First key"
 KEY_HINT_LENGTH = len(KEY_PREFIX) + 4
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -1,20 +1,25 @@
 """Orders: jobs that callers ask for, and the rule by which they are accepted."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID
 
+from app.domain.accounts import ApiKey, Scope
+from app.domain.budgets import AccountLimits, Purse, PurseKind, Spending, draw, short_purse
 from app.domain.errors import (
     DomainError,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InsufficientBalance,
+    InvalidApiKey,
+    ScopeMissing,
     TooManyLargeInputs,
 )
 from app.domain.jobs import Job, NewJob
+from app.domain.limits import BudgetExceeded, TooManyJobs, TooManyWrites
 
 # What an account may bring along in so many seconds, as JSON: five jobs of two pictures of the largest size. Whoever
 # starts and cancels them pays nothing, and PostgreSQL writes each of them to the disk.
@@ -60,6 +65,20 @@ class Order:
     idempotency: IdempotencyKey | None
     input_bytes: int | None = None
     """None if the input is small."""
+    key: ApiKey | None = None
+    """That the caller came by, as it was then. None: the operator's."""
+
+    @property
+    def draws(self) -> Mapping[Purse, int]:
+        """On each purse that may be in force."""
+        account_id, cost_tokens = self.job.account_id, self.job.cost_tokens
+        budget = {} if self.key is None else {Purse(PurseKind.BUDGET, self.key.id): cost_tokens}
+        return {
+            Purse(PurseKind.BALANCE, account_id): cost_tokens,
+            **budget,
+            Purse(PurseKind.UNFINISHED_JOBS, account_id): 1,
+            Purse(PurseKind.WRITES, account_id): 1,
+        }
 
     @property
     def owned_key(self) -> OwnedKey | None:
@@ -88,8 +107,16 @@ class Standing:
 
     accepted_at: datetime | None
     """By the database's clock; None if no account is to pay."""
-    balances_tokens: Mapping[UUID, int]
-    """By account, of those whose orders have no known key; of all of them if an earlier try has written some."""
+    left: Mapping[Purse, int]
+    """Of the purses in force. Among them are the balances of all accounts whose orders have no known key; of all of
+    them if an earlier try has written some.
+    """
+    limits: Mapping[UUID, AccountLimits] = field(default_factory=dict)
+    """By account, where one is in force."""
+    spending: Mapping[UUID, Spending] = field(default_factory=dict)
+    """By key, where it has a budget."""
+    changed_keys: Mapping[UUID, ApiKey | None] = field(default_factory=dict)
+    """As they are now, where the keys of the account have changed since the caller was let in. None: it has ended."""
     first_uses: Mapping[OwnedKey, FirstUse] = field(default_factory=dict)
     keys_in_use: Collection[OwnedKey] = ()
     """Another request that is being served right now has the key."""
@@ -104,16 +131,16 @@ OrderDecision: TypeAlias = Accepted | DomainError
 
 def decide_orders(orders: Sequence[Order], standing: Standing) -> Sequence[OrderDecision]:
     """Decide each order in its turn: refused is what does not fit by then, whatever comes before or after it."""
-    balances_tokens = dict(standing.balances_tokens)
+    left = dict(standing.left)
     first_uses = dict(standing.first_uses)
     large_inputs = dict(standing.large_inputs)
     decisions: list[OrderDecision] = []
     for order in orders:
-        decision = _decide(order, standing, balances_tokens, first_uses, large_inputs)
+        decision = _known(order, standing, left, first_uses) or _decide(order, standing, left, large_inputs)
         decisions.append(decision)
         if is_new(order, decision, standing):
             assert isinstance(decision, Accepted)
-            balances_tokens[order.job.account_id] -= order.job.cost_tokens
+            draw(order.draws, left)
             if order.input_bytes is not None:
                 large_inputs[order.job.account_id] = _with(large_inputs.get(order.job.account_id), order.input_bytes)
             if order.idempotency is not None and order.owned_key is not None:
@@ -121,33 +148,62 @@ def decide_orders(orders: Sequence[Order], standing: Standing) -> Sequence[Order
     return decisions
 
 
-def _decide(
-    order: Order,
-    standing: Standing,
-    balances_tokens: Mapping[UUID, int],
-    first_uses: Mapping[OwnedKey, FirstUse],
-    large_inputs: Mapping[UUID, LargeInputs],
-) -> OrderDecision:
+def _known(
+    order: Order, standing: Standing, left: Mapping[Purse, int], first_uses: Mapping[OwnedKey, FirstUse]
+) -> OrderDecision | None:
+    """What is said to an order that has come before. No limit is looked at."""
     job = order.job
     if job.id in standing.written:
-        return Accepted(standing.written[job.id], is_replay=False, balance_tokens=balances_tokens[job.account_id])
-    if order.idempotency is not None and order.owned_key is not None:
-        if order.owned_key in standing.keys_in_use:
-            return IdempotencyKeyInUse()
-        first_use = first_uses.get(order.owned_key)
-        if first_use is not None:
-            is_same = first_use.fingerprint == order.idempotency.fingerprint
-            return Accepted(first_use.job, is_replay=True) if is_same else IdempotencyKeyReused()
-    balance_tokens = balances_tokens[job.account_id]
-    if balance_tokens < job.cost_tokens:
-        return InsufficientBalance(required_tokens=job.cost_tokens, balance_tokens=balance_tokens)
+        balance_tokens = left[Purse(PurseKind.BALANCE, job.account_id)]
+        return Accepted(standing.written[job.id], is_replay=False, balance_tokens=balance_tokens)
+    if order.idempotency is None or order.owned_key is None:
+        return None
+    if order.owned_key in standing.keys_in_use:
+        return IdempotencyKeyInUse()
+    first_use = first_uses.get(order.owned_key)
+    if first_use is None:
+        return None
+    is_same = first_use.fingerprint == order.idempotency.fingerprint
+    return Accepted(first_use.job, is_replay=True) if is_same else IdempotencyKeyReused()
+
+
+def _decide(
+    order: Order, standing: Standing, left: MutableMapping[Purse, int], large_inputs: Mapping[UUID, LargeInputs]
+) -> OrderDecision:
+    job = order.job
+    if order.key is not None and order.key.id in standing.changed_keys:
+        key = standing.changed_keys[order.key.id]
+        if key is None:
+            return InvalidApiKey()
+        if Scope.GENERATE not in key.scopes:
+            return ScopeMissing(Scope.GENERATE)
+    draws = order.draws
+    short = short_purse(draws, left)
+    if short is not None:
+        return _refusal(short, draws[short], left[short], standing)
     recent = large_inputs.get(job.account_id)
     if order.input_bytes is not None and recent is not None and recent.leaves_no_room_for(order.input_bytes):
         return TooManyLargeInputs(retry_after_seconds=recent.seconds_to_wait)
     assert standing.accepted_at is not None
-    return Accepted(
-        Job.accepted(job, standing.accepted_at), is_replay=False, balance_tokens=balance_tokens - job.cost_tokens
-    )
+    balance_tokens = left[Purse(PurseKind.BALANCE, job.account_id)] - job.cost_tokens
+    return Accepted(Job.accepted(job, standing.accepted_at), is_replay=False, balance_tokens=balance_tokens)
+
+
+def _refusal(purse: Purse, required: int, left: int, standing: Standing) -> DomainError:
+    match purse.kind:
+        case PurseKind.BALANCE:
+            return InsufficientBalance(required_tokens=required, balance_tokens=left)
+        case PurseKind.BUDGET:
+            spending = standing.spending[purse.owner_id]
+            # What the orders before it have taken is spent as well.
+            by_now = replace(spending, spent_tokens=spending.budget.tokens - left)
+            return BudgetExceeded(by_now, required)
+        case PurseKind.UNFINISHED_JOBS:
+            return TooManyJobs(standing.limits[purse.owner_id].unfinished_jobs_max)
+        case PurseKind.WRITES:
+            assert standing.accepted_at is not None
+            seconds = 60 - standing.accepted_at.second
+            return TooManyWrites(standing.limits[purse.owner_id].writes_per_minute, retry_after_seconds=seconds)
 
 
 def _with(recent: LargeInputs | None, input_bytes: int) -> LargeInputs:

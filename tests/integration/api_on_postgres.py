@@ -20,7 +20,7 @@ from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCas
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
-from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.quotes import SignedQuotes

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.application.keys import new_key
 from app.domain.accounts import Account
 from app.domain.keys import KEY_HINT_LENGTH, digest_of, stored_form
-from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
     Connection,

@@ -21,7 +21,7 @@ from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.health import database_check, migrations_check
 from app.infrastructure.postgres.heartbeats import Heartbeats
-from app.infrastructure.postgres.keys import PostgresKeys
+from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.migrations import current_revision
 from app.infrastructure.postgres.payments import PostgresPayments

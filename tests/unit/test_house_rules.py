@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.application import ports
-from app.application.keys import IssueFirstKey, RevokeKey, RotateKey
+from app.application.keys import IssueFirstKey, RevokeKeys, RotateKey
 from app.application.payments import TopUp
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
 from app.bootstrap import build
@@ -95,7 +95,7 @@ async def test_what_needs_no_proof_cannot_be_named_from_the_customers_use_cases(
 
     kinds = {type(thing) for thing in things}
     assert CustomerUseCases in kinds
-    assert kinds.isdisjoint({OperatorUseCases, IssueFirstKey, RotateKey, RevokeKey, TopUp})
+    assert kinds.isdisjoint({OperatorUseCases, IssueFirstKey, RotateKey, RevokeKeys, TopUp})
     named = {name for thing in things for name in dir(thing)}
     assert "start" in named
     assert named.isdisjoint({"add_first_key", "replace_key", "revoke_key", "credit", "settle", "claim", "newest"})

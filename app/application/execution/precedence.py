@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from app.application.ports.jobs import JobAcceptance
+from app.domain.accounts import ApiKey
 from app.domain.jobs import Job, NewJob
 from app.domain.orders import Accepted, IdempotencyKey
 
@@ -67,9 +68,11 @@ class CountedAcceptance:
         self._jobs = jobs
         self.precedence = precedence
 
-    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
+    async def accept(
+        self, job: NewJob, idempotency: IdempotencyKey | None = None, key: ApiKey | None = None
+    ) -> Accepted:
         with self.precedence.accepting():
-            return await self._jobs.accept(job, idempotency)
+            return await self._jobs.accept(job, idempotency, key)
 
     async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
         return await self._jobs.find_by_idempotency_key(account_id, idempotency)

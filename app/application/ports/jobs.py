@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
+from app.domain.accounts import ApiKey
 from app.domain.jobs import Job, NewJob
 from app.domain.orders import Accepted, IdempotencyKey
 
@@ -21,11 +22,15 @@ class NamedJobs(Protocol):
 
 
 class JobAcceptance(NamedJobs, Protocol):
-    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
+    async def accept(
+        self, job: NewJob, idempotency: IdempotencyKey | None = None, key: ApiKey | None = None
+    ) -> Accepted:
         """Debit the cost, store the job, its idempotency key and its queue item. Atomic; committed when it returns.
 
-        Raises InsufficientBalance, IdempotencyKeyReused, IdempotencyKeyInUse; nothing is written then.
-        Locks the account row.
+        `key` is what the caller came by, as it was then; without one no budget and no scope is asked for.
+        Raises InsufficientBalance, BudgetExceeded, TooManyJobs, TooManyWrites, TooManyLargeInputs, IdempotencyKeyReused,
+        IdempotencyKeyInUse, InvalidApiKey, ScopeMissing; nothing is written then.
+        Locks the account row, then the key's window.
         """
         ...
 

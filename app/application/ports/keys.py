@@ -1,12 +1,12 @@
 from typing import Protocol
 from uuid import UUID
 
-from app.domain.accounts import Account
+from app.domain.accounts import Caller
 from app.domain.keys import StoredKey
 
 
 class KeyLookup(Protocol):
-    async def find_by_key(self, digest: bytes) -> Account | None: ...
+    async def find_by_key(self, digest: bytes) -> Caller | None: ...
 
 
 class Keys(KeyLookup, Protocol):
@@ -18,11 +18,13 @@ class Keys(KeyLookup, Protocol):
         ...
 
     async def replace_key(self, external_user_id: UUID, key: StoredKey, current: bytes | None) -> bool:
-        """Revoke the live key and store the new one.
+        """Revoke the secrets of a key, and store a new one: the key stays what it is, and keeps what it spent.
 
-        `current`: the digest that must be the live key's; None where the operator vouches.
-        False: the proof does not hold, or there is no such account. Locks the account row.
+        `current`: a digest of that key's; None where the operator vouches: then it is the first key, which may do
+        everything. False: the proof does not hold, or there is no such account. Locks the account row.
         """
         ...
 
-    async def revoke_key(self, external_user_id: UUID) -> bool: ...
+    async def revoke_keys(self, external_user_id: UUID) -> int:
+        """End all keys of the user. Returns how many there were. Locks the account row."""
+        ...

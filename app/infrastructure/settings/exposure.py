@@ -6,6 +6,7 @@ from itertools import combinations
 from app.infrastructure.settings.database import DatabaseSettings
 from app.infrastructure.settings.egress import EgressSettings
 from app.infrastructure.settings.fal import FalSettings
+from app.infrastructure.settings.limits import LimitSettings
 from app.infrastructure.settings.money import MoneySettings
 from app.infrastructure.settings.secrets import (
     DEVELOPMENT_WEBHOOK_SECRET,
@@ -21,7 +22,7 @@ _MAY_BE_THE_SAME = {("fal_key", "fal_admin_key")}
 
 
 # pydantic collects the fields from the last base to the first: this is the order of `.env.example`.
-class SettingsTogether(EgressSettings, FalSettings, MoneySettings, DatabaseSettings, ServiceSettings):
+class SettingsTogether(EgressSettings, FalSettings, LimitSettings, MoneySettings, DatabaseSettings, ServiceSettings):
     @property
     def refusals(self) -> Sequence[str]:
         """Why the service must not start, one sentence each; never a value."""

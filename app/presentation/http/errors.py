@@ -21,10 +21,12 @@ from app.domain.errors import (
     JobFinished,
     NotFound,
     PaymentEventIdRequired,
+    ScopeMissing,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
+from app.domain.limits import BudgetExceeded, LimitReached
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
 from app.presentation.http.state import state_of
 
@@ -33,6 +35,8 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
     Unauthenticated: 401,
     InsufficientBalance: 402,
+    BudgetExceeded: 402,
+    ScopeMissing: 403,
     NotFound: 404,
     JobFinished: 400,
     Conflict: 409,
@@ -179,7 +183,7 @@ def problem(
     *,
     headers: Mapping[str, str] | None = None,
     errors: Sequence[FieldError] = (),
-    figures: Mapping[str, int] | None = None,
+    figures: Mapping[str, int | str | None] | None = None,
 ) -> Response:
     """`about:blank` says that the type is the status itself; `code` tells apart what shares a status."""
     content: _Problem = {
@@ -214,8 +218,20 @@ async def _answer_domain_error(request: Request, error: DomainError) -> Response
     headers = {"Retry-After": "1"} if isinstance(error, IdempotencyKeyInUse) else {}
     if isinstance(error, TooManyRequests):
         headers = {"Retry-After": str(error.retry_after_seconds)}
+    if isinstance(error, LimitReached):
+        headers |= _rate_limit(error)
     status = status_of(type(error))
     return problem(request.scope, status, error.code, error.detail, headers=headers, figures=error.figures)
+
+
+def _rate_limit(error: LimitReached) -> Mapping[str, str]:
+    """As draft-ietf-httpapi-ratelimit-headers-10 has it."""
+    quota = error.quota
+    window = "" if quota.window_seconds is None else f";w={quota.window_seconds}"
+    return {
+        "RateLimit-Policy": f'"{quota.name}";q={quota.amount}{window}',
+        "RateLimit": f'"{quota.name}";r=0;t={error.retry_after_seconds}',
+    }
 
 
 async def _answer_refused_request(request: Request, error: RefusedRequest) -> Response:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
-from app.domain.errors import DatabaseUnavailable, DomainError, Overloaded
+from app.domain.errors import DatabaseUnavailable, DomainError, InvalidApiKey, Overloaded, ScopeMissing
 from app.presentation.http.api_keys import AUTHORIZATION_DOCUMENT, AUTHORIZATION_SCHEME
 from app.presentation.http.bodies import SCHEMA_REFERENCE, JsonBody
 from app.presentation.http.errors import (
@@ -115,6 +115,9 @@ TAGS: list[dict[str, Any]] = [
     {"name": "Provider", "description": "Called by fal, not by users."},
     {"name": "System", "description": "For load balancers and monitoring."},
 ]
+
+# Of each route that asks for a key.
+KEY_ERRORS = (InvalidApiKey, ScopeMissing)
 
 DATABASE_ERRORS = (DatabaseUnavailable, Overloaded)
 

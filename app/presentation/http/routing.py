@@ -16,11 +16,13 @@ from pydantic import BaseModel, TypeAdapter
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.domain.accounts import Account
+from app.domain.accounts import Account, Caller
+from app.domain.errors import ScopeMissing
 from app.presentation.http.answers import json_bytes
 from app.presentation.http.api_keys import SECURITY, presented_key
 from app.presentation.http.bodies import JsonBody
-from app.presentation.http.state import ACCOUNT, state_of
+from app.presentation.http.scopes import scope_of
+from app.presentation.http.state import CALLER, state_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Reader = Callable[..., Awaitable[Any]]
@@ -78,22 +80,33 @@ class KeyedRoute(DirectRoute):
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
 
+        scope = scope_of(self.operation_id)
+
         async def authenticate_first(request: Request) -> Response:
             keys = state_of(request.scope).use_cases.keys
-            request.scope[ACCOUNT] = await keys.authenticate(presented_key(request.scope["headers"]))
+            caller = await keys.authenticate(presented_key(request.scope["headers"]))
+            if scope is not None and scope not in caller.key.scopes:
+                raise ScopeMissing(scope)
+            request.scope[CALLER] = caller
             return await handler(request)
 
         return authenticate_first
 
 
-async def account_of(request: HTTPConnection) -> Account:
+async def caller_of(request: HTTPConnection) -> Caller:
     """Whose key the request carries. Raises RuntimeError if its route is no KeyedRoute."""
-    account: Account | None = request.scope.get(ACCOUNT)
-    if account is None:
+    caller: Caller | None = request.scope.get(CALLER)
+    if caller is None:
         raise RuntimeError(f"{request.scope['route'].path} asks for an account, and its route for no key")
-    return account
+    return caller
 
 
+async def account_of(request: HTTPConnection) -> Account:
+    """Raises RuntimeError if its route is no KeyedRoute."""
+    return (await caller_of(request)).account
+
+
+CurrentCaller = Annotated[Caller, Depends(caller_of)]
 CurrentAccount = Annotated[Account, Depends(account_of)]
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     # It raises errors, which are answered with the help of the state.
     from app.presentation.http.body_room import BodyRoom
 
-# Where a KeyedRoute puts the account into the scope. A key of our own: `request.state` is open to every middleware.
-ACCOUNT = "tollgate.account"
+# Where a KeyedRoute puts the caller into the scope. A key of our own: `request.state` is open to every middleware.
+CALLER = "tollgate.caller"
 
 
 class ApiState(State):

@@ -13,19 +13,19 @@ from app.domain.errors import (
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InsufficientBalance,
-    InvalidApiKey,
     PriceExceedsMaximum,
     QuoteNotValid,
     TooManyLargeInputs,
     UnknownModel,
 )
 from app.domain.kinds import GenerationKind
+from app.domain.limits import BudgetExceeded, TooManyJobs, TooManyWrites
 from app.presentation.http.answers import json_answer
 from app.presentation.http.bodies import JsonBody
 from app.presentation.http.body_room import LARGE_BODY_BYTES_MAX
-from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, problems
+from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, KEY_ERRORS, answer, problems
 from app.presentation.http.parameters import IdempotencyKey
-from app.presentation.http.routing import CurrentAccount, KeyedRoute, account_of
+from app.presentation.http.routing import CurrentCaller, KeyedRoute, account_of
 from app.presentation.http.state import UseCases, state_of
 from app.presentation.schemas.examples import JOB_ID, PRICE, REPLAYED
 from app.presentation.schemas.generations import GenerationBodies, GenerationBody
@@ -89,8 +89,11 @@ def generations_router(catalogue: Catalogue) -> APIRouter:
 
 
 _ERRORS = (
-    InvalidApiKey,
+    *KEY_ERRORS,
     InsufficientBalance,
+    BudgetExceeded,
+    TooManyJobs,
+    TooManyWrites,
     QuoteNotValid,
     PriceExceedsMaximum,
     IdempotencyKeyInUse,
@@ -116,14 +119,16 @@ def _handler(bodies: GenerationBodies) -> Callable[..., Awaitable[Response]]:
 
     async def handler(
         request: Request,
-        account: CurrentAccount,
+        caller: CurrentCaller,
         body: Annotated[GenerationBody, Depends(read_body)],
         idempotency_key: IdempotencyKey,
         use_cases: UseCases,
     ) -> Response:
-        accepted = await use_cases.jobs.start(account.id, body.wish(), idempotency_key=idempotency_key)
+        accepted = await use_cases.jobs.start(
+            caller.account.id, body.wish(), idempotency_key=idempotency_key, key=caller.key
+        )
         # A repeat debits nothing: it is told what the account had as its key was looked up.
-        balance_tokens = account.balance_tokens if accepted.balance_tokens is None else accepted.balance_tokens
+        balance_tokens = caller.account.balance_tokens if accepted.balance_tokens is None else accepted.balance_tokens
         headers = {
             "Location": f"{request.scope.get('root_path', '')}/generations/{accepted.job.id}",
             COST_HEADER: str(accepted.job.cost_tokens),

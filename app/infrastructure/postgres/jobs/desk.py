@@ -1,5 +1,6 @@
 """Where users start and cancel jobs. Locks are always taken in the order job, account."""
 
+from functools import partial
 from operator import attrgetter
 from uuid import UUID
 
@@ -7,15 +8,18 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.domain.accounts import ApiKey
+from app.domain.budgets import AccountLimits
 from app.domain.errors import CommitUnknown, IdempotencyKeyInUse, IdempotencyKeyReused, JobFinished, JobNotFound
 from app.domain.jobs import Job, JobStatus, NewJob, Outcome
 from app.domain.orders import Accepted, IdempotencyKey
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import fetch_through, reading, transaction
-from app.infrastructure.postgres.jobs.acceptance import StorableOrder, accept_all, try_lock_of_key
+from app.infrastructure.postgres.jobs.acceptance import accept_all, try_lock_of_key
 from app.infrastructure.postgres.jobs.reader import PostgresJobReader
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
+from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
 from app.infrastructure.postgres.queue import look_after
 from app.infrastructure.postgres.tables import idempotency_keys, jobs
 
@@ -27,14 +31,16 @@ LOOK_AFTER_CANCEL_SECONDS = 3.0
 
 
 class PostgresJobDesk(PostgresJobReader):
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, limits: AccountLimits = AccountLimits()) -> None:
         super().__init__(engine)
         self._accept: Batcher[StorableOrder, Accepted] = Batcher(
-            engine, accept_all, size_max=ACCEPTS_MAX, size_bytes=attrgetter("size_bytes")
+            engine, partial(accept_all, limits), size_max=ACCEPTS_MAX, size_bytes=attrgetter("size_bytes")
         )
 
-    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
-        return await self._accept(StorableOrder.of(job, idempotency))
+    async def accept(
+        self, job: NewJob, idempotency: IdempotencyKey | None = None, key: ApiKey | None = None
+    ) -> Accepted:
+        return await self._accept(StorableOrder.of(job, idempotency, key))
 
     async def find_by_idempotency_key(self, account_id: UUID, idempotency: IdempotencyKey) -> Job | None:
         query = (

@@ -21,7 +21,7 @@ from app.infrastructure.postgres.jobs.locks import locked_jobs
 from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
 from app.infrastructure.postgres.queue import delete_queued
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant
-from app.infrastructure.postgres.tables import attempts, jobs, ledger_entries
+from app.infrastructure.postgres.tables import accounts, attempts, jobs, ledger_entries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,16 @@ _TOLD = RowArrays(
     attempts.c.billed_units,
     jobs.c.error_code,
 )
-_LOCKED = locked_jobs(_ENDED)
+_LOCKED = locked_jobs(_ENDED, jobs.c.account_id)
+# An end changes a counter of the account. Triggers would lock the accounts in the order of the jobs.
+_ACCOUNT = (
+    select(accounts.c.id)
+    .where(accounts.c.id.in_(select(_LOCKED.c.account_id)))
+    .order_by(accounts.c.id)
+    .with_for_update(key_share=True)
+    .cte("account")
+    .prefix_with("MATERIALIZED")
+)
 _SETTLED = (
     update(jobs)
     .values(
@@ -104,6 +113,7 @@ _SETTLED = (
     .where(
         jobs.c.id == _LOCKED.c.id,
         _ENDED.c.job_id == _LOCKED.c.id,
+        _ACCOUNT.c.id == _LOCKED.c.account_id,
         # Compare-and-set.
         IS_UNFINISHED,
     )

@@ -1,0 +1,79 @@
+"""What is said to whoever asks for more than a limit allows. Nothing is done, and nothing is counted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from app.domain.budgets import Spending
+from app.domain.errors import DomainError, TooManyRequests
+
+
+class BudgetExceeded(DomainError):
+    code = "budget_exceeded"
+    default_detail = (
+        "This key's budget does not suffice. Nothing was done. "
+        "Wait until it renews, use another key, or raise the budget with PATCH /keys/{id}."
+    )
+    example_figures: ClassVar[Mapping[str, int | str | None]] = {
+        "required_tokens": 30,
+        "budget_tokens": 500,
+        "spent_tokens": 480,
+        "renews_at": "2026-12-01T00:00:00Z",
+    }
+
+    def __init__(self, spending: Spending, required_tokens: int) -> None:
+        super().__init__()
+        self.figures = {
+            "required_tokens": required_tokens,
+            "budget_tokens": spending.budget.tokens,
+            "spent_tokens": spending.spent_tokens,
+            "renews_at": _text(spending.renews_at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a client may plan by: so much in each window, if it has one."""
+
+    name: str
+    amount: int
+    window_seconds: int | None = None
+
+
+class LimitReached(TooManyRequests):
+    def __init__(self, detail: str, quota: Quota, *, retry_after_seconds: int) -> None:
+        super().__init__(detail, retry_after_seconds=retry_after_seconds)
+        self.quota = quota
+
+
+class TooManyJobs(LimitReached):
+    code = "too_many_jobs"
+    default_detail = "1000 generations of your account are unfinished, which is the most. Nothing was done."
+    # Nobody knows when one of them ends. Asked more often, the answer would hardly be another.
+    RETRY_AFTER_SECONDS: ClassVar[int] = 5
+
+    def __init__(self, unfinished_jobs_max: int = 1000) -> None:
+        super().__init__(
+            f"{unfinished_jobs_max} generations of your account are unfinished, which is the most. Nothing was done. "
+            "Wait until one of them ends, or cancel one.",
+            Quota("jobs", unfinished_jobs_max),
+            retry_after_seconds=self.RETRY_AFTER_SECONDS,
+        )
+
+
+class TooManyWrites(LimitReached):
+    code = "too_many_writes"
+    default_detail = "Your account has made 600 changes in this minute, which is the most. Nothing was done."
+
+    def __init__(self, writes_per_minute: int = 600, retry_after_seconds: int = 60) -> None:
+        super().__init__(
+            f"Your account has made {writes_per_minute} changes in this minute, which is the most. Nothing was done. "
+            "Ask again when Retry-After says.",
+            Quota("writes", writes_per_minute, 60),
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")

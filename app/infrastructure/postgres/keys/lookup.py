@@ -1,0 +1,46 @@
+"""Whose secret it is, asked for many secrets at once, and each time anew: no answer outlives a revocation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from app.domain.accounts import Account, Caller
+from app.infrastructure.postgres.database import DriverConnection
+from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, IS_LIVE_SECRET, KEY_COLUMNS, hidden, key_of
+from app.infrastructure.postgres.statements import Statement, any_of
+from app.infrastructure.postgres.tables import accounts, api_keys, keys
+
+_FIND = Statement(
+    select(
+        api_keys.c.digest,
+        *KEY_COLUMNS,
+        accounts.c.id,
+        accounts.c.external_user_id,
+        accounts.c.balance_tokens,
+        accounts.c.reads_per_second,
+        accounts.c.keys_version,
+    )
+    .join_from(api_keys, keys, keys.c.id == api_keys.c.key_id)
+    .join(accounts, accounts.c.id == api_keys.c.account_id)
+    .where(any_of(api_keys.c.digest, "digests"), IS_LIVE_SECRET, IS_LIVE_KEY)
+)
+
+
+async def find_all(
+    driver: DriverConnection, digests: Sequence[bytes], *, is_repeated: bool = False
+) -> Sequence[Caller | None]:
+    stored = [(digest, hidden(digest)) for digest in digests]
+    rows = await _FIND(driver.fetch, digests=[form for forms in stored for form in forms])
+    found = {row["digest"]: _caller_of(row) for row in rows}
+    return [found.get(plain) or found.get(other) for plain, other in stored]
+
+
+def _caller_of(row: Mapping[str, Any]) -> Caller:
+    account = Account(
+        id=row["id"],
+        external_user_id=row["external_user_id"],
+        balance_tokens=row["balance_tokens"],
+        reads_per_second=row["reads_per_second"],
+    )
+    return Caller(account, key_of(row, row["keys_version"]))

@@ -1,0 +1,79 @@
+from sqlalchemy import Boolean, Integer, BigInteger, CheckConstraint, Column, Index, LargeBinary, Table, Text, UniqueConstraint, Uuid, text
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from app.infrastructure.postgres.tables.shared import account_key, created_at, metadata, time
+
+BALANCE_NOT_NEGATIVE = "accounts_balance_not_negative"
+BALANCE_LIMIT = "accounts_balance_limit"
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("external_user_id", Uuid, nullable=False),
+    Column("balance_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("entry_count", BigInteger, nullable=False, server_default=text("0")),
+    created_at(),
+    Column("keys_version", BigInteger, nullable=False, server_default=text("0")),
+    Column("unfinished_jobs", BigInteger, nullable=False, server_default=text("0")),
+    Column("writes_minute", time),
+    Column("writes", Integer, nullable=False, server_default=text("0")),
+    Column("unfinished_jobs_max", Integer),
+    Column("writes_per_minute", Integer),
+    Column("reads_per_second", Integer),
+    Column("weight", Integer),
+    UniqueConstraint("external_user_id", name="accounts_external_user_id_key"),
+    CheckConstraint("balance_tokens >= 0", name=BALANCE_NOT_NEGATIVE),
+    CheckConstraint("balance_tokens <= 9007199254740991", name=BALANCE_LIMIT),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("hint", Text, nullable=False),
+    created_at(),
+    Column("revoked_at", time),
+    Column("key_id", Uuid, nullable=False),
+    Column("expires_at", time),
+    account_key("api_keys"),
+    ForeignKeyConstraint(["key_id"], ["keys.id"], name="api_keys_key_id_fkey", ondelete="RESTRICT"),
+    Index("api_keys_account_id", "account_id"),
+    Index("api_keys_key_id", "key_id"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("expires_at", time),
+    Column("budget_tokens", BigInteger),
+    Column("budget_per", Text),
+    Column("is_first", Boolean, nullable=False, server_default=text("false")),
+    created_at(),
+    Column("last_used_at", time),
+    Column("deleted_at", time),
+    account_key("keys"),
+    Index(
+        "keys_one_first_per_account",
+        "account_id",
+        unique=True,
+        postgresql_where=text("is_first AND deleted_at IS NULL"),
+    ),
+    Index("keys_of_an_account", "account_id", "created_at"),
+)
+
+key_windows = Table(
+    "key_windows",
+    metadata,
+    Column("key_id", Uuid, primary_key=True),
+    Column("starts_at", time, primary_key=True),
+    Column("ends_at", time, primary_key=True),
+    Column("limit_tokens", BigInteger, nullable=False),
+    Column("spent_tokens", BigInteger, nullable=False, server_default=text("0")),
+    ForeignKeyConstraint(["key_id"], ["keys.id"], name="key_windows_key_id_fkey", ondelete="RESTRICT"),
+)

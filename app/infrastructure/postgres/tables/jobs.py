@@ -1,0 +1,110 @@
+from sqlalchemy import BigInteger, Boolean, Column, Computed, ForeignKeyConstraint, Index, Integer, LargeBinary, Numeric, Table, Text, UniqueConstraint, Uuid, desc, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.infrastructure.postgres.tables.shared import account_key, created_at, metadata, time
+
+REQUEST_OF_ONE_JOB = "jobs_fal_request_id_key"
+REQUEST_OF_ONE_ATTEMPT = "attempts_fal_request_id_key"
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("model_id", Text, nullable=False),
+    Column("parameters", JSONB, nullable=False),
+    Column("cost_tokens", BigInteger, nullable=False),
+    Column("refunded_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("outputs_requested", Integer, nullable=False),
+    Column("time_limit_seconds", Integer, nullable=False),
+    Column("status", Text, nullable=False, server_default="QUEUED"),
+    Column(
+        "is_final", Boolean, Computed("status IN ('COMPLETED', 'FAILED', 'CANCELED')", persisted=True), nullable=False
+    ),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("attempt_token", Uuid),
+    Column("claimed_at", time),
+    Column("deadline_at", time),
+    Column("submit_unknown_at", time),
+    Column("status_reason", Text),
+    Column("fal_request_id", Text),
+    Column("fal_status_url", Text),
+    Column("fal_response_url", Text),
+    Column("fal_cancel_url", Text),
+    Column("cancel_requested_at", time),
+    Column("cancel_sent_at", time),
+    Column("overdue_noticed_at", time),
+    Column("result", JSONB(none_as_null=True)),
+    Column("late_result", JSONB(none_as_null=True)),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    created_at(),
+    created_at("updated_at"),
+    Column("input_bytes", Integer),
+    Column("input_forgotten_at", time),
+    Column("held_at", time),
+    Column("terms", JSONB(none_as_null=True)),
+    Column("refunded_lines", JSONB(none_as_null=True)),
+    Column("key_id", Uuid),
+    account_key("jobs"),
+    UniqueConstraint("attempt_token", name="jobs_attempt_token_key"),
+    UniqueConstraint("fal_request_id", name=REQUEST_OF_ONE_JOB),
+    UniqueConstraint("id", "account_id", "cost_tokens", name="jobs_cost_key"),
+    UniqueConstraint("id", "account_id", "refunded_tokens", name="jobs_refund_key"),
+    Index("jobs_newest_first", "account_id", desc("created_at"), desc("id")),
+    Index("jobs_unfinished", "created_at", postgresql_where=text("NOT is_final")),
+    Index(
+        "jobs_inputs_to_forget",
+        "id",
+        postgresql_where=text("is_final AND input_bytes IS NOT NULL AND input_forgotten_at IS NULL"),
+    ),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("token", Uuid, primary_key=True),
+    Column("job_id", Uuid, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("claimed_at", time, nullable=False),
+    Column("outcome", Text),
+    Column("outcome_at", time),
+    Column("reason", Text),
+    Column("input_digest", LargeBinary),
+    Column("fal_request_id", Text),
+    Column("adopted_at", time),
+    Column("billed_units", Numeric),
+    Column("orphaned_at", time),
+    Column("cancel_sent_at", time),
+    Column("closed_at", time),
+    ForeignKeyConstraint(["job_id"], ["jobs.id"], name="attempts_job_id_fkey", ondelete="RESTRICT"),
+    UniqueConstraint("job_id", "number", name="attempts_job_number_key"),
+    Index(REQUEST_OF_ONE_ATTEMPT, "fal_request_id", unique=True, postgresql_where=text("fal_request_id IS NOT NULL")),
+    Index("attempts_orphans", "orphaned_at", postgresql_where=text("orphaned_at IS NOT NULL")),
+    Index(
+        "attempts_without_request",
+        "claimed_at",
+        postgresql_where=text("fal_request_id IS NULL AND outcome IN ('not_queued', 'unknown')"),
+    ),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("account_id", Uuid, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("job_id", Uuid, nullable=False),
+    created_at(),
+    account_key("idempotency_keys"),
+    ForeignKeyConstraint(
+        ["job_id"],
+        ["jobs.id"],
+        name="idempotency_keys_job_id_fkey",
+        ondelete="RESTRICT",
+        deferrable=True,
+        initially="DEFERRED",
+    ),
+    Index("idempotency_keys_created_at", "created_at"),
+)
