@@ -1,7 +1,7 @@
 """Accounts, jobs and connections as tests need them, made by the service's own operations."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
 import asyncpg
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -19,7 +20,8 @@ from app.application.jobs import Wish
 from app.application.keys import new_key
 from app.application.ports.provider import ProviderRequest
 from app.bootstrap.steps import lost_steps
-from app.domain.accounts import Account
+from app.domain.accounts import ALL_SCOPES, Account, Caller, Scope
+from app.domain.budgets import Budget
 from app.domain.jobs import JobStatus, NewJob, Outcome
 from app.domain.keys import digest_of, stored_form
 from app.domain.kinds import GenerationKind
@@ -32,9 +34,10 @@ from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
 from app.infrastructure.postgres.jobs.records import PostgresJobRecords
-from app.infrastructure.postgres.keys.issuing import PostgresKeys
+from app.infrastructure.postgres.keys.issuing import PostgresKeys, add_secret
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
+from app.infrastructure.postgres.tables import keys
 
 
 class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
@@ -71,7 +74,9 @@ OUTCOMES: Mapping[JobStatus, Outcome] = {
 STEPS: Mapping[str, Step] = {step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT, CANCEL_ORPHANS)}
 TABLES = (
     "accounts",
+    "keys",
     "api_keys",
+    "key_windows",
     "payment_events",
     "refused_payments",
     "jobs",
@@ -112,9 +117,33 @@ async def open_account(engine: AsyncEngine, balance_tokens: int = 0) -> Customer
 
 
 async def find_account(engine: AsyncEngine, api_key: str) -> Account:
-    account = await PostgresKeys(engine).find_by_key(digest_of(api_key))
-    assert account is not None
-    return account
+    return (await find_caller(engine, api_key)).account
+
+
+async def find_caller(engine: AsyncEngine, api_key: str) -> Caller:
+    caller = await PostgresKeys(engine).find_by_key(digest_of(api_key))
+    assert caller is not None
+    return caller
+
+
+async def open_key(
+    engine: AsyncEngine, customer: Customer, *, scopes: Iterable[Scope] = ALL_SCOPES, budget: Budget | None = None
+) -> str:
+    """A further key of the customer, which may do less than the first one."""
+    secret, key_id = new_key(), uuid4()
+    async with engine.begin() as connection:
+        await connection.execute(
+            insert(keys).values(
+                id=key_id,
+                account_id=customer.account_id,
+                name="a further key",
+                scopes=sorted(scopes),
+                budget_tokens=None if budget is None else budget.tokens,
+                budget_per=None if budget is None else budget.per,
+            )
+        )
+        await add_secret(connection, key_id, customer.account_id, stored_form(secret), is_hidden=True)
+    return secret
 
 
 async def balance_of(engine: AsyncEngine, customer: Customer) -> int:

@@ -20,7 +20,8 @@ ALTER TABLE accounts
         CONSTRAINT accounts_unfinished_jobs_counted CHECK (unfinished_jobs >= 0),
     ADD COLUMN writes_minute timestamptz,
     ADD COLUMN writes integer NOT NULL DEFAULT 0,
-    ADD COLUMN unfinished_jobs_max integer CONSTRAINT accounts_unfinished_jobs_max_sound CHECK (unfinished_jobs_max >= 0),
+    ADD COLUMN unfinished_jobs_max integer
+        CONSTRAINT accounts_unfinished_jobs_max_sound CHECK (unfinished_jobs_max >= 0),
     ADD COLUMN writes_per_minute integer CONSTRAINT accounts_writes_per_minute_sound CHECK (writes_per_minute >= 0),
     ADD COLUMN reads_per_second integer CONSTRAINT accounts_reads_per_second_sound CHECK (reads_per_second >= 0),
     ADD COLUMN weight integer CONSTRAINT accounts_weight_sound CHECK (weight BETWEEN 1 AND 1000)
@@ -86,7 +87,7 @@ UPDATE accounts SET unfinished_jobs = unfinished.jobs
  WHERE accounts.id = unfinished.account_id
 """
 # A secret without a key is one that the release before issues: the account's first, whose id stays.
-ADD_KEY_OF_SECRET = """
+ADD_ADOPTION = """
 CREATE FUNCTION belong_to_first_key() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     SELECT id INTO NEW.key_id FROM keys WHERE account_id = NEW.account_id AND is_first AND deleted_at IS NULL;
@@ -138,7 +139,7 @@ BEGIN
         RAISE EXCEPTION 'account % does not exist', NEW.account_id USING ERRCODE = 'foreign_key_violation';
     END IF;
     RETURN NEW;
-END $$
+END $$;
 """
 # What comes back goes into the window that it was taken from, while that lasts.
 ADD_END = """
@@ -181,8 +182,10 @@ UNION ALL SELECT 'a job belongs to the account of its key', j.id::text FROM jobs
 
 
 def upgrade() -> None:
-    op.execute(LOCK)
-    for statement in (
+    # Past SQLAlchemy, which would prepare each script as one statement.
+    run = op.get_bind().connection.dbapi_connection.run_async
+    for script in (
+        LOCK,
         ADD_COUNTERS,
         ADD_KEYS,
         *ADD_KEY_INDEXES,
@@ -191,14 +194,14 @@ def upgrade() -> None:
         ADD_TO_SECRETS,
         *ADOPT_SECRETS,
         COUNT_UNFINISHED,
-        ADD_KEY_OF_SECRET,
+        ADD_ADOPTION,
         ADD_VERSION,
         ADD_ENTRY,
         ADD_END,
         ADD_LIMIT,
         f"{violations_before()} {VIOLATIONS_OF_COUNTERS}",
     ):
-        op.execute(statement)
+        run(lambda connection, script=script: connection.execute(script))
 
 
 def violations_before() -> str:

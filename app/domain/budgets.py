@@ -41,6 +41,9 @@ class AccountLimits:
     writes_per_minute: int = 0
 
 
+NO_LIMITS = AccountLimits()
+
+
 class Period(StrEnum):
     DAY = "day"
     MONTH = "month"

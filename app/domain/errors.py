@@ -39,7 +39,9 @@ them.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
+
+Figures: TypeAlias = Mapping[str, int | str | None]
 
 
 class DomainError(Exception):
@@ -47,12 +49,12 @@ class DomainError(Exception):
 
     code: ClassVar[str] = "error"
     default_detail: ClassVar[str] = "The request cannot be served."
-    example_figures: ClassVar[Mapping[str, int | str | None]] = {}
+    example_figures: ClassVar[Figures] = {}
     """For the document."""
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or self.default_detail
-        self.figures: Mapping[str, int | str | None] = {}
+        self.figures: Figures = {}
         super().__init__(self.detail)
 
 
@@ -74,12 +76,10 @@ class ProofRequired(Unauthenticated):
 
 class ScopeMissing(DomainError):
     code = "scope_missing"
-    default_detail = "This key has no scope `generate`. Nothing was done. Use a key that has it; GET /keys/current says."
+    default_detail = "This key has no scope `generate`. Nothing was done. Use a key that has it."
 
     def __init__(self, scope: str = "generate") -> None:
-        super().__init__(
-            f"This key has no scope `{scope}`. Nothing was done. Use a key that has it; GET /keys/current says."
-        )
+        super().__init__(f"This key has no scope `{scope}`. Nothing was done. Use a key that has it.")
 
 
 class InvalidWebhookSecret(Unauthenticated):
@@ -102,7 +102,11 @@ class InvalidProviderEvent(Unauthenticated):
 class InsufficientBalance(DomainError):
     code = "insufficient_balance"
     default_detail = "insufficient balance"
-    example_figures: ClassVar[Mapping[str, int | str | None]] = {"required_tokens": 30, "balance_tokens": 18, "missing_tokens": 12}
+    example_figures: ClassVar[Figures] = {
+        "required_tokens": 30,
+        "balance_tokens": 18,
+        "missing_tokens": 12,
+    }
 
     def __init__(self, *, required_tokens: int, balance_tokens: int) -> None:
         super().__init__()
@@ -178,7 +182,7 @@ class PriceExceedsMaximum(Conflict):
         "This costs 30 tokens, which is more than max_cost_tokens. Nothing was done. "
         "Raise max_cost_tokens, or ask for something cheaper."
     )
-    example_figures: ClassVar[Mapping[str, int | str | None]] = {"cost_tokens": 30}
+    example_figures: ClassVar[Figures] = {"cost_tokens": 30}
 
     def __init__(self, cost_tokens: int) -> None:
         super().__init__(

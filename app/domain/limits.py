@@ -1,12 +1,11 @@
 """What is said to whoever asks for more than a limit allows. Nothing is done, and nothing is counted."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
 from app.domain.budgets import Spending
-from app.domain.errors import DomainError, TooManyRequests
+from app.domain.errors import DomainError, Figures, TooManyRequests
 
 
 class BudgetExceeded(DomainError):
@@ -15,7 +14,7 @@ class BudgetExceeded(DomainError):
         "This key's budget does not suffice. Nothing was done. "
         "Wait until it renews, use another key, or raise the budget with PATCH /keys/{id}."
     )
-    example_figures: ClassVar[Mapping[str, int | str | None]] = {
+    example_figures: ClassVar[Figures] = {
         "required_tokens": 30,
         "budget_tokens": 500,
         "spent_tokens": 480,

@@ -28,7 +28,8 @@ from app.infrastructure.postgres import payments
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, driver_connection
 from app.infrastructure.postgres.jobs import acceptance
-from app.infrastructure.postgres.jobs.acceptance import StorableOrder, accept_all
+from app.infrastructure.postgres.jobs.acceptance import accept_all
+from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments, credit_all

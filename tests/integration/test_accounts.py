@@ -18,6 +18,7 @@ from tests.builders import (
     accept_job,
     contents,
     dump,
+    find_account,
     open_account,
     payment,
     until,
@@ -39,9 +40,13 @@ async def test_a_key_finds_its_account_and_the_balance(engine: AsyncEngine) -> N
     customer = await open_account(engine, 7)
     await open_account(engine, 8)
 
-    account = await PostgresKeys(engine).find_by_key(digest_of(customer.api_key))
+    caller = await PostgresKeys(engine).find_by_key(digest_of(customer.api_key))
 
-    assert account == Account(id=customer.account_id, external_user_id=customer.external_user_id, balance_tokens=7)
+    assert caller is not None
+    assert caller.account == Account(
+        id=customer.account_id, external_user_id=customer.external_user_id, balance_tokens=7
+    )
+    assert caller.key.may_manage_keys
 
 
 async def test_an_unknown_key_finds_nothing(engine: AsyncEngine) -> None:
@@ -73,10 +78,8 @@ async def test_a_first_key_keeps_the_balance_that_came_before_it(engine: AsyncEn
 
     stored = await PostgresKeys(engine).add_first_key(external_user_id, stored_form(key))
 
-    account = await PostgresKeys(engine).find_by_key(digest_of(key))
     assert stored
-    assert account is not None
-    assert account.balance_tokens == 7
+    assert (await find_account(engine, key)).balance_tokens == 7
 
 
 async def test_a_second_first_key_writes_nothing(engine: AsyncEngine, sql: Connection) -> None:
@@ -91,7 +94,7 @@ async def test_a_second_first_key_writes_nothing(engine: AsyncEngine, sql: Conne
 
 async def test_a_user_whose_key_was_revoked_gets_no_first_key(engine: AsyncEngine) -> None:
     customer, key = await open_account(engine), new_key()
-    await PostgresKeys(engine).revoke_key(customer.external_user_id)
+    await PostgresKeys(engine).revoke_keys(customer.external_user_id)
 
     stored = await PostgresKeys(engine).add_first_key(customer.external_user_id, stored_form(key))
 
@@ -121,7 +124,7 @@ async def test_the_operator_replaces_any_key(engine: AsyncEngine) -> None:
 
 async def test_the_operator_gives_a_key_after_a_revocation(engine: AsyncEngine) -> None:
     customer, key = await open_account(engine), new_key()
-    await PostgresKeys(engine).revoke_key(customer.external_user_id)
+    await PostgresKeys(engine).revoke_keys(customer.external_user_id)
 
     replaced = await PostgresKeys(engine).replace_key(customer.external_user_id, stored_form(key), None)
 
@@ -135,7 +138,7 @@ async def test_no_other_key_proves_the_right_to_replace(engine: AsyncEngine, sql
     customer, other = await open_account(engine), await open_account(engine)
     replaced, revoked = await open_account(engine), await open_account(engine)
     await accounts.replace_key(replaced.external_user_id, stored_form(new_key()), None)
-    await accounts.revoke_key(revoked.external_user_id)
+    await accounts.revoke_keys(revoked.external_user_id)
     victim, key = {
         "unknown": (customer, new_key()),
         "of another account": (customer, other.api_key),
@@ -189,7 +192,7 @@ async def test_one_key_lives_after_20_replacements_by_the_operator(crowd: AsyncE
 async def test_a_revoked_key_finds_nothing(engine: AsyncEngine) -> None:
     customer, other = await open_account(engine), await open_account(engine)
 
-    revoked = await PostgresKeys(engine).revoke_key(customer.external_user_id)
+    revoked = await PostgresKeys(engine).revoke_keys(customer.external_user_id)
 
     assert revoked
     assert await live_keys(engine, customer.api_key, other.api_key) == [other.api_key]
@@ -197,9 +200,9 @@ async def test_a_revoked_key_finds_nothing(engine: AsyncEngine) -> None:
 
 async def test_there_is_nothing_to_revoke_twice_or_for_an_unknown_user(engine: AsyncEngine) -> None:
     customer, accounts = await open_account(engine), PostgresKeys(engine)
-    await accounts.revoke_key(customer.external_user_id)
+    await accounts.revoke_keys(customer.external_user_id)
 
-    revoked = [await accounts.revoke_key(customer.external_user_id), await accounts.revoke_key(uuid4())]
+    revoked = [await accounts.revoke_keys(customer.external_user_id), await accounts.revoke_keys(uuid4())]
 
     assert revoked == [False, False]
 
@@ -217,7 +220,7 @@ async def test_the_database_refuses_a_second_live_key(engine: AsyncEngine, sql: 
 
 async def test_the_database_refuses_what_is_no_digest(engine: AsyncEngine, sql: Connection) -> None:
     customer, key = await open_account(engine), new_key()
-    await PostgresKeys(engine).revoke_key(customer.external_user_id)
+    await PostgresKeys(engine).revoke_keys(customer.external_user_id)
 
     with pytest.raises(asyncpg.CheckViolationError, match="api_keys_digest_length"):
         await sql.execute(
@@ -260,7 +263,7 @@ async def test_a_key_is_replaced_and_revoked_within_a_second_while_its_user_star
     for _ in range(5):
         began_seconds = time.monotonic()
         await accounts.replace_key(customer.external_user_id, stored_form(key := new_key()), None)
-        await accounts.revoke_key(customer.external_user_id)
+        await accounts.revoke_keys(customer.external_user_id)
         seconds.append(time.monotonic() - began_seconds)
     is_over.set()
     await asyncio.gather(*starting)

@@ -48,7 +48,7 @@ OPERATIONS: dict[str, Callable[[AsyncEngine], Awaitable[object]]] = {
     "find_by_key": lambda engine: PostgresKeys(engine).find_by_key(digest_of(NOBODY.api_key)),
     "add_first_key": lambda engine: PostgresKeys(engine).add_first_key(uuid4(), stored_form(new_key())),
     "replace_key": lambda engine: PostgresKeys(engine).replace_key(uuid4(), stored_form(new_key()), None),
-    "revoke_key": lambda engine: PostgresKeys(engine).revoke_key(uuid4()),
+    "revoke_key": lambda engine: PostgresKeys(engine).revoke_keys(uuid4()),
     "credit": lambda engine: PostgresPayments(engine).credit(payment(uuid4(), 7)),
     "violations": lambda engine: PostgresLedger(engine).violations(),
     "accept": lambda engine: jobs_of(engine).accept(new_job(NOBODY)),

@@ -21,7 +21,7 @@ from app.application.ports.ledger import LedgerReader
 from app.application.ports.payments import Payments
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
-from app.domain.accounts import Account
+from app.domain.accounts import ALL_SCOPES, Account, ApiKey, Caller
 from app.domain.catalogue import Catalogue
 from app.domain.errors import (
     BalanceLimitExceeded,
@@ -47,11 +47,15 @@ SOURCE_SECRET = "the secret of one source"
 QUOTE_SECRET = "the secret that signs quotes"
 NOW = datetime(2026, 11, 23, 10, 15, 30, 123456, tzinfo=UTC)
 
+FULL_KEY = ApiKey(id=uuid4(), scopes=ALL_SCOPES, has_budget=False, expires=False, version=0)
+
 
 @dataclass
 class AccountsInMemory:
     accounts: dict[UUID, Account] = field(default_factory=dict)
     keys: dict[UUID, bytes] = field(default_factory=dict)
+    key: ApiKey = FULL_KEY
+    """What each of the keys may do."""
     failure: Exception | None = None
     lookups: int = 0
 
@@ -65,12 +69,12 @@ class AccountsInMemory:
         changed = replace(account, balance_tokens=account.balance_tokens + amount)
         self.accounts[account.external_user_id] = changed
 
-    async def find_by_key(self, digest: bytes) -> Account | None:
+    async def find_by_key(self, digest: bytes) -> Caller | None:
         self.lookups += 1
         if self.failure:
             raise self.failure
         users = [user for user, known in self.keys.items() if known == digest]
-        return self.accounts[users[0]] if users else None
+        return Caller(self.accounts[users[0]], self.key) if users else None
 
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
         self.get_or_add(external_user_id)
@@ -82,8 +86,8 @@ class AccountsInMemory:
         self.keys[external_user_id] = key.digest
         return True
 
-    async def revoke_key(self, external_user_id: UUID) -> bool:
-        return self.keys.pop(external_user_id, None) is not None
+    async def revoke_keys(self, external_user_id: UUID) -> int:
+        return 0 if self.keys.pop(external_user_id, None) is None else 1
 
 
 @dataclass
@@ -123,7 +127,9 @@ class JobsInMemory:
     keys: dict[tuple[UUID, str], tuple[bytes, UUID]] = field(default_factory=dict)
     keys_in_use: set[str] = field(default_factory=set)
 
-    async def accept(self, job: NewJob, idempotency: IdempotencyKey | None = None) -> Accepted:
+    async def accept(
+        self, job: NewJob, idempotency: IdempotencyKey | None = None, key: ApiKey | None = None
+    ) -> Accepted:
         if idempotency is not None:
             if idempotency.key in self.keys_in_use:
                 raise IdempotencyKeyInUse

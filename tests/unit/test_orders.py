@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from app.domain.budgets import Purse, PurseKind
 from app.domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InsufficientBalance, TooManyLargeInputs
 from app.domain.jobs import Job, NewJob
 from app.domain.kinds import GenerationKind
@@ -45,7 +46,8 @@ def order(cost_tokens: int, *, account_id: UUID = ACCOUNT, key: str | None = Non
 
 
 def standing(balance_tokens: int = 10) -> Standing:
-    return Standing(accepted_at=NOW, balances_tokens={ACCOUNT: balance_tokens, OTHER: balance_tokens})
+    balances = {Purse(PurseKind.BALANCE, account_id): balance_tokens for account_id in (ACCOUNT, OTHER)}
+    return Standing(accepted_at=NOW, left=balances)
 
 
 def said(decision: object) -> object:
@@ -101,7 +103,7 @@ def test_a_key_is_the_accounts_own() -> None:
 def test_a_known_key_answers_without_looking_at_the_balance(fingerprint: bytes, expected: object) -> None:
     first = Job.accepted(order(5).job, NOW)
     known = {OwnedKey(ACCOUNT, "a"): FirstUse(ASKED, first)}
-    empty = Standing(accepted_at=None, balances_tokens={}, first_uses=known)
+    empty = Standing(accepted_at=None, left={}, first_uses=known)
 
     (decision,) = decide_orders([order(5, key="a", fingerprint=fingerprint)], empty)
 

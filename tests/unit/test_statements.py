@@ -10,7 +10,9 @@ from sqlalchemy import Integer, Text, insert, literal, select
 from app.application.ports import evidence, execution
 from app.domain import accounts, jobs, ledger, orders, payments
 from app.infrastructure.postgres import payments as payment_rows
-from app.infrastructure.postgres.jobs import acceptance, claiming, reader, recording, settling
+from app.infrastructure.postgres.jobs import acceptance, claiming, purses, reader, recording, settling, writing_orders
+from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
+from app.infrastructure.postgres.keys import lookup
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant
 from app.infrastructure.postgres.tables import jobs as jobs_table
 
@@ -21,7 +23,7 @@ BY_TYPE = {
     orders.Order,
     orders.Accepted,
     orders.FirstUse,
-    acceptance.StorableOrder,
+    StorableOrder,
     ledger.EntryKind,
 }
 # Two fields of one type, in the order in which everybody names them.
@@ -102,7 +104,7 @@ def test_a_column_may_be_named_as_the_one_that_it_is_written_to() -> None:
 def test_no_object_of_a_row_is_made_by_position() -> None:
     """Where two fields of one type stand beside each other, nobody would see that they were exchanged."""
     modules = [accounts, jobs, ledger, orders, payments, evidence, execution]
-    modules += [acceptance, claiming, payment_rows, reader, recording, settling]
+    modules += [acceptance, claiming, lookup, payment_rows, purses, reader, recording, settling, writing_orders]
     made_by_position = {
         kind
         for module in modules

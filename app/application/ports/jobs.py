@@ -28,8 +28,8 @@ class JobAcceptance(NamedJobs, Protocol):
         """Debit the cost, store the job, its idempotency key and its queue item. Atomic; committed when it returns.
 
         `key` is what the caller came by, as it was then; without one no budget and no scope is asked for.
-        Raises InsufficientBalance, BudgetExceeded, TooManyJobs, TooManyWrites, TooManyLargeInputs, IdempotencyKeyReused,
-        IdempotencyKeyInUse, InvalidApiKey, ScopeMissing; nothing is written then.
+        Raises InsufficientBalance, BudgetExceeded, TooManyJobs, TooManyWrites, TooManyLargeInputs,
+        IdempotencyKeyReused, IdempotencyKeyInUse, InvalidApiKey, ScopeMissing; nothing is written then.
         Locks the account row, then the key's window.
         """
         ...

@@ -27,7 +27,7 @@ from app.presentation.http.errors import (
     UnsupportedMediaType,
 )
 from app.presentation.http.field_errors import field_errors
-from app.presentation.http.state import ACCOUNT, state_of
+from app.presentation.http.state import CALLER, state_of
 
 # So much must come in so long, or the end: slow callers pass, and those who only keep a request open do not.
 PROGRESS_SECONDS = 10.0
@@ -191,9 +191,9 @@ def _held(request: Request) -> HeldBody:
     """What this request has in memory. An account is one caller wherever it calls from. Anybody else is an address,
     for each route apart: behind a proxy all of them have the same, and a stranger must not take a payment's place.
     """
-    account = request.scope.get(ACCOUNT)
+    known = request.scope.get(CALLER)
     client = request.scope.get("client")
-    caller = account.id if account is not None else (request.scope["route"].path, client and client[0])
+    caller = known.account.id if known is not None else (request.scope["route"].path, client and client[0])
     return hold_body(request.scope["state"], state_of(request.scope).body_room, caller)
 
 

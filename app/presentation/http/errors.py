@@ -14,6 +14,7 @@ from app.domain.errors import (
     Conflict,
     DomainError,
     FieldRefused,
+    Figures,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InsufficientBalance,
@@ -183,7 +184,7 @@ def problem(
     *,
     headers: Mapping[str, str] | None = None,
     errors: Sequence[FieldError] = (),
-    figures: Mapping[str, int | str | None] | None = None,
+    figures: Figures | None = None,
 ) -> Response:
     """`about:blank` says that the type is the status itself; `code` tells apart what shares a status."""
     content: _Problem = {

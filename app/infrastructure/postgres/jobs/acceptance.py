@@ -1,13 +1,13 @@
 """Accepting orders, many of them in one transaction: debits, jobs, idempotency keys and queue items commit together."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Text, cast, func, insert, select
 
-from app.domain.budgets import AccountLimits, Purse, PurseKind
+from app.domain.budgets import NO_LIMITS, AccountLimits, Purse, PurseKind
 from app.domain.jobs import Job
 from app.domain.orders import (
     FirstUse,
@@ -63,8 +63,13 @@ _INSERT_KEYS = Statement(
     insert(idempotency_keys).from_select([field.name for field in fields(_KeyRow)], select(*_NEW_KEYS.c))
 )
 
+
 async def accept_all(
-    limits: AccountLimits, driver: DriverConnection, storable: Sequence[StorableOrder], *, is_repeated: bool = False
+    driver: DriverConnection,
+    storable: Sequence[StorableOrder],
+    *,
+    limits: AccountLimits = NO_LIMITS,
+    is_repeated: bool = False,
 ) -> Sequence[OrderDecision]:
     """Accept what fits, in the order of arrival. `limits` are those of accounts that have none of their own.
 
@@ -75,20 +80,19 @@ async def accept_all(
     async with driver_transaction(driver, "accept"):
         if not is_repeated and not any(order.idempotency or order.input_bytes for order in orders):
             # Almost always all of them fit, and nothing has to be asked first.
-            budgeted = {order.key.id for order in orders if order.key is not None and order.key.has_budget}
-            written = await _write(driver, storable, limits, budgeted=budgeted)
+            written = await _write(driver, storable, limits)
             if written is not None:
                 return decide_orders(orders, written)
         standing, purses = await _standing(driver, orders, limits, is_repeated=is_repeated)
         decisions = decide_orders(orders, standing)
         new = [one for one, decision in zip(storable, decisions, strict=True) if is_new(one.order, decision, standing)]
-        if new and await _write(driver, new, limits, budgeted=purses.spending, keys_versions=purses.keys_versions) is None:
+        if new and await _write(driver, new, limits, purses) is None:
             raise RuntimeError("what fits into the locked purses was not written")
     return decisions
 
 
 async def _standing(
-    driver: DriverConnection, orders: Sequence[Order], limits: AccountLimits, *, is_repeated: bool
+    driver: DriverConnection, orders: Sequence[Order], limits: AccountLimits = NO_LIMITS, *, is_repeated: bool
 ) -> tuple[Standing, Purses]:
     written: Mapping[UUID, Job] = {}
     if is_repeated:
@@ -131,14 +135,13 @@ async def _first_uses(driver: DriverConnection, keys: Sequence[OwnedKey]) -> Map
 async def _write(
     driver: DriverConnection,
     storable: Sequence[StorableOrder],
-    limits: AccountLimits,
-    *,
-    budgeted: Collection[UUID],
-    keys_versions: Mapping[UUID, int] | None = None,
+    limits: AccountLimits = NO_LIMITS,
+    purses: Purses | None = None,
 ) -> Standing | None:
     """What all of them fitted into. None: nothing is written, because a purse holds too little.
 
-    Locks the accounts, in the order of their ids.
+    `purses` if they are locked already; otherwise the keys are taken to be as they were looked up. Locks the accounts,
+    in the order of their ids.
     """
     named = [
         _KeyRow(
@@ -152,7 +155,7 @@ async def _write(
     ]
     if named:
         await _INSERT_KEYS(driver.fetch, **_NEW_KEYS.values(named))
-    rows = await insert_jobs(driver.fetch, storable, limits, budgeted=budgeted, keys_versions=keys_versions or {})
+    rows = await insert_jobs(driver.fetch, storable, limits, purses)
     if not rows:
         return None
     balances = {Purse(PurseKind.BALANCE, row["id"]): row["balance_tokens"] for row in rows}

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.accounts import ApiKey
-from app.domain.budgets import AccountLimits
+from app.domain.budgets import NO_LIMITS, AccountLimits
 from app.domain.errors import CommitUnknown, IdempotencyKeyInUse, IdempotencyKeyReused, JobFinished, JobNotFound
 from app.domain.jobs import Job, JobStatus, NewJob, Outcome
 from app.domain.orders import Accepted, IdempotencyKey
@@ -31,10 +31,10 @@ LOOK_AFTER_CANCEL_SECONDS = 3.0
 
 
 class PostgresJobDesk(PostgresJobReader):
-    def __init__(self, engine: AsyncEngine, limits: AccountLimits = AccountLimits()) -> None:
+    def __init__(self, engine: AsyncEngine, limits: AccountLimits = NO_LIMITS) -> None:
         super().__init__(engine)
         self._accept: Batcher[StorableOrder, Accepted] = Batcher(
-            engine, partial(accept_all, limits), size_max=ACCEPTS_MAX, size_bytes=attrgetter("size_bytes")
+            engine, partial(accept_all, limits=limits), size_max=ACCEPTS_MAX, size_bytes=attrgetter("size_bytes")
         )
 
     async def accept(

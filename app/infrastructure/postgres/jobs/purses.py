@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, bindparam, case, func, select
+from sqlalchemy import ColumnElement, Integer, bindparam, case, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.accounts import ApiKey
@@ -22,7 +22,9 @@ from app.infrastructure.postgres.tables import accounts, key_windows, keys
 
 _THIS_MINUTE = func.date_trunc(constant("minute"), func.now())
 # A minute that is over for this transaction may have been left by a later one, which had the lock first.
-WRITES_IN_MINUTE: ColumnElement[int] = case((accounts.c.writes_minute >= _THIS_MINUTE, accounts.c.writes), else_=0)
+WRITES_IN_MINUTE: ColumnElement[int] = case(
+    (accounts.c.writes_minute >= _THIS_MINUTE, accounts.c.writes), else_=constant(0)
+)
 
 
 def limit_of(column: ColumnElement[Any]) -> ColumnElement[int]:
@@ -69,7 +71,9 @@ _ADD_WINDOWS = Statement(
 )
 _LOCK_WINDOWS = Statement(
     select(key_windows.c.key_id, key_windows.c.spent_tokens)
-    .where(any_of(key_windows.c.key_id, "ids"), key_windows.c.starts_at <= func.now(), key_windows.c.ends_at > func.now())
+    .where(
+        any_of(key_windows.c.key_id, "ids"), key_windows.c.starts_at <= func.now(), key_windows.c.ends_at > func.now()
+    )
     .order_by(key_windows.c.key_id)
     .with_for_update(key_share=True)
 )
@@ -109,7 +113,9 @@ async def locked_purses(fetch: Fetch, orders: Sequence[Order], limits: AccountLi
     now = rows[0]["now"] if rows else None
     spending = await _locked_spending(fetch, budgeted, now) if budgeted and now is not None else {}
     left = {purse: tokens for row in rows for purse, tokens in _left(row).items()}
-    left |= {Purse(PurseKind.BUDGET, id): each.budget.tokens - each.spent_tokens for id, each in spending.items()}
+    left |= {
+        Purse(PurseKind.BUDGET, key_id): each.budget.tokens - each.spent_tokens for key_id, each in spending.items()
+    }
     return Purses(
         now=now,
         left=left,
@@ -170,9 +176,7 @@ async def _locked_spending(fetch: Fetch, key_ids: set[UUID], now: datetime) -> M
         ]
         await _ADD_WINDOWS(fetch, **_NEW_WINDOWS.values(new))
         spent = await _spent(fetch, key_ids)
-    return {
-        key_id: Spending(budget, spent[key_id], budget.renews_at(now)) for key_id, budget in budgets.items()
-    }
+    return {key_id: Spending(budget, spent[key_id], budget.renews_at(now)) for key_id, budget in budgets.items()}
 
 
 async def _spent(fetch: Fetch, key_ids: set[UUID]) -> Mapping[UUID, int]:

@@ -1,12 +1,23 @@
 """The one statement that writes orders: jobs, debits, queue items and what keys have spent, all of it or nothing."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, ColumnElement, Integer, exists, false, func, insert, null, or_, select, true, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from app.application.execution.steps import SUBMIT_JOB
 from app.domain.accounts import ApiKey
@@ -21,6 +32,7 @@ from app.infrastructure.postgres.jobs.purses import (
     UNFINISHED_JOBS_MAX,
     WRITES_IN_MINUTE,
     WRITES_PER_MINUTE,
+    Purses,
     defaults,
 )
 from app.infrastructure.postgres.queue import insert_items
@@ -177,28 +189,32 @@ async def insert_jobs(
     fetch: Fetch,
     storable: Sequence[StorableOrder],
     limits: AccountLimits,
-    *,
-    budgeted: Collection[UUID],
-    keys_versions: Mapping[UUID, int],
+    purses: Purses | None,
 ) -> Sequence[Mapping[str, Any]]:
     """Nothing, if any purse holds too little. Otherwise when they were accepted, and the balance before by account.
 
-    `budgeted` are the keys that have a budget; `keys_versions` those of accounts as they are known to be.
+    `purses` if they are locked already; otherwise the keys are taken to be as they were looked up.
     Locks the accounts, in the order of their ids, and then the windows.
     """
-    has_budgets = [one.order.key is not None and one.order.key.id in budgeted for one in storable]
-    versions = [
-        None if one.order.key is None else keys_versions.get(one.order.job.account_id, one.order.key.version)
-        for one in storable
-    ]
+    orders = [one.order for one in storable]
+    has_budgets = [order.key is not None and _has_budget(order.key, purses) for order in orders]
+    versions = [None if order.key is None else _version(order.job.account_id, order.key, purses) for order in orders]
     new_jobs = _NEW_JOBS.values(
-        [one.order.job for one in storable],
+        [order.job for order in orders],
         parameters=[one.parameters for one in storable],
         terms=[one.terms for one in storable],
-        input_bytes=[one.order.input_bytes for one in storable],
-        key_id=[None if one.order.key is None else one.order.key.id for one in storable],
+        input_bytes=[order.input_bytes for order in orders],
+        key_id=[None if order.key is None else order.key.id for order in orders],
         keys_version=versions,
         has_budget=has_budgets,
     )
     statement = _INSERT_JOBS_OF_BUDGETS if any(has_budgets) else _INSERT_JOBS
     return await statement(fetch, **new_jobs, **defaults(limits))
+
+
+def _has_budget(key: ApiKey, purses: Purses | None) -> bool:
+    return key.has_budget if purses is None else key.id in purses.spending
+
+
+def _version(account_id: UUID, key: ApiKey, purses: Purses | None) -> int:
+    return key.version if purses is None else purses.keys_versions[account_id]

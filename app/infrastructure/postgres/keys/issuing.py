@@ -1,11 +1,10 @@
 """First keys, and keys that are replaced by whoever proves the right to them."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import RowMapping, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
@@ -37,7 +36,9 @@ async def lock_account(connection: AsyncConnection, external_user_id: UUID) -> U
     return account_id
 
 
-async def add_secret(connection: AsyncConnection, key_id: UUID, account_id: UUID, secret: StoredKey, *, is_hidden: bool) -> None:
+async def add_secret(
+    connection: AsyncConnection, key_id: UUID, account_id: UUID, secret: StoredKey, *, is_hidden: bool
+) -> None:
     """`is_hidden`: the release before shall not find it, because the key may not do everything."""
     digest = hidden(secret.digest) if is_hidden else secret.digest
     await connection.execute(
@@ -47,7 +48,9 @@ async def add_secret(connection: AsyncConnection, key_id: UUID, account_id: UUID
 
 async def _has_key(connection: AsyncConnection, key: StoredKey) -> bool:
     """Whether an earlier try wrote the key: nobody else ever makes the same one."""
-    return bool(await connection.scalar(select(exists().where(api_keys.c.digest.in_([key.digest, hidden(key.digest)])))))
+    return bool(
+        await connection.scalar(select(exists().where(api_keys.c.digest.in_([key.digest, hidden(key.digest)]))))
+    )
 
 
 class PostgresKeys:
@@ -156,9 +159,7 @@ async def _replace_first(connection: AsyncConnection, account_id: UUID, secret: 
     await _add_first(connection, account_id, secret)
 
 
-async def _replace_secrets(
-    connection: AsyncConnection, account_id: UUID, key: Mapping[str, Any], secret: StoredKey
-) -> None:
+async def _replace_secrets(connection: AsyncConnection, account_id: UUID, key: RowMapping, secret: StoredKey) -> None:
     await revoke_secrets(connection, key["key_id"])
     is_hidden = not key_of(key, 0).may_manage_keys
     await add_secret(connection, key["key_id"], account_id, secret, is_hidden=is_hidden)

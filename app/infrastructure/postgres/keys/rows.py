@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import func, or_
+from sqlalchemy import RowMapping, func, or_
 
 from app.domain.accounts import ApiKey, Scope
 from app.infrastructure.postgres.statements import constant
@@ -22,7 +22,7 @@ IS_LIVE_SECRET = api_keys.c.revoked_at.is_(None) & or_(
 )
 
 
-def key_of(row: Mapping[str, Any], version: int) -> ApiKey:
+def key_of(row: Mapping[str, Any] | RowMapping, version: int) -> ApiKey:
     return ApiKey(
         id=row["key_id"],
         # A scope that only a newer release knows allows nothing here.

@@ -3,10 +3,41 @@
 Constraint names that mean something to a caller are constants.
 """
 
-from app.infrastructure.postgres.tables.accounts import BALANCE_LIMIT, BALANCE_NOT_NEGATIVE, accounts, api_keys, key_windows, keys
-from app.infrastructure.postgres.tables.jobs import REQUEST_OF_ONE_ATTEMPT, REQUEST_OF_ONE_JOB, attempts, idempotency_keys, jobs
+from app.infrastructure.postgres.tables.accounts import (
+    BALANCE_LIMIT,
+    BALANCE_NOT_NEGATIVE,
+    accounts,
+    api_keys,
+    key_windows,
+    keys,
+)
+from app.infrastructure.postgres.tables.jobs import (
+    REQUEST_OF_ONE_ATTEMPT,
+    REQUEST_OF_ONE_JOB,
+    attempts,
+    idempotency_keys,
+    jobs,
+)
 from app.infrastructure.postgres.tables.money import ledger_entries, payment_events, refused_payments
 from app.infrastructure.postgres.tables.service import heartbeats, installation
 from app.infrastructure.postgres.tables.shared import metadata
 
-__all__ = ["BALANCE_LIMIT", "BALANCE_NOT_NEGATIVE", "REQUEST_OF_ONE_ATTEMPT", "REQUEST_OF_ONE_JOB", "accounts", "api_keys", "attempts", "heartbeats", "idempotency_keys", "installation", "jobs", "key_windows", "keys", "ledger_entries", "metadata", "payment_events", "refused_payments"]
+__all__ = [
+    "BALANCE_LIMIT",
+    "BALANCE_NOT_NEGATIVE",
+    "REQUEST_OF_ONE_ATTEMPT",
+    "REQUEST_OF_ONE_JOB",
+    "accounts",
+    "api_keys",
+    "attempts",
+    "heartbeats",
+    "idempotency_keys",
+    "installation",
+    "jobs",
+    "key_windows",
+    "keys",
+    "ledger_entries",
+    "metadata",
+    "payment_events",
+    "refused_payments",
+]

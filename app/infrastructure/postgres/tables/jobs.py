@@ -1,4 +1,20 @@
-from sqlalchemy import BigInteger, Boolean, Column, Computed, ForeignKeyConstraint, Index, Integer, LargeBinary, Numeric, Table, Text, UniqueConstraint, Uuid, desc, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Computed,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    Numeric,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    desc,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.infrastructure.postgres.tables.shared import account_key, created_at, metadata, time

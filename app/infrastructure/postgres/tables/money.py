@@ -1,4 +1,18 @@
-from sqlalchemy import BigInteger, Boolean, Column, Computed, ForeignKeyConstraint, Identity, Index, Table, Text, UniqueConstraint, Uuid, func, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Computed,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
 
 from app.infrastructure.postgres.tables.shared import account_key, created_at, metadata, time
 
