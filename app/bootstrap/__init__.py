@@ -72,6 +72,7 @@ async def build(
             precedence,
             connections_max=settings.runner_connections_max,
             tidy=QueueTidying(postgres.engine),
+            places=postgres.places,
         )
         heartbeats = Heartbeats(postgres.engine, lambda: runner.duties.alive, lambda: breaker.paused_models)
         health = Health(_checks(settings, postgres.engine, heartbeats, runner, breaker))

@@ -158,6 +158,11 @@ class Model:
         outputs, megapixels, seconds = self._amounts(parameters)
         return Quantities(megapixels=[megapixels] * outputs, seconds=seconds)
 
+    @property
+    def expected_seconds(self) -> int:
+        """How long a run takes on an average: what it counts for in the turns of its account."""
+        return math.ceil(sum(self.typical_seconds) / 2)
+
     @cached_property
     def from_tokens(self) -> int:
         """The cheapest request that the model takes."""

@@ -19,6 +19,7 @@ from app.infrastructure.postgres.jobs.acceptance import accept_all, try_lock_of_
 from app.infrastructure.postgres.jobs.reader import PostgresJobReader
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
+from app.infrastructure.postgres.jobs.turns import give_back_turn
 from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
 from app.infrastructure.postgres.queue import look_after
 from app.infrastructure.postgres.tables import idempotency_keys, jobs
@@ -89,7 +90,9 @@ class PostgresJobDesk(PostgresJobReader):
             if job.is_final:
                 raise JobFinished
             if job.status == JobStatus.QUEUED:
-                await settle_through(fetch_through(connection), [Settlement.of(job_id, Outcome.canceled())])
+                fetch = fetch_through(connection)
+                await settle_through(fetch, [Settlement.of(job_id, Outcome.canceled())])
+                await give_back_turn(fetch, job_id)
             else:
                 await connection.execute(
                     update(jobs)

@@ -21,6 +21,7 @@ from app.infrastructure.postgres.tables.jobs import (
 from app.infrastructure.postgres.tables.money import ledger_entries, payment_events, refused_payments
 from app.infrastructure.postgres.tables.service import heartbeats, installation
 from app.infrastructure.postgres.tables.shared import metadata
+from app.infrastructure.postgres.tables.turns import fair_clock, fair_turns, places
 
 __all__ = [
     "BALANCE_LIMIT",
@@ -30,6 +31,8 @@ __all__ = [
     "accounts",
     "api_keys",
     "attempts",
+    "fair_clock",
+    "fair_turns",
     "heartbeats",
     "idempotency_keys",
     "installation",
@@ -39,5 +42,6 @@ __all__ = [
     "ledger_entries",
     "metadata",
     "payment_events",
+    "places",
     "refused_payments",
 ]
