@@ -107,7 +107,11 @@ _LARGE = Statement(select(jobs.c.id, jobs.c.account_id).where(any_of(jobs.c.id, 
 
 
 async def claim_all(
-    needs_place: bool, driver: DriverConnection, requests: Sequence[ClaimRequest], *, is_repeated: bool = False
+    driver: DriverConnection,
+    requests: Sequence[ClaimRequest],
+    *,
+    needs_place: bool = False,
+    is_repeated: bool = False,
 ) -> Sequence[Claim | LargeInput | None]:
     """Grant each job to one of those that ask for it. A repeated try is granted what the first one was.
 

@@ -37,7 +37,7 @@ class PostgresJobExecution:
         self.engine = engine
         # A claim for a step that was cut off would be an attempt that nobody posts.
         self._claim: Batcher[ClaimRequest, Claim | None] = Batcher(
-            engine, partial(claim_all, needs_place), drops_abandoned=True
+            engine, partial(claim_all, needs_place=needs_place), drops_abandoned=True
         )
         self._record: Batcher[Submission, bool] = Batcher(engine, record_all)
         self._settle: Batcher[Settlement, bool] = Batcher(engine, settle_all, size_bytes=attrgetter("size_bytes"))
