@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from alembic import command
 from pgqueuer.adapters.persistence.qb import QueryQueueBuilder
+from pgqueuer.types import QueueEntrypoint, QueueManagerId
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.turns import FIRST_TAG, TAGS_PER_SECOND, Turns
@@ -282,9 +283,9 @@ async def test_an_item_is_taken_quickly_whatever_waits(
     await accept_job(engine, customer)
     query = QueryQueueBuilder().build_dequeue_query(
         batch_size=1,
-        entrypoints=["generation.submit"],
+        entrypoints=[QueueEntrypoint("generation.submit")],
         concurrency_limits=[0],
-        queue_manager_id=uuid4(),
+        queue_manager_id=QueueManagerId(uuid4()),
         global_concurrency_limit=96,
         heartbeat_timeout=timedelta(seconds=10),
     )
