@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from app.domain.errors import DatabaseUnavailable, DomainError, InvalidApiKey, Overloaded, ScopeMissing
+from app.domain.limits import TooManyFailedAuthentications, TooManyReads
 from app.presentation.http.api_keys import AUTHORIZATION_DOCUMENT, AUTHORIZATION_SCHEME
 from app.presentation.http.bodies import SCHEMA_REFERENCE, JsonBody
 from app.presentation.http.errors import (
@@ -117,7 +118,9 @@ TAGS: list[dict[str, Any]] = [
 ]
 
 # Of each route that asks for a key.
-KEY_ERRORS = (InvalidApiKey, ScopeMissing)
+KEY_ERRORS = (InvalidApiKey, ScopeMissing, TooManyFailedAuthentications)
+# Of those that read.
+READ_ERRORS = (*KEY_ERRORS, TooManyReads)
 
 DATABASE_ERRORS = (DatabaseUnavailable, Overloaded)
 
