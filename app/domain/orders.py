@@ -71,7 +71,7 @@ class Accepted:
     job: Job
     is_replay: bool
     balance_tokens: int | None = None
-    """After the debit; None where this request debited nothing."""
+    """After the debit. None where this request debited nothing and no other one beside it looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +136,9 @@ def _decide(
             return IdempotencyKeyInUse()
         first_use = first_uses.get(order.owned_key)
         if first_use is not None:
-            is_same = first_use.fingerprint == order.idempotency.fingerprint
-            return Accepted(first_use.job, is_replay=True) if is_same else IdempotencyKeyReused()
+            # Its twin may have been debited a moment ago, after this one's account was read.
+            replay = Accepted(first_use.job, is_replay=True, balance_tokens=balances_tokens.get(job.account_id))
+            return replay if first_use.fingerprint == order.idempotency.fingerprint else IdempotencyKeyReused()
     balance_tokens = balances_tokens[job.account_id]
     if balance_tokens < job.cost_tokens:
         return InsufficientBalance(required_tokens=job.cost_tokens, balance_tokens=balance_tokens)

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
+from app.domain.kinds import GenerationKind
 from app.presentation.http import bodies, body_room
 from app.presentation.http.body_room import LARGE_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX
 from app.presentation.http.errors import InvalidJson
@@ -60,7 +61,7 @@ def slowly(parts: list[bytes], pause_seconds: float) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     "length", [{"Content-Length": str(2 * SMALL_BODY_BYTES_MAX)}, {"Transfer-Encoding": "chunked"}]
 )
-@pytest.mark.parametrize("tokens", [0, BUILT_IN.cheapest_tokens - 1])
+@pytest.mark.parametrize("tokens", [0, BUILT_IN.cheapest_tokens[GenerationKind.TEXT_TO_IMAGE] - 1])
 async def test_reads_no_large_body_for_an_account_that_can_pay_for_nothing(length: dict[str, str], tokens: int) -> None:
     world = World()
     _, key = await world.a_user(tokens)
