@@ -71,6 +71,24 @@ async def test_reads_no_large_body_for_an_account_that_can_pay_for_nothing(lengt
     assert start["status"] == 402
 
 
+@pytest.mark.parametrize("kind", GenerationKind)
+async def test_what_a_large_body_needs_is_the_cheapest_price_of_its_type(kind: GenerationKind) -> None:
+    world = World()
+    name = kind.value.lower().replace("_", "-")
+    path = f"/generations/{'videos' if kind.is_video else 'images'}/{name}"
+    cheapest_tokens = min(model.from_tokens for model in BUILT_IN.of_kind(kind))
+    _, key = await world.a_user(cheapest_tokens - 1)
+    _, other_key = await world.a_user(cheapest_tokens)
+    body = b" " * 2 * SMALL_BODY_BYTES_MAX
+
+    refused = await world.client().post(path, content=body, headers=key | JSON)
+    judged = await world.client().post(path, content=body, headers=other_key | JSON)
+
+    problem = problem_of(refused, "required_tokens", "balance_tokens", "missing_tokens")
+    assert (refused.status_code, problem["required_tokens"], problem["missing_tokens"]) == (402, cheapest_tokens, 1)
+    assert judged.status_code == 400
+
+
 @pytest.mark.parametrize(
     ("tokens", "headers"), [(5, {}), (0, {"Idempotency-Key": "again"})], ids=["can pay", "may be a repeat"]
 )
