@@ -71,7 +71,7 @@ class Accepted:
     job: Job
     is_replay: bool
     balance_tokens: int | None = None
-    """After the debit. None where this request debited nothing and no other one beside it looked."""
+    """After the debit, this request's or the first one's. None where nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ class Standing:
     accepted_at: datetime | None
     """By the database's clock; None if no account is to pay."""
     balances_tokens: Mapping[UUID, int]
-    """By account, of those whose orders have no known key; of all of them if an earlier try has written some."""
+    """By account. Locked are those of accounts whose orders have no known key; of all if an earlier try has written
+    some. The others are as they were when the key was found: after the debit of its first use, that is.
+    """
     first_uses: Mapping[OwnedKey, FirstUse] = field(default_factory=dict)
     keys_in_use: Collection[OwnedKey] = ()
     """Another request that is being served right now has the key."""
@@ -136,7 +138,6 @@ def _decide(
             return IdempotencyKeyInUse()
         first_use = first_uses.get(order.owned_key)
         if first_use is not None:
-            # Its twin may have been debited a moment ago, after this one's account was read.
             replay = Accepted(first_use.job, is_replay=True, balance_tokens=balances_tokens.get(job.account_id))
             return replay if first_use.fingerprint == order.idempotency.fingerprint else IdempotencyKeyReused()
     balance_tokens = balances_tokens[job.account_id]

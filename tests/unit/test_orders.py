@@ -89,6 +89,15 @@ def test_a_twin_in_the_batch_is_told_what_the_debit_left() -> None:
     assert [decision.balance_tokens for decision in decisions if isinstance(decision, Accepted)] == [4, 4, 3, 3]
 
 
+def test_a_replay_is_told_the_balance_that_was_found_with_its_key() -> None:
+    known = {OwnedKey(ACCOUNT, "a"): FirstUse(ASKED, Job.accepted(order(5).job, NOW))}
+    found = Standing(accepted_at=None, balances_tokens={ACCOUNT: 3}, first_uses=known)
+
+    (decision,) = decide_orders([order(5, key="a")], found)
+
+    assert decision == Accepted(known[OwnedKey(ACCOUNT, "a")].job, is_replay=True, balance_tokens=3)
+
+
 def test_the_key_of_an_order_that_was_refused_is_free() -> None:
     decisions = decide_orders([order(11, key="a"), order(5, key="a", fingerprint=ASKED_ELSE)], standing(10))
 

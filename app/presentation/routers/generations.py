@@ -161,7 +161,7 @@ async def _repeated(
 
 
 def _answer(request: Request, accepted: Accepted, account: Account) -> Response:
-    # A repeat debits nothing: it is told what the account had as its key was looked up.
+    # Where nobody looked since: what the account had as its API key was found.
     balance_tokens = account.balance_tokens if accepted.balance_tokens is None else accepted.balance_tokens
     headers = {
         "Location": f"{request.scope.get('root_path', '')}/generations/{accepted.job.id}",

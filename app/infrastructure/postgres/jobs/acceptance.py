@@ -80,13 +80,14 @@ _TRY_LOCK_KEYS = Statement(
     select(_OWNED.c.account_id, _OWNED.c.key, try_lock_of_key(_OWNED.c.account_id, _OWNED.c.key).label("is_locked"))
 )
 _FIRST_USES = Statement(
-    select(idempotency_keys.c.key, idempotency_keys.c.fingerprint, *JOB_COLUMNS)
+    select(idempotency_keys.c.key, idempotency_keys.c.fingerprint, accounts.c.balance_tokens, *JOB_COLUMNS)
     .join_from(
         _OWNED.table,
         idempotency_keys,
         (idempotency_keys.c.account_id == _OWNED.c.account_id) & (idempotency_keys.c.key == _OWNED.c.key),
     )
     .join(jobs, jobs.c.id == idempotency_keys.c.job_id)
+    .join(accounts, accounts.c.id == idempotency_keys.c.account_id)
 )
 _NEW_KEYS = RowArrays("new", *(idempotency_keys.c[field.name] for field in fields(_KeyRow)))
 _INSERT_KEYS = Statement(
@@ -163,7 +164,9 @@ async def _standing(driver: DriverConnection, orders: Sequence[Order], *, is_rep
         written = {row["id"]: job_of(row) for row in rows}
     keys = sorted({order.owned_key for order in orders if order.owned_key is not None})
     in_use = await _keys_in_use(driver, keys) if keys else set()
-    first_uses = await _first_uses(driver, keys) if keys else {}
+    # With the balances, which no lock keeps from changing.
+    known = await _FIRST_USES(driver.fetch, **_OWNED.values(keys)) if keys else []
+    first_uses = {OwnedKey(row["account_id"], row["key"]): FirstUse(row["fingerprint"], job_of(row)) for row in known}
     # Neither a refusal nor a replay waits for the account.
     paying = {
         order.job.account_id for order in orders if order.owned_key not in in_use and order.owned_key not in first_uses
@@ -172,7 +175,10 @@ async def _standing(driver: DriverConnection, orders: Sequence[Order], *, is_rep
     large = list({order.job.account_id for order in orders if order.input_bytes is not None} & paying)
     return Standing(
         accepted_at=rows[0]["now"] if rows else None,
-        balances_tokens={row["id"]: row["balance_tokens"] for row in rows},
+        balances_tokens={
+            **{row["account_id"]: row["balance_tokens"] for row in known},
+            **{row["id"]: row["balance_tokens"] for row in rows},
+        },
         first_uses=first_uses,
         keys_in_use=in_use,
         large_inputs=await recent_large_inputs(driver, large) if large else {},
@@ -184,11 +190,6 @@ async def _keys_in_use(driver: DriverConnection, keys: Sequence[OwnedKey]) -> se
     """Those that another request has locked. Without the lock the insert would wait for it, however long it takes."""
     rows = await _TRY_LOCK_KEYS(driver.fetch, **_OWNED.values(keys))
     return {OwnedKey(row["account_id"], row["key"]) for row in rows if not row["is_locked"]}
-
-
-async def _first_uses(driver: DriverConnection, keys: Sequence[OwnedKey]) -> Mapping[OwnedKey, FirstUse]:
-    rows = await _FIRST_USES(driver.fetch, **_OWNED.values(keys))
-    return {OwnedKey(row["account_id"], row["key"]): FirstUse(row["fingerprint"], job_of(row)) for row in rows}
 
 
 async def _write(driver: DriverConnection, storable: Sequence[StorableOrder]) -> Standing | None:
