@@ -264,7 +264,7 @@ async def test_a_repeat_says_what_is_left_by_now() -> None:
     assert (first.headers["x-balance-tokens"], repeated.headers["x-balance-tokens"]) == ("0", "7")
     operation = (await client.get("/openapi.json")).json()["paths"][TEXT_TO_IMAGE]["post"]
     about = operation["responses"]["202"]["headers"]["X-Balance-Tokens"]["description"]
-    assert about == "What is left to spend: after the debit, or now where the key came before."
+    assert about == "What is left to spend: after the debit, and in a repeat as it is by now."
 
 
 async def test_says_how_many_tokens_are_missing() -> None:

@@ -45,7 +45,7 @@ _ACCEPTED = {
     "price": PRICE,
     "created_at": "2026-11-23T10:15:30.123456Z",
 }
-_ABOUT_BALANCE = "What is left to spend: after the debit, or now where the key came before."
+_ABOUT_BALANCE = "What is left to spend: after the debit, and in a repeat as it is by now."
 _HEADERS = {
     "Location": {"description": "Where to ask for the job.", "schema": {"type": "string"}},
     COST_HEADER: {"description": "`cost_tokens` of the job.", "schema": {"type": "integer"}},
