@@ -34,9 +34,11 @@ def fail(reason: object) -> NoReturn:
     raise typer.Exit(1)
 
 
-def run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False) -> None:
+def run(
+    work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False, kind: type[Settings] = Settings
+) -> None:
     try:
-        settings = load_settings()
+        settings = load_settings(kind)
         # What a command fails of is its own one line.
         level = "ERROR" if is_quiet else settings.log_level
         configure_logging(level, as_json=settings.logs_as_json, secrets=settings.secrets)

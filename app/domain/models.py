@@ -1,6 +1,5 @@
 """What is sold: each model with its parameters, prices and the shape of its result. All of it is data."""
 
-import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -11,15 +10,14 @@ from typing import Any
 
 from app.domain.errors import CombinationNotAllowed
 from app.domain.kinds import GenerationKind
-from app.domain.parameters import FalField, Parameter, ParameterType, Words
+from app.domain.parameter_values import values_to_try
+from app.domain.parameters import FalField, Parameter, Words
 from app.domain.pricing import PriceLine, PriceRule, Quantities, Unit, megapixels_of, price, total_tokens
 from app.domain.terms import ResultShape, Terms
 
 # The names that say how much of something is asked for, the same for every model.
 COUNT, SECONDS, SIZE = "num_images", "duration", "image_size"
 SEED = "seed"
-# So many values of a range are gone through one by one; of a longer one its two ends are enough.
-RANGE_VALUES_MAX = 64
 KNOWN_LINES_MAX = 10_000
 SEED_MAX = 2**31 - 1
 
@@ -172,12 +170,25 @@ class Model:
         return total_tokens(self.price_lines(parameters))
 
     def combinations(self) -> Iterator[Mapping[str, Any]]:
-        """Everything that a price depends on, in each way that the model takes; of long ranges the two ends."""
-        axes = {name: _values_to_try(self.parameters[name]) for name in self.priced_names}
+        """Everything that a price depends on, in each way that the model takes; of long ranges where it may turn."""
+        axes = {
+            name: values_to_try(self.parameters[name], self._constrained_values(name), self._turns(name))
+            for name in self.priced_names
+        }
         for values in product(*axes.values()):
             parameters = dict(zip(axes, values, strict=True))
             if self.violated(parameters) is None:
                 yield parameters
+
+    def _constrained_values(self, name: str) -> frozenset[Any]:
+        named = (each.get(name, frozenset()) for it in self.constraints for each in (it.when, it.require))
+        return frozenset().union(*named)
+
+    def _turns(self, name: str) -> frozenset[int]:
+        """The values of the parameter around which a line begins to count."""
+        rules = [*self.prices, *(cost.rule for cost in self.costs)]
+        counted = (rule for rule in rules if rule.after and _TURNED_BY.get(rule.unit) == name)
+        return frozenset(rule.after // (self.outputs_per_image_max if name == COUNT else 1) for rule in counted)
 
     @cached_property
     def priced_names(self) -> Sequence[str]:
@@ -241,6 +252,7 @@ class Model:
 
 
 _COUNTED_BY = {Unit.MEGAPIXEL: SIZE, Unit.SECOND: SECONDS}
+_TURNED_BY = {Unit.IMAGE: COUNT, **_COUNTED_BY}
 # What the amount of each is made of.
 _MULTIPLIED_BY: Mapping[Unit, Sequence[str]] = {
     Unit.IMAGE: [COUNT],
@@ -257,24 +269,3 @@ def _told(given: Mapping[str, Any]) -> Mapping[str, Any]:
 def _is_among(value: Any, values: frozenset[Any]) -> bool:
     """A size in numbers is in no enumeration. False is no 0: TOML and JSON tell them apart, Python does not."""
     return not isinstance(value, dict | list) and any(value == each and type(value) is type(each) for each in values)
-
-
-def _values_to_try(parameter: Parameter) -> Sequence[Any]:
-    if parameter.type is ParameterType.SIZE:
-        return _sizes_to_try(parameter)
-    if parameter.choices is not None:
-        return parameter.choices if parameter.is_always_there else (None, *parameter.choices)
-    if parameter.minimum is None or parameter.maximum is None:
-        return (parameter.filled_in,)
-    if parameter.type is ParameterType.INTEGER and parameter.maximum - parameter.minimum < RANGE_VALUES_MAX:
-        return range(int(parameter.minimum), int(parameter.maximum) + 1)
-    return (parameter.minimum, parameter.maximum)
-
-
-def _sizes_to_try(parameter: Parameter) -> Sequence[Any]:
-    """Each preset, and of sizes in numbers the smallest and the largest picture, or what is a little larger."""
-    limits = parameter.size_limits
-    if limits is None:
-        return tuple(parameter.presets)
-    sides = (math.ceil(math.sqrt(pixels)) for pixels in (limits.smallest_pixels, limits.largest_pixels))
-    return (*parameter.presets, *({"width": side, "height": side} for side in sides))

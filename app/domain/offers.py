@@ -8,8 +8,9 @@ from typing import Any
 
 from app.domain.catalogue import Catalogue
 from app.domain.kinds import GenerationKind
-from app.domain.models import RANGE_VALUES_MAX, Model
+from app.domain.models import Model
 from app.domain.offered_prices import OfferedPrice, price_differences
+from app.domain.parameter_values import RANGE_VALUES_MAX
 from app.domain.parameters import Parameter, ParameterType
 
 TEXT_LENGTH_MAX = 200

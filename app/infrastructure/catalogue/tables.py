@@ -137,6 +137,8 @@ class ParameterTable(Table):
     length_max: Positive | None = None
     count_min: Positive | None = None
     count_max: Positive | None = None
+    seconds_min: Positive | None = None
+    seconds_max: Positive | None = None
     presets: Mapping[str, tuple[Pixels, Pixels]] | None = None
     side_min: Pixels | None = None
     side_max: Pixels | None = None

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from app.application.jobs import SAFETY_CHECKER
 from app.domain.parameters import Parameter, ParameterType, SizeLimits
 from app.presentation.schemas.fields import NOT_BLANK, STORABLE, RequestModel
-from app.presentation.schemas.media_urls import AudioUrl, ImageUrl, ValidationContext
+from app.presentation.schemas.media_urls import ImageUrl, ValidationContext, audio_url
 
 # Python strips four control characters and U+0085 as blanks, too.
 _NOT_BLANK_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
@@ -149,6 +149,6 @@ _TYPES: Mapping[ParameterType, Callable[[Parameter], Any]] = {
     ParameterType.CHOICE: _literal,
     ParameterType.SIZE: _size,
     ParameterType.IMAGE: lambda _: ImageUrl,
-    ParameterType.AUDIO: lambda _: AudioUrl,
+    ParameterType.AUDIO: lambda parameter: audio_url(parameter.seconds),
     ParameterType.IMAGES: _images,
 }
