@@ -11,7 +11,7 @@ import structlog
 import typer
 
 from app.bootstrap import Runtime, build
-from app.bootstrap.catalogue import load_catalogue
+from app.bootstrap.catalogue import load_catalogue, safety_concern
 from app.cli.development import running_dsn, simulated_fal
 from app.cli.doctor import check_worker
 from app.cli.running import check_database, fail, migrate_database, run, with_database
@@ -38,7 +38,7 @@ def serve() -> None:
         connections_max = _connections_max()
         # A mistake in a file is told before a database is started or its schema changed.
         catalogue = load_catalogue(settings)
-        _say_what_is_doubtful(settings)
+        _say_what_is_doubtful(settings, catalogue)
         listener = _listen(settings)
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         async with (
@@ -84,9 +84,10 @@ async def _with_provider(settings: Settings) -> AsyncIterator[Settings]:
         yield simulated
 
 
-def _say_what_is_doubtful(settings: Settings) -> None:
-    for concern in settings.concerns:
-        log.warning("settings_doubtful", reason=concern)
+def _say_what_is_doubtful(settings: Settings, catalogue: Catalogue) -> None:
+    for concern in (*settings.concerns, safety_concern(settings, catalogue)):
+        if concern is not None:
+            log.warning("settings_doubtful", reason=concern)
 
 
 async def _serve(

@@ -18,6 +18,7 @@ from app.domain.terms import ResultShape, Terms
 # The names that say how much of something is asked for, the same for every model.
 COUNT, SECONDS, SIZE = "num_images", "duration", "image_size"
 SEED = "seed"
+SAFETY_CHECKER = "enable_safety_checker"
 KNOWN_LINES_MAX = 10_000
 SEED_MAX = 2**31 - 1
 
@@ -91,6 +92,8 @@ class Model:
     """Whether width and height of each output may be in the result."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Sent with every request, in fal's spelling."""
+    safety_switch: str | None = None
+    """fal's field that turns its safety checker on, of a model that takes no SAFETY_CHECKER."""
     constraints: Sequence[Constraint] = ()
     listed_price: ListedPrice | None = None
     """Where it is none of the lines in `costs`."""
@@ -112,13 +115,20 @@ class Model:
         """The first constraint that completed parameters break."""
         return next((constraint for constraint in self.constraints if constraint.is_violated_by(parameters)), None)
 
-    def fal_input(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Completed parameters as fal spells them."""
+    def fal_input(self, parameters: Mapping[str, Any], *, is_checked: bool = False) -> Mapping[str, Any]:
+        """Completed parameters as fal spells them. `is_checked`: with the safety checker on, if there is a switch."""
+        if is_checked and SAFETY_CHECKER in self.parameters:
+            parameters = {**parameters, SAFETY_CHECKER: True}
         body = {}
         for name, value in parameters.items():
             fal = self.parameters[name].fal
             body[fal.name] = fal.of(value)
-        return {**body, **self.fixed}
+        switch = {self.safety_switch: True} if is_checked and self.safety_switch is not None else {}
+        return {**body, **self.fixed, **switch}
+
+    @property
+    def has_safety_switch(self) -> bool:
+        return self.safety_switch is not None or SAFETY_CHECKER in self.parameters
 
     def price_lines(self, parameters: Mapping[str, Any]) -> Sequence[PriceLine]:
         """Of completed parameters."""

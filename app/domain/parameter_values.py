@@ -114,8 +114,8 @@ def values_to_try(
 
 
 def _sizes_to_try(parameter: Parameter, turns: Collection[int]) -> Sequence[Any]:
-    """Each preset; of sizes in numbers the smallest and the largest picture, or what is a little larger, and those where
-    a line begins to count.
+    """Each preset; of sizes in numbers the smallest and the largest picture, or a little larger ones, and those where a
+    line begins to count.
     """
     limits = parameter.size_limits
     if limits is None:

@@ -212,6 +212,7 @@ class ModelTable(Table):
     time_limit: Literal["image", "video"]
     example: Mapping[str, Json]
     result: ResultTable
+    safety_switch: Text | None = None
     result_sizes: Literal["told", "may be told", "untold"] = "untold"
     parameters: Annotated[Mapping[str, Any], Field(min_length=1)]
     """Each is read as a ParameterTable once the vocabulary lies under it."""

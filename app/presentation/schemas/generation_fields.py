@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, create_model
 from pydantic_core import PydanticCustomError
 
-from app.application.jobs import SAFETY_CHECKER
+from app.domain.models import SAFETY_CHECKER
 from app.domain.parameters import Parameter, ParameterType, SizeLimits
 from app.presentation.schemas.fields import NOT_BLANK, STORABLE, RequestModel
 from app.presentation.schemas.media_urls import ImageUrl, ValidationContext, audio_url

@@ -125,7 +125,7 @@ ImageUrl = Annotated[
 
 
 def audio_url(seconds: tuple[int, int] | None) -> Any:
-    """The type of a sound that may take so many seconds; what sends its WAV file along is refused where it takes others."""
+    """The type of a sound that may take so many seconds, which is checked where a WAV file is sent along."""
     length = "" if seconds is None else f" of {seconds[0]} to {seconds[1]} seconds"
     return Annotated[
         str,
