@@ -104,7 +104,8 @@ def _with_dsn(settings: Settings, dsn: str) -> Settings:
 async def migrate_database(settings: Settings) -> None:
     """Raises DatabaseRefused, with one line."""
     await check_database(settings)
-    async with open_engine(url_of(settings), pool_size=1) as engine:
+    # An index of a large table takes longer than any request may.
+    async with open_engine(url_of(settings), pool_size=1, is_patient=True) as engine:
         await migrate(engine)
 
 

@@ -60,7 +60,11 @@ def outcomes_of(program: str, directory: Path, project_dir: Path, processes: int
     for process in started:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    return {process.communicate("go\n", timeout=30)[0] for process in started}
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return {process.communicate(timeout=30)[0] for process in started}
 
 
 def test_processes_that_start_at_once_have_the_same_one(tmp_path: Path, project_dir: Path) -> None:

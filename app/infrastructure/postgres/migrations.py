@@ -50,11 +50,13 @@ SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace
  ORDER BY relname
 """)
 _HOLDERS = text("""
-SELECT pid, max(application_name) AS program, array_agg(DISTINCT relname::text) AS tables,
+SELECT pid, max(application_name) AS program, array_remove(array_agg(DISTINCT relname::text), NULL) AS tables,
        max(round(extract(epoch FROM clock_timestamp() - xact_start)))::int AS seconds
-  FROM pg_locks JOIN pg_class ON pg_class.oid = relation LEFT JOIN pg_stat_activity AS activity USING (pid)
- WHERE granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND relnamespace = current_schema()::regnamespace AND relname = ANY(:names) AND pid <> pg_backend_pid()
+  FROM pg_locks LEFT JOIN pg_class ON pg_class.oid = relation AND relnamespace = current_schema()::regnamespace
+  LEFT JOIN pg_stat_activity AS activity USING (pid)
+ WHERE granted AND pid <> pg_backend_pid()
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND (relname = ANY(:names) OR (locktype = 'advisory' AND (classid::bigint << 32 | objid::bigint) = :key))
    AND (xact_start IS NULL OR xact_start < clock_timestamp() - make_interval(secs => :seconds))
  GROUP BY pid ORDER BY seconds DESC LIMIT 5
 """)
@@ -91,12 +93,11 @@ async def _migrate(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         # The lock lives as long as the session: the waiting, and the migration, may take longer than a request.
         await connection.execute(text("SET statement_timeout = 0"))
-        await connection.execute(text("SET lock_timeout = 0"))
         await connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
-        await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
         await connection.execute(text(f"SET lock_timeout = {LOCK_WAIT_SECONDS * 1000:.0f}"))
         await connection.commit()
         try:
+            await _patiently(connection, _lock)
             before = revision = await _patiently(connection, _begin)
             # If a newer release has migrated already, this one does not know how to, and need not. Revisions are
             # compared as texts: they are numbers of four digits.
@@ -129,11 +130,16 @@ async def _patiently(connection: AsyncConnection, work: Callable[[Connection], _
 
 
 async def _holders(connection: AsyncConnection) -> Sequence[Mapping[str, object]]:
-    """Who has held a lock on our tables for longer than was waited. Nothing of what they ask: it may be anybody's."""
-    values = {"names": sorted(OWN_TABLES), "seconds": LOCK_WAIT_SECONDS}
+    """Who has locked our tables, or migrates, for longer than was waited. Not what they ask, which may be anybody's."""
+    values = {"names": sorted(OWN_TABLES), "seconds": LOCK_WAIT_SECONDS, "key": LOCK_KEY}
     rows = (await connection.execute(_HOLDERS, values)).mappings().all()
     await connection.rollback()
     return [dict(row) for row in rows]
+
+
+def _lock(connection: Connection) -> None:
+    """Against other processes that migrate."""
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
 
 
 def _begin(connection: Connection) -> str | None:
