@@ -11,7 +11,7 @@ from typing import Any
 from app.domain.errors import CombinationNotAllowed
 from app.domain.kinds import GenerationKind
 from app.domain.parameter_values import values_to_try
-from app.domain.parameters import FalField, Parameter, Words
+from app.domain.parameters import FalField, Parameter, ParameterType, Words
 from app.domain.pricing import PriceLine, PriceRule, Quantities, Unit, megapixels_of, price, total_tokens
 from app.domain.terms import ResultShape, Terms
 
