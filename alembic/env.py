@@ -28,7 +28,7 @@ async def run_alone() -> None:
     dsn = load_settings().database_url
     if dsn is None:
         raise SystemExit("Set DATABASE_URL, or use `python -m app migrate`.")
-    async with open_engine(dsn.get_secret_value()) as engine, engine.begin() as connection:
+    async with open_engine(dsn.get_secret_value(), is_patient=True) as engine, engine.begin() as connection:
         await connection.run_sync(take_over)
         await connection.run_sync(run)
 

@@ -18,8 +18,8 @@ from app.infrastructure.settings.kept_secrets import signing_secrets
 def customer_use_cases(
     settings: Settings,
     adapters: Adapters,
-    *,
     catalogue: Catalogue,
+    *,
     follow: FollowJob,
     precedence: Precedence,
     health: HealthChecks,
