@@ -25,7 +25,7 @@ from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.health import migrations_check
 from app.infrastructure.postgres.migrations import VERSION_TABLE, current_revision, head_revision, migrate
-from app.infrastructure.postgres.tables import BALANCE_LIMIT, BALANCE_NOT_NEGATIVE, metadata
+from app.infrastructure.postgres.tables import BALANCE_LIMIT, metadata
 from tests.builders import blocked, connect, job_in, open_account
 
 ALEMBIC_DIR = Path(__file__).resolve().parents[2] / "alembic"
@@ -332,7 +332,7 @@ async def test_the_tables_of_the_queries_have_the_same_defaults(engine: AsyncEng
     assert found == []
 
 
-@pytest.mark.parametrize("name", [BALANCE_NOT_NEGATIVE, BALANCE_LIMIT])
+@pytest.mark.parametrize("name", [BALANCE_LIMIT])
 async def test_the_constraints_that_mean_something_to_a_caller_exist(engine: AsyncEngine, name: str) -> None:
     async with engine.connect() as connection:
         found = await connection.scalar(

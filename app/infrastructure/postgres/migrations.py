@@ -33,7 +33,7 @@ SELECT relnamespace::regnamespace::text FROM pg_class JOIN pg_trigger ON tgrelid
  WHERE pg_class.oid = to_regclass('ledger_entries') AND tgname = 'ledger_entries_apply'
    AND EXISTS (SELECT FROM pg_constraint JOIN pg_class AS account ON account.oid = conrelid
                 WHERE account.relname = 'accounts' AND account.relnamespace = pg_class.relnamespace
-                  AND conname = 'accounts_balance_not_negative')
+                  AND conname = 'accounts_balance_limit')
 """)
 _TAKEN_NAMES = text("""
 SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(:names)
@@ -85,6 +85,9 @@ async def _migrate(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -
         try:
             taken_over = await connection.run_sync(take_over)
             before = await connection.run_sync(_checked_revision)
+            if taken_over is None:
+                # Nothing is written yet: each revision is a transaction of its own.
+                await connection.commit()
             # If a newer release has migrated already, this one does not know how to, and need not. Revisions are
             # compared as texts: they are numbers of four digits.
             if before is None or before < head:

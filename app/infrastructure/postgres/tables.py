@@ -29,7 +29,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 REQUEST_OF_ONE_JOB = "jobs_fal_request_id_key"
 REQUEST_OF_ONE_ATTEMPT = "attempts_fal_request_id_key"
-BALANCE_NOT_NEGATIVE = "accounts_balance_not_negative"
 BALANCE_LIMIT = "accounts_balance_limit"
 
 metadata = MetaData()
@@ -54,8 +53,7 @@ accounts = Table(
     Column("entry_count", BigInteger, nullable=False, server_default=text("0")),
     _created_at(),
     UniqueConstraint("external_user_id", name="accounts_external_user_id_key"),
-    CheckConstraint("balance_tokens >= 0", name=BALANCE_NOT_NEGATIVE),
-    CheckConstraint("balance_tokens <= 9007199254740991", name=BALANCE_LIMIT),
+    CheckConstraint("balance_tokens BETWEEN -9007199254740991 AND 9007199254740991", name=BALANCE_LIMIT),
 )
 
 api_keys = Table(
@@ -100,6 +98,30 @@ refused_payments = Table(
     Column("resolved_at", _time),
     UniqueConstraint("source", "event_id", "external_user_id", "amount", "reason", name="refused_payments_refusal_key"),
     Index("refused_payments_waiting", "last_seen_at", "id", postgresql_where=text("resolved_at IS NULL")),
+)
+
+reversal_events = Table(
+    "reversal_events",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("payment_event_id", Text, nullable=False),
+    Column("amount", BigInteger),
+    Column("withdraws", Text),
+    _created_at("received_at"),
+    Index("reversal_events_of_a_payment", "source", "payment_event_id"),
+)
+
+adjustments = Table(
+    "adjustments",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    _created_at(),
+    _account_key("adjustments"),
 )
 
 jobs = Table(
@@ -228,6 +250,8 @@ ledger_entries = Table(
     Column("debited_tokens", BigInteger, Computed("CASE WHEN kind = 'DEBIT' THEN amount END", persisted=True)),
     Column("refunded_tokens", BigInteger, Computed("CASE WHEN kind = 'REFUND' THEN amount END", persisted=True)),
     Column("created_at", _time, nullable=False, server_default=func.clock_timestamp()),
+    Column("reversed_source", Text),
+    Column("adjustment_id", Text),
     _account_key("ledger_entries"),
     UniqueConstraint("account_id", "seq", name="ledger_entries_account_seq_key"),
     ForeignKeyConstraint(
