@@ -74,6 +74,8 @@ TABLES = (
     "api_keys",
     "payment_events",
     "refused_payments",
+    "reversal_events",
+    "adjustments",
     "jobs",
     "attempts",
     "ledger_entries",

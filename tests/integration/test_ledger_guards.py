@@ -185,10 +185,10 @@ ATTACKS: dict[str, tuple[str, Refusal]] = {
     "a second debit": (entry("DEBIT", "5", "{live}"), unique("ledger_entries_one_of_a_kind_per_job")),
     "an overdraft": (
         job("1000") + entry("DEBIT", "1000", "{new}"),
-        constraint("accounts_balance_not_negative"),
+        constraint("ledger_entries_debit_is_covered"),
     ),
     "an entry of an unknown kind": (
-        entry("ADJUST", "5", "{live}"),
+        "INSERT INTO ledger_entries (account_id, kind, amount) VALUES ({account}, 'GRANT', 5)",
         constraint("ledger_entries_kind_known"),
     ),
     # Refunds.
