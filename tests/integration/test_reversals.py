@@ -166,7 +166,7 @@ async def test_whatever_comes_first_the_end_is_the_same(engine: AsyncEngine) -> 
 async def test_what_comes_before_its_payment_waits_and_is_booked_with_it(
     engine: AsyncEngine, api: Api, customer: Customer
 ) -> None:
-    bodies = {
+    bodies: dict[str, dict[str, Any]] = {
         "refund_1": {"payment_event_id": "pay_1", "amount": 30},
         "won_1": {"payment_event_id": "pay_1", "withdraws": "refund_1"},
         "refund_2": {"payment_event_id": "pay_1", "amount": 80},

@@ -21,16 +21,17 @@ class PostgresAdjustments:
         async with transaction(self._engine, "adjust") as connection:
             account_id, balance_tokens = await _locked_account(connection, adjustment)
             row = _row_of(adjustment, account_id)
-            # If another transaction is just writing the same id, for another account, this waits for its commit.
-            added = upsert(adjustments).values(row).on_conflict_do_nothing().returning(adjustments.c.id)
-            if await connection.scalar(added) is None:
-                same = select(adjustments.c.id).filter_by(**row)
-                if await connection.scalar(same) is None:
+            known = await _known(connection, adjustment)
+            if known is None:
+                balance_tokens += adjustment.amount
+                if abs(balance_tokens) > BALANCE_TOKENS_MAX:
+                    raise BalanceLimitExceeded
+                # If another transaction is just writing the same id for another account, this waits for its commit.
+                added = upsert(adjustments).values(row).on_conflict_do_nothing().returning(adjustments.c.id)
+                if await connection.scalar(added) is None:
                     raise AdjustmentConflict
-                return balance_tokens
-            balance_tokens += adjustment.amount
-            if abs(balance_tokens) > BALANCE_TOKENS_MAX:
-                raise BalanceLimitExceeded
+            elif known != row:
+                raise AdjustmentConflict
         return balance_tokens
 
 
@@ -45,6 +46,13 @@ async def _locked_account(connection: AsyncConnection, adjustment: Adjustment) -
     if row is None:
         raise AccountNotFound
     return row.id, row.balance_tokens
+
+
+async def _known(connection: AsyncConnection, adjustment: Adjustment) -> Mapping[str, Any] | None:
+    columns = [column for column in adjustments.c if column is not adjustments.c.created_at]
+    found = await connection.execute(select(*columns).where(adjustments.c.id == adjustment.id))
+    row = found.mappings().one_or_none()
+    return None if row is None else dict(row)
 
 
 def _row_of(adjustment: Adjustment, account_id: Any) -> Mapping[str, Any]:
