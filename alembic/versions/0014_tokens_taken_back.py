@@ -209,8 +209,10 @@ BEGIN
     RETURN NULL;
 END $$
 """
+# A process of the release before may have a role that was given no right on the new tables.
 ADD_BOOK_EARLIER_REVERSALS = """
-CREATE FUNCTION book_earlier_reversals() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION book_earlier_reversals() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     of_source text := CASE NEW.payment_source WHEN 'idempotency-key' THEN 'webhook' ELSE NEW.payment_source END;
 BEGIN

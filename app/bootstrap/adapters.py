@@ -23,7 +23,7 @@ from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.refused_payments import PostgresRefusedPayments
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
-from app.infrastructure.postgres.reversals import PostgresReversals
+from app.infrastructure.postgres.reversals import PostgresPendingReversals, PostgresReversals
 from app.infrastructure.settings import Settings
 
 
@@ -35,6 +35,7 @@ class PostgresAdapters:
     payments: PostgresPayments
     refused_payments: PostgresRefusedPayments
     reversals: PostgresReversals
+    pending_reversals: PostgresPendingReversals
     adjustments: PostgresAdjustments
     job_desk: PostgresJobDesk
     job_execution: PostgresJobExecution
@@ -65,6 +66,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
             payments=PostgresPayments(engine),
             refused_payments=PostgresRefusedPayments(engine),
             reversals=PostgresReversals(engine),
+            pending_reversals=PostgresPendingReversals(engine),
             adjustments=PostgresAdjustments(engine),
             job_desk=PostgresJobDesk(engine),
             job_execution=job_execution,

@@ -72,6 +72,6 @@ def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> Operat
         top_up=TopUp(postgres.payments, settings.is_event_id_required),
         refused_payments=postgres.refused_payments,
         reverse_payment=ReversePayment(postgres.reversals),
-        pending_reversals=postgres.reversals,
+        pending_reversals=postgres.pending_reversals,
         adjustments=postgres.adjustments,
     )

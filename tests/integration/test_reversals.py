@@ -17,7 +17,7 @@ from app.domain.payments import EventName
 from app.domain.reversals import ReversalEvent, Reversed
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
-from app.infrastructure.postgres.reversals import PostgresReversals
+from app.infrastructure.postgres.reversals import PostgresPendingReversals, PostgresReversals
 from tests.builders import (
     Connection,
     Customer,
@@ -50,13 +50,11 @@ async def pay(engine: AsyncEngine, customer: Customer, amount: int = PAID, event
     assert await PostgresPayments(engine).credit(event)
 
 
-async def send(
-    api: Api, body: dict[str, Any], event_id: str | None, *, source: str | None = None, **headers: str
-) -> httpx.Response:
+async def send(api: Api, body: dict[str, Any], event_id: str | None, *, source: str | None = None) -> httpx.Response:
     secret = WEBHOOK_SECRET if source is None else SECRETS_BY_SOURCE[source][0]
     named = {"X-Webhook-Secret": secret, **({} if event_id is None else {"X-Event-Id": event_id})}
     path = "/webhook/reversal" if source is None else f"/webhook/reversal/{source}"
-    return await api.http.post(path, json=body, headers=named | headers)
+    return await api.http.post(path, json=body, headers=named)
 
 
 async def assert_books(engine: AsyncEngine, customer: Customer, tokens: int) -> None:
@@ -160,7 +158,7 @@ async def test_whatever_comes_first_the_end_is_the_same(engine: AsyncEngine) -> 
                 await pay(engine, customer, event_id=of)
         assert await balance_of(engine, customer) == PAID - 70, order
     assert await PostgresLedger(engine).violations() == []
-    assert await reversals.newest(limit=10) == []
+    assert await PostgresPendingReversals(engine).newest(limit=10) == []
 
 
 async def test_what_comes_before_its_payment_waits_and_is_booked_with_it(
@@ -173,14 +171,14 @@ async def test_what_comes_before_its_payment_waits_and_is_booked_with_it(
     }
 
     early = [await send(api, body, event_id) for event_id, body in bodies.items() for _ in range(2)]
-    waiting = await PostgresReversals(engine).newest(limit=10)
+    waiting = await PostgresPendingReversals(engine).newest(limit=10)
     assert await kinds(engine, customer) == []
     await pay(engine, customer)
 
     assert {(answer.status_code, answer.text) for answer in early} == {(202, '{"ok":true,"pending":true}')}
     assert {one.event.event_id for one in waiting} == set(bodies)
     assert await kinds(engine, customer) == [("CREDIT", 100, 100), ("REVERSAL", 80, 20)]
-    assert await PostgresReversals(engine).newest(limit=10) == []
+    assert await PostgresPendingReversals(engine).newest(limit=10) == []
     again = await send(api, bodies["refund_1"], "refund_1")
     assert again.json() == {"ok": True, "reversed_tokens": 80, "balance_tokens": 20}
     await assert_books(engine, customer, 20)
@@ -215,7 +213,7 @@ async def test_a_withdrawal_of_something_else_changes_nothing_and_is_listed(
     await reversals.record(withdrawal("won_0", "refund_0"))
 
     assert await reversals.record(event) is None
-    assert [one.event for one in await reversals.newest(limit=10)] == [event]
+    assert [one.event for one in await PostgresPendingReversals(engine).newest(limit=10)] == [event]
     await assert_books(engine, customer, 140)
 
 
@@ -298,7 +296,7 @@ async def test_a_payment_is_reached_under_whichever_header_named_it(
 ) -> None:
     await recorded_before(sql, customer, source, "pay_1")
 
-    answer = await send(api, {"payment_event_id": "pay_1", "amount": 3}, None, **{"Idempotency-Key": "refund_1"})
+    answer = await send(api, {"payment_event_id": "pay_1", "amount": 3}, "refund_1")
 
     assert answer.json() == {"ok": True, "reversed_tokens": 3, "balance_tokens": 4}
     await assert_books(engine, customer, 4)
@@ -326,6 +324,21 @@ async def test_a_process_of_the_release_before_books_what_came_before_its_credit
 
     assert await former_credit(sql, customer, source, "pay_1")
 
+    await assert_books(engine, customer, 2)
+
+
+async def test_a_role_that_knows_nothing_of_the_new_tables_goes_on_crediting(
+    engine: AsyncEngine, customer: Customer, sql: Connection
+) -> None:
+    """As that of a process of the release before, where another role migrates."""
+    role = f"role_{uuid4().hex}"
+    old = "accounts, payment_events, ledger_entries"
+    assert await PostgresReversals(engine).record(reversal("refund_1", 5)) is None
+    await sql.execute(f"CREATE ROLE {role}; GRANT SELECT, INSERT, UPDATE ON {old} TO {role}; SET ROLE {role}")
+
+    assert await former_credit(sql, customer, "webhook", "pay_1")
+
+    await sql.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
     await assert_books(engine, customer, 2)
 
 

@@ -79,11 +79,15 @@ _DOES_WAIT = Statement(select(_WAITS.label("waits")).where(_IS_NAMED))
 
 class PostgresReversals:
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
         self._record: Batcher[ReversalEvent, Reversed | None] = Batcher(engine, record_each)
 
     async def record(self, event: ReversalEvent) -> Reversed | None:
         return await self._record(event)
+
+
+class PostgresPendingReversals:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
 
     async def newest(self, *, limit: int) -> Sequence[PendingReversal]:
         query = (

@@ -87,6 +87,8 @@ class NameHeader:
 
     header: str
     description: str
+    is_required: bool = False
+    """For the document; the use case says so."""
 
     async def __call__(self, request: Request) -> str | None:
         """Returns None if the header is not there. Raises InvalidRequest."""
@@ -107,14 +109,14 @@ class NameHeader:
         return {
             "name": self.header,
             "in": "header",
-            "required": False,
+            "required": self.is_required,
             "description": self.description,
             "schema": _NAME.json_schema(),
         }
 
 
 def payment_id(event_id: str | None, idempotency_key: str | None) -> str | None:
-    """What both headers name. Raises InvalidRequest if they name two."""
+    """What both headers name. Raises InvalidRequest if they name two payments."""
     if event_id is not None and idempotency_key not in (None, event_id):
         raise InvalidRequest([field_error("two_names", name) for name in (EVENT_ID_HEADER, IDEMPOTENCY_KEY_HEADER)])
     return idempotency_key if event_id is None else event_id
@@ -217,15 +219,11 @@ ReversalEventId = Annotated[
     Depends(
         NameHeader(
             EVENT_ID_HEADER,
-            "Required, here or as `Idempotency-Key`: the provider's id of the refund or dispute, or of what withdraws "
-            "it, never of the notification. These ids are apart from those of payments. The same id counts once, "
-            "however often it comes.",
+            "The provider's id of the refund or dispute, or of what withdraws it, never of the notification. These ids "
+            "are apart from those of payments. The same id counts once, however often it comes.",
+            is_required=True,
         )
     ),
-]
-ReversalIdempotencyKey = Annotated[
-    str | None,
-    Depends(NameHeader(IDEMPOTENCY_KEY_HEADER, "Means the same as `X-Event-Id`. Where both come, they must be equal.")),
 ]
 PaymentSource = Annotated[str, Depends(SourceInPath())]
 JobId = Annotated[UUID, Depends(UuidInPath("job_id", JobNotFound, "From the answer that accepted the job."))]

@@ -16,10 +16,8 @@ from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, 
 from app.presentation.http.parameters import (
     PaymentSource,
     ReversalEventId,
-    ReversalIdempotencyKey,
     SourceSecret,
     WebhookSecret,
-    payment_id,
 )
 from app.presentation.http.routing import DirectRoute
 from app.presentation.http.state import UseCases
@@ -76,7 +74,6 @@ async def reverse_payment(
     secret: WebhookSecret,
     body: Body,
     event_id: ReversalEventId,
-    idempotency_key: ReversalIdempotencyKey,
     use_cases: UseCases,
 ) -> Response:
     """Take tokens of a payment back that was refunded or disputed, or give them again with `withdraws`.
@@ -85,9 +82,7 @@ async def reverse_payment(
     its own tokens are taken back at most, whatever its reversals come to. The balance may go below zero: then nothing
     can be started until it was paid back. Events may come in any order, also before their payment: 202.
     """
-    outcome = await use_cases.receive_reversal(
-        **body.model_dump(), secret=secret, event_id=payment_id(event_id, idempotency_key)
-    )
+    outcome = await use_cases.receive_reversal(**body.model_dump(), secret=secret, event_id=event_id)
     return _answer(request, outcome)
 
 
@@ -106,15 +101,12 @@ async def reverse_payment_of_source(
     source: PaymentSource,
     body: Body,
     event_id: ReversalEventId,
-    idempotency_key: ReversalIdempotencyKey,
     use_cases: UseCases,
 ) -> Response:
     """Do as `POST /webhook/reversal` does, for the payments that came by `POST /webhook/topup/{source}`: no source
     reaches those of another one. An unknown source is answered as a wrong secret is.
     """
-    outcome = await use_cases.receive_reversal(
-        **body.model_dump(), secret=secret, event_id=payment_id(event_id, idempotency_key), source=source
-    )
+    outcome = await use_cases.receive_reversal(**body.model_dump(), secret=secret, event_id=event_id, source=source)
     return _answer(request, outcome)
 
 
