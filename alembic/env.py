@@ -13,6 +13,8 @@ def run(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=metadata,
+        # Each revision holds its own locks, and no others. Where the caller has begun a transaction, it is one for all.
+        transaction_per_migration=True,
         version_table=VERSION_TABLE,
         include_name=lambda name, kind, _parents: kind != "table" or not str(name).startswith("pgqueuer"),
     )

@@ -43,7 +43,7 @@ SELECT relnamespace::regnamespace::text FROM pg_class JOIN pg_trigger ON tgrelid
  WHERE pg_class.oid = to_regclass('ledger_entries') AND tgname = 'ledger_entries_apply'
    AND EXISTS (SELECT FROM pg_constraint JOIN pg_class AS account ON account.oid = conrelid
                 WHERE account.relname = 'accounts' AND account.relnamespace = pg_class.relnamespace
-                  AND conname = 'accounts_balance_not_negative')
+                  AND conname = 'accounts_balance_limit')
 """)
 _TAKEN_NAMES = text("""
 SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(:names)
