@@ -297,7 +297,19 @@ CORRUPTIONS = {
     "a refunded job that lives again": (
         NO_CHECK("jobs", "jobs_refund_fits_status")
         + "UPDATE jobs SET status = 'IN_QUEUE', error_code = NULL WHERE id = {failed}",
-        {"live jobs are not refunded"},
+        {"live jobs are not refunded", "the account counts its unfinished jobs"},
+    ),
+    "an account that counts a job too many": (
+        "UPDATE accounts SET unfinished_jobs = unfinished_jobs + 1 WHERE id = {rich}",
+        {"the account counts its unfinished jobs"},
+    ),
+    "a window that counts what was not spent": (
+        "INSERT INTO key_windows SELECT id, '2000-01-01', '9999-01-01', 9, 1 FROM keys WHERE account_id = {rich}",
+        {"a window counts what its jobs cost"},
+    ),
+    "a job that came by the key of another account": (
+        "UPDATE jobs SET key_id = (SELECT id FROM keys WHERE account_id <> {rich} LIMIT 1) WHERE account_id = {rich}",
+        {"a job belongs to the account of its key"},
     ),
     "a completed job without a result": (
         NO_CHECK("jobs", "jobs_result_only_if_completed") + "UPDATE jobs SET result = NULL WHERE id = {completed}",
