@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.domain.models import Constraint, CostRule, ListedPrice, Model
 from app.domain.parameter_values import problem_of
-from app.domain.parameters import Parameter
+from app.domain.parameters import Parameter, ParameterType
 from app.domain.pricing import PriceRule
 from app.domain.terms import ResultShape
 from app.infrastructure.catalogue.files import File, Spot, closest
@@ -54,6 +54,12 @@ class Vocabulary:
         spot = spot.with_parts_of(said_there, [key for key in shared if key not in own])
         table = spot.read(ParameterTable, self._merged(shared, own, spot))
         return None if table is None else make_parameter(name, table, spot)
+
+    @property
+    def types(self) -> Mapping[str, ParameterType]:
+        """By name. What no model has is not checked, and may say anything."""
+        said = {name: table.get("type") for name, (_, table) in self._tables.items()}
+        return {name: each for name, type_ in said.items() for each in ParameterType if each == type_}
 
     @staticmethod
     def _merged(shared: Mapping[str, Any], own: Mapping[str, Any], spot: Spot) -> Mapping[str, Any]:
@@ -115,6 +121,7 @@ def _made(form: ModelTable, family: str, parameters: Mapping[str, Parameter]) ->
         is_bounded_as_video=form.time_limit == "video",
         example=form.example,
         is_default=form.is_default,
+        safety_switch=form.safety_switch,
         is_size_told=form.result_sizes != "untold",
         fixed=form.fixed,
         constraints=[_constraint(constraint) for constraint in form.constraints],
@@ -178,6 +185,8 @@ def _check_constraint(table: ConstraintTable, parameters: Mapping[str, Parameter
 
 def _check_fal_names(form: ModelTable, parameters: Mapping[str, Parameter], spot: Spot) -> None:
     taken = dict.fromkeys(form.fixed, "fixed")
+    if form.safety_switch in taken:
+        spot.say("`fixed` has this field already: keep one.", "safety_switch")
     for name, parameter in parameters.items():
         if parameter.fal.name in taken:
             spot.say(

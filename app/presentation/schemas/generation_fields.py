@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, create_model
 from pydantic_core import PydanticCustomError
 
-from app.application.jobs import SAFETY_CHECKER
+from app.domain.models import SAFETY_CHECKER
 from app.domain.parameters import Parameter, ParameterType, SizeLimits
 from app.presentation.schemas.fields import NOT_BLANK, STORABLE, RequestModel
-from app.presentation.schemas.media_urls import AudioUrl, ImageUrl, ValidationContext
+from app.presentation.schemas.media_urls import ImageUrl, ValidationContext, audio_url, put_right
 
+_MEDIA = (ParameterType.IMAGE, ParameterType.AUDIO)
 # Python strips four control characters and U+0085 as blanks, too.
 _NOT_BLANK_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
 _STORABLE_PATTERN = r"^[^\u0000]*$"
@@ -149,6 +150,20 @@ _TYPES: Mapping[ParameterType, Callable[[Parameter], Any]] = {
     ParameterType.CHOICE: _literal,
     ParameterType.SIZE: _size,
     ParameterType.IMAGE: lambda _: ImageUrl,
-    ParameterType.AUDIO: lambda _: AudioUrl,
+    ParameterType.AUDIO: lambda parameter: audio_url(parameter.seconds),
     ParameterType.IMAGES: _images,
 }
+
+
+def as_taken(kind: ParameterType | None, value: Any) -> Any:
+    """What the field of such a parameter makes of a value that it takes. Any other value stays as it is."""
+    try:
+        if kind is ParameterType.NUMBER and type(value) is int:
+            return float(value)
+        if kind in _MEDIA and isinstance(value, str):
+            return put_right(value)
+    except (ValueError, OverflowError):
+        return value
+    if kind is ParameterType.IMAGES and isinstance(value, list):
+        return [as_taken(ParameterType.IMAGE, url) for url in value]
+    return value
