@@ -40,11 +40,12 @@ async def accept(engine: AsyncEngine, customer: Customer, count: int, *, expecte
     return accepted
 
 
-async def waits(engine: AsyncEngine, fal: CountingFal, customer: Customer) -> list[float]:
+async def waits(engine: AsyncEngine, fal: CountingFal, customer: Customer, places: int) -> list[float]:
     """Of pictures one after the other, from the accept to the submission."""
     loop, found = asyncio.get_running_loop(), []
     for _ in range(PICTURES):
-        await asyncio.sleep(random.uniform(0, fal.run_seconds))
+        # Far less than half of what there is.
+        await asyncio.sleep(random.uniform(2, 6) * fal.run_seconds / places)
         accepted_at = loop.time()
         (job_id,) = await accept(engine, customer, 1)
         found.append(await fal.begun_at(job_id) - accepted_at)
@@ -62,12 +63,12 @@ async def test_a_light_user_waits_for_the_next_place_and_not_for_the_crowd(
     crowd, light = await open_account(engine, 1_000_000), await open_account(engine, 1_000_000)
     fal = CountingFal(engine, run_seconds=RUN_SECONDS[places])
     async with services(database, fal, places, places):
-        alone = await waits(engine, fal, light)
+        alone = await waits(engine, fal, light, places)
         await sql.execute("ANALYZE")
         # As after a while of different runs: they do not all end at once.
         fal.stagger(places)
         await accept(engine, crowd, max(WAITING, 20 * places))
-        beside = await waits(engine, fal, light)
+        beside = await waits(engine, fal, light, places)
 
         assert await sql.fetchval("SELECT count(*) FROM jobs WHERE NOT is_final") > places
     step = fal.run_seconds / places

@@ -58,8 +58,10 @@ async def all_are_final(sql: Connection) -> bool:
 
 @pytest.mark.parametrize("places", [1, 3])
 async def test_several_services_have_no_more_jobs_at_fal_than_there_are_places(
-    engine: AsyncEngine, database: str, sql: Connection, places: int
+    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch, places: int
 ) -> None:
+    # Each of them is woken for each place, and never looks by itself.
+    monkeypatch.setattr(lanes_module, "DEQUEUE_TIMEOUT_SECONDS", 600)
     customers = [await open_account(engine, 1_000) for _ in range(3)]
     fal = CountingFal(engine, run_seconds=0.05)
     for customer in customers:
@@ -319,6 +321,24 @@ async def test_a_submission_whose_outcome_is_unknown_gives_way_in_time(
 
 async def _is_unknown(sql: Connection) -> bool:
     return bool(await sql.fetchval("SELECT count(*) FROM jobs WHERE submit_unknown_at IS NOT NULL"))
+
+
+async def test_an_item_goes_with_a_place(engine: AsyncEngine, database: str, sql: Connection) -> None:
+    """None is taken that would only have to go back."""
+    customer, fal = await open_account(engine, 1_000), CountingFal(engine, run_seconds=0.7)
+    await asyncio.gather(*(accept(engine, customer) for _ in range(8)))
+
+    async with services(database, fal, 2, 2):
+        await until(lambda: _have_begun(fal, 2))
+        await asyncio.sleep(0.3)
+        rows = await sql.fetch("SELECT status, attempts FROM pgqueuer WHERE entrypoint = $1", SUBMIT)
+
+    assert {(row["status"], row["attempts"]) for row in rows} == {("queued", 0)}
+    assert len(rows) == 6
+
+
+async def _have_begun(fal: CountingFal, count: int) -> bool:
+    return len(fal.begun) == count
 
 
 async def test_without_a_bound_no_place_is_touched(engine: AsyncEngine, database: str, sql: Connection) -> None:
