@@ -6,20 +6,25 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.keys import new_key
-from app.domain.accounts import Account
+from app.domain.accounts import Account, Scope
 from app.domain.keys import KEY_HINT_LENGTH, digest_of, stored_form
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
+from app.infrastructure.postgres.keys.rows import HIDDEN, hidden
 from app.infrastructure.postgres.payments import PostgresPayments
+from app.infrastructure.postgres.tables import api_keys
 from tests.builders import (
     Connection,
     accept_job,
     contents,
     dump,
     find_account,
+    find_caller,
     open_account,
+    open_key,
     payment,
     until,
 )
@@ -207,14 +212,51 @@ async def test_there_is_nothing_to_revoke_twice_or_for_an_unknown_user(engine: A
     assert revoked == [False, False]
 
 
-async def test_the_database_refuses_a_second_live_key(engine: AsyncEngine, sql: Connection) -> None:
-    customer = await open_account(engine)
+async def test_a_secret_that_the_release_before_issues_is_one_of_the_first_key(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    customer, key = await open_account(engine), new_key()
+    before = await find_caller(engine, customer.api_key)
 
-    with pytest.raises(asyncpg.UniqueViolationError, match="api_keys_one_live_per_account"):
-        await sql.execute(
-            "INSERT INTO api_keys (digest, account_id, hint) VALUES ($1, $2, 'tgk_')",
-            digest_of(new_key()),
-            customer.account_id,
+    await sql.execute("UPDATE api_keys SET revoked_at = now() WHERE account_id = $1", customer.account_id)
+    await sql.execute(
+        "INSERT INTO api_keys (digest, account_id, hint) VALUES ($1, $2, 'tgk_')", digest_of(key), customer.account_id
+    )
+
+    assert (await find_caller(engine, key)).key.id == before.key.id
+
+
+async def test_a_user_whom_the_release_before_gives_a_key_has_a_first_one(engine: AsyncEngine, sql: Connection) -> None:
+    external_user_id, key = await topped_up_user(engine), new_key()
+
+    await sql.execute(
+        "INSERT INTO api_keys (digest, account_id, hint) SELECT $1, id, 'tgk_' FROM accounts"
+        " WHERE external_user_id = $2",
+        digest_of(key),
+        external_user_id,
+    )
+
+    assert (await find_caller(engine, key)).key.may_manage_keys
+    assert not await PostgresKeys(engine).add_first_key(external_user_id, stored_form(new_key()))
+
+
+async def test_the_release_before_does_not_find_a_key_that_may_not_do_everything(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    customer = await open_account(engine)
+    secret = await open_key(engine, customer, scopes=[Scope.READ])
+
+    found = await sql.fetch("SELECT FROM api_keys WHERE digest = $1 AND revoked_at IS NULL", digest_of(secret))
+
+    assert found == []
+    assert (await find_caller(engine, secret)).key.scopes == {Scope.READ}
+
+
+async def test_what_hides_a_secret_is_the_same_in_sql(engine: AsyncEngine) -> None:
+    customer = await open_account(engine)
+    async with engine.connect() as connection:
+        assert await connection.scalar(select(HIDDEN).where(api_keys.c.account_id == customer.account_id)) == hidden(
+            digest_of(customer.api_key)
         )
 
 

@@ -40,8 +40,10 @@ from tests.builders import (
 ROWS = 5_000
 FILL = f"""
 INSERT INTO accounts (id, external_user_id) SELECT gen_random_uuid(), gen_random_uuid() FROM generate_series(1, {ROWS});
-INSERT INTO api_keys (digest, account_id, hint) SELECT sha256(id::text::bytea), id, 'tgk_1234' FROM accounts
+INSERT INTO keys (id, account_id, name, scopes, is_first) SELECT id, id, 'First key', ARRAY['read'], true FROM accounts
  WHERE external_user_id <> $user$;
+INSERT INTO api_keys (digest, account_id, hint, key_id) SELECT sha256(id::text::bytea), account_id, 'tgk_1234', id
+  FROM keys WHERE name = 'First key' AND account_id = id;
 INSERT INTO payment_events (source, event_id, account_id, amount) SELECT 'webhook', id::text, id, 1 FROM accounts;
 INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested, time_limit_seconds,
                   status, attempts, attempt_token, fal_request_id, result, created_at)

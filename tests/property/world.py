@@ -55,8 +55,8 @@ UNION ALL SELECT 'an idempotency key leads to a job of its own account', k.key F
   JOIN jobs j ON j.id = k.job_id WHERE j.account_id <> k.account_id
 UNION ALL SELECT 'a job has one idempotency key at most', job_id::text FROM idempotency_keys
  GROUP BY job_id HAVING count(*) > 1
-UNION ALL SELECT 'an account has one live key at most', account_id::text FROM api_keys
- WHERE revoked_at IS NULL GROUP BY account_id HAVING count(*) > 1
+UNION ALL SELECT 'a key has one live secret at most', key_id::text FROM api_keys
+ WHERE revoked_at IS NULL AND expires_at IS NULL GROUP BY key_id HAVING count(*) > 1
 UNION ALL SELECT 'an unfinished job has a queue item that takes it on', j.id::text FROM jobs j
  WHERE NOT j.is_final AND NOT EXISTS (
        SELECT FROM pgqueuer q WHERE q.dedupe_key = j.id::text OR q.dedupe_key LIKE '%:' || j.id::text)

@@ -24,6 +24,7 @@ BY_TYPE = {
     orders.Accepted,
     orders.FirstUse,
     StorableOrder,
+    accounts.Caller,
     ledger.EntryKind,
 }
 # Two fields of one type, in the order in which everybody names them.
