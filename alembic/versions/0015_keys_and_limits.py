@@ -50,7 +50,9 @@ CREATE TABLE keys (
 """
 ADD_KEY_INDEXES = (
     "CREATE UNIQUE INDEX keys_one_first_per_account ON keys (account_id) WHERE is_first AND deleted_at IS NULL",
-    "CREATE UNIQUE INDEX keys_one_for_each_name ON keys (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL",
+    """
+CREATE UNIQUE INDEX keys_one_for_each_name ON keys (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL
+""",
     "CREATE INDEX keys_of_an_account ON keys (account_id, created_at)",
     "CREATE INDEX keys_not_deleted ON keys (account_id, created_at) WHERE deleted_at IS NULL",
 )

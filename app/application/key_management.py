@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IssuedKey:
+class KeyWithSecret:
     """A key with its new secret, which nobody can show again."""
 
     key: KeyRecord
@@ -39,16 +39,18 @@ class CreateKey:
 
     _keys: KeyManagement
 
-    async def __call__(self, caller: Caller, settings: KeySettings, idempotency_key: str | None = None) -> IssuedKey:
+    async def __call__(
+        self, caller: Caller, settings: KeySettings, idempotency_key: str | None = None
+    ) -> KeyWithSecret:
         check_may_change_keys(caller.key)
         secret, account_id = new_key(), caller.account.id
         idempotency = None if idempotency_key is None else IdempotencyKey(idempotency_key, _fingerprint(settings))
         new = NewKey(id=uuid7(), settings=settings, secret=stored_form(secret), idempotency=idempotency)
         created = await self._keys.create(account_id, new, caller.key)
         if created.is_replay:
-            return IssuedKey(key=created.key, secret=None)
+            return KeyWithSecret(key=created.key, secret=None)
         _log("key_created", account_id, created.key.id, by=caller.key.id)
-        return IssuedKey(key=created.key, secret=secret)
+        return KeyWithSecret(key=created.key, secret=secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +72,14 @@ class RotateSecret:
 
     _keys: KeyManagement
 
-    async def __call__(self, caller: Caller, key_id: UUID, *, overlap_seconds: int) -> IssuedKey:
+    async def __call__(self, caller: Caller, key_id: UUID, *, overlap_seconds: int) -> KeyWithSecret:
         check_may_change_keys(caller.key, key_id)
         secret, account_id = new_key(), caller.account.id
         key = await self._keys.rotate(
             account_id, key_id, stored_form(secret), overlap_seconds=overlap_seconds, by=caller.key
         )
         _log("key_rotated", account_id, key_id, by=caller.key.id, overlap_seconds=overlap_seconds)
-        return IssuedKey(key=key, secret=secret)
+        return KeyWithSecret(key=key, secret=secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +109,18 @@ class KeysOfUsers:
     async def live(self, external_user_id: UUID) -> Sequence[KeyRecord]:
         return await self._keys.live(await self._account_id(external_user_id))
 
-    async def create(self, external_user_id: UUID, settings: KeySettings) -> IssuedKey:
+    async def create(self, external_user_id: UUID, settings: KeySettings) -> KeyWithSecret:
         account_id, secret = await self._account_id(external_user_id), new_key()
         new = NewKey(id=uuid7(), settings=settings, secret=stored_form(secret))
         created = await self._keys.create(account_id, new, None)
         _log("key_created", account_id, created.key.id)
-        return IssuedKey(key=created.key, secret=secret)
+        return KeyWithSecret(key=created.key, secret=secret)
 
-    async def rotate(self, external_user_id: UUID, key_id: UUID, *, overlap_seconds: int) -> IssuedKey:
+    async def rotate(self, external_user_id: UUID, key_id: UUID, *, overlap_seconds: int) -> KeyWithSecret:
         account_id, secret = await self._account_id(external_user_id), new_key()
-        key = await self._keys.rotate(
-            account_id, key_id, stored_form(secret), overlap_seconds=overlap_seconds, by=None
-        )
+        key = await self._keys.rotate(account_id, key_id, stored_form(secret), overlap_seconds=overlap_seconds, by=None)
         _log("key_rotated", account_id, key_id, overlap_seconds=overlap_seconds)
-        return IssuedKey(key=key, secret=secret)
+        return KeyWithSecret(key=key, secret=secret)
 
     async def delete(self, external_user_id: UUID, key_id: UUID) -> None:
         account_id = await self._account_id(external_user_id)

@@ -20,6 +20,7 @@ from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
 from app.infrastructure.postgres.jobs.records import PostgresJobRecords
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.keys.management import PostgresKeyManagement
+from app.infrastructure.postgres.keys.reader import PostgresKeyReader
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.refused_payments import PostgresRefusedPayments
@@ -31,6 +32,7 @@ from app.infrastructure.settings import Settings
 class PostgresAdapters:
     engine: AsyncEngine
     keys: PostgresKeys
+    key_reader: PostgresKeyReader
     key_management: PostgresKeyManagement
     account_records: PostgresAccountRecords
     ledger: PostgresLedger
@@ -61,6 +63,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
         yield PostgresAdapters(
             engine=engine,
             keys=PostgresKeys(engine),
+            key_reader=PostgresKeyReader(engine),
             key_management=PostgresKeyManagement(engine, settings.account_limits),
             account_records=PostgresAccountRecords(engine, settings.account_limits, settings.reads_per_second),
             ledger=PostgresLedger(engine),

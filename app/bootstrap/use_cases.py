@@ -13,7 +13,7 @@ from app.application.key_management import (
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
-from app.application.ports.key_management import KeyManagement
+from app.application.ports.key_management import KeyManagement, KeyReader
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
 from app.bootstrap.adapters import Adapters, PostgresAdapters
 from app.bootstrap.steps import lost_steps
@@ -41,7 +41,7 @@ def customer_use_cases(
         keys=CustomerKeys(
             authenticate=Authenticate(keys),
             issue=IssueKey(IssueFirstKey(keys), RotateKey(keys), settings.auth_secrets),
-            management=customer_key_management(postgres.key_management),
+            management=customer_key_management(postgres.key_reader, postgres.key_management),
         ),
         jobs=CustomerJobs(
             start=StartJob(
@@ -69,9 +69,9 @@ def customer_use_cases(
     )
 
 
-def customer_key_management(keys: KeyManagement) -> CustomerKeyManagement:
+def customer_key_management(reader: KeyReader, keys: KeyManagement) -> CustomerKeyManagement:
     return CustomerKeyManagement(
-        reader=keys,
+        reader=reader,
         create=CreateKey(keys),
         change=ChangeKey(keys),
         rotate=RotateSecret(keys),

@@ -17,10 +17,14 @@ from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
+from app.bootstrap.use_cases import customer_key_management
+from app.domain.budgets import NO_LIMITS, AccountLimits
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
+from app.infrastructure.postgres.keys.management import PostgresKeyManagement
+from app.infrastructure.postgres.keys.reader import PostgresKeyReader
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.quotes import SignedQuotes
@@ -59,12 +63,13 @@ class Api:
 
 
 @asynccontextmanager
-async def open_api(engine: AsyncEngine) -> AsyncIterator[Api]:
-    desk, keys = PostgresJobDesk(engine), PostgresKeys(engine)
+async def open_api(engine: AsyncEngine, limits: AccountLimits = NO_LIMITS) -> AsyncIterator[Api]:
+    desk, keys = PostgresJobDesk(engine, limits), PostgresKeys(engine)
+    management = customer_key_management(PostgresKeyReader(engine), PostgresKeyManagement(engine, limits))
     quotes = SignedQuotes(["the secret that signs quotes, here"])
     api = create_api(BUILT_IN, version="1.2.3")
     api.state.use_cases = CustomerUseCases(
-        keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), ())),
+        keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), ()), management),
         jobs=CustomerJobs(
             start=StartJob(desk, quotes, TimeLimits(), BUILT_IN.cheapest_tokens),
             quote=QuoteJob(quotes),

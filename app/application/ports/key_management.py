@@ -2,9 +2,9 @@
 
 `by` is the key that the caller came by, as it was then: if a key of the account has changed since, it is looked at
 again, under the lock of the account. None: the operator's, whose changes are no writes of the account.
-Each operation raises InvalidApiKey or KeyRestricted where `by` may do it no more, and TooManyWrites. It is repeated by
-itself if the answer to its COMMIT is lost; where that also fails it raises CommitUnknown. It locks the account row, then
-the key, then its windows.
+Each change raises InvalidApiKey or KeyRestricted where `by` may do it no more, and TooManyWrites. It is repeated if the
+answer to its COMMIT is lost; where that fails, too, it raises CommitUnknown. It locks the account row, then the key,
+then its windows.
 """
 
 from collections.abc import Sequence

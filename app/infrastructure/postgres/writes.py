@@ -14,7 +14,7 @@ from app.infrastructure.postgres.tables import accounts
 _COUNT = update(accounts).values(
     writes=WRITES_IN_MINUTE + constant(1), writes_minute=func.greatest(accounts.c.writes_minute, THIS_MINUTE)
 )
-_FITS = or_(WRITES_PER_MINUTE == constant(0), WRITES_IN_MINUTE < WRITES_PER_MINUTE)
+_FITS = or_(~(constant(0) < WRITES_PER_MINUTE), WRITES_IN_MINUTE < WRITES_PER_MINUTE)
 _LIMIT = select(WRITES_PER_MINUTE.label("writes_per_minute"), func.now().label("now"))
 
 

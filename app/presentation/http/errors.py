@@ -27,6 +27,7 @@ from app.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
+from app.domain.key_errors import KeyRestricted, OwnKey
 from app.domain.limits import BudgetExceeded, LimitReached
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
 from app.presentation.http.state import state_of
@@ -38,6 +39,8 @@ STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
     InsufficientBalance: 402,
     BudgetExceeded: 402,
     ScopeMissing: 403,
+    KeyRestricted: 403,
+    OwnKey: 403,
     NotFound: 404,
     JobFinished: 400,
     Conflict: 409,

@@ -108,7 +108,8 @@ Bodies are read strictly: an unknown field is refused, and `true` and `"5"` are 
 """
 
 TAGS: list[dict[str, Any]] = [
-    {"name": "Accounts", "description": "API keys and balances."},
+    {"name": "Accounts", "description": "The first API key, and balances."},
+    {"name": "Keys", "description": "The keys of an account: what each may do and spend, until when."},
     {"name": "Top-up", "description": "Called by the payment provider, not by users."},
     {"name": "Generations", "description": "Start images and videos, follow them, stop them."},
     {"name": "Models", "description": "What is sold, with parameters and prices; what one generation would cost."},

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.application.ports.key_management import CreatedKey
 from app.domain.accounts import ApiKey
 from app.domain.budgets import NO_LIMITS, AccountLimits
 from app.domain.errors import AccountNotFound, IdempotencyKeyReused, InvalidApiKey
@@ -27,7 +28,6 @@ from app.domain.keys import (
 )
 from app.domain.limits import TooManyNewSecrets
 from app.domain.orders import IdempotencyKey
-from app.application.ports.key_management import CreatedKey
 from app.infrastructure.postgres.database import transaction
 from app.infrastructure.postgres.keys.issuing import add_secret, has_secret, revoke_secrets
 from app.infrastructure.postgres.keys.reader import PostgresKeyReader, key_record, key_settings
@@ -175,7 +175,7 @@ async def _check_still_may(connection: AsyncConnection, account_id: UUID, by: Ap
     row = found.mappings().one_or_none()
     if row is None:
         raise InvalidApiKey
-    check_may_change_keys(key_of(row, version))
+    check_may_change_keys(key_of(row, by.version))
 
 
 async def _first_use(connection: AsyncConnection, account_id: UUID, idempotency: IdempotencyKey) -> KeyRecord | None:

@@ -57,10 +57,10 @@ async def key_record(connection: AsyncConnection, account_id: UUID, key_id: UUID
 async def key_settings(connection: AsyncConnection, account_id: UUID, key_id: UUID) -> KeySettings:
     """Raises KeyNotFound."""
     query = select(*_SETTINGS).where(keys.c.id == key_id, keys.c.account_id == account_id, IS_LIVE_KEY)
-    row = (await connection.execute(query)).one_or_none()
-    if row is None:
+    found = (await connection.execute(query)).all()
+    if not found:
         raise KeyNotFound
-    return _settings_of(row)
+    return _settings_of(found[0])
 
 
 async def _records(connection: AsyncConnection, query: Select[Any]) -> Sequence[KeyRecord]:
@@ -89,7 +89,7 @@ def _record_of(row: Row[Any], spent_tokens: dict[tuple[UUID, datetime, datetime]
     )
 
 
-def _settings_of(row: Row[Any]) -> KeySettings:
+def _settings_of(row: Any) -> KeySettings:
     budget = None if row.budget_tokens is None else Budget(row.budget_tokens, Period(row.budget_per))
     return KeySettings(
         name=row.name,

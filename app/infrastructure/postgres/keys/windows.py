@@ -14,7 +14,7 @@ _LATE_ACCEPT = timedelta(minutes=1)
 
 
 async def renew_windows(connection: AsyncConnection, account_id: UUID, key_id: UUID, budget: Budget | None) -> None:
-    """Make the windows of the key those of this budget. The account must be locked, so that nothing is spent meanwhile."""
+    """Make the windows of the key those of this budget. The account is locked, so that nothing is spent meanwhile."""
     moments = (await connection.execute(select(func.now().label("began"), func.clock_timestamp().label("now")))).one()
     since = moments.began - _LATE_ACCEPT
     wanted = set() if budget is None else {budget.window(it) for it in (since, moments.began, moments.now)}
@@ -29,9 +29,7 @@ async def renew_windows(connection: AsyncConnection, account_id: UUID, key_id: U
     if budget is None:
         return
     for window in known & wanted:
-        await connection.execute(
-            update(key_windows).where(*_is(key_id, window)).values(limit_tokens=budget.tokens)
-        )
+        await connection.execute(update(key_windows).where(*_is(key_id, window)).values(limit_tokens=budget.tokens))
     for window in wanted - known:
         await connection.execute(
             insert(key_windows).values(
@@ -45,15 +43,15 @@ async def renew_windows(connection: AsyncConnection, account_id: UUID, key_id: U
 
 
 async def _spent_tokens(connection: AsyncConnection, account_id: UUID, key_id: UUID, window: Window) -> int:
-    spent: int = await connection.scalar(
-        select(func.coalesce(func.sum(jobs.c.cost_tokens - jobs.c.refunded_tokens), 0)).where(
+    spent = await connection.scalar(
+        select(func.sum(jobs.c.cost_tokens - jobs.c.refunded_tokens)).where(
             jobs.c.account_id == account_id,
             jobs.c.key_id == key_id,
             jobs.c.created_at >= window.starts_at,
             jobs.c.created_at < window.ends_at,
         )
     )
-    return int(spent)
+    return int(spent or 0)
 
 
 def _is(key_id: UUID, window: Window) -> tuple[ColumnElement[bool], ...]:
