@@ -41,6 +41,8 @@ class Quota:
 
 
 class LimitReached(TooManyRequests):
+    code = "limit_reached"
+
     def __init__(self, detail: str, quota: Quota, *, retry_after_seconds: int) -> None:
         super().__init__(detail, retry_after_seconds=retry_after_seconds)
         self.quota = quota
