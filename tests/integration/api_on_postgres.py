@@ -19,6 +19,7 @@ from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
 from app.bootstrap.use_cases import customer_key_management
 from app.domain.budgets import NO_LIMITS, AccountLimits
+from app.domain.catalogue import Catalogue
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
@@ -63,15 +64,17 @@ class Api:
 
 
 @asynccontextmanager
-async def open_api(engine: AsyncEngine, limits: AccountLimits = NO_LIMITS) -> AsyncIterator[Api]:
+async def open_api(
+    engine: AsyncEngine, catalogue: Catalogue = BUILT_IN, *, limits: AccountLimits = NO_LIMITS
+) -> AsyncIterator[Api]:
     desk, keys = PostgresJobDesk(engine, limits), PostgresKeys(engine)
     management = customer_key_management(PostgresKeyReader(engine), PostgresKeyManagement(engine, limits))
     quotes = SignedQuotes(["the secret that signs quotes, here"])
-    api = create_api(BUILT_IN, version="1.2.3")
+    api = create_api(catalogue, version="1.2.3")
     api.state.use_cases = CustomerUseCases(
         keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), ()), management),
         jobs=CustomerJobs(
-            start=StartJob(desk, quotes, TimeLimits(), BUILT_IN.cheapest_tokens),
+            start=StartJob(desk, quotes, TimeLimits(), catalogue.cheapest_tokens),
             quote=QuoteJob(quotes),
             # What is QUEUED ends without a word to fal.
             cancel=CancelJob(desk, FollowJob(PostgresJobExecution(engine), cast(Provider, None))),

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.application.keys import new_key
-from app.domain import keys as keys_of_domain
 from app.domain.accounts import ALL_SCOPES, ApiKey, Scope
 from app.domain.budgets import Budget, Period
 from app.domain.errors import DomainError
 from app.domain.jobs import Outcome
 from app.domain.keys import KeySettings, NewKey, digest_of, stored_form
+from app.domain.orders import IdempotencyKey
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.keys import management as management_module
 from app.infrastructure.postgres.keys import windows
@@ -282,7 +282,7 @@ async def test_one_of_many_rotations_at_once_has_the_last_word(crowd: AsyncEngin
 async def test_creates_with_one_name_at_once_make_one_key(crowd: AsyncEngine, engine: AsyncEngine) -> None:
     customer, manager = await open_account(engine), PostgresKeyManagement(crowd)
     by = await full_key(engine, customer)
-    named = keys_of_domain.IdempotencyKey("a name", b"f" * 32)
+    named = IdempotencyKey("a name", b"f" * 32)
     news = [
         NewKey(
             id=uuid7(),
@@ -307,16 +307,16 @@ async def test_the_use_of_a_key_is_written_to_the_minute_and_once(engine: AsyncE
 
     await keys.uses.write()
 
-    written = await sql.fetchrow("SELECT last_used_at, xmin::text FROM keys")
-    used_at = written["last_used_at"]
+    written = await sql.fetch("SELECT last_used_at, xmin::text FROM keys")
+    used_at = written[0]["last_used_at"]
     assert timedelta(0) <= datetime.now(UTC) - used_at < timedelta(minutes=2)
     assert (used_at.second, used_at.microsecond) == (0, 0)
     again = await keys.find_by_key(digest_of(customer.api_key))
     assert again is not None
     assert again.key.version == caller.key.version
     await keys.uses.write()
-    later = await sql.fetchrow("SELECT last_used_at, xmin::text FROM keys")
-    assert later == written or later["last_used_at"] > used_at
+    later = await sql.fetch("SELECT last_used_at, xmin::text FROM keys")
+    assert later == written or later[0]["last_used_at"] > used_at
 
 
 async def test_uses_never_wait_for_a_key_that_somebody_changes(engine: AsyncEngine, sql: Connection) -> None:

@@ -359,7 +359,7 @@ async def test_changes_of_keys_are_writes_and_their_ends_are_never_refused(
 ) -> None:
     keys = [await create(api, owner) for _ in range(2)]
     await sql.execute("UPDATE accounts SET writes_minute = now() + interval '1 hour', writes = 2")
-    async with open_api(engine, AccountLimits(writes_per_minute=3)) as strict:
+    async with open_api(engine, limits=AccountLimits(writes_per_minute=3)) as strict:
         path = f"/keys/{keys[0]['id']}"
         codes = [
             await code_of(strict, owner.api_key, "PATCH", path, {"name": "counted"}),
@@ -378,7 +378,7 @@ async def test_changes_of_keys_are_writes_and_their_ends_are_never_refused(
 async def test_a_cancel_is_a_write(engine: AsyncEngine, api: Api, owner: Customer, sql: Connection) -> None:
     jobs = [UUID((await start(api, owner.api_key)).json()["job_id"]) for _ in range(2)]
     await sql.execute("UPDATE accounts SET writes_minute = now() + interval '1 hour', writes = 2")
-    async with open_api(engine, AccountLimits(writes_per_minute=3)) as strict:
+    async with open_api(engine, limits=AccountLimits(writes_per_minute=3)) as strict:
         answers = [await strict.cancel(owner, job_id, f"cancel {job_id}") for job_id in jobs]
         repeat = await strict.cancel(owner, jobs[0], f"cancel {jobs[0]}")
 

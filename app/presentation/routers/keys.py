@@ -17,11 +17,11 @@ from app.domain.errors import (
     ProofRequired,
 )
 from app.domain.key_errors import ExpiresInThePast, KeyEnded, KeyNotFound, KeyRestricted, OwnKey, TooManyKeys
-from app.domain.limits import TooManyNewSecrets, TooManyWrites
+from app.domain.limits import TooManyFailedAuthentications, TooManyNewSecrets, TooManyReads, TooManyWrites
 from app.presentation.http.answers import json_answer
 from app.presentation.http.api_keys import AUTHORIZATION_SCHEME
 from app.presentation.http.bodies import JsonBody
-from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, KEY_ERRORS, answer, problems
+from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, problems
 from app.presentation.http.parameters import ApiKey, AuthSecret, KeyId, KeyIdempotencyKey
 from app.presentation.http.routing import CurrentCaller, DirectRoute, KeyedRoute
 from app.presentation.http.state import UseCases
@@ -60,6 +60,8 @@ _NEW_KEY: Mapping[str, Any] = {
     "api_key": _SECRET,
 }
 _LOCATION = {"Location": {"description": "Where to ask for the key.", "schema": {"type": "string"}}}
+# Of what any key may ask, whatever its scopes.
+_OWN_KEY_ERRORS = (InvalidApiKey, TooManyFailedAuthentications)
 _CHANGE_ERRORS = (*KEY_ERRORS, KeyRestricted, *DATABASE_ERRORS, CommitUnknown)
 
 _read_issue = JsonBody(
@@ -169,7 +171,7 @@ async def create_key(
     operation_id="list_keys",
     summary="List the keys of your account",
     response_description="All live keys, the oldest first",
-    responses={200: answer({"items": [_KEY]}), **problems(*KEY_ERRORS, *DATABASE_ERRORS)},
+    responses={200: answer({"items": [_KEY]}), **problems(*READ_ERRORS, *DATABASE_ERRORS)},
 )
 async def list_keys(caller: CurrentCaller, use_cases: UseCases) -> KeyList:
     """What each may do and has spent of its budget, and when it was last used. Keys that have ended are left out."""
@@ -182,7 +184,7 @@ async def list_keys(caller: CurrentCaller, use_cases: UseCases) -> KeyList:
     operation_id="get_current_key",
     summary="See what your key may do",
     response_description="The key that the request was made with",
-    responses={200: answer({**_KEY, "is_current": True}), **problems(InvalidApiKey, *DATABASE_ERRORS)},
+    responses={200: answer({**_KEY, "is_current": True}), **problems(*_OWN_KEY_ERRORS, TooManyReads, *DATABASE_ERRORS)},
 )
 async def get_current_key(caller: CurrentCaller, use_cases: UseCases) -> KeyView:
     """Any key may ask this of itself."""
@@ -195,7 +197,7 @@ async def get_current_key(caller: CurrentCaller, use_cases: UseCases) -> KeyView
     summary="End your key",
     status_code=204,
     response_description="The key has ended",
-    responses=problems(InvalidApiKey, *DATABASE_ERRORS, CommitUnknown),
+    responses=problems(*_OWN_KEY_ERRORS, *DATABASE_ERRORS, CommitUnknown),
 )
 async def delete_current_key(caller: CurrentCaller, use_cases: UseCases) -> Response:
     """Any key may end itself, such as at a sign-out. If it was the last one that could make keys, the operator makes
@@ -210,7 +212,7 @@ async def delete_current_key(caller: CurrentCaller, use_cases: UseCases) -> Resp
     operation_id="get_key",
     summary="Look at a key",
     response_description="The key",
-    responses={200: answer(_KEY), **problems(*KEY_ERRORS, KeyNotFound, *DATABASE_ERRORS)},
+    responses={200: answer(_KEY), **problems(*READ_ERRORS, KeyNotFound, *DATABASE_ERRORS)},
 )
 async def get_key(caller: CurrentCaller, key_id: KeyId, use_cases: UseCases) -> KeyView:
     """Somebody else's key, and one that has ended, is answered like an unknown one."""
