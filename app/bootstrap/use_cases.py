@@ -14,6 +14,7 @@ from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKe
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.ports.key_management import KeyManagement, KeyReader
+from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
 from app.bootstrap.adapters import Adapters, PostgresAdapters
 from app.bootstrap.steps import lost_steps
@@ -27,8 +28,8 @@ from app.infrastructure.settings.kept_secrets import signing_secrets
 def customer_use_cases(
     settings: Settings,
     adapters: Adapters,
-    *,
     catalogue: Catalogue,
+    *,
     follow: FollowJob,
     precedence: Precedence,
     health: HealthChecks,
@@ -37,6 +38,11 @@ def customer_use_cases(
     keys, desk = postgres.keys, postgres.job_desk
     time_limits = TimeLimits(settings.image_time_limit_seconds, settings.video_time_limit_seconds)
     quotes = SignedQuotes(signing_secrets(settings))
+    receive_payment = ReceivePayment(
+        TopUp(postgres.payments, settings.is_event_id_required),
+        settings.webhook_secrets,
+        settings.secrets_by_source,
+    )
     return CustomerUseCases(
         keys=CustomerKeys(
             authenticate=Authenticate(keys),
@@ -56,11 +62,8 @@ def customer_use_cases(
             reader=desk,
         ),
         ledger=postgres.ledger,
-        receive_payment=ReceivePayment(
-            TopUp(postgres.payments, settings.is_event_id_required),
-            settings.webhook_secrets,
-            settings.secrets_by_source,
-        ),
+        receive_payment=receive_payment,
+        receive_reversal=ReceiveReversal(ReversePayment(postgres.reversals), receive_payment.check_secret),
         receive_provider_event=ReceiveProviderEvent(
             postgres.job_execution, adapters.provider, adapters.provider_events
         ),
@@ -94,4 +97,7 @@ def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> Operat
         ledger=postgres.ledger,
         top_up=TopUp(postgres.payments, settings.is_event_id_required),
         refused_payments=postgres.refused_payments,
+        reverse_payment=ReversePayment(postgres.reversals),
+        pending_reversals=postgres.pending_reversals,
+        adjustments=postgres.adjustments,
     )

@@ -18,6 +18,8 @@ OWN_TABLES = (
     "key_windows",
     "payment_events",
     "refused_payments",
+    "reversal_events",
+    "adjustments",
     "jobs",
     "attempts",
     "installation",

@@ -14,7 +14,7 @@ from app.presentation.http.api import create_api
 from app.presentation.http.bodies import JsonBody
 from app.presentation.http.openapi import answer, complete
 from app.presentation.http.routing import DirectRoute, KeyedRoute, calls_of
-from app.presentation.routers import jobs, keys, ledger, payments, system
+from app.presentation.routers import jobs, keys, ledger, payments, reversals, system
 from app.presentation.routers.generations import generations_router
 from app.presentation.routers.models import models_router
 from app.presentation.routers.quotes import quotes_router
@@ -50,6 +50,8 @@ def test_documents_every_route_and_its_answers() -> None:
         "list_ledger_entries": ["200", "401", "403", "422", "429", "503"],
         "top_up": ["200", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
         "top_up_from_source": ["200", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
+        "reverse_payment": ["200", "202", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
+        "reverse_payment_of_source": ["200", "202", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
         "start_text_to_image": ["202", "400", "401", "402", "403", "408", "409", "413", "415", "422", "429", "503"],
         "start_image_to_image": ["202", "400", "401", "402", "403", "408", "409", "413", "415", "422", "429", "503"],
         "start_text_to_video": ["202", "400", "401", "402", "403", "408", "409", "413", "415", "422", "429", "503"],
@@ -87,8 +89,8 @@ def test_says_how_to_authenticate() -> None:
     key: list[dict[str, list[str]]] = [{"ApiKey": []}, {"Authorization": []}]
 
     assert needed.pop("issue_key") == [{"AuthSecret": []}, *key, {}]
-    assert needed.pop("top_up") == [{"WebhookSecret": []}]
-    assert needed.pop("top_up_from_source") == [{"SourceSecret": []}]
+    assert needed.pop("top_up") == needed.pop("reverse_payment") == [{"WebhookSecret": []}]
+    assert needed.pop("top_up_from_source") == needed.pop("reverse_payment_of_source") == [{"SourceSecret": []}]
     assert needed.pop("list_models") == needed.pop("get_model") == []
     assert needed.pop("get_health") == needed.pop("get_readiness") == needed.pop("receive_provider_event") == []
     assert all(security == key for security in needed.values())
@@ -123,7 +125,14 @@ def test_documents_where_an_accepted_job_is_found() -> None:
 
 @pytest.mark.parametrize("operation_id", sorted(name for name in OPERATIONS if "requestBody" in OPERATIONS[name]))
 def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> None:
-    routers = (keys.router, keys.account_router, payments.router, generations_router(BUILT_IN), quotes_router(BUILT_IN))
+    routers = (
+        keys.router,
+        keys.account_router,
+        payments.router,
+        reversals.router,
+        generations_router(BUILT_IN),
+        quotes_router(BUILT_IN),
+    )
     routes = {route.operation_id: route for router in routers for route in router.routes}  # type: ignore[attr-defined]
     (body,) = [call for call in calls_of(routes[operation_id].dependant) if isinstance(call, JsonBody)]  # type: ignore[attr-defined]
     content = OPERATIONS[operation_id]["requestBody"]["content"]["application/json"]
@@ -143,6 +152,7 @@ def test_gives_examples_of_answers_that_the_service_gives() -> None:
         keys.account_router,
         ledger.router,
         payments.router,
+        reversals.router,
         jobs.router,
         system.router,
         *priced,
@@ -189,7 +199,7 @@ def test_request_bodies_refuse_unknown_fields() -> None:
 
     # Its other fields are those of the generation that is asked about.
     assert requests.pop("QuoteRequest")["additionalProperties"] is True
-    assert len(requests) == 6 + len(BUILT_IN)
+    assert len(requests) == 8 + len(BUILT_IN)
     assert all(schema["additionalProperties"] is False for schema in requests.values())
 
 

@@ -15,6 +15,8 @@ NEEDED: Mapping[str, Sequence[str]] = {
     "key_windows": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "payment_events": ("SELECT", "INSERT"),
     "refused_payments": ("SELECT", "INSERT", "UPDATE"),
+    "reversal_events": ("SELECT", "INSERT"),
+    "adjustments": ("SELECT", "INSERT"),
     "attempts": ("SELECT", "INSERT", "UPDATE"),
     "installation": ("SELECT", "INSERT", "UPDATE"),
     "jobs": ("SELECT", "INSERT", "UPDATE"),
