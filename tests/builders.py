@@ -75,9 +75,7 @@ STEPS: Mapping[str, Step] = {step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB
 TABLES = (
     "accounts",
     "keys",
-    "keys",
     "api_keys",
-    "key_windows",
     "key_windows",
     "payment_events",
     "refused_payments",

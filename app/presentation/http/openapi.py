@@ -36,7 +36,7 @@ Make images and videos with the models of [fal.ai](https://fal.ai), paid from a 
 
 ## The tour
 
-1. `POST /auth` gives a user an API key. Keep it: it is shown once.
+1. `POST /auth` gives a user an API key. Keep it: it is shown once. `POST /keys` makes further ones that may do less.
 2. The payment provider calls `POST /webhook/topup` when the user has paid; the balance grows.
 3. `GET /models` says what can be made, with which parameters and at which price. It needs no key.
 4. `POST /quotes` says what one generation costs, and promises that price for ten minutes. It takes nothing.
@@ -89,6 +89,24 @@ answer that accepts a job, with its lines in `price`, also as `X-Cost-Tokens` be
 - What was paid for and not delivered is refunded, line by line: an image that is missing or that fal's safety checker
   blanked, and size that an image does not have, where it was priced by size and fal tells it. `billing` of a final job
   has what was charged and refunded of each line.
+
+## Keys
+
+The key of `POST /auth` may do everything. It makes others with `POST /keys`, one for each program or person, so that
+each may do, spend and last as little as it needs, and can end alone:
+
+| scope | what it is for |
+|---|---|
+| `generate` | start and cancel generations |
+| `read` | look at generations, balance and ledger, ask for quotes |
+| `manage` | keys, and the account itself |
+
+A `budget` is so many tokens each `day` or `month` of UTC, or `ever`. It is checked with the debit: never exceeded by a
+token, however many requests come at once, and 402 `budget_exceeded` has `budget_tokens`, `spent_tokens` and
+`renews_at`. What is refunded comes back to the budget while its period lasts. Only a key with every scope, no budget
+and no expiry makes, changes, rotates and deletes keys, and never itself; any key sees itself at `GET /keys/current`,
+and ends itself with `DELETE`. A secret is shown once. Another one comes with `POST /keys/{key_id}/rotate`, which lets
+the old one work for an overlap.
 
 ## Errors
 
