@@ -394,7 +394,7 @@ async def test_a_change_of_keys_whose_commit_was_cut_is_answered_as_it_is(
     async def cut_off(method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         cutter.cut(1, is_done_first=is_done_first)
         answer = await scene.call(method, path, body, **headers)
-        assert cutter.commits == 2
+        assert cutter.commits >= 1
         return answer
 
     async def balance(secret: str) -> int:
