@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from app.application.keys import new_key
 from tests.builders import connect, contents, database_copy
 from tests.contract.abuse_corpus import CANARY, IMAGES, ROWS, Row
-from tests.service_process import ServiceProcess
+from tests.service_process import WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 
 WEBHOOK_SECRET = "webhook-4e7a90d35c1b48f2a6e3076bd81f592c"
@@ -96,6 +97,7 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
             "FAL_QUEUE_URL": simulator,
             "FAL_REST_URL": simulator,
             "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            **WITHOUT_LIMITS,
             # Nothing moves a job while a row looks whether anything was written.
             "RUNNER": "external",
         }
@@ -108,7 +110,9 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
 
 
 def exchange(port: int, request: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS_MAX) as connection:
+    # From an address of its own: failed authentications of one would be slowed down.
+    source = (f"127.{secrets.randbelow(200)}.{secrets.randbelow(250)}.1", 0)
+    with socket.create_connection(("127.0.0.1", port), ANSWER_SECONDS_MAX, source) as connection:
         answer = bytearray()
         # It may answer, and close, before it has read everything.
         with suppress(ConnectionError):

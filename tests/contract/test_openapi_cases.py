@@ -25,7 +25,7 @@ import httpx
 import pytest
 
 from tests.builders import connect, database_copy
-from tests.service_process import PROJECT_DIR, ServiceProcess
+from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 from tests.torture_report import report
 
@@ -61,6 +61,9 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
             "FAL_QUEUE_URL": simulator,
             "FAL_REST_URL": simulator,
             "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            **WITHOUT_LIMITS,
+            # Each case comes from an address of its own: failed authentications of one would be slowed down.
+            "TRUSTED_PROXIES": "127.0.0.1",
         }
         with ServiceProcess(log, settings) as process:
             url = process.wait_until_ready().url
