@@ -417,6 +417,18 @@ async def test_the_release_before_finds_no_key_that_it_would_let_do_everything(
     assert [await code_of(api, key, "GET", "/keys/current") for key in (rotated, full["api_key"])] == ["ok", "ok"]
 
 
+async def test_the_release_before_finds_no_key_that_has_ended(api: Api, owner: Customer, sql: Connection) -> None:
+    deleted, own, rotated = [await create(api, owner) for _ in range(3)]
+    secrets = [key["api_key"] for key in (deleted, own, rotated)]
+    assert [await sql.fetchval(FORMER_LOOK_UP, secret.encode()) for secret in secrets] == [1, 1, 1]
+
+    await call(api, owner.api_key, "DELETE", f"/keys/{deleted['id']}")
+    await call(api, own["api_key"], "DELETE", "/keys/current")
+    await call(api, owner.api_key, "POST", f"/keys/{rotated['id']}/rotate", {})
+
+    assert [await sql.fetchval(FORMER_LOOK_UP, secret.encode()) for secret in secrets] == [0, 0, 0]
+
+
 async def test_a_secret_that_ends_is_none_that_the_release_before_would_let_in_for_ever(
     api: Api, owner: Customer, sql: Connection
 ) -> None:
@@ -427,6 +439,21 @@ async def test_a_secret_that_ends_is_none_that_the_release_before_would_let_in_f
     secrets = (key["api_key"], rotated.json()["api_key"])
     assert [await sql.fetchval(FORMER_LOOK_UP, secret.encode()) for secret in secrets] == [0, 1]
     assert [await code_of(api, secret, "GET", "/balance") for secret in secrets] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/keys", "GET, HEAD, POST"),
+        ("/keys/current", "DELETE, GET, HEAD, PATCH"),
+        (f"/keys/{uuid4()}", "DELETE, GET, HEAD, PATCH"),
+        (f"/keys/{uuid4()}/rotate", "POST"),
+    ],
+)
+async def test_a_path_says_all_that_it_answers_to(api: Api, owner: Customer, path: str, allowed: str) -> None:
+    answer = await call(api, owner.api_key, "PUT", path)
+
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
 
 
 async def test_a_secret_is_nowhere_in_the_database(api: Api, owner: Customer, sql: Connection) -> None:
