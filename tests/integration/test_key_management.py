@@ -161,6 +161,8 @@ async def test_another_budget_knows_what_was_spent_before(
     customer, manager = await open_account(engine, 1000), PostgresKeyManagement(engine)
     new, secret = await made(engine, customer, before)
     caller = await find_caller(engine, secret)
+    # What another key of the account spends is none of it.
+    assert await spend(engine, customer, customer.api_key, 3) == "done"
     jobs = [
         (await PostgresJobDesk(engine).accept(new_job(customer, cost_tokens=10), key=caller.key)).job for _ in range(3)
     ]
