@@ -273,6 +273,8 @@ async def _connected(
     loop: asyncio.AbstractEventLoop, database: str, simulator: str, directory: Path
 ) -> AsyncIterator[World]:
     settings = load_settings(
+        jobs_unfinished_max=0,
+        writes_per_minute=0,
         _env_file=None,
         database_url=database,
         fal_key="test:key",
