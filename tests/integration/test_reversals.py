@@ -446,6 +446,36 @@ async def test_a_credit_waits_for_a_reversal_that_is_under_way(
     await assert_books(engine, customer, 70)
 
 
+@pytest.mark.parametrize(
+    ("event", "reversed_tokens"),
+    [(reversal("r2", 80), PAID), (withdrawal("w1", "r1"), 0)],
+    ids=["reversal", "withdrawal"],
+)
+async def test_an_event_waits_for_another_one_of_its_payment_that_is_under_way(
+    engine: AsyncEngine,
+    customer: Customer,
+    sql: Connection,
+    database: str,
+    *,
+    event: ReversalEvent,
+    reversed_tokens: int,
+) -> None:
+    await pay(engine, customer)
+    async with connect(database) as other:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute(
+            "INSERT INTO reversal_events (source, event_id, payment_event_id, amount)"
+            " VALUES ('webhook', 'r1', 'pay_1', 60)"
+        )
+        later = asyncio.create_task(PostgresReversals(engine).record(event))
+        await blocked(sql)
+        await transaction.commit()
+
+    assert await later == Reversed(reversed_tokens=reversed_tokens, balance_tokens=PAID - reversed_tokens)
+    await assert_books(engine, customer, PAID - reversed_tokens)
+
+
 async def test_a_reversal_and_an_accept_that_meet_agree(crowd: AsyncEngine) -> None:
     """The job is accepted before the reversal, or refused after it: never paid with what was taken back."""
     for number in range(20):
