@@ -405,13 +405,19 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "a reversal looks for its payment before the lock alone",
+        "a reversal waits for the account while it holds the name",
         (
             Change(
                 REVERSALS,
                 "        if await _ACCOUNT_OF_PAYMENT(driver.fetch, **_payment_of(event)):\n            return False\n",
                 "",
             ),
+        ),
+        (f"{TEST_REVERSALS}::test_a_reversal_lets_the_name_go_before_it_waits_for_the_account",),
+    ),
+    Mutant(
+        "a reversal looks for its payment before the lock alone",
+        (
             Change(
                 TAKEN_BACK,
                 "        SELECT * INTO credit FROM credit_of_payment(of_source, of_payment);\n"
@@ -419,7 +425,7 @@ MUTANTS = (
                 "        IF true THEN\n",
             ),
         ),
-        (f"{TEST_REVERSALS}::test_a_reversal_waits_for_a_credit_that_is_under_way",),
+        (f"{TEST_REVERSALS}::test_a_statement_past_the_service_waits_for_a_credit_that_is_under_way",),
     ),
     Mutant(
         "an adjustment gives whatever its sign",
