@@ -160,6 +160,7 @@ SUITES: Mapping[str, Suite] = {
         seconds_max=7_200,
         seed_variable="LIMITED_SEED",
         at_least={"limited_requests": 1_000_000},
+    ),
     "reversals": Suite(
         ["tests/property/test_reversal_sets.py"],
         {"REVERSAL_SETS": 100_000},
