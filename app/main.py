@@ -29,7 +29,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
-        async with build(chosen) as runtime, runtime.heartbeats.beating("serve"):
+        async with (
+            build(chosen) as runtime,
+            runtime.heartbeats.beating("serve"),
+            runtime.key_uses.writing(),
+        ):
             api.state.use_cases = runtime.customers(sold)
             if chosen.runner is RunnerHome.EMBEDDED:
                 runtime.runner.start()

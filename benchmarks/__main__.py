@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import flight, growth, jobs, plot, prices, report, rows, startup
+from benchmarks import flight, growth, jobs, limits, plot, prices, report, rows, startup
 from benchmarks.figures import Bar, Row
 from benchmarks.measuring import Options, Run
 from benchmarks.stage import TEMPLATE, Stage, open_stage, server_version
@@ -32,6 +32,7 @@ class Group:
 
 GROUPS = (
     Group((*rows.NAMES, "callers"), rows.run_routes, rows.BARS, rows.estimate_seconds),
+    Group(limits.NAMES, limits.run_limited, limits.BARS, limits.estimate_seconds),
     Group(jobs.NAMES, jobs.run_jobs, jobs.BARS, jobs.estimate_seconds),
     Group(flight.NAMES, flight.run_flight, flight.BARS, flight.estimate_seconds),
     Group(growth.NAMES, growth.run_growth, growth.BARS, growth.estimate_seconds),

@@ -23,7 +23,7 @@ from app.infrastructure.postgres.migrations import migrate
 from benchmarks.seed import User, add_users
 from devtools.embedded_postgres import embedded_postgres
 from tests.builders import Connection, connect
-from tests.service_process import PROJECT_DIR, ServiceProcess, free_port
+from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess, free_port
 
 START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 15
@@ -95,6 +95,7 @@ class Stage:
             "FAL_REST_URL": url,
             "FAL_API_URL": f"{url}/v1",
             "DATA_DIR": str(self.directory),
+            **WITHOUT_LIMITS,
         }
 
     @contextmanager

@@ -88,6 +88,10 @@ TABLES = (
 )
 
 
+# When a key was last used is written beside whatever is done with it.
+CONTENTS = "SELECT (to_jsonb(row) - 'last_used_at')::text FROM {table} AS row ORDER BY 1"
+
+
 @dataclass(frozen=True, slots=True)
 class Customer:
     """An account from outside: who it belongs to, and the key that opens it."""
@@ -272,10 +276,7 @@ async def open_crowd(dsn: str, size: int) -> AsyncIterator[AsyncEngine]:
 
 async def contents(connection: Connection) -> dict[str, list[str]]:
     """Every row of every table, to see that nothing was written."""
-    return {
-        table: [row[0] for row in await connection.fetch(f"SELECT row::text FROM {table} AS row ORDER BY 1")]
-        for table in TABLES
-    }
+    return {table: [row[0] for row in await connection.fetch(CONTENTS.format(table=table))] for table in TABLES}
 
 
 async def dump(connection: Connection) -> bytes:

@@ -16,7 +16,7 @@ import httpx
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
 from devtools.embedded_postgres import embedded_postgres_blocking
-from tests.service_process import PROJECT_DIR, ServiceProcess, free_port
+from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess, free_port
 
 QUEUE_SECONDS = 0.2
 RUN_SECONDS = 0.8
@@ -94,6 +94,7 @@ class Fleet:
             "PUBLIC_URL": f"http://127.0.0.1:{port}",
             "IMAGE_TIME_LIMIT_SECONDS": str(TIME_LIMIT_SECONDS),
             "DATA_DIR": str(directory),
+            **WITHOUT_LIMITS,
         }
         self.settings = settings
         api = ServiceProcess(directory / "api.log", settings | {"RUNNER": "external", "PORT": str(port)})

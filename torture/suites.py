@@ -167,6 +167,13 @@ SUITES: Mapping[str, Suite] = {
         seconds_max=3_600,
         at_least={"pictures": 120, "ends": 3_000},
     ),
+    "reversals": Suite(
+        ["tests/property/test_reversal_sets.py"],
+        {"REVERSAL_SETS": 100_000},
+        seconds_max=3 * 3_600,
+        seed_variable="REVERSAL_SEED",
+        at_least={"sets": 100_000, "reversal_events": 300_000, "refused": 100_000, "debts": 2_000},
+    ),
     "openapi": Suite(
         ["tests/contract/test_openapi_cases.py"],
         {"OPENAPI_CASES": 450},

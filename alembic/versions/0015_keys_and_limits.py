@@ -39,14 +39,22 @@ CREATE TABLE keys (
     created_at timestamptz NOT NULL DEFAULT now(),
     last_used_at timestamptz,
     deleted_at timestamptz,
+    idempotency_key text,
+    fingerprint bytea,
     CONSTRAINT keys_scopes_known CHECK (scopes <@ ARRAY['generate', 'read', 'manage'] AND cardinality(scopes) > 0),
     CONSTRAINT keys_budget_whole CHECK ((budget_tokens IS NULL) = (budget_per IS NULL)),
-    CONSTRAINT keys_budget_sound CHECK (budget_tokens > 0 AND budget_per IN ('day', 'month', 'ever'))
+    CONSTRAINT keys_budget_sound CHECK (budget_tokens > 0 AND budget_per IN ('day', 'month', 'ever')),
+    CONSTRAINT keys_idempotency_whole CHECK ((idempotency_key IS NULL) = (fingerprint IS NULL)),
+    CONSTRAINT keys_fingerprint_length CHECK (octet_length(fingerprint) = 32)
 ) WITH (fillfactor = 80)
 """
 ADD_KEY_INDEXES = (
     "CREATE UNIQUE INDEX keys_one_first_per_account ON keys (account_id) WHERE is_first AND deleted_at IS NULL",
+    """
+CREATE UNIQUE INDEX keys_one_for_each_name ON keys (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL
+""",
     "CREATE INDEX keys_of_an_account ON keys (account_id, created_at)",
+    "CREATE INDEX keys_not_deleted ON keys (account_id, created_at) WHERE deleted_at IS NULL",
 )
 # A window stays as the bounds that it had, whatever the key's budget becomes.
 ADD_WINDOWS = """
@@ -65,7 +73,8 @@ ADD_TO_JOBS = "ALTER TABLE jobs ADD COLUMN key_id uuid"
 ADD_TO_SECRETS = """
 ALTER TABLE api_keys
     ADD COLUMN key_id uuid CONSTRAINT api_keys_key_id_fkey REFERENCES keys ON DELETE RESTRICT,
-    ADD COLUMN expires_at timestamptz
+    ADD COLUMN expires_at timestamptz,
+    ADD COLUMN is_hidden boolean NOT NULL DEFAULT false
 """
 # Nobody writes a secret meanwhile, so that each belongs to a key afterwards.
 LOCK = "LOCK TABLE api_keys, jobs, accounts IN SHARE ROW EXCLUSIVE MODE"
@@ -78,7 +87,9 @@ SELECT gen_random_uuid(), account_id, 'First key', ARRAY['generate', 'read', 'ma
 """,
     "UPDATE api_keys SET key_id = keys.id FROM keys WHERE keys.account_id = api_keys.account_id",
     "ALTER TABLE api_keys ALTER COLUMN key_id SET NOT NULL",
-    "CREATE INDEX api_keys_key_id ON api_keys (key_id)",
+    "CREATE INDEX api_keys_not_revoked ON api_keys (key_id, created_at) WHERE revoked_at IS NULL",
+    "CREATE INDEX api_keys_of_an_account ON api_keys (account_id, created_at)",
+    "DROP INDEX api_keys_account_id",
     "DROP INDEX api_keys_one_live_per_account",
 )
 COUNT_UNFINISHED = """
@@ -247,7 +258,9 @@ def downgrade() -> None:
     op.execute(entry_before())
     # A secret that works no longer than an overlap is none that the release before may find.
     op.execute("UPDATE api_keys SET revoked_at = now() WHERE revoked_at IS NULL AND expires_at IS NOT NULL")
-    op.execute("ALTER TABLE api_keys DROP COLUMN expires_at, DROP COLUMN key_id")
+    op.execute("ALTER TABLE api_keys DROP COLUMN expires_at, DROP COLUMN is_hidden, DROP COLUMN key_id")
+    op.execute("DROP INDEX api_keys_of_an_account")
+    op.execute("CREATE INDEX api_keys_account_id ON api_keys (account_id)")
     op.execute("DROP TABLE key_windows, keys")
     op.execute("CREATE UNIQUE INDEX api_keys_one_live_per_account ON api_keys (account_id) WHERE revoked_at IS NULL")
     op.execute("ALTER TABLE jobs DROP COLUMN key_id")

@@ -211,7 +211,7 @@ class CancelJob:
 
     The refund comes with the confirmation, never before: a run that finishes anyway is delivered and charged.
     The same idempotency key for the same job is one wish, also if the first request with it has ended the job.
-    Raises JobNotFound, JobFinished, IdempotencyKeyReused, IdempotencyKeyInUse.
+    Raises JobNotFound, JobFinished, IdempotencyKeyReused, IdempotencyKeyInUse, TooManyWrites.
     """
 
     def __init__(self, jobs: JobCancellation, follow: FollowJob) -> None:

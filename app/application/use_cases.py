@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.jobs import CancelJob, QuoteJob, StartJob
+from app.application.key_management import CustomerKeyManagement, KeysOfUsers
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
 from app.application.payments import ReceivePayment, TopUp
+from app.application.ports.accounts import AccountRecords
 from app.application.ports.execution import StepUpkeep
 from app.application.ports.health import HealthChecks, PausedModels
 from app.application.ports.jobs import JobReader, JobRecords
@@ -23,6 +25,7 @@ from app.application.reversals import ReceiveReversal, ReversePayment
 class CustomerKeys:
     authenticate: Authenticate
     issue: IssueKey
+    management: CustomerKeyManagement
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,13 @@ class OperatorKeys:
     issue_first: IssueFirstKey
     rotate: RotateKey
     revoke: RevokeKeys
+    of_users: KeysOfUsers
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorUseCases:
     keys: OperatorKeys
+    accounts: AccountRecords
     jobs: JobRecords
     steps: StepUpkeep
     ledger: LedgerRecords

@@ -25,6 +25,7 @@ from app.infrastructure.fal.urls import QueueUrls
 from app.infrastructure.postgres.dsn import plain_dsn
 from app.infrastructure.postgres.health import database_check, migrations_check, workers_check
 from app.infrastructure.postgres.heartbeats import Heartbeats
+from app.infrastructure.postgres.keys.uses import KeyUses
 from app.infrastructure.postgres.tidying import QueueTidying
 from app.infrastructure.settings import RunnerHome, Settings
 
@@ -39,6 +40,8 @@ class Runtime:
     runner: Runner
     heartbeats: Heartbeats
     """For the process that serves or works: `beating` for as long as it does."""
+    key_uses: KeyUses
+    """For the process that serves: `writing` for as long as it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             operator=operator_use_cases(settings, adapters.postgres),
             runner=runner,
             heartbeats=heartbeats,
+            key_uses=postgres.keys.uses,
         )
 
 

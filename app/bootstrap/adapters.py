@@ -11,6 +11,7 @@ from app.application.ports.provider import Provider, ProviderEvents
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.history import FalHistory
 from app.infrastructure.fal.webhooks import FalWebhooks
+from app.infrastructure.postgres.accounts import PostgresAccountRecords
 from app.infrastructure.postgres.adjustments import PostgresAdjustments
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
@@ -19,6 +20,8 @@ from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
 from app.infrastructure.postgres.jobs.records import PostgresJobRecords
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
+from app.infrastructure.postgres.keys.management import PostgresKeyManagement
+from app.infrastructure.postgres.keys.reader import PostgresKeyReader
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.places import PostgresPlaces
@@ -32,6 +35,9 @@ from app.infrastructure.settings import Settings
 class PostgresAdapters:
     engine: AsyncEngine
     keys: PostgresKeys
+    key_reader: PostgresKeyReader
+    key_management: PostgresKeyManagement
+    account_records: PostgresAccountRecords
     ledger: PostgresLedger
     payments: PostgresPayments
     refused_payments: PostgresRefusedPayments
@@ -65,6 +71,9 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
         yield PostgresAdapters(
             engine=engine,
             keys=PostgresKeys(engine),
+            key_reader=PostgresKeyReader(engine),
+            key_management=PostgresKeyManagement(engine, settings.account_limits),
+            account_records=PostgresAccountRecords(engine, settings.account_limits, settings.reads_per_second),
             ledger=PostgresLedger(engine),
             payments=PostgresPayments(engine),
             refused_payments=PostgresRefusedPayments(engine),

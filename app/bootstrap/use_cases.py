@@ -2,9 +2,18 @@ from app.application.execution.follow import FollowJob
 from app.application.execution.precedence import CountedAcceptance, Precedence
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
+from app.application.key_management import (
+    ChangeKey,
+    CreateKey,
+    CustomerKeyManagement,
+    DeleteKey,
+    KeysOfUsers,
+    RotateSecret,
+)
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
+from app.application.ports.key_management import KeyManagement, KeyReader
 from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
 from app.bootstrap.adapters import Adapters, PostgresAdapters
@@ -38,6 +47,7 @@ def customer_use_cases(
         keys=CustomerKeys(
             authenticate=Authenticate(keys),
             issue=IssueKey(IssueFirstKey(keys), RotateKey(keys), settings.auth_secrets),
+            management=customer_key_management(postgres.key_reader, postgres.key_management),
         ),
         jobs=CustomerJobs(
             start=StartJob(
@@ -62,10 +72,26 @@ def customer_use_cases(
     )
 
 
+def customer_key_management(reader: KeyReader, keys: KeyManagement) -> CustomerKeyManagement:
+    return CustomerKeyManagement(
+        reader=reader,
+        create=CreateKey(keys),
+        change=ChangeKey(keys),
+        rotate=RotateSecret(keys),
+        delete=DeleteKey(keys),
+    )
+
+
 def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> OperatorUseCases:
     keys = postgres.keys
     return OperatorUseCases(
-        keys=OperatorKeys(issue_first=IssueFirstKey(keys), rotate=RotateKey(keys), revoke=RevokeKeys(keys)),
+        keys=OperatorKeys(
+            issue_first=IssueFirstKey(keys),
+            rotate=RotateKey(keys),
+            revoke=RevokeKeys(keys),
+            of_users=KeysOfUsers(postgres.account_records, postgres.key_management),
+        ),
+        accounts=postgres.account_records,
         jobs=postgres.job_records,
         steps=lost_steps(postgres.engine),
         ledger=postgres.ledger,

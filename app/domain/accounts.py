@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypedDict
 from uuid import UUID
 
 
@@ -48,3 +49,36 @@ class Caller:
 
     account: Account
     key: ApiKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """0: no limit."""
+
+    amount: int
+    is_own: bool
+    """False: it is the setting of the service."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountUsage:
+    """The limits of an account, and what is used of those that are counted over all processes."""
+
+    account_id: UUID
+    unfinished_jobs: int
+    unfinished_jobs_max: Limit
+    writes_in_this_minute: int
+    writes_per_minute: Limit
+    reads_per_second: Limit
+    """With each key, in each process."""
+    weight: Limit
+    """How many turns its jobs have where those of another account have one."""
+
+
+class LimitChanges(TypedDict, total=False):
+    """None: the setting of the service from now on."""
+
+    unfinished_jobs_max: int | None
+    writes_per_minute: int | None
+    reads_per_second: int | None
+    weight: int | None

@@ -6,7 +6,7 @@ DomainError
 │  ├─ ProofRequired            POST /auth without what proves the right to the account
 │  ├─ InvalidWebhookSecret     a top-up that does not come from the payment provider
 │  └─ InvalidProviderEvent     a webhook that does not come from fal, or is about nothing of ours
-├─ ScopeMissing               a key that may not do this
+├─ ScopeMissing               a key that may not do this; in key_errors.py is what else is said about keys
 ├─ InsufficientBalance
 ├─ NotFound
 │  ├─ JobNotFound              also for a job of another account

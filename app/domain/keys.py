@@ -1,6 +1,6 @@
-"""API keys.
+"""API keys, and the secrets that they are used by.
 
-A key is `tgk_` + 43 base62 characters (32 random bytes) + 6 base62 characters (CRC-32 of all before).
+A secret is `tgk_` + 43 base62 characters (32 random bytes) + 6 base62 characters (CRC-32 of all before).
 The prefix lets secret scanners recognise a leaked key; the checksum turns away typos and scanner noise
 without a database query. Only the SHA-256 digest is stored: 256 random bits cannot be searched at any
 hash speed, so a slow password hash would add nothing but load.
@@ -10,11 +10,24 @@ import hashlib
 import re
 import zlib
 from dataclasses import dataclass
+from datetime import datetime
+from typing import TypedDict
+from uuid import UUID
+
+from app.domain.accounts import ApiKey, Scope
+from app.domain.budgets import Budget, Spending
+from app.domain.key_errors import ExpiresInThePast, KeyRestricted, OwnKey
+from app.domain.orders import IdempotencyKey
 
 KEY_PREFIX = "tgk_"
 KEY_RANDOM_BYTES = 32
 FIRST_KEY_NAME = "First key"
 KEY_HINT_LENGTH = len(KEY_PREFIX) + 4
+KEY_NAME_LENGTH_MAX = 100
+OVERLAP_SECONDS_MAX = 604_800
+# Of an account.
+LIVE_KEYS_MAX = 100
+SECRETS_A_DAY_MAX = 1_000
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BODY_LENGTH = 43
@@ -28,6 +41,62 @@ class StoredKey:
 
     digest: bytes
     hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings:
+    """What is decided about a key by whoever makes it."""
+
+    name: str
+    scopes: frozenset[Scope]
+    expires_at: datetime | None = None
+    budget: Budget | None = None
+
+
+class KeyChanges(TypedDict, total=False):
+    """What of the settings becomes another."""
+
+    name: str
+    scopes: frozenset[Scope]
+    expires_at: datetime | None
+    budget: Budget | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    id: UUID
+    settings: KeySettings
+    secret: StoredKey
+    idempotency: IdempotencyKey | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRecord:
+    """A key as its account sees it."""
+
+    id: UUID
+    hint: str
+    """Of its newest secret."""
+    settings: KeySettings
+    spending: Spending | None
+    """None: it has no budget."""
+    created_at: datetime
+    last_used_at: datetime | None
+    """To the minute."""
+
+
+def check_may_change_keys(key: ApiKey, changed: UUID | None = None) -> None:
+    """Raises KeyRestricted, and OwnKey where it is itself the key to be changed."""
+    if not key.may_manage_keys:
+        raise KeyRestricted
+    if key.id == changed:
+        raise OwnKey
+
+
+def check_expiry(expires_at: datetime | None, now: datetime) -> None:
+    """Raises ExpiresInThePast."""
+    if expires_at is not None and expires_at <= now:
+        raise ExpiresInThePast
 
 
 def format_key(random_bytes: bytes) -> str:

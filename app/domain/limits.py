@@ -76,6 +76,21 @@ class TooManyWrites(LimitReached):
         )
 
 
+class TooManyNewSecrets(LimitReached):
+    """Secrets that have ended stay as rows."""
+
+    code = "too_many_new_keys"
+    default_detail = "Your account has made or rotated 1000 keys today, which is the most. Nothing was done."
+
+    def __init__(self, secrets_a_day: int = 1000, retry_after_seconds: int = 86_400) -> None:
+        super().__init__(
+            f"Your account has made or rotated {secrets_a_day} keys today, which is the most. Nothing was done. "
+            "Ask again when Retry-After says.",
+            Quota("new_keys", secrets_a_day, 86_400),
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
 class TooManyReads(LimitReached):
     code = "too_many_reads"
     default_detail = "This key has asked 100 times in this second, which is the most. Ask again in a second."

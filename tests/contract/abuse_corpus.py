@@ -16,7 +16,7 @@ NO_HTTP = "invalid_http"
 
 @dataclass(frozen=True)
 class Row:
-    """`{key}`, `{secret}`, `{job}`, `{foreign_job}` in path and headers are filled in."""
+    """`{key}`, `{secret}`, `{job}`, `{foreign_job}` and the like in path and headers are filled in."""
 
     name: str
     status: int
@@ -64,6 +64,13 @@ def pay(name: str, status: int, code: str, amount: str, *headers: str) -> Row:
     )
 
 
+def manage(  # noqa: PLR0917 - as the rows are read
+    name: str, status: int, code: str, method: str, path: str, text: str = "{}", key: str = "key"
+) -> Row:
+    headers = (f"X-API-Key: {{{key}}}", "Content-Type: application/json")
+    return Row(name, status, code, method, path, text.encode(), headers)
+
+
 def raw(name: str, status: int, code: str, head: str, content: bytes = b"") -> Row:
     return Row(name, status, code, raw=head.replace("\n", "\r\n").encode("latin-1") + content)
 
@@ -95,6 +102,24 @@ URLS = (
     "javascript:zanzibar",
     "data:text/html;base64,AAAA",
     "data:image/png;base64,",
+)
+READING = "/keys/{reading_id}"
+NEW_KEY = '{"name":"zanzibar","scopes":["read"]}'
+MOMENTS = (
+    '"zanzibar"',
+    '""',
+    "1",
+    "true",
+    "[]",
+    '"2099-01-01"',
+    '"2099-01-01T00:00:00"',
+    '"2099-02-30T00:00:00Z"',
+    '"2099-01-01T24:00:00Z"',
+    '"2099-01-01T00:00:00.1234567Z"',
+    '"2099-01-01T00:00:00+99:00"',
+    '"0001-01-01T00:00:00+01:00"',
+    '"9999-12-31T23:59:59-01:00"',
+    '"2099-01-01t00:00:00Z\\u0000"',
 )
 LARGE = ("2147483648", "9007199254740993", "9223372036854775808", "18446744073709551616")
 NUMBERS = ("NaN", "Infinity", "-Infinity", "1e999", "-1", *LARGE, "5.0", "true", '"5"', "[]", "{}")
@@ -205,6 +230,71 @@ ROWS = (
         "invalid_provider_event",
         path="/webhooks/fal/{foreign_job}",
         body=b"{}",
+    ),
+    *(
+        manage(f"{method} of a foreign key", 404, "key_not_found", method, f"/keys/{{foreign_key_id}}{more}")
+        for method, more in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/rotate"))
+    ),
+    # What a key may not do
+    manage("generation by a reading key", 403, "scope_missing", "POST", IMAGES, '{"prompt":"zanzibar"}', "reading_key"),
+    manage("cancel by a reading key", 403, "scope_missing", "POST", "/generations/{job}/cancel", "", "reading_key"),
+    manage("balance by a starting key", 403, "scope_missing", "GET", "/balance", "", "starting_key"),
+    manage("keys by a reading key", 403, "scope_missing", "GET", "/keys", "", "reading_key"),
+    manage("key of a reading key", 403, "scope_missing", "POST", "/keys", NEW_KEY, "reading_key"),
+    manage("key of a key with a budget", 403, "key_restricted", "POST", "/keys", NEW_KEY, "budgeted_key"),
+    manage("end of another by a key with a budget", 403, "key_restricted", "DELETE", READING, "", "budgeted_key"),
+    manage("rotation by a key with a budget", 403, "key_restricted", "POST", f"{READING}/rotate", "{}", "budgeted_key"),
+    manage(
+        "budget of its own", 403, "key_restricted", "PATCH", "/keys/{budgeted_id}", '{"budget":null}', "budgeted_key"
+    ),
+    manage("more than the budget", 402, "budget_exceeded", "POST", IMAGES, '{"prompt":"zanzibar"}', "budgeted_key"),
+    manage("a key that changes itself", 403, "own_key", "PATCH", "/keys/{key_id}", '{"name":"zanzibar"}'),
+    manage("a key that rotates itself", 403, "own_key", "POST", "/keys/{key_id}/rotate"),
+    manage("a key that deletes itself by its id", 403, "own_key", "DELETE", "/keys/{key_id}", ""),
+    *(
+        manage(f"new key {text[:40]}", 422, "invalid_request", "POST", "/keys", text)
+        for text in (
+            "{}",
+            "[]",
+            "null",
+            '{"name":"zanzibar","scopes":"generate"}',
+            '{"name":"zanzibar","scopes":["generate","zanzibar"]}',
+            '{"name":"zanzibar","scopes":["GENERATE"]}',
+            '{"name":"zanzibar","scopes":[]}',
+            '{"name":"zanzibar","scopes":[["generate"]]}',
+            '{"name":"\\u0000","scopes":["read"]}',
+            f'{{"name":"{"z" * 101}","scopes":["read"]}}',
+            '{"name":"zanzibar","scopes":["read"],"account_id":"zanzibar"}',
+            '{"name":"zanzibar","scopes":["read"],"api_key":"tgk_zanzibar"}',
+            *(f'{{"name":"zanzibar","scopes":["read"],"expires_at":{text}}}' for text in MOMENTS),
+            *(
+                f'{{"name":"zanzibar","scopes":["read"],"budget":{{"tokens":{text},"per":"day"}}}}'
+                for text in (*NUMBERS[:5], *NUMBERS[6:], "0", str(2**53))
+            ),
+            '{"name":"zanzibar","scopes":["read"],"budget":{"tokens":5}}',
+            '{"name":"zanzibar","scopes":["read"],"budget":{"tokens":5,"per":"DAY"}}',
+            '{"name":"zanzibar","scopes":["read"],"budget":{"tokens":5,"per":"day","spent_tokens":-5}}',
+        )
+    ),
+    manage(
+        "key that has expired",
+        422,
+        "not_in_the_future",
+        "POST",
+        "/keys",
+        '{"name":"zanzibar","scopes":["read"],"expires_at":"2000-01-01T00:00:00Z"}',
+    ),
+    *(
+        manage(f"change {text[:40]}", 422, "invalid_request", "PATCH", READING, text)
+        for text in ('{"name":null}', '{"scopes":null}', '{"scopes":[]}', '{"is_first":true}', '{"id":"zanzibar"}')
+    ),
+    *(
+        manage(f"overlap {text}", 422, "invalid_request", "POST", f"{READING}/rotate", f'{{"overlap_seconds":{text}}}')
+        for text in (*NUMBERS, "604801")
+    ),
+    *(
+        manage(f"key id {text[:20]}", 404, "key_not_found", "DELETE", f"/keys/{text}", "")
+        for text in ("zanzibar", "%00", USER_ID, USER_ID.replace("-", ""), "Current", "z" * 10_000)
     ),
     # Money
     pay("payment without the secret", 401, "invalid_webhook_secret", "5", "X-Event-Id: zanzibar"),

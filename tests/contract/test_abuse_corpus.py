@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from app.application.keys import new_key
 from tests.builders import connect, contents, database_copy
 from tests.contract.abuse_corpus import CANARY, IMAGES, ROWS, Row
-from tests.service_process import ServiceProcess
+from tests.service_process import WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 
 WEBHOOK_SECRET = "webhook-4e7a90d35c1b48f2a6e3076bd81f592c"
@@ -57,6 +58,14 @@ def prepare(http: httpx.Client) -> dict[str, str]:
         headers = {name.replace("_", "-"): value for name, value in proof.items()}
         return str(http.post("/auth", json=content, headers=headers).raise_for_status().json()["api_key"])
 
+    def id_of(key: str) -> str:
+        return str(http.get("/keys/current", headers={"X-API-Key": key}).raise_for_status().json()["id"])
+
+    def further_key(scopes: list[str], budget: dict[str, object] | None = None) -> tuple[str, str]:
+        content = {"name": "further", "scopes": scopes, "budget": budget}
+        made = http.post("/keys", json=content, headers={"X-API-Key": names["key"]}).raise_for_status().json()
+        return made["api_key"], made["id"]
+
     pay(names["owner"], "known", 20)
     pay(other, "other", 20)
     names["old_key"] = key_for(names["owner"])
@@ -64,6 +73,12 @@ def prepare(http: httpx.Client) -> dict[str, str]:
     names["foreign_key"] = key_for(other)
     names["mistyped_key"] = mistyped(names["key"])
     names["unknown_key"] = new_key()
+    names["key_id"], names["foreign_key_id"] = (id_of(names[name]) for name in ("key", "foreign_key"))
+    names["reading_key"], names["reading_id"] = further_key(["read"])
+    names["starting_key"], _ = further_key(["generate"])
+    names["budgeted_key"], names["budgeted_id"] = further_key(
+        ["generate", "read", "manage"], {"tokens": 1, "per": "ever"}
+    )
     names["job"], names["foreign_job"] = job_of(names["key"]), job_of(names["foreign_key"])
     return names
 
@@ -82,6 +97,7 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
             "FAL_QUEUE_URL": simulator,
             "FAL_REST_URL": simulator,
             "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            **WITHOUT_LIMITS,
             # Nothing moves a job while a row looks whether anything was written.
             "RUNNER": "external",
         }
@@ -94,7 +110,9 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
 
 
 def exchange(port: int, request: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS_MAX) as connection:
+    # From an address of its own: failed authentications of one would be slowed down.
+    source = (f"127.{secrets.randbelow(200)}.{secrets.randbelow(250)}.1", 0)
+    with socket.create_connection(("127.0.0.1", port), ANSWER_SECONDS_MAX, source) as connection:
         answer = bytearray()
         # It may answer, and close, before it has read everything.
         with suppress(ConnectionError):
@@ -117,13 +135,16 @@ async def test_abuse_gets_its_status_and_changes_nothing(service: Service, row: 
         if row.code == "payment_event_conflict":
             # What was paid and not credited is listed for the operator.
             assert len(after.pop("refused_payments")) == len(before.pop("refused_payments")) + 1
+        if row.code == "budget_exceeded":
+            # That nothing is spent in it yet.
+            assert len(after.pop("key_windows")) == len(before.pop("key_windows")) + 1
         assert after == before
     head, _, content = answer.partition(b"\r\n\r\n")
     assert int(head.split(b" ", 2)[1]) == row.status, answer[:500]
     assert len(answer) <= ANSWER_BYTES_MAX
     assert answer.count(b"HTTP/1.1 ") == 1, "a part of the request was taken for another one"
     assert CANARY.encode() not in answer.lower()
-    for name in ("key", "old_key", "foreign_key", "foreign_job", "secret"):
+    for name in ("key", "old_key", "foreign_key", "reading_key", "budgeted_key", "foreign_job", "secret"):
         assert service.names[name].encode() not in answer, name
     if row.is_without_body:
         assert content == b""
@@ -136,11 +157,9 @@ async def test_abuse_gets_its_status_and_changes_nothing(service: Service, row: 
 
 def test_every_route_with_an_id_has_a_row_of_another_tenant(service: Service) -> None:
     document = httpx.get(f"http://127.0.0.1:{service.port}/openapi.json", trust_env=False).json()
-    with_id = {
-        re.sub(r"{.*}", "{foreign_job}", path) for path in document["paths"] if "_id}" in path or "{token}" in path
-    }
+    with_id = {re.sub(r"{.*}", "{foreign}", path) for path in document["paths"] if "_id}" in path or "{token}" in path}
 
-    assert with_id == {row.path for row in ROWS if "{foreign_job}" in row.path}
+    assert with_id == {re.sub(r"{.*}", "{foreign}", row.path) for row in ROWS if "{foreign_" in row.path}
 
 
 def test_the_log_tells_no_secret_and_no_failure(service: Service) -> None:
@@ -149,6 +168,6 @@ def test_the_log_tells_no_secret_and_no_failure(service: Service) -> None:
     )
     log = service.log.read_text()
     assert "request_failed" not in log
-    for name in ("key", "old_key", "foreign_key", "secret"):
+    for name in ("key", "old_key", "foreign_key", "reading_key", "budgeted_key", "secret"):
         assert service.names[name] not in log, name
     assert CANARY not in log

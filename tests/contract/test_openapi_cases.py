@@ -25,7 +25,7 @@ import httpx
 import pytest
 
 from tests.builders import connect, database_copy
-from tests.service_process import PROJECT_DIR, ServiceProcess
+from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 from tests.torture_report import report
 
@@ -61,6 +61,9 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
             "FAL_QUEUE_URL": simulator,
             "FAL_REST_URL": simulator,
             "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            **WITHOUT_LIMITS,
+            # Each case comes from an address of its own: failed authentications of one would be slowed down.
+            "TRUSTED_PROXIES": "127.0.0.1",
         }
         with ServiceProcess(log, settings) as process:
             url = process.wait_until_ready().url
@@ -74,8 +77,26 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
 
 
 # A finished job is refused with 400: whether a job is finished is nothing that a document can say.
+# How many keys there are already, or that a moment is over, is nothing either.
 CONFIGURATION = """
 hooks = "tests.contract.openapi_hooks"
+
+[[operations]]
+include-operation-id = "create_key"
+checks.positive_data_acceptance.expected-statuses = ["201", "401", "403", "409", "422"]
+
+# What changes a key takes `current` for the id of one.
+[[operations]]
+include-operation-id = "get_current_key"
+checks.unsupported_method.enabled = false
+
+[[operations]]
+include-operation-id = "delete_current_key"
+checks.unsupported_method.enabled = false
+
+[[operations]]
+include-operation-id = "change_key"
+checks.positive_data_acceptance.expected-statuses = ["200", "401", "403", "404", "422"]
 
 [[operations]]
 include-operation-id = "cancel_generation"

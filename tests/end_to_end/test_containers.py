@@ -264,7 +264,21 @@ def test_every_command_for_the_operator_works_in_the_image(container: Container,
     assert re.fullmatch(r"tgk_\w{49}\n", printed("keys", "issue", user))
     assert re.fullmatch(r"tgk_\w{49}\n", printed("keys", "rotate", user))
     assert printed("topup", user, "7", "--event-id", "ticket-1") == "ok\n"
-    assert re.search(r"CREDIT +\+7 +7 +\S*ticket-1$", printed("ledger", "show", user), re.MULTILINE)
+    assert re.search(r"CREDIT +\+7 +7 +ticket-1 +command-line *$", printed("ledger", "show", user), re.MULTILINE)
+    taken = ("tokens", "reverse", "ticket-1", "5", "--event-id", "refund-1", "--source", "command-line")
+    assert printed(*taken) == printed(*taken) == "5 of the payment reversed, balance 2\n"
+    early = ("tokens", "reverse", "ticket-1", "--withdraws", "refund-2", "--event-id", "won-1")
+    assert "is kept" in printed(*early)
+    assert re.search(r"webhook +won-1 +ticket-1 +refund-2$", printed("tokens", "pending"), re.MULTILINE)
+    why = ("--reason", "a mistake", "--actor", "maria", "--event-id", "ticket-2")
+    assert (
+        printed("tokens", "adjust", user, "-9", *why)
+        == printed("tokens", "adjust", user, "-9", *why)
+        == "ok, balance -7\n"
+    )
+    shown = printed("ledger", "show", user)
+    assert re.search(r"ADJUSTMENT +-9 +-7 +ticket-2 +maria +a mistake$", shown, re.MULTILINE)
+    assert re.search(r"REVERSAL +-5 +2 +ticket-1 +command-line *$", shown, re.MULTILINE)
     assert printed("jobs", "list") == "nothing yet\n"
     assert printed("ledger", "verify").startswith("the ledger is right")
     assert printed("keys", "revoke", user) == "revoked\n"

@@ -14,7 +14,7 @@ import pytest
 
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.ledger import PostgresLedger
-from tests.service_process import ServiceProcess
+from tests.service_process import WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 
 JOBS = 60
@@ -60,6 +60,7 @@ def service(database: str, simulator: str, tmp_path: Path) -> Iterator[ServicePr
     settings = {
         "DATABASE_URL": database,
         "FAL_KEY": "test:key",
+        **WITHOUT_LIMITS,
         "FAL_QUEUE_URL": simulator,
         "IMAGE_TIME_LIMIT_SECONDS": str(TIME_LIMIT_SECONDS),
         "DATA_DIR": str(tmp_path),

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.builders import connect, database_copy
-from tests.service_process import ServiceProcess, free_port
+from tests.service_process import WITHOUT_LIMITS, ServiceProcess, free_port
 from tests.simulator_server import running_simulator
 
 pytestmark = pytest.mark.timeout(120)
@@ -76,6 +76,7 @@ def world(postgres_dsn: str, template_database: str) -> Iterator[World]:
             "DATABASE_URL": database,
             "DATA_DIR": directory,
             "FAL_KEY": "test:key",
+            **WITHOUT_LIMITS,
             "FAL_QUEUE_URL": simulator,
             "FAL_REST_URL": simulator,
             "FAL_USER_ID": USER_ID,

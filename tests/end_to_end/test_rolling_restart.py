@@ -20,7 +20,7 @@ import pytest
 
 from app.serving import STOP_SECONDS_MAX
 from tests.builders import Connection, connect, until
-from tests.service_process import ServiceProcess
+from tests.service_process import WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 from tests.torture_report import report
 
@@ -213,6 +213,7 @@ async def test_no_client_sees_that_the_replicas_are_restarted(database: str, tmp
         settings = {
             "DATABASE_URL": database,
             "FAL_KEY": "test:key",
+            **WITHOUT_LIMITS,
             "FAL_QUEUE_URL": simulator,
             "DATA_DIR": str(tmp_path),
             # What production has by default.

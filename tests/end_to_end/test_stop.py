@@ -19,7 +19,7 @@ from app.application.execution.places import SHARE
 from app.application.execution.steps import SUBMISSIONS
 from app.serving import STOP_SECONDS_MAX
 from tests.builders import connect
-from tests.service_process import PROJECT_DIR, ServiceProcess
+from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 
 pytestmark = pytest.mark.timeout(120)
@@ -40,6 +40,7 @@ class Stage:
         self.settings = {
             "DATABASE_URL": database,
             "FAL_KEY": "test:key",
+            **WITHOUT_LIMITS,
             "FAL_QUEUE_URL": simulator,
             "FAL_JWKS_URL": f"{simulator}/.well-known/jwks.json",
             "DRAIN_SECONDS": str(DRAIN_SECONDS),

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.builders import database_copy
-from tests.service_process import PROJECT_DIR, ServiceProcess
+from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 
 pytestmark = pytest.mark.timeout(180)
@@ -33,6 +33,7 @@ class Fleet:
         self.settings = {
             "DATABASE_URL": database,
             "FAL_KEY": "test:key",
+            **WITHOUT_LIMITS,
             "FAL_QUEUE_URL": simulator,
             "DATA_DIR": str(directory),
         }

@@ -244,6 +244,8 @@ async def open_world(
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         settings = Settings(  # type: ignore[call-arg]
+            jobs_unfinished_max=0,
+            writes_per_minute=0,
             _env_file=None,
             database_url=SecretStr(database),
             fal_key=SecretStr(FAL_KEY),

@@ -4,8 +4,9 @@ import time
 from typing import Any
 from uuid import uuid4
 
+from tests.builders import COST_TOKENS
 from tests.fault.job_cases import Case, at_fal, both
-from tests.fault.world import BALANCE_TOKENS, Story, World
+from tests.fault.world import BALANCE_TOKENS, TEXT_TO_IMAGE, Story, World
 
 
 def credits_once(world: World, armed: str) -> None:
@@ -166,11 +167,104 @@ def revokes_a_key(world: World, armed: str) -> None:
     story = Story(world)
     die_in_command(world, armed, "keys", "revoke", story.user_id)
     answer = world.http.get("/balance", headers=story.headers)
-    is_revoked = armed.startswith("revoke_key.after")
+    is_revoked = armed.startswith("revoke_keys.after")
     assert answer.status_code == (401 if is_revoked else 200)
     assert world.launch("keys", "revoke", story.user_id).finish() == int(is_revoked)
     assert world.http.get("/balance", headers=story.headers).status_code == 401
     assert_opens(world, rotated_key(world, story.user_id), BALANCE_TOKENS)
+
+
+BUDGET = {"tokens": 7, "per": "ever"}
+
+
+def keys_of(story: Story) -> list[dict[str, Any]]:
+    listed = story.world.http.get("/keys", headers=story.headers).raise_for_status()
+    return list(listed.json()["items"])[1:]
+
+
+def key_of(story: Story) -> dict[str, Any]:
+    """A further key of the user."""
+    body = {"name": "further", "scopes": ["generate", "read"]}
+    made = story.world.http.post("/keys", json=body, headers=story.headers).raise_for_status()
+    return dict(made.json())
+
+
+def ask_and_die(story: Story, armed: str, method: str, path: str, **request: Any) -> bool:
+    """Whether it was done all the same."""
+    story.world.process.arm(armed)
+    assert story.world.send(method, path, **({"headers": story.headers} | request)) is None
+    story.world.die()
+    story.world.run()
+    return armed.endswith("after_commit")
+
+
+def creates_a_key(world: World, armed: str) -> None:
+    """The repeat makes no second key; what nobody saw of the first one is replaced."""
+    story = Story(world)
+    body = {"name": "further", "scopes": ["read"], "budget": BUDGET}
+    headers = story.headers | {"Idempotency-Key": str(uuid4())}
+    is_made = ask_and_die(story, armed, "POST", "/keys", json=body, headers=headers)
+    assert len(keys_of(story)) == int(is_made)
+    repeat = world.http.post("/keys", json=body, headers=headers).raise_for_status().json()
+    assert (repeat["api_key"] is None) == is_made
+    assert [key["id"] for key in keys_of(story)] == [repeat["id"]]
+    rotated = world.http.post(f"/keys/{repeat['id']}/rotate", json={}, headers=story.headers).raise_for_status()
+    assert_opens(world, rotated.json()["api_key"], BALANCE_TOKENS)
+
+
+def changes_a_key(world: World, armed: str) -> None:
+    story = Story(world)
+    key = key_of(story)
+    spent = world.send("POST", TEXT_TO_IMAGE, json={"prompt": story.prompt}, headers={"X-API-Key": key["api_key"]})
+    assert spent is not None
+    assert spent.status_code == 202
+    story.until("COMPLETED")
+    is_changed = ask_and_die(story, armed, "PATCH", f"/keys/{key['id']}", json={"budget": BUDGET})
+    assert [found["budget"] is not None for found in keys_of(story)] == [is_changed]
+    repeat = world.http.patch(f"/keys/{key['id']}", json={"budget": BUDGET}, headers=story.headers).raise_for_status()
+    assert repeat.json()["budget"] == {**BUDGET, "spent_tokens": COST_TOKENS, "renews_at": None}
+    story.assert_nothing_is_left()
+
+
+def rotates_a_key(world: World, armed: str) -> None:
+    story = Story(world)
+    key = key_of(story)
+    path, body = f"/keys/{key['id']}/rotate", {"overlap_seconds": 0}
+    is_rotated = ask_and_die(story, armed, "POST", path, json=body)
+    old = world.http.get("/balance", headers={"X-API-Key": key["api_key"]})
+    assert old.status_code == (401 if is_rotated else 200)
+    again = world.http.post(path, json=body, headers=story.headers).raise_for_status().json()
+    assert again["id"] == key["id"]
+    assert_opens(world, again["api_key"], BALANCE_TOKENS)
+
+
+def deletes_a_key(world: World, armed: str) -> None:
+    story = Story(world)
+    key = key_of(story)
+    is_deleted = ask_and_die(story, armed, "DELETE", f"/keys/{key['id']}")
+    assert len(keys_of(story)) == int(not is_deleted)
+    again = world.http.delete(f"/keys/{key['id']}", headers=story.headers)
+    assert again.status_code == (404 if is_deleted else 204)
+    assert world.http.get("/balance", headers={"X-API-Key": key["api_key"]}).status_code == 401
+
+
+def ends_its_own_key(world: World, armed: str) -> None:
+    story = Story(world)
+    own = {"X-API-Key": key_of(story)["api_key"]}
+    is_ended = ask_and_die(story, armed, "DELETE", "/keys/current", headers=own)
+    assert world.http.delete("/keys/current", headers=own).status_code == (401 if is_ended else 204)
+    assert world.http.get("/balance", headers=own).status_code == 401
+    assert keys_of(story) == []
+
+
+def sets_limits(world: World, armed: str) -> None:
+    story = Story(world)
+    command = ("accounts", "limits", story.user_id, "--weight", "7")
+    die_in_command(world, armed, *command)
+    weight = "SELECT weight FROM accounts WHERE external_user_id = $1"
+    assert world.sql(weight, story.user_id) == [7 if armed.endswith("after_commit") else None]
+    assert world.launch(*command).finish() == 0
+    assert world.sql(weight, story.user_id) == [7]
 
 
 def verifies_the_books(world: World, armed: str) -> None:
@@ -344,7 +438,13 @@ OTHER_CASES = [
     *both("resolve_refusals", resolves_a_refused_payment),
     *both("add_first_key", issues_one_first_key),
     *both("replace_key", replaces_a_key),
-    *both("revoke_key", revokes_a_key),
+    *both("revoke_keys", revokes_a_key),
+    *both("create_key", creates_a_key),
+    *both("change_key", changes_a_key),
+    *both("rotate_key", rotates_a_key),
+    *both("delete_key", deletes_a_key),
+    *both("end_own_key", ends_its_own_key),
+    *both("set_limits", sets_limits),
     *both("violations", verifies_the_books),
     *both("requeue_lost", finds_a_lost_job),
     *both("forget_idempotency_keys", forgets_old_keys),

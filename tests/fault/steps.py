@@ -63,6 +63,8 @@ async def open_steps(database: str, simulator: str) -> AsyncIterator[Steps]:
     async with running_stub() as postbox:
         postbox.then(*[reply(200, {"ok": True})] * 20_000)
         settings = load_settings(
+            jobs_unfinished_max=0,
+            writes_per_minute=0,
             _env_file=None,
             database_url=SecretStr(database),
             fal_key=SecretStr("test:key"),

@@ -96,6 +96,16 @@ class Scene:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.steps.http.post(path, json=body, headers={"X-API-Key": self.customer.api_key} | named)
 
+    async def call(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.steps.http.request(
+            method, path, json=body, headers={"X-API-Key": self.customer.api_key} | named
+        )
+
+    async def further_key(self) -> dict[str, Any]:
+        made = await self.post("/keys", {"name": "further", "scopes": ["generate", "read"]})
+        return dict(made.raise_for_status().json())
+
 
 Ask = Callable[[], Awaitable[httpx.Response]]
 
@@ -108,6 +118,31 @@ async def first_key(scene: Scene) -> Ask:
 async def next_key(scene: Scene) -> Ask:
     body = {"external_user_id": str(scene.customer.external_user_id), "rotate": True}
     return lambda: scene.post("/auth", body)
+
+
+async def further_key(scene: Scene) -> Ask:
+    body = {"name": "further", "scopes": ["read"]}
+    return lambda: scene.post("/keys", body, Idempotency_Key="a name")
+
+
+async def change_of_a_key(scene: Scene) -> Ask:
+    key = await scene.further_key()
+    return lambda: scene.call("PATCH", f"/keys/{key['id']}", {"budget": {"tokens": 7, "per": "ever"}})
+
+
+async def rotation(scene: Scene) -> Ask:
+    key = await scene.further_key()
+    return lambda: scene.post(f"/keys/{key['id']}/rotate", {"overlap_seconds": 60})
+
+
+async def end_of_a_key(scene: Scene) -> Ask:
+    key = await scene.further_key()
+    return lambda: scene.call("DELETE", f"/keys/{key['id']}")
+
+
+async def end_of_its_own_key(scene: Scene) -> Ask:
+    key = await scene.further_key()
+    return lambda: scene.call("DELETE", "/keys/current", X_API_Key=key["api_key"])
 
 
 async def top_up(scene: Scene) -> Ask:
@@ -153,6 +188,11 @@ async def event(scene: Scene) -> Ask:
 WRITES: dict[str, Callable[[Scene], Awaitable[Ask]]] = {
     "first key": first_key,
     "next key": next_key,
+    "further key": further_key,
+    "change of a key": change_of_a_key,
+    "rotation": rotation,
+    "end of a key": end_of_a_key,
+    "end of its own key": end_of_its_own_key,
     "top-up": top_up,
     "reversal": reversal,
     "reversal before its payment": early_reversal,
@@ -343,6 +383,39 @@ async def test_a_first_key_whose_commit_was_cut_is_shown_and_opens(
     assert answer.status_code == 201, answer.text
     balance = await steps.http.get("/balance", headers={"X-API-Key": answer.json()["api_key"]})
     assert balance.status_code == 200
+
+
+@cut
+async def test_a_change_of_keys_whose_commit_was_cut_is_answered_as_it_is(
+    steps: Steps, cutter: CommitCutter, engine: AsyncEngine, sql: Connection, *, is_done_first: bool
+) -> None:
+    scene = Scene(steps, engine, await open_account(engine))
+
+    async def cut_off(method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        cutter.cut(1, is_done_first=is_done_first)
+        answer = await scene.call(method, path, body, **headers)
+        assert cutter.commits >= 1
+        return answer
+
+    async def balance(secret: str) -> int:
+        return (await steps.http.get("/balance", headers={"X-API-Key": secret})).status_code
+
+    made = await cut_off("POST", "/keys", {"name": "further", "scopes": ["read"]})
+    assert made.status_code == 201, made.text
+    first, path = made.json()["api_key"], f"/keys/{made.json()['id']}"
+    assert await balance(first) == 200
+    changed = await cut_off("PATCH", path, {"name": "changed"})
+    assert (changed.status_code, changed.json()["name"]) == (200, "changed")
+    rotated = await cut_off("POST", f"{path}/rotate", {"overlap_seconds": 0})
+    assert rotated.status_code == 200, rotated.text
+    second = rotated.json()["api_key"]
+    assert [await balance(first), await balance(second)] == [401, 200]
+    assert (await cut_off("DELETE", path)).status_code == 204
+    own = (await scene.further_key())["api_key"]
+    assert (await cut_off("DELETE", "/keys/current", X_API_Key=own)).status_code == 204
+    assert [await balance(second), await balance(own)] == [401, 401]
+    assert await sql.fetchval("SELECT count(*) FROM keys") == 3
+    assert await sql.fetchval("SELECT count(*) FROM api_keys") == 4
 
 
 @cut

@@ -18,11 +18,15 @@ from app.application.ports.health import HealthChecks
 from app.application.ports.provider import Provider
 from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
+from app.bootstrap.use_cases import customer_key_management
+from app.domain.budgets import NO_LIMITS, AccountLimits
 from app.domain.catalogue import Catalogue
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
+from app.infrastructure.postgres.keys.management import PostgresKeyManagement
+from app.infrastructure.postgres.keys.reader import PostgresKeyReader
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.reversals import PostgresReversals
@@ -62,15 +66,18 @@ class Api:
 
 
 @asynccontextmanager
-async def open_api(engine: AsyncEngine, catalogue: Catalogue = BUILT_IN) -> AsyncIterator[Api]:
-    desk, keys = PostgresJobDesk(engine), PostgresKeys(engine)
+async def open_api(
+    engine: AsyncEngine, catalogue: Catalogue = BUILT_IN, *, limits: AccountLimits = NO_LIMITS
+) -> AsyncIterator[Api]:
+    desk, keys = PostgresJobDesk(engine, limits), PostgresKeys(engine)
+    management = customer_key_management(PostgresKeyReader(engine), PostgresKeyManagement(engine, limits))
     quotes = SignedQuotes(["the secret that signs quotes, here"])
     api = create_api(catalogue, version="1.2.3")
     receive_payment = ReceivePayment(
         TopUp(PostgresPayments(engine), is_event_id_required=True), [WEBHOOK_SECRET], SECRETS_BY_SOURCE
     )
     api.state.use_cases = CustomerUseCases(
-        keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), ())),
+        keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), ()), management),
         jobs=CustomerJobs(
             start=StartJob(desk, quotes, TimeLimits(), catalogue.cheapest_tokens),
             quote=QuoteJob(quotes),

@@ -13,7 +13,9 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "data-model.md").read_text()
 OWN_TABLES = (
     "accounts",
+    "keys",
     "api_keys",
+    "key_windows",
     "payment_events",
     "refused_payments",
     "reversal_events",

@@ -13,15 +13,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.keys import new_key
 from app.application.ports.health import Check
+from app.domain.accounts import ALL_SCOPES
+from app.domain.budgets import NO_LIMITS
 from app.domain.errors import DatabaseUnavailable, InsufficientBalance, JobFinished, JobNotFound
 from app.domain.jobs import JobStatus, Outcome
-from app.domain.keys import digest_of, stored_form
+from app.domain.keys import KeySettings, NewKey, digest_of, stored_form
 from app.infrastructure.postgres import database as database_module
+from app.infrastructure.postgres.accounts import PostgresAccountRecords
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.health import database_check, migrations_check
 from app.infrastructure.postgres.heartbeats import Heartbeats
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
+from app.infrastructure.postgres.keys.management import PostgresKeyManagement
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.migrations import current_revision
 from app.infrastructure.postgres.payments import PostgresPayments
@@ -41,6 +45,7 @@ from tests.builders import (
 )
 
 NOBODY = Customer(uuid4(), uuid4(), new_key())
+A_KEY = NewKey(id=uuid4(), settings=KeySettings(name="a key", scopes=ALL_SCOPES), secret=stored_form(new_key()))
 JOB_ID = uuid4()
 
 # Every operation that talks to the database. None of them needs what it names to exist: it is cut off before.
@@ -49,6 +54,15 @@ OPERATIONS: dict[str, Callable[[AsyncEngine], Awaitable[object]]] = {
     "add_first_key": lambda engine: PostgresKeys(engine).add_first_key(uuid4(), stored_form(new_key())),
     "replace_key": lambda engine: PostgresKeys(engine).replace_key(uuid4(), stored_form(new_key()), None),
     "revoke_key": lambda engine: PostgresKeys(engine).revoke_keys(uuid4()),
+    "live_keys": lambda engine: PostgresKeyManagement(engine).live(NOBODY.account_id),
+    "create_key": lambda engine: PostgresKeyManagement(engine).create(NOBODY.account_id, A_KEY, None),
+    "change_key": lambda engine: PostgresKeyManagement(engine).change(NOBODY.account_id, A_KEY.id, {"name": "a"}, None),
+    "rotate_key": lambda engine: PostgresKeyManagement(engine).rotate(
+        NOBODY.account_id, A_KEY.id, stored_form(new_key()), overlap_seconds=0, by=None
+    ),
+    "delete_key": lambda engine: PostgresKeyManagement(engine).delete(NOBODY.account_id, A_KEY.id, None),
+    "end_own_key": lambda engine: PostgresKeyManagement(engine).end_own(NOBODY.account_id, A_KEY.id),
+    "limits": lambda engine: PostgresAccountRecords(engine, NO_LIMITS, 0).set_limits(uuid4(), {"weight": 2}),
     "credit": lambda engine: PostgresPayments(engine).credit(payment(uuid4(), 7)),
     "violations": lambda engine: PostgresLedger(engine).violations(),
     "accept": lambda engine: jobs_of(engine).accept(new_job(NOBODY)),

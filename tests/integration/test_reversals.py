@@ -30,6 +30,7 @@ from tests.builders import (
     new_job,
     open_account,
     payment,
+    until,
 )
 from tests.integration.api_on_postgres import SECRETS_BY_SOURCE, WEBHOOK_SECRET, Api, open_api
 from tests.integration.test_payment_names import former_credit, recorded_before
@@ -427,6 +428,47 @@ async def test_a_reversal_waits_for_a_credit_that_is_under_way(
     await assert_books(engine, customer, 2)
 
 
+async def test_a_statement_past_the_service_waits_for_a_credit_that_is_under_way(
+    engine: AsyncEngine, customer: Customer, sql: Connection, database: str
+) -> None:
+    async with connect(database) as other, connect(database) as past:
+        transaction = other.transaction()
+        await transaction.start()
+        assert await former_credit(other, customer, "webhook:stripe", "pay_1")
+        statement = "INSERT INTO reversal_events (source, event_id, payment_event_id, amount) VALUES ($1, $2, $3, 5)"
+        inserted = asyncio.create_task(past.execute(statement, "webhook:stripe", "refund_1", "pay_1"))
+        await blocked(sql)
+        await transaction.commit()
+        await inserted
+
+    await assert_books(engine, customer, 2)
+
+
+async def test_a_reversal_lets_the_name_go_before_it_waits_for_the_account(
+    api: Api, engine: AsyncEngine, customer: Customer, sql: Connection, database: str
+) -> None:
+    """Another delivery of the payment has the account already, and waits for the name."""
+    waiting = (
+        "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    async with connect(database) as other, connect(database) as again:
+        first, second = other.transaction(), again.transaction()
+        await first.start()
+        assert await former_credit(other, customer, "webhook:stripe", "pay_1")
+        answer = asyncio.create_task(send(api, {"payment_event_id": "pay_1", "amount": 5}, "refund_1", source="stripe"))
+        await blocked(sql)
+        await second.start()
+        lock = "SELECT FROM accounts WHERE id = $1 FOR NO KEY UPDATE"
+        locked = asyncio.create_task(again.execute(lock, customer.account_id))
+        await until(lambda: sql.fetchval(waiting))
+        await first.commit()
+        await locked
+        await again.execute("SELECT lock_payment('webhook:stripe', 'pay_1')")
+        await second.commit()
+
+    assert (await answer).json() == {"ok": True, "reversed_tokens": 5, "balance_tokens": 2}
+
+
 async def test_a_credit_waits_for_a_reversal_that_is_under_way(
     engine: AsyncEngine, customer: Customer, sql: Connection, database: str
 ) -> None:
@@ -444,6 +486,36 @@ async def test_a_credit_waits_for_a_reversal_that_is_under_way(
 
     assert await kinds(engine, customer) == [("CREDIT", 100, 100), ("REVERSAL", 30, 70)]
     await assert_books(engine, customer, 70)
+
+
+@pytest.mark.parametrize(
+    ("event", "reversed_tokens"),
+    [(reversal("r2", 80), PAID), (withdrawal("w1", "r1"), 0)],
+    ids=["reversal", "withdrawal"],
+)
+async def test_an_event_waits_for_another_one_of_its_payment_that_is_under_way(
+    engine: AsyncEngine,
+    customer: Customer,
+    sql: Connection,
+    database: str,
+    *,
+    event: ReversalEvent,
+    reversed_tokens: int,
+) -> None:
+    await pay(engine, customer)
+    async with connect(database) as other:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute(
+            "INSERT INTO reversal_events (source, event_id, payment_event_id, amount)"
+            " VALUES ('webhook', 'r1', 'pay_1', 60)"
+        )
+        later = asyncio.create_task(PostgresReversals(engine).record(event))
+        await blocked(sql)
+        await transaction.commit()
+
+    assert await later == Reversed(reversed_tokens=reversed_tokens, balance_tokens=PAID - reversed_tokens)
+    await assert_books(engine, customer, PAID - reversed_tokens)
 
 
 async def test_a_reversal_and_an_accept_that_meet_agree(crowd: AsyncEngine) -> None:

@@ -24,12 +24,15 @@ SUBMIT, FOLLOW, SWEEP, DATABASE, DESK, EXECUTION, SETTLING = map(
 ORPHANS, VERDICTS, RECORDING, STATES = map(source_of, (orphans, verdicts, recording, states))
 ACCEPTANCE, CLAIMING, INPUTS, ROWS = map(source_of, (acceptance, claiming, inputs, rows))
 EVIDENCE, MODELS, PRICING = map(source_of, (evidence, models, pricing))
+REVERSALS = "app/infrastructure/postgres/reversals.py"
+TAKEN_BACK = "alembic/versions/0014_tokens_taken_back.py"
 TEST_JOBS = "tests/integration/test_jobs.py"
 TEST_STEPS = "tests/integration/test_execution_steps.py"
 TEST_LINES = "tests/integration/test_lines.py"
 TEST_TERMS = "tests/integration/test_terms.py"
 TEST_LOST = "tests/integration/test_lost_submissions.py"
 TEST_ATTEMPTS = "tests/integration/test_attempts.py"
+TEST_REVERSALS = "tests/integration/test_reversals.py"
 TEST_KILLS = "tests/fault/test_kill_points.py::test_what_dies_at_a_point_loses_nothing"
 
 
@@ -308,4 +311,100 @@ MUTANTS = (
         ("tests/integration/test_large_inputs.py::test_an_unfinished_job_keeps_what_it_was_given",),
     ),
     *TURN_MUTANTS,
+    Mutant(
+        "a credit forgets the reversals that came before it",
+        (Change(TAKEN_BACK, "WHEN (NEW.kind = 'CREDIT') EXECUTE", "WHEN (NEW.kind = 'GRANT') EXECUTE"),),
+        (
+            f"{TEST_REVERSALS}::test_whatever_comes_first_the_end_is_the_same",
+            "tests/property/test_reversal_sets.py",
+        ),
+    ),
+    Mutant(
+        "a credit does not wait for reversals that are under way",
+        (Change(TAKEN_BACK, "    PERFORM lock_payment(NEW.source, NEW.event_id);\n", ""),),
+        (f"{TEST_REVERSALS}::test_a_reversal_waits_for_a_credit_that_is_under_way",),
+    ),
+    Mutant(
+        "reversals of one payment do not wait for each other",
+        (
+            Change(TAKEN_BACK, "    PERFORM FROM accounts WHERE id = credit.account_id FOR NO KEY UPDATE;\n", ""),
+            Change(
+                REVERSALS,
+                '        await _LOCK_ACCOUNT(driver.fetch, id=found[0]["account_id"])\n',
+                "        pass\n",
+            ),
+        ),
+        (f"{TEST_REVERSALS}::test_an_event_waits_for_another_one_of_its_payment_that_is_under_way",),
+    ),
+    Mutant(
+        "a withdrawn reversal stands",
+        (Change(TAKEN_BACK, "SELECT withdraws FROM", "SELECT event_id FROM"),),
+        (
+            f"{TEST_REVERSALS}::test_whatever_comes_first_the_end_is_the_same",
+            "tests/property/test_reversal_sets.py",
+        ),
+    ),
+    Mutant(
+        "more reversals are booked than was paid",
+        (
+            Change(
+                TAKEN_BACK,
+                "    change := least(credit.amount, standing_reversals(of_source, of_payment, '{}'))\n"
+                "            - least(credit.amount, standing_reversals(of_source, of_payment, new_events));\n",
+                "    change := standing_reversals(of_source, of_payment, '{}')\n"
+                "            - standing_reversals(of_source, of_payment, new_events);\n",
+            ),
+        ),
+        (
+            f"{TEST_REVERSALS}::test_a_payment_is_taken_back_once_and_given_again",
+            "tests/property/test_reversal_sets.py",
+        ),
+    ),
+    Mutant(
+        "a source reaches the payments of another one by reversals",
+        (
+            Change(
+                TAKEN_BACK,
+                "       AND payment_source IN (of_source, CASE of_source WHEN 'webhook' THEN 'idempotency-key' END)\n",
+                "",
+            ),
+        ),
+        (f"{TEST_REVERSALS}::test_a_source_reaches_its_own_payments_only",),
+    ),
+    Mutant(
+        "a known id of a reversal is a repeat whatever it says",
+        (Change(REVERSALS, "is_there = known == event or", "is_there = known is not None or"),),
+        (
+            f"{TEST_REVERSALS}::test_an_id_with_another_content_is_refused_and_changes_nothing",
+            "tests/property/test_reversal_sets.py",
+        ),
+    ),
+    Mutant(
+        "a reversal waits for the account while it holds the name",
+        (
+            Change(
+                REVERSALS,
+                "        if await _ACCOUNT_OF_PAYMENT(driver.fetch, **_payment_of(event)):\n            return False\n",
+                "",
+            ),
+        ),
+        (f"{TEST_REVERSALS}::test_a_reversal_lets_the_name_go_before_it_waits_for_the_account",),
+    ),
+    Mutant(
+        "a reversal looks for its payment before the lock alone",
+        (
+            Change(
+                TAKEN_BACK,
+                "        SELECT * INTO credit FROM credit_of_payment(of_source, of_payment);\n"
+                "        IF NOT FOUND THEN\n",
+                "        IF true THEN\n",
+            ),
+        ),
+        (f"{TEST_REVERSALS}::test_a_statement_past_the_service_waits_for_a_credit_that_is_under_way",),
+    ),
+    Mutant(
+        "an adjustment gives whatever its sign",
+        (Change(TAKEN_BACK, "'ADJUSTMENT', NEW.amount, NEW.id", "'ADJUSTMENT', abs(NEW.amount), NEW.id"),),
+        ("tests/integration/test_adjustments.py::test_gives_and_takes_also_to_below_zero",),
+    ),
 )

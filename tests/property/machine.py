@@ -12,13 +12,18 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from PIL import Image
 
 from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, SUBMIT_JOB, Step
-from tests.property.model import FINAL, LATER, PATHS, PRICES, PUBLIC, WISHES, Account, JobModel, Wish
+from app.domain.errors import AdjustmentConflict
+from app.domain.ledger import Adjustment
+from tests.property.model import FINAL, LATER, PATHS, PRICES, PUBLIC, WISHES, Account, JobModel, Payment, Wish
 from tests.property.world import BALANCES, JOBS, VIOLATIONS, World
 
 WEBHOOK_SECRET = "development-webhook-secret"
 # Both name the payment.
+TAKES = ("DEBIT", "REVERSAL")
 PAYMENT_ID_HEADERS = ("X-Event-Id", "Idempotency-Key")
 ACCOUNTS_MAX = 3
+# Few, so that they are repeated, with the same content and with another one, and come before their payments.
+REVERSALS = [f"reversal-{number}" for number in range(6)]
 LAST_ROUNDS_MAX = 12
 PICTURE_FILE = BytesIO()
 Image.new("RGB", (400, 400)).save(PICTURE_FILE, "PNG")
@@ -55,6 +60,8 @@ class TollgateMachine(RuleBasedStateMachine):
         self.all_jobs: dict[UUID, JobModel] = {}
         self.owners: dict[UUID, Account] = {}
         self.credited: dict[str, tuple[Account, int]] = {}
+        self.payments: dict[str, Payment] = {}
+        self.reversals: dict[str, dict[str, Any]] = {}
         self.prompts: set[str] = set()
         self.checks_made = 0
 
@@ -107,6 +114,50 @@ class TollgateMachine(RuleBasedStateMachine):
         is_same = known == (account, known[1] + more)
         self.pay(account, event_id, known[1] + more, 200 if is_same else 409, header)
 
+    @rule(
+        number=st.integers(0, 4),
+        name=st.sampled_from(REVERSALS),
+        taken=st.sampled_from([1, 40, 700, *REVERSALS]),
+    )
+    def reverse(self, number: int, name: str, taken: int | str) -> None:
+        """Of a payment that was credited, or will be; an amount, or the withdrawal of another event."""
+        payment_id = f"event-{number}"
+        body = {"payment_event_id": payment_id, "withdraws" if isinstance(taken, str) else "amount": taken}
+        headers = {"X-Webhook-Secret": WEBHOOK_SECRET, "X-Event-Id": name}
+        answer = self.world.call("POST", "/webhook/reversal", json=body, headers=headers)
+        if self.reversals.setdefault(name, body) != body:
+            assert (answer.status_code, answer.json()["code"]) == (409, "reversal_event_conflict")
+            return
+        payment = self.payments.setdefault(payment_id, Payment())
+        before = payment.reversed
+        if isinstance(taken, str):
+            payment.withdrawn.add(taken)
+        else:
+            payment.reversals[name] = taken
+        owner = self.credited.get(payment_id)
+        if owner is not None:
+            owner[0].reversal_entries += payment.reversed != before
+        if owner is None or (isinstance(taken, str) and taken not in payment.reversals):
+            assert (answer.status_code, answer.json()) == (202, {"ok": True, "pending": True})
+        else:
+            told = {"ok": True, "reversed_tokens": payment.reversed, "balance_tokens": owner[0].balance}
+            assert (answer.status_code, answer.json()) == (200, told)
+            self.seen["reversal that leaves a debt"] += owner[0].balance < 0
+
+    @rule(account=accounts, name=st.sampled_from(["a", "b", "c"]), amount=st.sampled_from([-200, -3, 50]))
+    def adjust(self, account: Account, name: str, amount: int) -> None:
+        adjustment = Adjustment(id=name, external_user_id=account.user_id, amount=amount, reason="why", actor="who")
+        known = {key: (one, tokens) for one in self.all_accounts for key, tokens in one.adjustments.items()}
+        is_new = known.get(name, (account, amount)) == (account, amount)
+        try:
+            balance = self.world.run(self.world.adjustments.adjust(adjustment))
+        except AdjustmentConflict:
+            assert not is_new
+            return
+        assert is_new
+        account.adjustments[name] = amount
+        assert balance == account.balance
+
     # Generations
 
     @initialize(target=jobs, account=accounts, wanted=st.lists(wanted_jobs, min_size=4, max_size=4))
@@ -153,7 +204,7 @@ class TollgateMachine(RuleBasedStateMachine):
         assert len(entries) == account.entry_count
         balance = 0
         for entry in reversed(entries):
-            balance += -entry["amount"] if entry["kind"] == "DEBIT" else entry["amount"]
+            balance += -entry["amount"] if entry["kind"] in TAKES else entry["amount"]
             assert entry["balance_after"] == balance
         assert balance == account.balance
 
@@ -354,7 +405,10 @@ class TollgateMachine(RuleBasedStateMachine):
         assert answer.status_code == status, answer.text
         if status == 200 and event_id not in self.credited:
             self.credited[event_id] = (account, amount)
-            account.credits.append(amount)
+            payment = self.payments.setdefault(event_id, Payment())
+            payment.amount = amount
+            account.payments.append(payment)
+            account.reversal_entries += payment.reversed > 0
 
     def post_generation(self, account: Account, kind: str, body: dict[str, Any], key: str | None) -> httpx.Response:
         headers = {} if key is None else {"Idempotency-Key": key}

@@ -129,12 +129,27 @@ class JobModel:
 
 
 @dataclass(eq=False)
+class Payment:
+    """What is reversed of it follows from the set of its events, whenever each of them came."""
+
+    amount: int = 0
+    reversals: dict[str, int] = field(default_factory=dict)
+    withdrawn: set[str] = field(default_factory=set)
+
+    @property
+    def reversed(self) -> int:
+        return min(self.amount, sum(amount for name, amount in self.reversals.items() if name not in self.withdrawn))
+
+
+@dataclass(eq=False)
 class Account:
     name: str
     user_id: UUID
     api_key: str = ""
     old_keys: list[str] = field(default_factory=list)
-    credits: list[int] = field(default_factory=list)
+    payments: list[Payment] = field(default_factory=list)
+    adjustments: dict[str, int] = field(default_factory=dict)
+    reversal_entries: int = 0
     jobs: list[JobModel] = field(default_factory=list)
     # Of an idempotency key: what it was sent with, and where it led to.
     keys: dict[str, tuple[str, dict[str, Any], JobModel]] = field(default_factory=dict)
@@ -144,8 +159,10 @@ class Account:
 
     @property
     def balance(self) -> int:
-        return sum(self.credits) - sum(job.charged for job in self.jobs)
+        paid = sum(payment.amount - payment.reversed for payment in self.payments)
+        return paid + sum(self.adjustments.values()) - sum(job.charged for job in self.jobs)
 
     @property
     def entry_count(self) -> int:
-        return len(self.credits) + len(self.jobs) + sum(job.charged < job.cost for job in self.jobs)
+        given = len(self.payments) + len(self.adjustments) + self.reversal_entries
+        return given + len(self.jobs) + sum(job.charged < job.cost for job in self.jobs)

@@ -24,6 +24,7 @@ from app.application.execution.orphans import CancelOrphans
 from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.execution.submit import SubmitJob
 from app.application.jobs import CancelJob
+from app.application.ports.ledger import Adjustments
 from app.application.ports.provider import Provider, ProviderRequest
 from app.bootstrap import build
 from app.infrastructure.postgres.database import open_engine
@@ -129,6 +130,7 @@ class World:
     clock: Clock
     submit: SubmitJob
     cancel_orphans: CancelOrphans
+    adjustments: Adjustments
 
     def start_over(self) -> None:
         """As after a migration: no rows, and no request at fal."""
@@ -273,6 +275,8 @@ async def _connected(
     loop: asyncio.AbstractEventLoop, database: str, simulator: str, directory: Path
 ) -> AsyncIterator[World]:
     settings = load_settings(
+        jobs_unfinished_max=0,
+        writes_per_minute=0,
         _env_file=None,
         database_url=database,
         fal_key="test:key",
@@ -302,5 +306,6 @@ async def _connected(
                 clock=clock,
                 submit=SubmitJob(PostgresJobExecution(engine), follow.provider, Breaker(clock)),
                 cancel_orphans=CancelOrphans(PostgresJobExecution(engine), follow.provider),
+                adjustments=runtime.operator.adjustments,
             )
         await connection.close()

@@ -12,6 +12,7 @@ import httpx
 from app.application.execution.follow import FollowJob
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
+from app.application.key_management import CustomerKeyManagement
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.execution import JobFollowing
@@ -262,6 +263,7 @@ class World:
             keys=CustomerKeys(
                 authenticate=Authenticate(self.accounts),
                 issue=IssueKey(IssueFirstKey(self.accounts), RotateKey(self.accounts), self.auth_secrets),
+                management=cast(CustomerKeyManagement, None),
             ),
             jobs=CustomerJobs(
                 start=StartJob(

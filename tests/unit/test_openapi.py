@@ -52,10 +52,10 @@ def test_a_route_has_a_summary_and_a_description(route: str) -> None:
 
 @pytest.mark.parametrize("route", OPERATIONS)
 def test_a_route_has_an_example_of_its_answer(route: str) -> None:
-    successes = [answer for status, answer in OPERATIONS[route]["responses"].items() if status.startswith("2")]
+    successes = {status: it for status, it in OPERATIONS[route]["responses"].items() if status.startswith("2")}
 
     assert successes
-    assert all(has_example(answer["content"]) for answer in successes)
+    assert all(status == "204" or has_example(answer["content"]) for status, answer in successes.items())
 
 
 @pytest.mark.parametrize("route", [route for route, operation in OPERATIONS.items() if "requestBody" in operation])

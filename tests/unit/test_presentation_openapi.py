@@ -38,6 +38,14 @@ def values_of(node: Any, key: str) -> Iterator[Any]:
 def test_documents_every_route_and_its_answers() -> None:
     assert {name: sorted(operation["responses"]) for name, operation in OPERATIONS.items()} == {
         "issue_key": ["201", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
+        "create_key": ["201", "400", "401", "403", "408", "409", "413", "415", "422", "429", "503"],
+        "list_keys": ["200", "401", "403", "429", "503"],
+        "get_current_key": ["200", "401", "429", "503"],
+        "delete_current_key": ["204", "401", "429", "503"],
+        "get_key": ["200", "401", "403", "404", "429", "503"],
+        "change_key": ["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "503"],
+        "delete_key": ["204", "401", "403", "404", "429", "503"],
+        "rotate_key": ["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "503"],
         "get_balance": ["200", "401", "403", "429", "503"],
         "list_ledger_entries": ["200", "401", "403", "422", "429", "503"],
         "top_up": ["200", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
@@ -67,10 +75,11 @@ def test_describes_an_operation_with_examples(name: str) -> None:
     assert operation["summary"]
     assert operation["description"]
     assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
-    for response in operation["responses"].values():
+    for status, response in operation["responses"].items():
         assert response["description"]
         assert "X-Request-Id" in response["headers"]
-        for content in response["content"].values():
+        assert ("content" in response) == (status != "204")
+        for content in response.get("content", {}).values():
             assert "$ref" in content["schema"]
             assert {"example", "examples"} & content.keys() or name == "get_health"
 
@@ -116,7 +125,14 @@ def test_documents_where_an_accepted_job_is_found() -> None:
 
 @pytest.mark.parametrize("operation_id", sorted(name for name in OPERATIONS if "requestBody" in OPERATIONS[name]))
 def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> None:
-    routers = (keys.router, payments.router, reversals.router, generations_router(BUILT_IN), quotes_router(BUILT_IN))
+    routers = (
+        keys.router,
+        keys.account_router,
+        payments.router,
+        reversals.router,
+        generations_router(BUILT_IN),
+        quotes_router(BUILT_IN),
+    )
     routes = {route.operation_id: route for router in routers for route in router.routes}  # type: ignore[attr-defined]
     (body,) = [call for call in calls_of(routes[operation_id].dependant) if isinstance(call, JsonBody)]  # type: ignore[attr-defined]
     content = OPERATIONS[operation_id]["requestBody"]["content"]["application/json"]
@@ -131,8 +147,19 @@ def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> N
 def test_gives_examples_of_answers_that_the_service_gives() -> None:
     generations = generations_router(BUILT_IN)
     priced = (generations, quotes_router(BUILT_IN), models_router(BUILT_IN))
-    for router in (keys.router, ledger.router, payments.router, reversals.router, jobs.router, system.router, *priced):
+    for router in (
+        keys.router,
+        keys.account_router,
+        ledger.router,
+        payments.router,
+        reversals.router,
+        jobs.router,
+        system.router,
+        *priced,
+    ):
         for route in router.routes:
+            if route.status_code == 204:  # type: ignore[attr-defined]
+                continue
             operation = OPERATIONS[route.operation_id]  # type: ignore[attr-defined]
             content = operation["responses"][str(route.status_code or 200)]["content"]["application/json"]  # type: ignore[attr-defined]
             if "example" in content:
@@ -172,7 +199,7 @@ def test_request_bodies_refuse_unknown_fields() -> None:
 
     # Its other fields are those of the generation that is asked about.
     assert requests.pop("QuoteRequest")["additionalProperties"] is True
-    assert len(requests) == 4 + len(BUILT_IN)
+    assert len(requests) == 8 + len(BUILT_IN)
     assert all(schema["additionalProperties"] is False for schema in requests.values())
 
 

@@ -51,7 +51,7 @@ class JobCancellation(NamedJobs, JobReader, Protocol):
     async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
         """Cancel and refund at once what was never sent; otherwise note the wish. Stores the key with it. Atomic.
 
-        Raises JobNotFound, JobFinished, IdempotencyKeyInUse. Locks the job row, then the account row.
+        Raises JobNotFound, JobFinished, IdempotencyKeyInUse, TooManyWrites. Locks the job row, then the account row.
         """
         ...
 

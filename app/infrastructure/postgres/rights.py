@@ -11,6 +11,8 @@ from app.infrastructure.postgres.queue import ITEM_IDS, QUEUE_TABLES
 NEEDED: Mapping[str, Sequence[str]] = {
     "accounts": ("SELECT", "INSERT", "UPDATE"),
     "api_keys": ("SELECT", "INSERT", "UPDATE"),
+    "keys": ("SELECT", "INSERT", "UPDATE"),
+    "key_windows": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "payment_events": ("SELECT", "INSERT"),
     "refused_payments": ("SELECT", "INSERT", "UPDATE"),
     "reversal_events": ("SELECT", "INSERT"),

@@ -111,6 +111,7 @@ def _routers(catalogue: Catalogue) -> Sequence[APIRouter]:
         provider_events.router,
         system.router,
         keys.router,
+        keys.account_router,
         quotes.quotes_router(catalogue),
         models.models_router(catalogue),
     ]

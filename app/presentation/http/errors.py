@@ -1,13 +1,14 @@
 """Whatever goes wrong becomes one kind of answer: application/problem+json (RFC 9457)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, TypedDict
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
 from app.domain.errors import (
@@ -27,6 +28,7 @@ from app.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
+from app.domain.key_errors import KeyRestricted, OwnKey
 from app.domain.limits import BudgetExceeded, LimitReached
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
 from app.presentation.http.state import state_of
@@ -38,6 +40,8 @@ STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
     InsufficientBalance: 402,
     BudgetExceeded: 402,
     ScopeMissing: 403,
+    KeyRestricted: 403,
+    OwnKey: 403,
     NotFound: 404,
     JobFinished: 400,
     Conflict: 409,
@@ -264,10 +268,19 @@ async def _answer_http_exception(request: Request, error: HTTPException) -> Resp
         title = title_of(error.status_code)
         code, detail = title.lower().replace(" ", "_"), f"{title}."
     headers = dict(error.headers or {})
-    if "GET" in headers.get("Allow", "").split(", "):
-        # Whatever answers to GET answers to HEAD; Starlette knows of some routes only.
-        headers["Allow"] = ", ".join(sorted({*headers["Allow"].split(", "), "HEAD"}))
+    if "Allow" in headers:
+        headers["Allow"] = ", ".join(sorted(_methods(request, headers["Allow"].split(", "))))
     return problem(request.scope, error.status_code, code, detail, headers=headers)
+
+
+def _methods(request: Request, known: Iterable[str]) -> set[str]:
+    """What the path answers to. Starlette names the methods of the first of its routes alone, and HEAD only of some."""
+    methods = set(known)
+    for route in request.scope["app"].router.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {

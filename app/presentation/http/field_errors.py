@@ -42,6 +42,7 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
     "too_long": ("too_many", "This must have at most {max_length} item(s)."),
     "model_type": ("not_an_object", "This must be a JSON object."),
     "not_a_uuid": ("not_a_uuid", "This must be a UUID like 0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b."),
+    "not_a_moment": ("not_a_moment", "This must be a moment with its zone, like 2027-01-01T00:00:00Z."),
     "idempotency_key_reused": (
         "idempotency_key_reused",
         "This key names another request already; send a new one for a new request.",

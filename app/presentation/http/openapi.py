@@ -36,7 +36,7 @@ Make images and videos with the models of [fal.ai](https://fal.ai), paid from a 
 
 ## The tour
 
-1. `POST /auth` gives a user an API key. Keep it: it is shown once.
+1. `POST /auth` gives a user an API key. Keep it: it is shown once. `POST /keys` makes further ones that may do less.
 2. The payment provider calls `POST /webhook/topup` when the user has paid; the balance grows.
 3. `GET /models` says what can be made, with which parameters and at which price. It needs no key.
 4. `POST /quotes` says what one generation costs, and promises that price for ten minutes. It takes nothing.
@@ -90,6 +90,24 @@ answer that accepts a job, with its lines in `price`, also as `X-Cost-Tokens` be
   blanked, and size that an image does not have, where it was priced by size and fal tells it. `billing` of a final job
   has what was charged and refunded of each line.
 
+## Keys
+
+The key of `POST /auth` may do everything. It makes others with `POST /keys`, one for each program or person, so that
+each may do, spend and last as little as it needs, and can end alone:
+
+| scope | what it is for |
+|---|---|
+| `generate` | start and cancel generations |
+| `read` | look at generations, balance and ledger, ask for quotes |
+| `manage` | keys, and the account itself |
+
+A `budget` is so many tokens each `day` or `month` of UTC, or `ever`. It is checked with the debit: never exceeded by a
+token, however many requests come at once, and 402 `budget_exceeded` has `budget_tokens`, `spent_tokens` and
+`renews_at`. What is refunded comes back to the budget while its period lasts. Only a key with every scope, no budget
+and no expiry makes, changes, rotates and deletes keys, and never itself; any key sees itself at `GET /keys/current`,
+and ends itself with `DELETE`. A secret is shown once. Another one comes with `POST /keys/{key_id}/rotate`, which lets
+the old one work for an overlap.
+
 ## Errors
 
 Every error is `application/problem+json` (RFC 9457), with a `code` that does not change, a `detail` for people,
@@ -110,7 +128,8 @@ Bodies are read strictly: an unknown field is refused, and `true` and `"5"` are 
 """
 
 TAGS: list[dict[str, Any]] = [
-    {"name": "Accounts", "description": "API keys and balances."},
+    {"name": "Accounts", "description": "The first API key, and balances."},
+    {"name": "Keys", "description": "The keys of an account: what each may do and spend, until when."},
     {"name": "Top-up", "description": "Called by the payment provider, not by users."},
     {"name": "Generations", "description": "Start images and videos, follow them, stop them."},
     {"name": "Models", "description": "What is sold, with parameters and prices; what one generation would cost."},

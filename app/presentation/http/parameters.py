@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
 from app.domain.errors import DomainError, InvalidProviderEvent, JobNotFound
+from app.domain.key_errors import KeyNotFound
 from app.domain.payments import SOURCE_PATTERN
 from app.presentation.http.api_keys import API_KEY_HEADER, API_KEY_SCHEME, presented_key
 from app.presentation.http.errors import InvalidRequest
@@ -182,6 +183,17 @@ class UuidInPath:
         }
 
 
+KeyIdempotencyKey = Annotated[
+    str | None,
+    Depends(
+        NameHeader(
+            IDEMPOTENCY_KEY_HEADER,
+            "Your own name for this request, a UUID for example. Repeated with the same body it makes no second key: "
+            "the answer shows the first one, with `api_key` null, because its secret is stored nowhere. If the first "
+            "answer was lost, `POST /keys/{key_id}/rotate` gives the key another secret.",
+        )
+    ),
+]
 IdempotencyKey = Annotated[
     str | None,
     Depends(
@@ -226,6 +238,7 @@ ReversalEventId = Annotated[
     ),
 ]
 PaymentSource = Annotated[str, Depends(SourceInPath())]
+KeyId = Annotated[UUID, Depends(UuidInPath("key_id", KeyNotFound, "From `GET /keys`."))]
 JobId = Annotated[UUID, Depends(UuidInPath("job_id", JobNotFound, "From the answer that accepted the job."))]
 read_attempt_token = UuidInPath("token", InvalidProviderEvent, schema={"type": "string", "title": "Token"})
 AttemptToken = Annotated[UUID, Depends(read_attempt_token)]

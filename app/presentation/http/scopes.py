@@ -15,6 +15,15 @@ SCOPES: Mapping[str, Scope | None] = {
     "make_quote": Scope.READ,
     "get_balance": Scope.READ,
     "list_ledger_entries": Scope.READ,
+    "list_keys": Scope.MANAGE,
+    "get_key": Scope.MANAGE,
+    # Beyond the scope, only a key that may do everything may do these.
+    "create_key": Scope.MANAGE,
+    "change_key": Scope.MANAGE,
+    "delete_key": Scope.MANAGE,
+    "rotate_key": Scope.MANAGE,
+    "get_current_key": None,
+    "delete_current_key": None,
 }
 
 

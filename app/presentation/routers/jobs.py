@@ -10,6 +10,7 @@ from app.domain.errors import (
     JobFinished,
     JobNotFound,
 )
+from app.domain.limits import TooManyWrites
 from app.presentation.http.answers import json_answer
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.field_errors import field_error
@@ -125,6 +126,7 @@ async def list_generations(
             JobFinished,
             IdempotencyKeyInUse,
             IdempotencyKeyReused,
+            TooManyWrites,
             InvalidRequest,
             *DATABASE_ERRORS,
             CommitUnknown,

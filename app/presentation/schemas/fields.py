@@ -1,6 +1,7 @@
 """The strictness that all request bodies share, and the field types that more than one of them uses."""
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, get_args
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _DIGITS = re.compile(r"-?[0-9]{1,1000}", re.ASCII)
 
 
@@ -33,6 +35,17 @@ def _whole_number(text: object) -> int:
     return int(text)
 
 
+def _moment(text: object) -> datetime:
+    """RFC 3339: Python would also read a day alone, and moments of no zone."""
+    try:
+        if not isinstance(text, str) or not _MOMENT.fullmatch(text):
+            raise ValueError
+        # In UTC, which the first and the last hours of the calendar cannot always be.
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError("not_a_moment", "not a moment") from None
+
+
 def _storable(text: str) -> str:
     """PostgreSQL cannot store a NUL. Half a surrogate pair, the other such thing, pydantic refuses itself."""
     if "\0" in text:
@@ -51,6 +64,7 @@ CanonicalUuid = Annotated[UUID, BeforeValidator(_uuid)]
 # The limits belong inside: the document would not know them around the validator.
 PageSize = Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole_number)]
 PageOffset = Annotated[int, Field(ge=0, le=100_000), BeforeValidator(_whole_number)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
 STORABLE = AfterValidator(_storable)
 NOT_BLANK = AfterValidator(_not_blank)
 

@@ -12,6 +12,7 @@ from app.domain.accounts import ApiKey
 from app.domain.budgets import NO_LIMITS, AccountLimits
 from app.domain.errors import CommitUnknown, IdempotencyKeyInUse, IdempotencyKeyReused, JobFinished, JobNotFound
 from app.domain.jobs import Job, JobStatus, NewJob, Outcome
+from app.domain.limits import TooManyWrites
 from app.domain.orders import Accepted, IdempotencyKey
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import fetch_through, reading, transaction
@@ -23,6 +24,7 @@ from app.infrastructure.postgres.jobs.turns import give_back_turn
 from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
 from app.infrastructure.postgres.queue import look_after
 from app.infrastructure.postgres.tables import idempotency_keys, jobs
+from app.infrastructure.postgres.writes import count_write
 
 # With larger ones everybody would be in the same batch, and Python and PostgreSQL would take turns at waiting. Of 128
 # callers half are in one and half in the next.
@@ -34,6 +36,7 @@ LOOK_AFTER_CANCEL_SECONDS = 3.0
 class PostgresJobDesk(PostgresJobReader):
     def __init__(self, engine: AsyncEngine, limits: AccountLimits = NO_LIMITS) -> None:
         super().__init__(engine)
+        self._limits = limits
         self._accept: Batcher[StorableOrder, Accepted] = Batcher(
             engine, partial(accept_all, limits=limits), size_max=ACCEPTS_MAX, size_bytes=attrgetter("size_bytes")
         )
@@ -69,7 +72,7 @@ class PostgresJobDesk(PostgresJobReader):
         except CommitUnknown:
             try:
                 return await self._request_cancel(account_id, job_id, idempotency)
-            except (JobFinished, IdempotencyKeyInUse):
+            except (JobFinished, IdempotencyKeyInUse, TooManyWrites):
                 job = await self.get(account_id, job_id)
                 if job.status is not JobStatus.CANCELED and job.cancel_requested_at is None:
                     raise
@@ -89,6 +92,7 @@ class PostgresJobDesk(PostgresJobReader):
                 await _name(connection, account_id, job_id, idempotency)
             if job.is_final:
                 raise JobFinished
+            await count_write(connection, account_id, self._limits)
             if job.status == JobStatus.QUEUED:
                 fetch = fetch_through(connection)
                 await settle_through(fetch, [Settlement.of(job_id, Outcome.canceled())])

@@ -20,10 +20,10 @@ from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, KEY_COLUMNS, key_
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, constant
 from app.infrastructure.postgres.tables import accounts, key_windows, keys
 
-_THIS_MINUTE = func.date_trunc(constant("minute"), func.now())
+THIS_MINUTE = func.date_trunc(constant("minute"), func.now())
 # A minute that is over for this transaction may have been left by a later one, which had the lock first.
 WRITES_IN_MINUTE: ColumnElement[int] = case(
-    (accounts.c.writes_minute >= _THIS_MINUTE, accounts.c.writes), else_=constant(0)
+    (accounts.c.writes_minute >= THIS_MINUTE, accounts.c.writes), else_=constant(0)
 )
 
 

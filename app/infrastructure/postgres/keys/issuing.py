@@ -1,6 +1,5 @@
 """First keys, and keys that are replaced by whoever proves the right to them."""
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from uuid import UUID
 
@@ -10,12 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.domain.accounts import ALL_SCOPES, Caller
-from app.domain.errors import CommitUnknown, Unavailable
 from app.domain.keys import FIRST_KEY_NAME, StoredKey
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import transaction
 from app.infrastructure.postgres.keys.lookup import find_all
+from app.infrastructure.postgres.keys.repeating import until_known
 from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, IS_LIVE_SECRET, KEY_COLUMNS, hidden, key_of
+from app.infrastructure.postgres.keys.uses import KeyUses
 from app.infrastructure.postgres.tables import accounts, api_keys, keys
 
 
@@ -42,11 +42,13 @@ async def add_secret(
     """`is_hidden`: the release before shall not find it, because the key may not do everything."""
     digest = hidden(secret.digest) if is_hidden else secret.digest
     await connection.execute(
-        insert(api_keys).values(digest=digest, hint=secret.hint, account_id=account_id, key_id=key_id)
+        insert(api_keys).values(
+            digest=digest, hint=secret.hint, account_id=account_id, key_id=key_id, is_hidden=is_hidden
+        )
     )
 
 
-async def _has_key(connection: AsyncConnection, key: StoredKey) -> bool:
+async def has_secret(connection: AsyncConnection, key: StoredKey) -> bool:
     """Whether an earlier try wrote the key: nobody else ever makes the same one."""
     return bool(
         await connection.scalar(select(exists().where(api_keys.c.digest.in_([key.digest, hidden(key.digest)]))))
@@ -56,36 +58,27 @@ async def _has_key(connection: AsyncConnection, key: StoredKey) -> bool:
 class PostgresKeys:
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
+        self.uses = KeyUses(engine)
         self._find: Batcher[bytes, Caller | None] = Batcher(engine, find_all, flushes_max=1)
 
     async def find_by_key(self, digest: bytes) -> Caller | None:
-        return await self._find(digest)
+        caller = await self._find(digest)
+        if caller is not None:
+            self.uses.note(caller.key.id)
+        return caller
 
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
-        return await self._written(partial(self._add_first_key, external_user_id, key))
+        return await until_known(partial(self._add_first_key, external_user_id, key))
 
     async def replace_key(self, external_user_id: UUID, key: StoredKey, current: bytes | None) -> bool:
-        return await self._written(partial(self._replace_key, external_user_id, key, current))
-
-    async def _written(self, write: Callable[[], Awaitable[bool]]) -> bool:
-        """Try again if the COMMIT got no answer: the key may be live, and if it were refused, nobody would know it.
-
-        The second try waits for the account, so for the end of the first one, and finds its own key there.
-        """
-        try:
-            return await write()
-        except CommitUnknown:
-            try:
-                return await write()
-            except Unavailable as error:
-                raise CommitUnknown from error
+        return await until_known(partial(self._replace_key, external_user_id, key, current))
 
     async def _add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
         async with transaction(self.engine, "add_first_key") as connection:
             await ensure_account(connection, external_user_id)
             account_id = await lock_account(connection, external_user_id)
             assert account_id is not None
-            if await _has_key(connection, key):
+            if await has_secret(connection, key):
                 return True
             if await connection.scalar(select(exists().where(keys.c.account_id == account_id))):
                 return False
@@ -97,7 +90,7 @@ class PostgresKeys:
             account_id = await lock_account(connection, external_user_id)
             if account_id is None:
                 return False
-            if await _has_key(connection, key):
+            if await has_secret(connection, key):
                 return True
             if current is None:
                 await _replace_first(connection, account_id, key)
@@ -165,9 +158,9 @@ async def _replace_secrets(connection: AsyncConnection, account_id: UUID, key: R
     await add_secret(connection, key["key_id"], account_id, secret, is_hidden=is_hidden)
 
 
-async def revoke_secrets(connection: AsyncConnection, key_id: UUID) -> None:
-    await connection.execute(
-        update(api_keys)
-        .where(api_keys.c.key_id == key_id, api_keys.c.revoked_at.is_(None))
-        .values(revoked_at=func.now())
-    )
+async def revoke_secrets(connection: AsyncConnection, key_id: UUID, *, kept: bytes | None = None) -> None:
+    """All of them, but for the one whose digest is `kept`."""
+    is_live = [api_keys.c.key_id == key_id, api_keys.c.revoked_at.is_(None)]
+    if kept is not None:
+        is_live.append(api_keys.c.digest != kept)
+    await connection.execute(update(api_keys).where(*is_live).values(revoked_at=func.now()))

@@ -49,10 +49,11 @@ api_keys = Table(
     Column("revoked_at", time),
     Column("key_id", Uuid, nullable=False),
     Column("expires_at", time),
+    Column("is_hidden", Boolean, nullable=False, server_default=text("false")),
     account_key("api_keys"),
     ForeignKeyConstraint(["key_id"], ["keys.id"], name="api_keys_key_id_fkey", ondelete="RESTRICT"),
-    Index("api_keys_account_id", "account_id"),
-    Index("api_keys_key_id", "key_id"),
+    Index("api_keys_of_an_account", "account_id", "created_at"),
+    Index("api_keys_not_revoked", "key_id", "created_at", postgresql_where=text("revoked_at IS NULL")),
 )
 
 keys = Table(
@@ -69,6 +70,8 @@ keys = Table(
     created_at(),
     Column("last_used_at", time),
     Column("deleted_at", time),
+    Column("idempotency_key", Text),
+    Column("fingerprint", LargeBinary),
     account_key("keys"),
     Index(
         "keys_one_first_per_account",
@@ -76,7 +79,15 @@ keys = Table(
         unique=True,
         postgresql_where=text("is_first AND deleted_at IS NULL"),
     ),
+    Index(
+        "keys_one_for_each_name",
+        "account_id",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
     Index("keys_of_an_account", "account_id", "created_at"),
+    Index("keys_not_deleted", "account_id", "created_at", postgresql_where=text("deleted_at IS NULL")),
 )
 
 key_windows = Table(
