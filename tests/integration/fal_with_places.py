@@ -36,7 +36,7 @@ class CountingFal:
     engine: AsyncEngine
     run_seconds: float
     spacing_seconds: float = 0
-    """No two runs end closer to each other than this."""
+    """One run ends after the other in this rhythm, some before their time and some after it."""
     running: dict[UUID, float] = field(default_factory=dict)
     most: int = 0
     begun: list[tuple[UUID, float]] = field(default_factory=list)
@@ -83,9 +83,11 @@ class CountingFal:
         assert await jobs_of(self.engine).settle(job_id, _OUTCOMES.get(how, OUTCOMES_OF_RUN))
 
     def _seconds(self) -> float:
+        if not self.spacing_seconds:
+            return self.run_seconds
         now = asyncio.get_running_loop().time()
-        self._next_end = max(now + self.run_seconds, self._next_end + self.spacing_seconds)
-        return self._next_end - now if self.spacing_seconds else self.run_seconds
+        self._next_end = max(now + self.run_seconds / 2, self._next_end + self.spacing_seconds)
+        return self._next_end - now
 
     def input_digest(self, parameters: Mapping[str, Any]) -> bytes:
         return bytes(32)
