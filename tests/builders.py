@@ -177,7 +177,12 @@ def wish(parameters: Mapping[str, Any], kind: GenerationKind = GenerationKind.TE
 
 
 def new_job(
-    customer: Customer, *, cost_tokens: int = COST_TOKENS, outputs: int = 1, time_limit_seconds: int = 1200
+    customer: Customer,
+    *,
+    cost_tokens: int = COST_TOKENS,
+    outputs: int = 1,
+    time_limit_seconds: int = 1200,
+    expected_seconds: int = 10,
 ) -> NewJob:
     kind = GenerationKind.TEXT_TO_IMAGE
     return NewJob(
@@ -189,6 +194,7 @@ def new_job(
         cost_tokens=cost_tokens,
         outputs_requested=outputs,
         time_limit_seconds=time_limit_seconds,
+        expected_seconds=expected_seconds,
         terms=terms_of(cost_tokens, outputs),
     )
 

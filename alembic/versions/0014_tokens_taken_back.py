@@ -25,14 +25,14 @@ depends_on = None
 # waited for the next might wait in a circle; and whoever waited for a long reader would hold up everybody behind.
 LOCK_TABLES = """
 DO $$ BEGIN
-    PERFORM set_config('lock_timeout', '1s', true);
+    PERFORM set_config('lock_timeout', '300ms', true);
     LOOP
         BEGIN
             LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE;
             LOCK TABLE ledger_entries, payment_events IN ACCESS EXCLUSIVE MODE NOWAIT;
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
-            PERFORM pg_sleep(0.05);
+            PERFORM pg_sleep(0.3);
         END;
     END LOOP;
     PERFORM set_config('lock_timeout', '0', true);

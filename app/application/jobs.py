@@ -170,6 +170,7 @@ class StartJob:
             cost_tokens=terms.cost_tokens,
             outputs_requested=terms.outputs_max,
             time_limit_seconds=self._time_limits.seconds_for(model),
+            expected_seconds=model.expected_seconds,
             terms=terms,
         )
 

@@ -75,6 +75,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             precedence,
             connections_max=settings.runner_connections_max,
             tidy=QueueTidying(postgres.engine),
+            places=postgres.places,
         )
         heartbeats = Heartbeats(postgres.engine, lambda: runner.duties.alive, lambda: breaker.paused_models)
         health = Health(_checks(settings, postgres.engine, heartbeats, runner, breaker))

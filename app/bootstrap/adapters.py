@@ -24,6 +24,7 @@ from app.infrastructure.postgres.keys.management import PostgresKeyManagement
 from app.infrastructure.postgres.keys.reader import PostgresKeyReader
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
+from app.infrastructure.postgres.places import PostgresPlaces
 from app.infrastructure.postgres.refused_payments import PostgresRefusedPayments
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
 from app.infrastructure.postgres.reversals import PostgresPendingReversals, PostgresReversals
@@ -49,6 +50,8 @@ class PostgresAdapters:
     job_inputs: PostgresJobInputs
     lost_submissions: PostgresLostSubmissions
     restored_jobs: PostgresRestoredJobs
+    places: PostgresPlaces | None
+    """None: as many jobs may be at fal at once as there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
     assert settings.database_url is not None, "the command line sees to a database before it builds"
     url = settings.database_url.get_secret_value()
     async with open_engine(url, pool_size=settings.pool_connections_max) as engine:
-        job_execution = PostgresJobExecution(engine)
+        job_execution = PostgresJobExecution(engine, needs_place=bool(settings.fal_concurrency))
         yield PostgresAdapters(
             engine=engine,
             keys=PostgresKeys(engine),
@@ -83,6 +86,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
             job_inputs=PostgresJobInputs(engine),
             lost_submissions=PostgresLostSubmissions(engine),
             restored_jobs=PostgresRestoredJobs(engine, job_execution),
+            places=PostgresPlaces(engine, settings.fal_concurrency) if settings.fal_concurrency else None,
         )
 
 

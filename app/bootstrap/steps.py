@@ -78,6 +78,7 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
             settings.webhooks_url,
             backstop,
             crowds=PostgresCrowds(adapters.postgres.engine),
+            places_at_fal=adapters.postgres.places,
             has_history=history is not None,
         ),
         follow=follow,

@@ -97,6 +97,8 @@ class NewJob:
     cost_tokens: int
     outputs_requested: int
     time_limit_seconds: int
+    expected_seconds: int
+    """How long fal should take for it."""
     terms: Terms
 
 

@@ -1,5 +1,6 @@
 """What is sold: each model with its parameters, prices and the shape of its result. All of it is data."""
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -165,6 +166,11 @@ class Model:
         """What is asked for at most. Megapixels and seconds are 0 where nothing is charged by them."""
         outputs, megapixels, seconds = self._amounts(parameters)
         return Quantities(megapixels=[megapixels] * outputs, seconds=seconds)
+
+    @property
+    def expected_seconds(self) -> int:
+        """How long a run takes on an average: what it counts for in the turns of its account."""
+        return math.ceil(sum(self.typical_seconds) / 2)
 
     @cached_property
     def from_tokens(self) -> int:

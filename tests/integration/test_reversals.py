@@ -568,7 +568,7 @@ async def test_what_would_leave_the_range_is_refused_whole(engine: AsyncEngine, 
     await assert_books(engine, customer, BALANCE_TOKENS_MAX)
 
 
-async def test_a_conflict_in_a_batch_is_its_own(engine: AsyncEngine, customer: Customer) -> None:
+async def test_a_conflict_among_many_is_its_own(engine: AsyncEngine, customer: Customer) -> None:
     await pay(engine, customer)
     reversals = PostgresReversals(engine)
     events = [reversal(f"r{number}", 1) for number in range(20)]

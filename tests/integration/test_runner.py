@@ -28,6 +28,7 @@ from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Lane, LeftTo
 from app.bootstrap import build
 from app.domain.errors import DatabaseUnavailable, Overloaded
 from app.infrastructure.background import lanes as lanes_module
+from app.infrastructure.background import queries as queries_module
 from app.infrastructure.background import runner as runner_module
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.postgres.database import open_engine
@@ -695,7 +696,7 @@ async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_batch_at_a_time(
 ) -> None:
     pause_seconds = 1
     monkeypatch.setattr(lanes_module, "BATCH_SIZE_MAX", 2)
-    monkeypatch.setattr(lanes_module, "RUSH_PAUSE_SECONDS", pause_seconds)
+    monkeypatch.setattr(queries_module, "RUSH_PAUSE_SECONDS", pause_seconds)
     calls, rush = Calls(), Rush()
     looked_at = [await submitted_job(engine, sql) for _ in range(5)]
     customer = await open_account(engine, 100)
@@ -728,7 +729,7 @@ async def test_what_waits_for_a_rush_is_not_taken_any_more_by_a_runner_that_stop
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes_module, "BATCH_SIZE_MAX", 2)
-    monkeypatch.setattr(lanes_module, "RUSH_PAUSE_SECONDS", 60)
+    monkeypatch.setattr(queries_module, "RUSH_PAUSE_SECONDS", 60)
     calls = Calls()
     customer = await open_account(engine, 100)
     for _ in range(5):

@@ -40,6 +40,7 @@ def order(cost_tokens: int, *, account_id: UUID = ACCOUNT, key: str | None = Non
         cost_tokens=cost_tokens,
         outputs_requested=1,
         time_limit_seconds=60,
+        expected_seconds=10,
         terms=terms_of(cost_tokens),
     )
     return Order(job, None if key is None else IdempotencyKey(key, fingerprint))

@@ -20,6 +20,8 @@ class Lane:
     """So many of the steps may be under way at fal. Others only learn that they have to come back, which takes no time:
     while fal lets calls hang, the steps that it would answer must not wait behind those.
     """
+    takes_places: bool = False
+    """Its steps are only begun in a place at fal, where those are bounded."""
     yields_to_accepts: bool = False
     """In a rush of accepts (see Precedence) the lane pauses after each batch."""
 
@@ -43,7 +45,9 @@ class Step:
 
 
 # Submissions share their statements and commits: 48 at once cost a fifth less of the service for each job than 16.
-SUBMISSIONS = Lane("submissions", concurrent_steps_max=96, provider_calls_max=64, yields_to_accepts=True)
+SUBMISSIONS = Lane(
+    "submissions", concurrent_steps_max=96, provider_calls_max=64, takes_places=True, yields_to_accepts=True
+)
 LOOKS = Lane("looks", concurrent_steps_max=112, provider_calls_max=112)
 # Each unpacks and digests megabytes in PostgreSQL, and thousands may wait: no look waits behind them.
 INPUTS = Lane("inputs", concurrent_steps_max=2)

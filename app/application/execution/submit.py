@@ -1,5 +1,6 @@
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
@@ -19,7 +20,7 @@ from app.application.execution.places import Place, Places
 from app.application.execution.settlement import persist
 from app.application.execution.steps import SUBMISSIONS, RetryLater
 from app.application.fault_points import reach
-from app.application.ports.execution import AttemptEnd, Claim, Crowds, JobState, JobSubmission, LargeInput
+from app.application.ports.execution import AttemptEnd, Claim, Crowds, JobState, JobSubmission, LargeInput, PlacesAtFal
 from app.application.ports.provider import (
     NotSubmitted,
     Provider,
@@ -28,6 +29,7 @@ from app.application.ports.provider import (
     SubmitRefused,
 )
 from app.domain.attempts import JobInput
+from app.domain.errors import Unavailable
 from app.domain.jobs import JobStatus, Outcome
 
 log = structlog.get_logger(__name__)
@@ -55,9 +57,12 @@ class SubmitJob:
         backstop: Backstop | None = None,
         *,
         crowds: Crowds | None = None,
+        places_at_fal: PlacesAtFal | None = None,
         has_history: bool = False,
     ) -> None:
-        """`has_history`: lost submissions are searched for in fal's request history, so that inputs get a mark."""
+        """`places_at_fal`, if they are bounded: a place was given to the job of each step.
+
+        `has_history`: lost submissions are searched for in fal's request history, so that inputs get a mark."""
         self.jobs = jobs
         self.provider = provider
         self.breaker = breaker
@@ -68,9 +73,22 @@ class SubmitJob:
         self._large_inputs = Places(LARGE_INPUTS_MAX)
         self._spread = Spread()
         self._crowds = crowds
+        self._places_at_fal = places_at_fal
+        self._claimed: set[UUID] = set()
         self._crowd_being_put_off: UUID | None = None
 
     async def __call__(self, job_id: UUID) -> None:
+        try:
+            await self._take_turn(job_id)
+        finally:
+            if job_id in self._claimed:
+                self._claimed.remove(job_id)
+            elif self._places_at_fal is not None:
+                # If that fails, the place comes free by itself after some seconds.
+                with suppress(Unavailable):
+                    await self._places_at_fal.give_back(job_id)
+
+    async def _take_turn(self, job_id: UUID) -> None:
         """The account of a job is only asked for if it matters: if anything pauses, or few places are left."""
         place = await self._places.take_soon() if self.breaker.is_calm else None
         if place is not None:
@@ -144,13 +162,15 @@ class SubmitJob:
         attempt_token = uuid4()
         claim = await persist(lambda: self.jobs.claim(job_id, attempt_token, may_be_large=may_be_large))
         if claim is not None:
+            self._claimed.add(job_id)
             place.belongs_to(claim.account_id)
             look_after_seconds = min(look_after_seconds, claim.time_limit_seconds + POLL_SECONDS_MIN)
             await self._post(job_id, attempt_token, claim, look_after_seconds)
             return
         state = await self._look_after_lost_claim(job_id)
         if state is not None and state.status is JobStatus.QUEUED and not state.is_held:
-            # It was given back just now: the claim waited for that transaction, and did not see what it wrote.
+            # It was given back just now: the claim waited for that transaction, and did not see what it wrote. Or it
+            # lost its place at fal, because it took too long, and comes back with another one.
             raise RetryLater(0)
 
     async def _post(self, job_id: UUID, attempt_token: UUID, claim: Claim, look_after_seconds: float) -> None:

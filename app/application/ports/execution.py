@@ -157,6 +157,7 @@ class JobSubmission(JobSteps, Protocol):
 
         Nor is a held job granted to anybody. May be repeated with the same token if the answer was lost. Raises
         LargeInput if the claim would load more than a few kilobytes of input and may not: nothing is claimed then.
+        Where the places at fal are bounded, a job that has none is not granted either.
         """
         ...
 
@@ -187,6 +188,14 @@ class Crowds(Protocol):
 
         Returns how many of them there were; there may be more.
         """
+        ...
+
+
+class PlacesAtFal(Protocol):
+    """Of as many as the operator allows. A job is given one before its step begins, and holds it from the claim on."""
+
+    async def give_back(self, job_id: UUID) -> None:
+        """Let the next one have the place of a job that was not claimed in it."""
         ...
 
 

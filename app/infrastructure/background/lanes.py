@@ -1,11 +1,10 @@
 """One of PgQueuer's queue managers for each lane, so that no lane waits behind another."""
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import asyncpg
 from pgqueuer.adapters.drivers.asyncpg import AsyncpgPoolDriver
 from pgqueuer.adapters.persistence.qb import DBSettings, QueryQueueBuilder
-from pgqueuer.models import Job as QueueItem
 from pgqueuer.ports.driver import NotifyCallback
 from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries
@@ -22,6 +20,8 @@ from pgqueuer.types import Channel
 from app.application.execution.precedence import Precedence
 from app.application.execution.steps import Lane, Step
 from app.infrastructure.background.items import ItemHandler
+from app.infrastructure.background.places import Places
+from app.infrastructure.background.queries import BeatingQueries, YieldingPlacedQueries, YieldingQueries
 
 # Another process takes over the items of a dead one after this; a live one beats twice within it.
 HEARTBEAT_TIMEOUT_SECONDS = 10
@@ -29,9 +29,6 @@ HEARTBEAT_TIMEOUT_SECONDS = 10
 # decides to sleep, so this is also how late the next look at a job may be.
 DEQUEUE_TIMEOUT_SECONDS = 0.5
 BATCH_SIZE_MAX = 32
-# In a rush of accepts a lane that yields takes one batch, and the next one after this or when the rush is over.
-RUSH_PAUSE_SECONDS = 0.2
-RUSH_LOOK_SECONDS = 0.02
 # One connection listens for all lanes.
 POOL_SIZE = 6
 # Longer than a query of the queue may take.
@@ -65,13 +62,16 @@ async def connect_managers(
     precedence: Precedence,
     stopping: asyncio.Event,
     beat: Callable[[Lane], None],
+    *,
+    places: Places | None = None,
 ) -> Mapping[Lane, QueueManager]:
     """A manager that listens, and does not work yet, for each lane of the steps. One that looks for work beats."""
     steps: dict[Lane, list[Step]] = defaultdict(list)
     for step in handlers:
         steps[step.lane].append(step)
     driver = _LanesDriver(pool, {lane.name: [step.name for step in steps[lane]] for lane in steps})
-    managers = {lane: _manager(driver, lane, precedence, stopping, partial(beat, lane)) for lane in steps}
+    making = _Making(driver, pool, precedence, stopping, places)
+    managers = {lane: making.manager(lane, partial(beat, lane)) for lane in steps}
     for step, handler in handlers.items():
         managers[step.lane].entrypoint(step.name)(handler)
     for manager in managers.values():
@@ -101,22 +101,35 @@ async def run_until_one_ends(managers: Mapping[Lane, QueueManager]) -> None:
             raise RuntimeError("a queue manager ended") from outcome
 
 
-def _manager(
-    driver: AsyncpgPoolDriver,
-    lane: Lane,
-    precedence: Precedence,
-    stopping: asyncio.Event,
-    beat: Callable[[], None],
-) -> QueueManager:
-    """A manager with a channel of its own: if lanes woke each other, all would ask for work all the time."""
-    channel = Channel(lane.name)
-    builder = QueryQueueBuilder(DBSettings(channel=channel))
-    queries = (
-        _YieldingQueries(driver, qbq=builder, beat=beat, precedence=precedence, stopping=stopping)
-        if lane.yields_to_accepts
-        else _BeatingQueries(driver, qbq=builder, beat=beat)
-    )
-    return QueueManager(queries, channel)
+@dataclass(frozen=True, slots=True)
+class _Making:
+    driver: AsyncpgPoolDriver
+    pool: "asyncpg.Pool[Any]"
+    precedence: Precedence
+    stopping: asyncio.Event
+    places: Places | None
+
+    def manager(self, lane: Lane, beat: Callable[[], None]) -> QueueManager:
+        """A manager with a channel of its own: if lanes woke each other, all would ask for work all the time."""
+        channel = Channel(lane.name)
+        return QueueManager(self._queries(lane, QueryQueueBuilder(DBSettings(channel=channel)), beat), channel)
+
+    def _queries(self, lane: Lane, builder: QueryQueueBuilder, beat: Callable[[], None]) -> Queries:
+        if not lane.yields_to_accepts:
+            return BeatingQueries(self.driver, qbq=builder, beat=beat)
+        if self.places is None or not lane.takes_places:
+            return YieldingQueries(
+                self.driver, qbq=builder, beat=beat, precedence=self.precedence, stopping=self.stopping
+            )
+        return YieldingPlacedQueries(
+            self.driver,
+            qbq=builder,
+            beat=beat,
+            precedence=self.precedence,
+            stopping=self.stopping,
+            pool=self.pool,
+            places=self.places,
+        )
 
 
 async def _run_manager(lane: Lane, manager: QueueManager) -> None:
@@ -146,36 +159,6 @@ class _LanesDriver(AsyncpgPoolDriver):
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
         for heard in (channel, *self._channels[channel]):
             await super().add_listener(heard, callback)
-
-
-@dataclass
-class _BeatingQueries(Queries):
-    """A manager that looks for work does its duty."""
-
-    beat: Callable[[], None] = field(kw_only=True)
-
-    async def dequeue(self, *arguments: Any, **named: Any) -> list[QueueItem]:
-        items = await super().dequeue(*arguments, **named)
-        self.beat()
-        return items
-
-
-@dataclass
-class _YieldingQueries(_BeatingQueries):
-    """Pauses after each batch while there is a rush of accepts."""
-
-    precedence: Precedence = field(kw_only=True)
-    stopping: asyncio.Event = field(kw_only=True)
-    _taken_at_seconds: float = field(default=float("-inf"), init=False)
-
-    async def dequeue(self, *arguments: Any, **named: Any) -> list[QueueItem]:
-        while self.precedence.is_rush and time.monotonic() < self._taken_at_seconds + RUSH_PAUSE_SECONDS:
-            with suppress(TimeoutError):
-                self.beat()
-                await asyncio.wait_for(self.stopping.wait(), RUSH_LOOK_SECONDS)
-                return []
-        self._taken_at_seconds = time.monotonic()
-        return await super().dequeue(*arguments, **named)
 
 
 async def _leave_as_it_is(_: object) -> None:

@@ -21,6 +21,7 @@ from app.infrastructure.background.lanes import (
     open_pool,
     run_until_one_ends,
 )
+from app.infrastructure.background.places import Places
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ class Runner:
         *,
         connections_max: int = POOL_SIZE,
         tidy: Callable[[], Awaitable[None]] | None = None,
+        places: Places | None = None,
     ) -> None:
         self._dsn = dsn
         self._connections_max = connections_max
@@ -55,6 +57,7 @@ class Runner:
         self._steps = steps
         self._sweep = sweep
         self._tidy = tidy
+        self._places = places
         self._stopping = asyncio.Event()
         self._executor = StepExecutor(self._stopping)
         self.duties = Duties()
@@ -138,7 +141,11 @@ class Runner:
     async def _work(self) -> None:
         handlers = {step: self._executor.item_handler(step, handler) for step, handler in self._steps.items()}
         async with open_pool(self._dsn, self._connections_max) as pool:
-            managers = await connect_managers(pool, handlers, self._precedence, self._stopping, self._beat)
+            if self._places is not None:
+                await self._places.prepare()
+            managers = await connect_managers(
+                pool, handlers, self._precedence, self._stopping, self._beat, places=self._places
+            )
             await self._sweep()
             if self._stopping.is_set():
                 return

@@ -6,6 +6,7 @@ Items are written in the caller's own transaction: a subject and its queue item 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cache
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -15,7 +16,7 @@ from sqlalchemy import (
     Delete,
     Double,
     FromClause,
-    Integer,
+    Interval,
     LargeBinary,
     Select,
     Subquery,
@@ -37,19 +38,23 @@ from sqlalchemy.dialects.postgresql import ARRAY, ENUM, REGCLASS, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-from app.application.execution.steps import FOLLOW_JOB, Step
-from app.infrastructure.postgres.statements import constant, seconds
+from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, Step
+from app.infrastructure.postgres.statements import any_of, constant, seconds
+from app.infrastructure.postgres.tables import jobs
 
 queue_items = table(
     "pgqueuer",
     column("id", BigInteger),
-    column("priority", Integer),
+    column("priority", BigInteger),
     column("entrypoint", Text),
     column("payload", LargeBinary),
     column("dedupe_key", Text),
     # Compared as text, a status would miss the index of the dedupe keys.
     column("status", ENUM("queued", "picked", name="pgqueuer_status", create_type=False)),
     column("execute_after", DateTime(timezone=True)),
+    column("updated", DateTime(timezone=True)),
+    column("heartbeat", DateTime(timezone=True)),
+    column("queue_manager_id", Uuid),
 )
 # What the library makes, and the rights that it needs there.
 QUEUE_TABLES: Mapping[str, Sequence[str]] = {
@@ -77,12 +82,14 @@ def key_of(step: Step, subject_id: ColumnElement[UUID] | UUID) -> ColumnElement[
 def insert_items(step: Step, source: FromClause) -> ReturningInsert[int]:
     """Queue the step for each row of `source`: for its `subject_id`, due in `after_seconds`. Returns the items' ids.
 
+    A submission takes the turn of its job's `fair_tag`, however often it is queued again.
+
     An item of the same step and subject that waits or runs already stays as it is. The items are written in the order
     of their subjects, so that no two transactions wait for each other's items. PgQueuer's own statement writes a row of
     its log with each item, which nothing here reads and which takes as long.
     """
     values = {
-        queue_items.c.priority: constant(0),
+        queue_items.c.priority: -source.c.fair_tag if step is SUBMIT_JOB else constant(0),
         queue_items.c.entrypoint: constant(step.name),
         queue_items.c.payload: func.uuid_send(source.c.subject_id),
         queue_items.c.dedupe_key: key_of(step, source.c.subject_id),
@@ -151,19 +158,49 @@ def put_off(ids: Select[int]) -> ReturningUpdate[int]:
     """
     item = queue_items.alias("item")
     locked = (
-        select(item.c.id)
+        select(item.c.id, item.c.priority)
         .where(item.c.id.in_(ids), item.c.status == QUEUED)
         .order_by(item.c.id)
         .with_for_update(of=item, skip_locked=True)
         .cte("locked")
     )
-    turns = select(locked.c.id, (func.row_number().over(order_by=locked.c.id) - constant(1)).label("turn")).cte("turns")
+    turn = func.row_number().over(order_by=(locked.c.priority.desc(), locked.c.id)) - constant(1)
+    turns = select(locked.c.id, turn.label("turn")).cte("turns")
     delay_seconds = bindparam("delay_seconds", type_=Double) + turns.c.turn * bindparam("spacing_seconds", type_=Double)
     return (
         update(queue_items)
         .where(queue_items.c.id == turns.c.id)
         .values(execute_after=func.now() + seconds(delay_seconds))
         .returning(queue_items.c.id)
+    )
+
+
+def retaken(step: Step, subject_ids: Select[UUID]) -> ReturningUpdate[Any]:
+    """Take those of the subjects' items that could be taken now, as the library does. Returns whole rows of its table.
+
+    An item that somebody else takes meanwhile is left to them.
+    """
+    item, subject = queue_items.alias("item"), subject_ids.subquery("subject")
+    is_due = (item.c.status == QUEUED) & (item.c.execute_after < func.now())
+    silence = bindparam("heartbeat_timeout", type_=Interval)
+    is_left = (item.c.status == PICKED) & (item.c.heartbeat < func.now() - silence)
+    free = (
+        select(item.c.id)
+        .select_from(subject)
+        .join(item, item.c.dedupe_key == key_of(step, subject.c.id))
+        .where(is_due | is_left)
+        .with_for_update(of=item, skip_locked=True)
+    )
+    return (
+        update(queue_items)
+        .where(queue_items.c.id.in_(free))
+        .values(
+            status=PICKED,
+            updated=func.now(),
+            heartbeat=func.now(),
+            queue_manager_id=bindparam("manager_id", type_=Uuid),
+        )
+        .returning(literal_column(f"{queue_items.name}.*"))
     )
 
 
@@ -180,5 +217,11 @@ def oldest_due_seconds() -> Select[float | None]:
 
 @cache
 def _items_due_immediately(step: Step) -> ReturningInsert[int]:
-    subjects = func.unnest(bindparam("subject_ids", type_=ARRAY(Uuid))).column_valued("subject_id")
-    return insert_items(step, select(subjects, constant(0).label("after_seconds")).subquery("subject"))
+    at_once = constant(0).label("after_seconds")
+    if step is SUBMIT_JOB:
+        # A job without a tag waited before there were any: a trigger gives its item a turn.
+        tag = func.coalesce(jobs.c.fair_tag, constant(0)).label("fair_tag")
+        due = select(jobs.c.id.label("subject_id"), at_once, tag).where(any_of(jobs.c.id, "subject_ids"))
+    else:
+        due = select(func.unnest(bindparam("subject_ids", type_=ARRAY(Uuid))).column_valued("subject_id"), at_once)
+    return insert_items(step, due.subquery("subject"))

@@ -45,6 +45,8 @@ class SafetyChecker(StrEnum):
 
 
 FalKey = Annotated[SecretStr, AfterValidator(_is_key)]
+# Each is a row that is looked at before a submission.
+Concurrency = Annotated[int, Field(ge=0, le=10_000)]
 TimeLimitSeconds = Annotated[int, Field(ge=1, le=86_400)]
 
 
@@ -71,6 +73,7 @@ class FalSettings(BaseModel):
     ] = None
     safety_checker: SafetyChecker = SafetyChecker.USER
 
+    fal_concurrency: Concurrency = 0
     image_time_limit_seconds: TimeLimitSeconds = 20 * 60
     video_time_limit_seconds: TimeLimitSeconds = 60 * 60
 

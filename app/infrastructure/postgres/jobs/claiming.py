@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Uuid, case, func, null, select, update
+from sqlalchemy import Boolean, Update, Uuid, case, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.application.ports.execution import Claim, LargeInput
@@ -13,8 +13,9 @@ from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.locks import locked_jobs
 from app.infrastructure.postgres.jobs.rows import INPUT_COLUMNS, IS_KNOWN, input_of
+from app.infrastructure.postgres.jobs.turns import advanced_clock
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant, seconds
-from app.infrastructure.postgres.tables import attempts, jobs
+from app.infrastructure.postgres.tables import attempts, jobs, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,13 @@ _IS_THE_SAME_CLAIM = (
     & (jobs.c.attempt_token == _WANTED.c.attempt_token)
     & jobs.c.submit_unknown_at.is_(None)
 )
-_CLAIMED = (
+_OWN_PLACE = (
+    select(places.c.number, places.c.job_id)
+    .join_from(places, _LOCKED, _LOCKED.c.id == places.c.job_id)
+    .with_for_update(of=places)
+    .cte("own_place")
+)
+_CLAIMABLE = (
     update(jobs)
     .values(
         status=constant(JobStatus.SUBMITTING),
@@ -74,28 +81,45 @@ _CLAIMED = (
         jobs.c.attempts,
         jobs.c.time_limit_seconds,
         jobs.c.claimed_at,
+        jobs.c.fair_tag,
     )
-    .cte("claimed")
 )
-# A claim that is repeated has its row.
-_ATTEMPT = (
-    insert(attempts)
-    .from_select(
-        ["token", "job_id", "number", "claimed_at"],
-        select(_CLAIMED.c.attempt_token, _CLAIMED.c.id, _CLAIMED.c.attempts, _CLAIMED.c.claimed_at),
+
+
+def _claim(claimable: Update) -> Statement:
+    claimed = claimable.cte("claimed")
+    # A claim that is repeated has its row.
+    attempt = (
+        insert(attempts)
+        .from_select(
+            ["token", "job_id", "number", "claimed_at"],
+            select(claimed.c.attempt_token, claimed.c.id, claimed.c.attempts, claimed.c.claimed_at),
+        )
+        .on_conflict_do_nothing(index_elements=[attempts.c.token])
     )
-    .on_conflict_do_nothing(index_elements=[attempts.c.token])
-)
-_CLAIM = Statement(select(_CLAIMED).add_cte(_ATTEMPT.cte("attempt")))
+    return Statement(select(claimed).add_cte(attempt.cte("attempt"), advanced_clock(claimed).cte("clock")))
+
+
+_CLAIM = _claim(_CLAIMABLE.values(place=null()))
+# A place of its own was given to the job when its item was taken.
+_CLAIM_IN_PLACE = _claim(_CLAIMABLE.values(place=_OWN_PLACE.c.number).where(_OWN_PLACE.c.job_id == jobs.c.id))
 _LARGE = Statement(select(jobs.c.id, jobs.c.account_id).where(any_of(jobs.c.id, "job_ids"), ~_IS_SMALL))
 
 
 async def claim_all(
-    driver: DriverConnection, requests: Sequence[ClaimRequest], *, is_repeated: bool = False
+    driver: DriverConnection,
+    requests: Sequence[ClaimRequest],
+    *,
+    needs_place: bool = False,
+    is_repeated: bool = False,
 ) -> Sequence[Claim | LargeInput | None]:
-    """Grant each job to one of those that ask for it. A repeated try is granted what the first one was."""
+    """Grant each job to one of those that ask for it. A repeated try is granted what the first one was.
+
+    `needs_place`: only a job that has a place at fal is granted. Locks the jobs, then their places.
+    """
+    claim = _CLAIM_IN_PLACE if needs_place else _CLAIM
     async with driver_transaction(driver, "claim"):
-        rows = await _CLAIM(driver.fetch, **_WANTED.values(requests))
+        rows = await claim(driver.fetch, **_WANTED.values(requests))
         claims = {Attempt(row["id"], row["attempt_token"]): _claim_of(row) for row in rows}
         refused = [request.job_id for request in requests if request.attempt not in claims and not request.may_be_large]
         large = await _LARGE(driver.fetch, job_ids=refused) if refused else []

@@ -20,6 +20,7 @@ from app.infrastructure.postgres.jobs.acceptance import accept_all, try_lock_of_
 from app.infrastructure.postgres.jobs.reader import PostgresJobReader
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
+from app.infrastructure.postgres.jobs.turns import give_back_turn
 from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
 from app.infrastructure.postgres.queue import look_after
 from app.infrastructure.postgres.tables import idempotency_keys, jobs
@@ -93,7 +94,9 @@ class PostgresJobDesk(PostgresJobReader):
                 raise JobFinished
             await count_write(connection, account_id, self._limits)
             if job.status == JobStatus.QUEUED:
-                await settle_through(fetch_through(connection), [Settlement.of(job_id, Outcome.canceled())])
+                fetch = fetch_through(connection)
+                await settle_through(fetch, [Settlement.of(job_id, Outcome.canceled())])
+                await give_back_turn(fetch, job_id)
             else:
                 await connection.execute(
                     update(jobs)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -31,10 +32,13 @@ from app.infrastructure.postgres.tables import REQUEST_OF_ONE_ATTEMPT, REQUEST_O
 
 
 class PostgresJobExecution:
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, needs_place: bool = False) -> None:
+        """`needs_place`: a job is only claimed in the place at fal that it has been given."""
         self.engine = engine
         # A claim for a step that was cut off would be an attempt that nobody posts.
-        self._claim: Batcher[ClaimRequest, Claim | None] = Batcher(engine, claim_all, drops_abandoned=True)
+        self._claim: Batcher[ClaimRequest, Claim | None] = Batcher(
+            engine, partial(claim_all, needs_place=needs_place), drops_abandoned=True
+        )
         self._record: Batcher[Submission, bool] = Batcher(engine, record_all)
         self._settle: Batcher[Settlement, bool] = Batcher(engine, settle_all, size_bytes=attrgetter("size_bytes"))
         self._record_waiting: Batcher[Waiting, None] = Batcher(engine, record_all_waiting)

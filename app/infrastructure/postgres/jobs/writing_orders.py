@@ -1,6 +1,7 @@
 """The one statement that writes orders: jobs, debits, queue items and what keys have spent, all of it or nothing."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -35,6 +36,7 @@ from app.infrastructure.postgres.jobs.purses import (
     Purses,
     defaults,
 )
+from app.infrastructure.postgres.jobs.turns import next_turns, tag_of
 from app.infrastructure.postgres.queue import insert_items
 from app.infrastructure.postgres.statements import RowArrays, Statement, column, constant
 from app.infrastructure.postgres.tables import accounts, jobs, key_windows, ledger_entries
@@ -69,6 +71,8 @@ _NEW_JOBS = RowArrays(
     *(jobs.c[name] for name in _STORED),
     column("keys_version", BigInteger),
     column("has_budget", Boolean),
+    # What the orders of the account before it take together.
+    column("seconds_before", BigInteger),
 )
 _WANTED = select(*_NEW_JOBS.c).cte("wanted")
 _ACCOUNT = (
@@ -78,6 +82,7 @@ _ACCOUNT = (
         WRITES_IN_MINUTE.label("writes"),
         UNFINISHED_JOBS_MAX.label("unfinished_jobs_max"),
         WRITES_PER_MINUTE.label("writes_per_minute"),
+        accounts.c.weight,
     )
     .where(_NEW_JOBS.names(accounts.c.id, "account_id"))
     .cte("account")
@@ -88,6 +93,7 @@ _DUE = (
         _WANTED.c.account_id,
         func.sum(_WANTED.c.cost_tokens).label("tokens"),
         func.count().label("jobs"),
+        func.sum(_WANTED.c.expected_seconds).label("seconds"),
         func.min(_WANTED.c.keys_version).label("oldest_keys"),
         func.max(_WANTED.c.keys_version).label("newest_keys"),
     )
@@ -151,17 +157,26 @@ _IS_OVER_BUDGET = exists(
 def _insert_jobs(is_short: ColumnElement[bool], *, has_budgets: bool) -> Statement:
     """All or nothing: no job is written if any purse holds too little for what is drawn on it."""
     affordable = select(func.now().label("accepted_at")).where(~is_short).cte("affordable").prefix_with("MATERIALIZED")
+    turn = next_turns(_DUE, _ACCOUNT, affordable)
+    stored = (
+        select(*(_WANTED.c[name] for name in _STORED), tag_of(_WANTED, _DUE, _ACCOUNT, turn))
+        .join_from(_WANTED, turn, turn.c.account_id == _WANTED.c.account_id)
+        .join(_DUE, _DUE.c.account_id == _WANTED.c.account_id)
+        .join(_ACCOUNT, _ACCOUNT.c.id == _WANTED.c.account_id)
+    )
     job = (
         insert(jobs)
-        .from_select(_STORED, select(*(_WANTED.c[name] for name in _STORED)).join_from(affordable, _WANTED, true()))
-        .returning(jobs.c.id, jobs.c.account_id, jobs.c.cost_tokens)
+        .from_select([*_STORED, jobs.c.fair_tag.key], stored)
+        .returning(jobs.c.id, jobs.c.account_id, jobs.c.cost_tokens, jobs.c.fair_tag)
         .cte("job")
     )
     debit = insert(ledger_entries).from_select(
         ["account_id", "kind", "amount", "job_id"],
         select(job.c.account_id, constant(EntryKind.DEBIT), job.c.cost_tokens, job.c.id),
     )
-    submittable = select(job.c.id.label("subject_id"), constant(0).label("after_seconds")).subquery("submittable")
+    submittable = select(job.c.id.label("subject_id"), constant(0).label("after_seconds"), job.c.fair_tag).subquery(
+        "submittable"
+    )
     written = select(affordable.c.accepted_at, _ACCOUNT.c.id, _ACCOUNT.c.balance_tokens).join_from(
         affordable, _ACCOUNT, true()
     )
@@ -194,7 +209,7 @@ async def insert_jobs(
     """Nothing, if any purse holds too little. Otherwise when they were accepted, and the balance before by account.
 
     `purses` if they are locked already; otherwise the keys are taken to be as they were looked up.
-    Locks the accounts, in the order of their ids, and then the windows.
+    Locks the accounts, in the order of their ids, then the windows, and then the turns.
     """
     orders = [one.order for one in storable]
     has_budgets = [order.key is not None and _has_budget(order.key, purses) for order in orders]
@@ -207,9 +222,20 @@ async def insert_jobs(
         key_id=[None if order.key is None else order.key.id for order in orders],
         keys_version=versions,
         has_budget=has_budgets,
+        seconds_before=_seconds_before([order.job for order in orders]),
     )
     statement = _INSERT_JOBS_OF_BUDGETS if any(has_budgets) else _INSERT_JOBS
     return await statement(fetch, **new_jobs, **defaults(limits))
+
+
+def _seconds_before(new_jobs: Sequence[NewJob]) -> list[int]:
+    """What the jobs of its account take that come before each one."""
+    totals: Counter[UUID] = Counter()
+    before = []
+    for job in new_jobs:
+        before.append(totals[job.account_id])
+        totals[job.account_id] += job.expected_seconds
+    return before
 
 
 def _has_budget(key: ApiKey, purses: Purses | None) -> bool:

@@ -26,6 +26,7 @@ from app.infrastructure.postgres.tables.money import (
 )
 from app.infrastructure.postgres.tables.service import heartbeats, installation
 from app.infrastructure.postgres.tables.shared import metadata
+from app.infrastructure.postgres.tables.turns import fair_clock, fair_turns, places
 
 __all__ = [
     "BALANCE_LIMIT",
@@ -35,6 +36,8 @@ __all__ = [
     "adjustments",
     "api_keys",
     "attempts",
+    "fair_clock",
+    "fair_turns",
     "heartbeats",
     "idempotency_keys",
     "installation",
@@ -44,6 +47,7 @@ __all__ = [
     "ledger_entries",
     "metadata",
     "payment_events",
+    "places",
     "refused_payments",
     "reversal_events",
 ]
