@@ -23,12 +23,11 @@ from app.domain.errors import (
     JobFinished,
     NotFound,
     PaymentEventIdRequired,
-    ScopeMissing,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
-from app.domain.key_errors import KeyRestricted, OwnKey
+from app.domain.key_errors import KeyRestricted, OwnKey, ScopeMissing
 from app.domain.limits import BudgetExceeded, LimitReached
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
 from app.presentation.http.state import state_of

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
-from app.domain.errors import DatabaseUnavailable, DomainError, InvalidApiKey, Overloaded, ScopeMissing
+from app.domain.errors import DatabaseUnavailable, DomainError, InvalidApiKey, Overloaded
+from app.domain.key_errors import ScopeMissing
 from app.domain.limits import TooManyFailedAuthentications, TooManyReads
 from app.presentation.http.api_keys import AUTHORIZATION_DOCUMENT, AUTHORIZATION_SCHEME
 from app.presentation.http.bodies import SCHEMA_REFERENCE, JsonBody
