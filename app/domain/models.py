@@ -170,7 +170,7 @@ class Model:
     @property
     def expected_seconds(self) -> int:
         """How long a run takes on an average: what it counts for in the turns of its account."""
-        return math.ceil(sum(self.typical_seconds) / 2)
+        return max(1, math.ceil(sum(self.typical_seconds) / 2))
 
     @cached_property
     def from_tokens(self) -> int:

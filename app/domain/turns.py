@@ -5,19 +5,17 @@ fal, divided by its weight, and begin at the virtual time, which is the tag of t
 that comes anew goes next, whoever else has waited for however long; and whoever waits keeps its turn, whatever comes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 # Of virtual time: fine enough for a job of a second and the largest weight. 64 bits of them last for centuries.
 TAGS_PER_SECOND = 1_000_000
-WEIGHT_MAX = 1000
-# Before it no tag is given, so that 0 can stand for none.
-FIRST_TAG = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Of the jobs of an account that are accepted together."""
+    """Of the jobs of an account that are accepted together, as the accepting statement gives them."""
 
     tags: Sequence[int]
     next_tag: int
@@ -26,7 +24,7 @@ class Turns:
     @classmethod
     def of(cls, expected_seconds: Sequence[int], *, virtual_time: int, next_tag: int, weight: int = 1) -> "Turns":
         start = max(virtual_time, next_tag)
-        tags = [start + cost(seconds, weight) for seconds in seconds_before(expected_seconds)]
+        tags = [start + cost(before, weight) for before in seconds_before((None, each) for each in expected_seconds)]
         return cls(tags, start + cost(sum(expected_seconds), weight))
 
 
@@ -34,9 +32,14 @@ def cost(expected_seconds: int, weight: int) -> int:
     return expected_seconds * TAGS_PER_SECOND // weight
 
 
-def seconds_before(expected_seconds: Sequence[int]) -> Iterator[int]:
-    """What the jobs before each one take together. Costs are rounded of such sums, so that no error adds up."""
-    total = 0
-    for seconds in expected_seconds:
-        yield total
-        total += seconds
+def seconds_before(jobs: Iterable[tuple[Hashable, int]]) -> list[int]:
+    """Of accounts and expected seconds: what the jobs of its account take that come before each one.
+
+    Costs are rounded of such sums, so that no error adds up.
+    """
+    totals: Counter[Hashable] = Counter()
+    before = []
+    for account, seconds in jobs:
+        before.append(totals[account])
+        totals[account] += seconds
+    return before

@@ -35,13 +35,14 @@ class CountingFal:
 
     engine: AsyncEngine
     run_seconds: float
+    spacing_seconds: float = 0
+    """No two runs end closer to each other than this."""
     running: dict[UUID, float] = field(default_factory=dict)
     most: int = 0
     begun: list[tuple[UUID, float]] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
     _seen: dict[UUID, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
-    _stagger: int = 0
-    _staggered: int = 0
+    _next_end: float = 0
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def submit(
@@ -82,14 +83,9 @@ class CountingFal:
         assert await jobs_of(self.engine).settle(job_id, _OUTCOMES.get(how, OUTCOMES_OF_RUN))
 
     def _seconds(self) -> float:
-        if not self._staggered:
-            return self.run_seconds
-        self._staggered -= 1
-        return self.run_seconds * (self._stagger - self._staggered) / self._stagger
-
-    def stagger(self, runs: int) -> None:
-        """Let so many of the next runs end one after the other, evenly spread over the time of a run."""
-        self._staggered = self._stagger = runs
+        now = asyncio.get_running_loop().time()
+        self._next_end = max(now + self.run_seconds, self._next_end + self.spacing_seconds)
+        return self._next_end - now if self.spacing_seconds else self.run_seconds
 
     def input_digest(self, parameters: Mapping[str, Any]) -> bytes:
         return bytes(32)

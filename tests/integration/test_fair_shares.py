@@ -66,12 +66,12 @@ async def test_a_light_user_waits_for_the_next_place_and_not_for_the_crowd(
         alone = await waits(engine, fal, light, places)
         await sql.execute("ANALYZE")
         # As after a while of different runs: they do not all end at once.
-        fal.stagger(places)
+        fal.spacing_seconds = fal.run_seconds / places
         await accept(engine, crowd, max(WAITING, 20 * places))
         beside = await waits(engine, fal, light, places)
 
         assert await sql.fetchval("SELECT count(*) FROM jobs WHERE NOT is_final") > places
-    step = fal.run_seconds / places
+    step = fal.spacing_seconds
     figures = {
         "places": places,
         "waiting": WAITING,

@@ -15,7 +15,7 @@ from pgqueuer.adapters.persistence.qb import QueryQueueBuilder
 from pgqueuer.types import QueueEntrypoint, QueueManagerId
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.turns import FIRST_TAG, TAGS_PER_SECOND, Turns
+from app.domain.turns import TAGS_PER_SECOND, Turns
 from app.infrastructure.postgres.crowds import PostgresCrowds
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.jobs.acceptance import accept_all
@@ -34,6 +34,8 @@ from tests.builders import (
 from tests.integration.test_migrations import ACCEPT_BEFORE_TERMS, ACCOUNT_BEFORE_KEYS, run_alembic
 
 SECOND = TAGS_PER_SECOND
+# Where the clock begins.
+FIRST_TAG = 1
 
 
 async def accept_together(engine: AsyncEngine, customers: Sequence[Customer], *seconds: int) -> list[UUID]:

@@ -302,12 +302,14 @@ async def test_jobs_without_terms_go_back_and_up_again(empty_database: str) -> N
         await migrate(engine)
         customer = await open_account(engine, 1_000_000)
         await sql.execute(MANY_JOBS_BEFORE_TERMS, customer.account_id)
-        before = await sql.fetch("SELECT * FROM jobs ORDER BY id")
+        # Turns are not kept: what comes back without one goes as soon as it is queued again.
+        query = "SELECT to_jsonb(job) - '{fair_tag,expected_seconds}'::text[] FROM jobs AS job ORDER BY id"
+        before = await sql.fetch(query)
 
         await run_alembic(engine, partial(command.downgrade, revision="0012"))
         await migrate(engine)
 
-        assert await sql.fetch("SELECT * FROM jobs ORDER BY id") == before
+        assert await sql.fetch(query) == before
         assert await sql.fetch("SELECT * FROM ledger_violations") == []
 
 

@@ -14,6 +14,7 @@ from app.bootstrap.steps import STEPS, StepHandlers, handlers_by_step
 KNOW_THE_QUEUE = {
     "app/infrastructure/background/items.py",
     "app/infrastructure/background/lanes.py",
+    "app/infrastructure/background/queries.py",
     "app/infrastructure/background/runner.py",
     "app/infrastructure/logging.py",
     "app/infrastructure/postgres/queue.py",

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.turns import FIRST_TAG, TAGS_PER_SECOND, WEIGHT_MAX, Turns, cost
+from app.domain.turns import TAGS_PER_SECOND, Turns, cost
 
+FIRST_TAG, WEIGHT_MAX = 1, 1000
 SECONDS = st.lists(st.integers(1, 3600), min_size=1, max_size=20)
 TIMES = st.integers(FIRST_TAG, 10**15)
 WEIGHTS = st.integers(1, WEIGHT_MAX)

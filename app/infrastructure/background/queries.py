@@ -108,7 +108,7 @@ class PlacedQueries(Queries):
         composed = query(batch_size=len(numbers))
         rows = list(await fetch(composed.sql, *composed.args))
         if rows:
-            await self.places.give(fetch, numbers, [UUID(bytes=row["payload"]) for row in rows])
+            await self.places.give(fetch, numbers, [UUID(bytes=row["payload"]) for row in rows if row["payload"]])
         return rows
 
     async def eligible_queued_work(self, entrypoints: list[QueueEntrypoint]) -> int:

@@ -1,7 +1,6 @@
 """The one statement that writes orders: jobs, debits, queue items and what keys have spent, all of it or nothing."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -26,6 +25,7 @@ from app.domain.budgets import AccountLimits
 from app.domain.jobs import NewJob
 from app.domain.ledger import EntryKind
 from app.domain.orders import IdempotencyKey, Order
+from app.domain.turns import seconds_before
 from app.infrastructure.postgres.database import Fetch
 from app.infrastructure.postgres.jobs.inputs import LARGE_INPUT_BYTES
 from app.infrastructure.postgres.jobs.purses import (
@@ -222,20 +222,10 @@ async def insert_jobs(
         key_id=[None if order.key is None else order.key.id for order in orders],
         keys_version=versions,
         has_budget=has_budgets,
-        seconds_before=_seconds_before([order.job for order in orders]),
+        seconds_before=seconds_before((order.job.account_id, order.job.expected_seconds) for order in orders),
     )
     statement = _INSERT_JOBS_OF_BUDGETS if any(has_budgets) else _INSERT_JOBS
     return await statement(fetch, **new_jobs, **defaults(limits))
-
-
-def _seconds_before(new_jobs: Sequence[NewJob]) -> list[int]:
-    """What the jobs of its account take that come before each one."""
-    totals: Counter[UUID] = Counter()
-    before = []
-    for job in new_jobs:
-        before.append(totals[job.account_id])
-        totals[job.account_id] += job.expected_seconds
-    return before
 
 
 def _has_budget(key: ApiKey, purses: Purses | None) -> bool:
