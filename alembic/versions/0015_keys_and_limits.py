@@ -5,6 +5,8 @@ one of the release before, whose processes go on working beside this schema. The
 secret of a key that may not do everything is stored under the digest of its digest, which they never look for.
 """
 
+from types import ModuleType
+
 from alembic import context, op
 
 revision = "0015"
@@ -68,7 +70,7 @@ ALTER TABLE api_keys
     ADD COLUMN expires_at timestamptz
 """
 # Nobody writes a secret meanwhile, so that each belongs to a key afterwards.
-LOCK = "LOCK TABLE api_keys, jobs, accounts IN SHARE ROW EXCLUSIVE MODE"
+CHANGED = "api_keys, jobs"
 ADOPT_SECRETS = (
     """
 INSERT INTO keys (id, account_id, name, scopes, is_first, created_at, deleted_at)
@@ -186,7 +188,7 @@ def upgrade() -> None:
     # Past SQLAlchemy, which would prepare each script as one statement.
     run = op.get_bind().connection.dbapi_connection.run_async
     for script in (
-        LOCK,
+        module_before().LOCK_TABLES.format(others=CHANGED),
         ADD_COUNTERS,
         ADD_KEYS,
         *ADD_KEY_INDEXES,
@@ -205,11 +207,16 @@ def upgrade() -> None:
         run(lambda connection, script=script: connection.execute(script))
 
 
+def module_before() -> ModuleType:
+    """That of the revision before."""
+    revision = context.script.get_revision(down_revision)
+    assert revision is not None
+    return revision.module
+
+
 def violations_before() -> str:
     """The view as the revision before leaves it, to take the place of the one that is there."""
-    revision = context.script.get_revision("0014")
-    assert revision is not None
-    view: str = revision.module.violations()
+    view: str = module_before().violations()
     return view
 
 
@@ -260,7 +267,5 @@ def downgrade() -> None:
 
 def entry_before() -> str:
     """The function as the revision before leaves it."""
-    revision = context.script.get_revision("0014")
-    assert revision is not None
-    function: str = revision.module.APPLY_ENTRIES
+    function: str = module_before().APPLY_ENTRIES
     return function.format(takes="NEW.kind IN ('DEBIT', 'REVERSAL')")
