@@ -216,10 +216,15 @@ BEGIN
     RETURN NULL;
 END $$
 """
-# A process of the release before may have a role that was given no right on the new tables.
+# A process of the release before may have a role that was given no right on the new tables. What that role creates for
+# itself, such as a temporary view of their name, must not run with the rights of the owner.
+AS_OWNER = """
+DO $$ BEGIN
+    EXECUTE format('ALTER FUNCTION {function} SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
+END $$
+"""
 ADD_BOOK_EARLIER_REVERSALS = """
-CREATE FUNCTION book_earlier_reversals() RETURNS trigger LANGUAGE plpgsql
-    SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION book_earlier_reversals() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     of_source text := CASE NEW.payment_source WHEN 'idempotency-key' THEN 'webhook' ELSE NEW.payment_source END;
 BEGIN
@@ -356,6 +361,7 @@ def upgrade() -> None:
         ADD_BOOK_REVERSALS,
         ADD_BOOK_NEW_REVERSALS,
         ADD_BOOK_EARLIER_REVERSALS,
+        AS_OWNER.format(function="book_earlier_reversals()"),
         ADD_LOCK_NEW_PAYMENT,
         ADD_BOOK_ADJUSTMENT,
         *ADD_TRIGGERS,

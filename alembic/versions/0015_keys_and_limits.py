@@ -170,6 +170,8 @@ CREATE TRIGGER key_windows_hold BEFORE UPDATE OF spent_tokens ON key_windows
     FOR EACH ROW WHEN (NEW.spent_tokens > OLD.spent_tokens AND NEW.spent_tokens > NEW.limit_tokens)
     EXECUTE FUNCTION refuse_overspending();
 """
+# They write what a role of the release before may have no right on.
+AS_OWNER = ("belong_to_first_key()", "count_ended_job()")
 # Whatever went past the triggers is found by whoever verifies the books.
 VIOLATIONS_OF_COUNTERS = """
 UNION ALL SELECT 'the account counts its unfinished jobs', a.id::text FROM accounts a
@@ -202,6 +204,7 @@ def upgrade() -> None:
         ADD_ENTRY,
         ADD_END,
         ADD_LIMIT,
+        *(module_before().AS_OWNER.format(function=function) for function in AS_OWNER),
         f"{violations_before()} {VIOLATIONS_OF_COUNTERS}",
     ):
         run(lambda connection, script=script: connection.execute(script))
