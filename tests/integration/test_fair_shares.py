@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.builders import Connection, Customer, jobs_of, new_job, open_account
+from tests.builders import Connection, Customer, jobs_of, new_job, open_account, until
 from tests.integration.fal_with_places import CountingFal, services
 from tests.torture_report import report
 
@@ -68,6 +68,8 @@ async def test_a_light_user_waits_for_the_next_place_and_not_for_the_crowd(
         # As after a while of different runs: they do not all end at once.
         fal.spacing_seconds = fal.run_seconds / places
         await accept(engine, crowd, max(WAITING, 20 * places))
+        ended = len(fal.ended)
+        await until(lambda: _has_ended_more(fal, ended))
         beside = await waits(engine, fal, light, places)
 
         assert await sql.fetchval("SELECT count(*) FROM jobs WHERE NOT is_final") > places
@@ -83,6 +85,11 @@ async def test_a_light_user_waits_for_the_next_place_and_not_for_the_crowd(
     report(f"fair_waits_{places}", figures)
     assert fal.most <= places
     assert p95(beside) <= 2 * step + p95(alone), figures
+
+
+async def _has_ended_more(fal: CountingFal, than: int) -> bool:
+    """From then on a place comes free after the other."""
+    return len(fal.ended) > than
 
 
 async def test_accounts_that_wait_share_the_places_by_their_weights(
