@@ -85,15 +85,6 @@ hooks = "tests.contract.openapi_hooks"
 include-operation-id = "create_key"
 checks.positive_data_acceptance.expected-statuses = ["201", "401", "403", "409", "422"]
 
-# What changes a key takes `current` for the id of one.
-[[operations]]
-include-operation-id = "get_current_key"
-checks.unsupported_method.enabled = false
-
-[[operations]]
-include-operation-id = "delete_current_key"
-checks.unsupported_method.enabled = false
-
 [[operations]]
 include-operation-id = "change_key"
 checks.positive_data_acceptance.expected-statuses = ["200", "401", "403", "404", "422"]
