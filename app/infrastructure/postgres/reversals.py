@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 import asyncpg
-from sqlalchemy import Text, bindparam, exists, func, literal_column, select
+from sqlalchemy import Select, Text, bindparam, exists, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -27,7 +27,23 @@ _SOURCE, _EVENT_ID, _PAYMENT_ID = (bindparam(name, type_=Text) for name in ("sou
 _IS_NAMED = (reversal_events.c.source == _SOURCE) & (reversal_events.c.event_id == _EVENT_ID)
 
 
+def _of_payment(query: Select[Any]) -> Select[Any]:
+    return (
+        query.where(any_of(payment_events.c.source, "sources"), payment_events.c.event_id == _PAYMENT_ID)
+        # Of an id that once named a payment under each header, that of X-Event-Id is meant.
+        .order_by(payment_events.c.source.desc())
+        .limit(constant(1))
+    )
+
+
 _KNOWN = Statement(select(*_COLUMNS).where(_IS_NAMED))
+_ACCOUNT_OF_PAYMENT = Statement(_of_payment(select(payment_events.c.account_id)))
+_LOCK_ACCOUNT = Statement(
+    select(accounts.c.id)
+    .where(accounts.c.id == bindparam("id", type_=accounts.c.id.type))
+    .with_for_update(key_share=True)
+)
+_LOCK_PAYMENT = Statement(select(func.lock_payment(_SOURCE, _PAYMENT_ID)))
 _NEW = RowArrays("event", *_COLUMNS)
 # If another transaction is just recording the same id, this waits for its commit.
 _INSERT = Statement(
@@ -38,12 +54,11 @@ _INSERT = Statement(
 )
 _STANDING = func.standing_reversals(_SOURCE, payment_events.c.event_id, literal_column("'{}'::text[]"))
 _REVERSED = Statement(
-    select(accounts.c.balance_tokens, func.least(payment_events.c.amount, _STANDING).label("reversed_tokens"))
-    .join_from(payment_events, accounts, accounts.c.id == payment_events.c.account_id)
-    .where(any_of(payment_events.c.source, "sources"), payment_events.c.event_id == _PAYMENT_ID)
-    # Of an id that once named a payment under each header, that of X-Event-Id is meant.
-    .order_by(payment_events.c.source.desc())
-    .limit(constant(1))
+    _of_payment(
+        select(
+            accounts.c.balance_tokens, func.least(payment_events.c.amount, _STANDING).label("reversed_tokens")
+        ).join_from(payment_events, accounts, accounts.c.id == payment_events.c.account_id)
+    )
 )
 
 _withdrawn = reversal_events.alias("withdrawn")
@@ -105,15 +120,13 @@ async def record_one(
 async def _recorded(driver: DriverConnection, event: ReversalEvent) -> Reversed | Exception | None:
     async with driver_transaction(driver, "reverse"):
         known = await _known(driver, event)
-        # What the insert books, and locks until the end of the transaction, makes the outcome exact: the account, or
-        # the name of a payment that is not known yet, on which whoever credits it waits.
-        is_there = known == event or (known is None and bool(await _INSERT(driver.fetch, **_NEW.values([event]))))
+        is_there = known == event or (known is None and await _is_written(driver, event))
         outcome = await _outcome(driver, event) if is_there else None
     if is_there:
         return outcome
     if known is not None:
         return ReversalEventConflict()
-    # Another event of this id came in between. The next look finds it.
+    # The payment, or another event of this id, came in between. The next look finds it.
     return await _recorded(driver, event)
 
 
@@ -122,17 +135,35 @@ async def _known(driver: DriverConnection, event: ReversalEvent) -> ReversalEven
     return _event_of(rows[0]) if rows else None
 
 
+async def _is_written(driver: DriverConnection, event: ReversalEvent) -> bool:
+    """False: something came in between.
+
+    Locks the payment's account; of a payment that is not known yet its name, on which whoever credits it waits. Who has
+    the name does not wait for the account, because whoever waits for the name has locked that.
+    """
+    found = await _ACCOUNT_OF_PAYMENT(driver.fetch, **_payment_of(event))
+    if found:
+        await _LOCK_ACCOUNT(driver.fetch, id=found[0]["account_id"])
+    else:
+        await _LOCK_PAYMENT(driver.fetch, source=event.source, payment_event_id=event.payment_event_id)
+        if await _ACCOUNT_OF_PAYMENT(driver.fetch, **_payment_of(event)):
+            return False
+    return bool(await _INSERT(driver.fetch, **_NEW.values([event])))
+
+
 async def _outcome(driver: DriverConnection, event: ReversalEvent) -> Reversed | None:
     (row,) = await _DOES_WAIT(driver.fetch, source=event.source, event_id=event.event_id)
     if row["waits"]:
         return None
-    (row,) = await _REVERSED(
-        driver.fetch,
-        source=event.source,
-        sources=[name.source for name in event.payment.as_stored],
-        payment_event_id=event.payment_event_id,
-    )
+    (row,) = await _REVERSED(driver.fetch, source=event.source, **_payment_of(event))
     return Reversed(reversed_tokens=int(row["reversed_tokens"]), balance_tokens=row["balance_tokens"])
+
+
+def _payment_of(event: ReversalEvent) -> Mapping[str, Any]:
+    return {
+        "sources": [name.source for name in event.payment.as_stored],
+        "payment_event_id": event.payment_event_id,
+    }
 
 
 def _event_of(row: Mapping[str, Any]) -> ReversalEvent:
