@@ -45,6 +45,7 @@ def create_app(
             is_safety_checker_required=chosen.is_safety_checker_required,
             root_path=chosen.root_path or "",
             cors_origins=chosen.cors_origins or (),
+            reads_per_second=chosen.reads_per_second,
         )
     except RootPathTaken as error:
         raise SettingsError(f"ROOT_PATH: {error}") from None

@@ -154,7 +154,7 @@ async def serve_until_stopped(
         spare_the_collector()
 
     api = create_app(settings, on_ready=get_ready)
-    server = Server(_configuration(api, Connections(connections_max), settings.keep_alive_seconds))
+    server = Server(_configuration(api, Connections(connections_max), settings))
     stop = _Stop(api, server, settings.seconds_to_drain)
     handle_stop_signals(stop.begin, stop.force)
     await server.serve(sockets=[listener])
@@ -164,7 +164,7 @@ async def serve_until_stopped(
     return server.started
 
 
-def _configuration(api: FastAPI, connections: Connections, keep_alive_seconds: int) -> uvicorn.Config:
+def _configuration(api: FastAPI, connections: Connections, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         api,
         # uvicorn only calls it, once for each connection.
@@ -173,8 +173,10 @@ def _configuration(api: FastAPI, connections: Connections, keep_alive_seconds: i
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        # The caller is then whom X-Forwarded-For names last that is none of them.
+        proxy_headers=settings.trusted_proxies is not None,
+        forwarded_allow_ips=list(settings.trusted_proxies or ()),
         timeout_graceful_shutdown=REQUEST_SECONDS_MAX,
-        timeout_keep_alive=keep_alive_seconds,
+        timeout_keep_alive=settings.keep_alive_seconds,
         backlog=BACKLOG,
     )

@@ -154,6 +154,13 @@ SUITES: Mapping[str, Suite] = {
             "refunds_within_the_charge": 1_000_000,
         },
     ),
+    "limits": Suite(
+        ["tests/property/test_limits.py"],
+        {"LIMITED_REQUESTS": 1_000_000},
+        seconds_max=7_200,
+        seed_variable="LIMITED_SEED",
+        at_least={"limited_requests": 1_000_000},
+    ),
     "openapi": Suite(
         ["tests/contract/test_openapi_cases.py"],
         {"OPENAPI_CASES": 450},

@@ -2,7 +2,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,7 @@ from app.application.ports.quotes import Quotes
 from app.domain.accounts import Account, ApiKey
 from app.domain.errors import CombinationNotAllowed, InsufficientBalance, PriceExceedsMaximum, QuoteNotValid
 from app.domain.jobs import NewJob
+from app.domain.kinds import GenerationKind
 from app.domain.models import Model
 from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.quotes import Quote, check_maximum
@@ -46,6 +47,20 @@ class TimeLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskedFor:
+    """What a repeat must be the same in: the body as it came, whatever the catalogue says of it by then."""
+
+    kind: GenerationKind
+    parameters: Mapping[str, Any]
+    model_id: str | None
+    """None: the caller left the choice to us."""
+
+    def fingerprint(self) -> bytes:
+        parameters = {**_FILLED_IN[self.kind.is_video], **self.parameters}
+        return _fingerprint([self.kind.value, parameters, *([] if self.model_id is None else [self.model_id])])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """What a caller asks for: a generation by a model of the catalogue."""
 
@@ -63,10 +78,9 @@ class Wish:
         self.model.check_combination(completed)
         return completed
 
-    def asked_for(self) -> Sequence[Any]:
-        """What a repeat must be the same in: the body as it came, whatever the catalogue says of it by then."""
-        parameters = {**_FILLED_IN[self.model.kind.is_video], **self.parameters}
-        return [self.model.kind.value, parameters, *([self.model.id] if self.is_model_named else [])]
+    def asked_for(self) -> AskedFor:
+        model_id = self.model.id if self.is_model_named else None
+        return AskedFor(kind=self.model.kind, parameters=self.parameters, model_id=model_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +108,16 @@ class StartJob:
     _jobs: JobAcceptance
     _quotes: Quotes
     _time_limits: TimeLimits
-    _cheapest_tokens: int = 1
-    """No generation of the catalogue costs less."""
+    _cheapest_tokens: Mapping[GenerationKind, int] = field(default_factory=dict)
+    """No generation of the type costs less."""
     _is_safety_checker_required: bool = False
     """fal is then told in so many words to filter its results, where the model has a switch for it."""
 
-    def check_balance(self, account: Account) -> None:
-        """Raises InsufficientBalance if the balance is below the cheapest price: whatever it asks for is refused."""
-        if account.balance_tokens < self._cheapest_tokens:
-            raise InsufficientBalance(required_tokens=self._cheapest_tokens, balance_tokens=account.balance_tokens)
+    def check_balance(self, account: Account, kind: GenerationKind) -> None:
+        """Raises InsufficientBalance if the balance is below the cheapest price of the type: nothing fits."""
+        cheapest_tokens = self._cheapest_tokens.get(kind, 1)
+        if account.balance_tokens < cheapest_tokens:
+            raise InsufficientBalance(required_tokens=cheapest_tokens, balance_tokens=account.balance_tokens)
 
     async def __call__(
         self, account_id: UUID, wish: Wish, *, idempotency_key: str | None = None, key: ApiKey | None = None
@@ -113,21 +128,27 @@ class StartJob:
             terms = self._terms(account_id, wish, completed)
         except (CombinationNotAllowed, QuoteNotValid, PriceExceedsMaximum):
             # The repeat of a request whose answer was lost is answered, whatever would be said of it by now.
-            first = await self._jobs.find_by_idempotency_key(account_id, idempotency) if idempotency else None
-            if first is None:
+            accepted = await self._known(account_id, idempotency) if idempotency else None
+            if accepted is None:
                 raise
-            accepted = Accepted(first, is_replay=True)
         else:
             job = self._job(account_id, wish.model, completed, terms)
             accepted = await self._jobs.accept(job, idempotency, key)
-        log.info(
-            "generation_replayed" if accepted.is_replay else "generation_accepted",
-            job_id=str(accepted.job.id),
-            kind=wish.model.kind.value,
-            model_id=wish.model.id,
-            cost_tokens=accepted.job.cost_tokens,
-        )
-        return accepted
+        return _logged(accepted)
+
+    async def repeated(self, account_id: UUID, asked_for: AskedFor, idempotency_key: str) -> Accepted | None:
+        """The job of a request that the catalogue no longer takes, if it is the repeat of one that was accepted.
+
+        Raises IdempotencyKeyReused, IdempotencyKeyInUse.
+        """
+        # Nobody has judged how much is in it, so always in a thread.
+        fingerprint = await asyncio.to_thread(asked_for.fingerprint)
+        accepted = await self._known(account_id, IdempotencyKey(idempotency_key, fingerprint))
+        return None if accepted is None else _logged(accepted)
+
+    async def _known(self, account_id: UUID, idempotency: IdempotencyKey) -> Accepted | None:
+        first = await self._jobs.find_by_idempotency_key(account_id, idempotency)
+        return None if first is None else Accepted(first, is_replay=True)
 
     def _terms(self, account_id: UUID, wish: Wish, completed: Mapping[str, Any]) -> Terms:
         """Raises QuoteNotValid, PriceExceedsMaximum."""
@@ -156,13 +177,25 @@ class StartJob:
         )
 
 
+def _logged(accepted: Accepted) -> Accepted:
+    log.info(
+        "generation_replayed" if accepted.is_replay else "generation_accepted",
+        job_id=str(accepted.job.id),
+        kind=str(accepted.job.kind),
+        model_id=accepted.job.model_id,
+        cost_tokens=accepted.job.cost_tokens,
+    )
+    return accepted
+
+
 async def _idempotency_of_wish(wish: Wish, key: str | None) -> IdempotencyKey | None:
     """Where there are whole pictures in the parameters, in a thread: 14 MB take 50 ms."""
     if key is None:
         return None
+    asked_for = wish.asked_for()
     if _size(wish.parameters) <= LARGE_PARAMETERS:
-        return IdempotencyKey(key, _fingerprint(wish.asked_for()))
-    return IdempotencyKey(key, await asyncio.to_thread(_fingerprint, wish.asked_for()))
+        return IdempotencyKey(key, asked_for.fingerprint())
+    return IdempotencyKey(key, await asyncio.to_thread(asked_for.fingerprint))
 
 
 def _size(parameters: Mapping[str, Any]) -> int:

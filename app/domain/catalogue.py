@@ -1,19 +1,22 @@
 """All models that are sold."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from app.domain.errors import UnknownModel
 from app.domain.kinds import GenerationKind
 from app.domain.models import Model
+from app.domain.parameters import ParameterType
 
 
 class Catalogue:
     """The models in a stable order: by type, its default first, then as they were given."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
+    def __init__(self, models: Sequence[Model], types: Mapping[str, ParameterType] | None = None) -> None:
+        """`types`: of each parameter by its name, also of one that only models had that are sold no more."""
         kinds = list(GenerationKind)
         self.models = sorted(models, key=lambda model: (kinds.index(model.kind), not model.is_default))
+        self.types = types or {}
         self._by_id = {model.id: model for model in self.models}
 
     def __iter__(self) -> Iterator[Model]:
@@ -41,5 +44,7 @@ class Catalogue:
         return model
 
     @cached_property
-    def cheapest_tokens(self) -> int:
-        return min(model.from_tokens for model in self.models)
+    def cheapest_tokens(self) -> Mapping[GenerationKind, int]:
+        """What the cheapest generation of each type costs, if any is sold."""
+        by_kind = {kind: self.of_kind(kind) for kind in GenerationKind}
+        return {kind: min(model.from_tokens for model in models) for kind, models in by_kind.items() if models}

@@ -41,6 +41,8 @@ class Quota:
 
 
 class LimitReached(TooManyRequests):
+    code = "limit_reached"
+
     def __init__(self, detail: str, quota: Quota, *, retry_after_seconds: int) -> None:
         super().__init__(detail, retry_after_seconds=retry_after_seconds)
         self.quota = quota
@@ -72,6 +74,28 @@ class TooManyWrites(LimitReached):
             Quota("writes", writes_per_minute, 60),
             retry_after_seconds=retry_after_seconds,
         )
+
+
+class TooManyReads(LimitReached):
+    code = "too_many_reads"
+    default_detail = "This key has asked 100 times in this second, which is the most. Ask again in a second."
+
+    def __init__(self, reads_per_second: int = 100) -> None:
+        super().__init__(
+            f"This key has asked {reads_per_second} times in this second, which is the most. Ask again in a second.",
+            Quota("reads", reads_per_second, 1),
+            retry_after_seconds=1,
+        )
+
+
+class TooManyFailedAuthentications(TooManyRequests):
+    code = "too_many_failed_authentications"
+    default_detail = (
+        "Too many requests from your address carry a wrong key or secret. A valid one is answered at any time."
+    )
+
+    def __init__(self, retry_after_seconds: int = 60) -> None:
+        super().__init__(retry_after_seconds=retry_after_seconds)
 
 
 def _text(moment: datetime | None) -> str | None:

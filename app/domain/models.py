@@ -200,6 +200,12 @@ class Model:
         named |= {name for rule in self.prices for name in _MULTIPLIED_BY[rule.unit]}
         return [name for name in self.parameters if name in named]
 
+    @cached_property
+    def unquoted_names(self) -> Sequence[str]:
+        """The other parameters from which a price may come to follow: prices never follow from texts and media."""
+        others = [it for it in self.parameters.values() if it.name not in self.quoted_names]
+        return [it.name for it in others if it.type not in _NEVER_PRICED]
+
     def _amounts(self, parameters: Mapping[str, Any]) -> tuple[int, int, int]:
         """Outputs, and megapixels and seconds of each."""
         return (
@@ -253,6 +259,8 @@ _MULTIPLIED_BY: Mapping[Unit, Sequence[str]] = {
     Unit.SECOND: [COUNT, SECONDS],
     Unit.RUN: [],
 }
+
+_NEVER_PRICED = (ParameterType.TEXT, ParameterType.IMAGE, ParameterType.IMAGES, ParameterType.AUDIO)
 
 
 def _told(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -90,7 +90,7 @@ class Accepted:
     job: Job
     is_replay: bool
     balance_tokens: int | None = None
-    """After the debit; None where this request debited nothing."""
+    """After the debit, this request's or the first one's. None where nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,8 @@ class Standing:
     accepted_at: datetime | None
     """By the database's clock; None if no account is to pay."""
     left: Mapping[Purse, int]
-    """Of the purses in force. Among them are the balances of all accounts whose orders have no known key; of all of
-    them if an earlier try has written some.
+    """Of the purses in force. Locked are those of accounts whose orders have no known key; of all if an earlier try has
+    written some. Other balances are as they were when the key was found: after the debit of its first use, that is.
     """
     limits: Mapping[UUID, AccountLimits] = field(default_factory=dict)
     """By account, where one is in force."""
@@ -153,9 +153,9 @@ def _known(
 ) -> OrderDecision | None:
     """What is said to an order that has come before. No limit is looked at."""
     job = order.job
+    balance = Purse(PurseKind.BALANCE, job.account_id)
     if job.id in standing.written:
-        balance_tokens = left[Purse(PurseKind.BALANCE, job.account_id)]
-        return Accepted(standing.written[job.id], is_replay=False, balance_tokens=balance_tokens)
+        return Accepted(standing.written[job.id], is_replay=False, balance_tokens=left[balance])
     if order.idempotency is None or order.owned_key is None:
         return None
     if order.owned_key in standing.keys_in_use:
@@ -163,8 +163,8 @@ def _known(
     first_use = first_uses.get(order.owned_key)
     if first_use is None:
         return None
-    is_same = first_use.fingerprint == order.idempotency.fingerprint
-    return Accepted(first_use.job, is_replay=True) if is_same else IdempotencyKeyReused()
+    replay = Accepted(first_use.job, is_replay=True, balance_tokens=left.get(balance))
+    return replay if first_use.fingerprint == order.idempotency.fingerprint else IdempotencyKeyReused()
 
 
 def _decide(

@@ -17,6 +17,7 @@ from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.ports.provider import Provider
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
+from app.domain.catalogue import Catalogue
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
@@ -59,14 +60,14 @@ class Api:
 
 
 @asynccontextmanager
-async def open_api(engine: AsyncEngine) -> AsyncIterator[Api]:
+async def open_api(engine: AsyncEngine, catalogue: Catalogue = BUILT_IN) -> AsyncIterator[Api]:
     desk, keys = PostgresJobDesk(engine), PostgresKeys(engine)
     quotes = SignedQuotes(["the secret that signs quotes, here"])
-    api = create_api(BUILT_IN, version="1.2.3")
+    api = create_api(catalogue, version="1.2.3")
     api.state.use_cases = CustomerUseCases(
         keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), ())),
         jobs=CustomerJobs(
-            start=StartJob(desk, quotes, TimeLimits(), BUILT_IN.cheapest_tokens),
+            start=StartJob(desk, quotes, TimeLimits(), catalogue.cheapest_tokens),
             quote=QuoteJob(quotes),
             # What is QUEUED ends without a word to fal.
             cancel=CancelJob(desk, FollowJob(PostgresJobExecution(engine), cast(Provider, None))),

@@ -14,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.steps import SUBMIT_JOB
 from app.application.jobs import _fingerprint
+from app.domain.catalogue import Catalogue
 from app.domain.jobs import JobStatus
 from app.domain.kinds import GenerationKind
 from app.infrastructure.postgres.jobs import acceptance
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
+    BUILT_IN,
     COST_TOKENS,
     OUTCOMES,
     Connection,
@@ -217,6 +219,49 @@ async def test_a_replay_needs_no_balance(engine: AsyncEngine, api: Api) -> None:
 
     assert_is_replay_of(first, later)
     assert await balance_of(engine, customer) == 0
+
+
+async def test_a_replay_needs_no_model_in_the_catalogue(database: str, sql: Connection) -> None:
+    """One process sells the model no more, and another one still accepts a job of it."""
+    body = {"model": "fal-ai/flux/dev", "prompt": "a lighthouse", "guidance_scale": 3}
+    without = Catalogue([model for model in BUILT_IN if model.is_default], BUILT_IN.types)
+    async with open_crowd(database, 4) as engine, open_api(engine) as api, open_api(engine, without) as later:
+        customer = await open_account(engine, 100)
+        before = await everything(sql)
+        refused = await later.start(customer, KEY, body)
+        assert await everything(sql) == before
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE pgqueuer IN EXCLUSIVE MODE")
+            working = asyncio.create_task(api.start(customer, KEY, body))
+            await blocked(sql)
+
+            async with asyncio.timeout(2):
+                twin = await later.start(customer, KEY, body)
+        first = await working
+        written = await everything(sql)
+        repeats = await asyncio.gather(*(later.start(customer, KEY, body) for _ in range(8)))
+        other = await later.start(customer, KEY, body | {"prompt": "another"})
+        unknown = await later.start(customer, "another key", body)
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_model")
+    assert (twin.status_code, twin.json()["code"]) == (409, "idempotency_key_in_use")
+    for repeat in repeats:
+        assert_is_replay_of(first, repeat)
+        assert repeat.headers["X-Balance-Tokens"] == first.headers["X-Balance-Tokens"]
+    assert_is_reuse(other)
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_model")
+    assert await everything(sql) == written
+    assert await debits(sql) == 1
+
+
+async def test_all_twins_at_once_are_told_what_the_one_debit_left(database: str) -> None:
+    async with open_crowd(database, 20) as engine, open_api(engine) as api:
+        customer = await open_account(engine, 100)
+
+        answers = await asyncio.gather(*(api.start(customer, KEY) for _ in range(20)))
+
+    told = {answer.headers["X-Balance-Tokens"] for answer in answers if answer.status_code == 202}
+    assert told == {str(100 - COST_TOKENS)}
 
 
 @pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED])

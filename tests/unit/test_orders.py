@@ -86,6 +86,21 @@ def test_the_same_key_twice_in_a_batch_is_one_job_and_paid_once() -> None:
     assert [decision.job.id for decision in decisions[:2] if isinstance(decision, Accepted)] == [orders[0].job.id] * 2
 
 
+def test_a_twin_in_the_batch_is_told_what_the_debit_left() -> None:
+    decisions = decide_orders([order(6, key="a"), order(6, key="a"), order(1), order(6, key="a")], standing(10))
+
+    assert [decision.balance_tokens for decision in decisions if isinstance(decision, Accepted)] == [4, 4, 3, 3]
+
+
+def test_a_replay_is_told_the_balance_that_was_found_with_its_key() -> None:
+    known = {OwnedKey(ACCOUNT, "a"): FirstUse(ASKED, Job.accepted(order(5).job, NOW))}
+    found = Standing(accepted_at=None, left={Purse(PurseKind.BALANCE, ACCOUNT): 3}, first_uses=known)
+
+    (decision,) = decide_orders([order(5, key="a")], found)
+
+    assert decision == Accepted(known[OwnedKey(ACCOUNT, "a")].job, is_replay=True, balance_tokens=3)
+
+
 def test_the_key_of_an_order_that_was_refused_is_free() -> None:
     decisions = decide_orders([order(11, key="a"), order(5, key="a", fingerprint=ASKED_ELSE)], standing(10))
 

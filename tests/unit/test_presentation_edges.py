@@ -14,6 +14,15 @@ from tests.unit.presentation_stand_ins import World, problem_of
 
 ORIGIN = "https://app.example.com"
 START = "/generations/images/text-to-image"
+EXPOSED = {
+    "X-Request-Id",
+    "Retry-After",
+    "Location",
+    "Idempotent-Replayed",
+    "ETag",
+    "X-Cost-Tokens",
+    "X-Balance-Tokens",
+}
 
 
 def api_with(world: World, *, root_path: str = "", cors_origins: tuple[str, ...] = ()) -> FastAPI:
@@ -73,7 +82,7 @@ async def test_lets_pages_ask_that_the_operator_allows() -> None:
         started = await client.post(START, json={"prompt": "a fox"}, headers={**key, "Origin": origin})
         assert started.headers["access-control-allow-origin"] == origin
         exposed = started.headers["access-control-expose-headers"].split(", ")
-        assert {"X-Request-Id", "Retry-After", "Location"} <= set(exposed)
+        assert set(exposed) == EXPOSED
         assert "Origin" in started.headers["vary"]
     for answer in (
         await client.get("/balance", headers={"Origin": ORIGIN}),
@@ -82,6 +91,35 @@ async def test_lets_pages_ask_that_the_operator_allows() -> None:
     ):
         assert answer.status_code >= 400
         assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
+async def test_a_page_can_read_each_header_that_an_answer_tells_it_something_by() -> None:
+    world = World()
+    _, key = await world.a_user(tokens=100)
+    api = api_with(world, cors_origins=(ORIGIN,))
+    client = client_of(api)
+    page = {**key, "Origin": ORIGIN, "Idempotency-Key": "order 4711"}
+
+    documented = {
+        name
+        for path in api.openapi()["paths"].values()
+        for operation in path.values()
+        for response in operation["responses"].values()
+        for name in response.get("headers", {})
+    }
+    first = await client.post(START, json={"prompt": "a fox"}, headers=page)
+    repeat = await client.post(START, json={"prompt": "a fox"}, headers=page)
+    world.jobs.keys_in_use.add("busy")
+    busy = await client.post(START, json={"prompt": "a fox"}, headers=page | {"Idempotency-Key": "busy"})
+    models = await client.get("/models", headers=page)
+
+    assert documented <= EXPOSED
+    assert {"location", "x-cost-tokens", "x-balance-tokens", "x-request-id"} <= set(first.headers)
+    assert repeat.headers["idempotent-replayed"] == "true"
+    assert busy.headers["retry-after"]
+    assert models.headers["etag"]
+    for answer in (first, repeat, busy, models):
+        assert set(answer.headers["access-control-expose-headers"].split(", ")) == EXPOSED
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example.com", "null", f"{ORIGIN}.evil.com", "http://app.example.com"])

@@ -5,6 +5,7 @@ from structlog.testing import capture_logs
 
 from app.application.ports.health import Check
 from app.domain import errors as domain_errors
+from app.domain import limits
 from app.domain.errors import DatabaseUnavailable, DomainError, PriceExceedsMaximum
 from app.presentation.http.errors import STATUS_BY_ERROR, RefusedRequest, status_of, title_of
 from tests.unit.presentation_stand_ins import World, problem_of
@@ -17,7 +18,9 @@ def subclasses_of(error: type[Exception]) -> Iterator[type[Exception]]:
 
 
 def test_knows_a_status_for_every_domain_error() -> None:
-    defined = {error for error in vars(domain_errors).values() if isinstance(error, type)} - {DomainError}
+    defined = {
+        error for module in (domain_errors, limits) for error in vars(module).values() if isinstance(error, type)
+    } - {DomainError}
 
     assert {error for error in defined if issubclass(error, DomainError)} == set(subclasses_of(DomainError))
     assert {status_of(error) for error in subclasses_of(DomainError)} == set(STATUS_BY_ERROR.values())  # type: ignore[arg-type]

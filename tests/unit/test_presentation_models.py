@@ -252,6 +252,21 @@ async def test_says_in_headers_what_it_cost_and_what_is_left() -> None:
     assert told == [("20", "6"), ("5", "1"), ("20", "1")]
 
 
+async def test_a_repeat_says_what_is_left_by_now() -> None:
+    world = World()
+    account, key = await world.a_user(tokens=20)
+    headers, client = key | {"Idempotency-Key": "order 4711"}, world.client()
+    first = await client.post(TEXT_TO_IMAGE, json=FOX | {"num_images": 4}, headers=headers)
+    world.accounts.add_tokens(account.id, 7)
+
+    repeated = await client.post(TEXT_TO_IMAGE, json=FOX | {"num_images": 4}, headers=headers)
+
+    assert (first.headers["x-balance-tokens"], repeated.headers["x-balance-tokens"]) == ("0", "7")
+    operation = (await client.get("/openapi.json")).json()["paths"][TEXT_TO_IMAGE]["post"]
+    about = operation["responses"]["202"]["headers"]["X-Balance-Tokens"]["description"]
+    assert about == "What is left to spend: after the debit, and in a repeat as it is by now."
+
+
 async def test_says_how_many_tokens_are_missing() -> None:
     world = World()
 

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
+from app.domain.kinds import GenerationKind
 from app.presentation.http import bodies, body_room
 from app.presentation.http.body_room import LARGE_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX
 from app.presentation.http.errors import InvalidJson
@@ -60,7 +61,7 @@ def slowly(parts: list[bytes], pause_seconds: float) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     "length", [{"Content-Length": str(2 * SMALL_BODY_BYTES_MAX)}, {"Transfer-Encoding": "chunked"}]
 )
-@pytest.mark.parametrize("tokens", [0, BUILT_IN.cheapest_tokens - 1])
+@pytest.mark.parametrize("tokens", [0, BUILT_IN.cheapest_tokens[GenerationKind.TEXT_TO_IMAGE] - 1])
 async def test_reads_no_large_body_for_an_account_that_can_pay_for_nothing(length: dict[str, str], tokens: int) -> None:
     world = World()
     _, key = await world.a_user(tokens)
@@ -68,6 +69,24 @@ async def test_reads_no_large_body_for_an_account_that_can_pay_for_nothing(lengt
     start = await asked(api_of(world), key | length, never)
 
     assert start["status"] == 402
+
+
+@pytest.mark.parametrize("kind", GenerationKind)
+async def test_what_a_large_body_needs_is_the_cheapest_price_of_its_type(kind: GenerationKind) -> None:
+    world = World()
+    name = kind.value.lower().replace("_", "-")
+    path = f"/generations/{'videos' if kind.is_video else 'images'}/{name}"
+    cheapest_tokens = min(model.from_tokens for model in BUILT_IN.of_kind(kind))
+    _, key = await world.a_user(cheapest_tokens - 1)
+    _, other_key = await world.a_user(cheapest_tokens)
+    body = b" " * 2 * SMALL_BODY_BYTES_MAX
+
+    refused = await world.client().post(path, content=body, headers=key | JSON)
+    judged = await world.client().post(path, content=body, headers=other_key | JSON)
+
+    problem = problem_of(refused, "required_tokens", "balance_tokens", "missing_tokens")
+    assert (refused.status_code, problem["required_tokens"], problem["missing_tokens"]) == (402, cheapest_tokens, 1)
+    assert judged.status_code == 400
 
 
 @pytest.mark.parametrize(

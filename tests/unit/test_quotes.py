@@ -114,10 +114,60 @@ def test_true_is_no_one() -> None:
         quote.terms_for(OWNER, model, {**FILM, "seed": True}, NOW)
 
 
-def test_a_parameter_that_has_a_price_since_is_free_under_the_quote() -> None:
+@pytest.mark.parametrize("seed", [None, 7], ids=["left out", "quoted"])
+def test_a_parameter_that_has_a_price_since_is_free_as_it_was_quoted(seed: int | None) -> None:
+    asked_for = FILM if seed is None else {**FILM, "seed": seed}
+    quote = Quote.of_json(Quote.of(OWNER, WAN, asked_for, NOW).as_json())
     model = replace(WAN, prices=[*WAN.prices, _priced_by("seed", 7)])
 
-    assert QUOTE.terms_for(OWNER, model, {**FILM, "seed": 7}, NOW).cost_tokens == QUOTE.cost_tokens
+    assert quote.terms_for(OWNER, model, asked_for, NOW).cost_tokens == quote.cost_tokens
+    assert quote.terms_for(OWNER, model, FILM, NOW).cost_tokens == quote.cost_tokens
+    with pytest.raises(QuoteNotValid, match="other values of seed"):
+        quote.terms_for(OWNER, model, {**FILM, "seed": 8}, NOW)
+
+
+def test_no_value_that_came_later_is_had_for_the_price_of_then() -> None:
+    """A film in 4k could not be asked for as the quote was made, and had no price."""
+    painter = next(it for it in CATALOGUE if {"num_images", "aspect_ratio"} <= it.parameters.keys())
+    drawn = painter.completed({"num_images": 1})
+    quote = Quote.of(OWNER, painter, drawn, NOW)
+    ratio = painter.parameters["aspect_ratio"]
+    later = replace(
+        painter,
+        parameters={**painter.parameters, "aspect_ratio": replace(ratio, values=(*ratio.values, "100:1"))},
+        prices=[*painter.prices, _priced_by("aspect_ratio", "100:1")],
+    )
+
+    assert quote.terms_for(OWNER, later, drawn, NOW).cost_tokens == quote.cost_tokens
+    with pytest.raises(QuoteNotValid, match="other values of aspect_ratio"):
+        quote.terms_for(OWNER, later, {**drawn, "aspect_ratio": "100:1"}, NOW)
+
+
+def test_a_parameter_that_came_later_is_left_out_under_the_quote() -> None:
+    film = {name: value for name, value in FILM.items() if name != "resolution"}
+    former = replace(
+        WAN,
+        parameters={name: it for name, it in WAN.parameters.items() if name != "resolution"},
+        prices=[replace(rule, factors={}) for rule in WAN.prices],
+    )
+    quote = Quote.of(OWNER, former, film, NOW)
+    assumed = WAN.parameters["resolution"].filled_in
+
+    assert quote.terms_for(OWNER, WAN, {**film, "resolution": assumed}, NOW).cost_tokens == quote.cost_tokens
+    for resolution in set(WAN.parameters["resolution"].values) - {assumed}:
+        with pytest.raises(QuoteNotValid, match="other values of resolution"):
+            quote.terms_for(OWNER, WAN, {**film, "resolution": resolution}, NOW)
+
+
+def test_a_quote_of_the_release_before_binds_what_it_names() -> None:
+    stored = {name: value for name, value in QUOTE.as_json().items() if name != "unpriced"}
+    quote = Quote.of_json(stored)
+    model = replace(WAN, prices=[*WAN.prices, _priced_by("seed", 7)])
+
+    assert quote.terms_for(OWNER, WAN, {**FILM, "seed": 7}, NOW).cost_tokens == QUOTE.cost_tokens
+    assert quote.terms_for(OWNER, model, FILM, NOW).cost_tokens == QUOTE.cost_tokens
+    with pytest.raises(QuoteNotValid, match="other values of seed"):
+        quote.terms_for(OWNER, model, {**FILM, "seed": 7}, NOW)
 
 
 def test_the_result_is_read_as_the_catalogue_says_now() -> None:
@@ -146,5 +196,5 @@ def test_the_maximum_is_what_may_be_paid() -> None:
     assert refused.value.figures == {"cost_tokens": 5}
 
 
-def _priced_by(name: str, value: int) -> PriceRule:
+def _priced_by(name: str, value: int | str) -> PriceRule:
     return PriceRule(line=name, unit=Unit.RUN, tokens=3, when={name: frozenset({value})}, is_optional=True)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.domain.models import Constraint, CostRule, ListedPrice, Model
 from app.domain.parameter_values import problem_of
-from app.domain.parameters import Parameter
+from app.domain.parameters import Parameter, ParameterType
 from app.domain.pricing import PriceRule
 from app.domain.terms import ResultShape
 from app.infrastructure.catalogue.files import File, Spot, closest
@@ -54,6 +54,12 @@ class Vocabulary:
         spot = spot.with_parts_of(said_there, [key for key in shared if key not in own])
         table = spot.read(ParameterTable, self._merged(shared, own, spot))
         return None if table is None else make_parameter(name, table, spot)
+
+    @property
+    def types(self) -> Mapping[str, ParameterType]:
+        """By name. What no model has is not checked, and may say anything."""
+        said = {name: table.get("type") for name, (_, table) in self._tables.items()}
+        return {name: each for name, type_ in said.items() for each in ParameterType if each == type_}
 
     @staticmethod
     def _merged(shared: Mapping[str, Any], own: Mapping[str, Any], spot: Spot) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ def with_prices(catalogue: Catalogue, tokens_by_name: Mapping[str, int]) -> Cata
             raise InvalidPrices(
                 f"unknown price {name!r}; the prices are {', '.join(known) or 'none in this catalogue'}"
             )
-    return Catalogue([_with_prices(model, tokens_by_name) for model in catalogue])
+    return Catalogue([_with_prices(model, tokens_by_name) for model in catalogue], catalogue.types)
 
 
 def _with_prices(model: Model, tokens_by_name: Mapping[str, int]) -> Model:

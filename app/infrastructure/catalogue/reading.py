@@ -133,7 +133,7 @@ class _Reader:
             self._check_defaults(models)
         if self.problems:
             raise InvalidCatalogue(self.problems)
-        return Catalogue(models)
+        return Catalogue(models, self._vocabulary.types)
 
     def _give_way_to_own_defaults(self) -> None:
         """A model of the operator that is a default takes the place of the built-in default of its type."""

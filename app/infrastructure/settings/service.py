@@ -3,6 +3,7 @@
 import re
 import sys
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,6 +53,20 @@ def _origins(value: Any) -> Any:
     return tuple(origins)
 
 
+def _networks(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    networks = [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        parsed = [ip_network(network, strict=False) for network in networks]
+    except ValueError:
+        raise ValueError("must be addresses or networks with commas between them, such as 10.0.0.0/8,::1") from None
+    if any(network.prefixlen == 0 for network in parsed):
+        # Whoever asks could then write any address into X-Forwarded-For.
+        raise ValueError("must not name all addresses: list those of your proxies")
+    return tuple(map(str, parsed))
+
+
 class ServiceSettings(BaseModel):
     app_env: AppEnv = AppEnv.DEVELOPMENT
     host: str = "127.0.0.1"
@@ -62,6 +77,7 @@ class ServiceSettings(BaseModel):
     keep_alive_seconds: Annotated[int, Field(ge=1, le=3600)] = 75
     root_path: Annotated[str, AfterValidator(_root_path)] | None = None
     cors_origins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_origins)] = None
+    trusted_proxies: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_networks)] = None
     drain_seconds: Annotated[float, Field(ge=0, le=DRAIN_SECONDS_MAX)] | None = None
 
     @property

@@ -13,6 +13,7 @@ from app.presentation.http.browsers import allow_origins
 from app.presentation.http.documents import store_documents
 from app.presentation.http.errors import EXCEPTION_HANDLERS
 from app.presentation.http.middleware import RequestContext
+from app.presentation.http.rates import FailedAuthentications, Reads
 from app.presentation.http.refusals import RefusalLog
 from app.presentation.http.root_path import check_root_path
 from app.presentation.http.routing import splice
@@ -41,6 +42,7 @@ def create_api(
     is_safety_checker_required: bool = False,
     root_path: str = "",
     cors_origins: Sequence[str] = (),
+    reads_per_second: int = 0,
 ) -> FastAPI:
     """The web application around the use cases.
 
@@ -49,7 +51,7 @@ def create_api(
     `allow_private_media_urls` lets `*_url` fields name http on loopback, where the simulator keeps its media.
     `is_safety_checker_required` refuses requests that switch fal's safety checker off.
     `root_path` is the path behind which a proxy publishes all of it. Raises RootPathTaken.
-    Pages from `cors_origins` may call it.
+    Pages from `cors_origins` may call it. A key reads at most `reads_per_second` times; 0 is no limit.
     """
     api = _without_routes(version, lifespan)
     context: ValidationContext = {
@@ -57,7 +59,14 @@ def create_api(
         "is_safety_checker_required": is_safety_checker_required,
     }
     api.state = ApiState(
-        {"validation_context": context, "body_room": BodyRoom(), "is_stopping": False, "refusals": RefusalLog()}
+        {
+            "validation_context": context,
+            "body_room": BodyRoom(),
+            "is_stopping": False,
+            "refusals": RefusalLog(),
+            "reads": Reads(reads_per_second),
+            "failed_authentications": FailedAuthentications(),
+        }
     )
     # Middleware that is added later stands around this one, as in every application of FastAPI.
     api.add_middleware(RequestContext, root_path=root_path)

@@ -11,12 +11,14 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from app.domain.errors import UnknownModel
 from app.presentation.http.body_room import SMALL_BODY_BYTES_MAX, HeldBody, hold_body
 from app.presentation.http.errors import (
     InvalidJson,
@@ -60,6 +62,15 @@ class OneOfBodies(Protocol[Body_co]):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedBody:
+    """A document that is no body of its endpoint, or none any more."""
+
+    document: Any
+    refusal: Callable[[], Exception]
+    """Makes what is to be raised: an exception kept here would hold the document in a circle with its traceback."""
+
+
 @dataclass(frozen=True, eq=False)
 class JsonBody(Generic[Body]):
     """Reads and documents a JSON body. Raises RefusedRequest."""
@@ -68,8 +79,10 @@ class JsonBody(Generic[Body]):
     examples: Mapping[str, object]
     size_bytes_max: int = SMALL_BODY_BYTES_MAX
     before_large: Check | None = None
+    hands_on_refused: bool = False
+    """The endpoint gets a RefusedBody where this would raise InvalidRequest or UnknownModel."""
 
-    async def __call__(self, request: Request) -> Body:
+    async def __call__(self, request: Request) -> Body | RefusedBody:
         _check_media_type(request)
         body = await read_body(request, self.size_bytes_max, self.before_large)
         context = state_of(request.scope).validation_context
@@ -79,12 +92,18 @@ class JsonBody(Generic[Body]):
         await _held(request).take_turn()
         return await asyncio.to_thread(self._read, body, context)
 
-    def _read(self, body: bytes | bytearray, context: Mapping[str, Any]) -> Body:
+    def _read(self, body: bytes | bytearray, context: Mapping[str, Any]) -> Body | RefusedBody:
+        document = parse_json(body)
+        refusal: Callable[[], Exception]
         try:
-            return self.model.model_validate(parse_json(body), context=context)
+            return self.model.model_validate(document, context=context)
         except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)
-            raise InvalidRequest(field_errors(found)) from None
+            refusal = partial(InvalidRequest, field_errors(error.errors(include_url=False, include_input=False)))
+        except UnknownModel as error:
+            refusal = partial(UnknownModel, error.fitting)
+        if self.hands_on_refused:
+            return RefusedBody(document, refusal)
+        raise refusal()
 
     @property
     def models(self) -> Sequence[type[BaseModel]]:

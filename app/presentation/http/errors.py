@@ -210,6 +210,11 @@ async def _answer_domain_error(request: Request, error: DomainError) -> Response
     if isinstance(error, InvalidProviderEvent):
         # The sender only hears that the event was refused; why, the operator has to know.
         state_of(request.scope).refusals.add(error)
+    elif isinstance(error, Unauthenticated):
+        try:
+            await state_of(request.scope).failed_authentications.slow(request.client and request.client.host)
+        except TooManyRequests as too_many:
+            error = too_many
     if isinstance(error, IdempotencyKeyReused):
         errors = [field_error(error.code, "Idempotency-Key")]
         return problem(request.scope, status_of(type(error)), error.code, error.detail, errors=errors)

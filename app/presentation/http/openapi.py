@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from app.domain.errors import DatabaseUnavailable, DomainError, InvalidApiKey, Overloaded, ScopeMissing
+from app.domain.limits import TooManyFailedAuthentications, TooManyReads
 from app.presentation.http.api_keys import AUTHORIZATION_DOCUMENT, AUTHORIZATION_SCHEME
 from app.presentation.http.bodies import SCHEMA_REFERENCE, JsonBody
 from app.presentation.http.errors import (
@@ -83,7 +84,8 @@ answer that accepts a job, with its lines in `price`, also as `X-Cost-Tokens` be
 - A `quote` from `POST /quotes` makes the generation cost exactly what was promised, until `valid_until`. It holds for
   one account, one model and the parameters that its price follows from; prompt and pictures may change.
 - `max_cost_tokens` refuses what would cost more.
-- A repeat with the same `Idempotency-Key` costs nothing more, whatever `quote` and `max_cost_tokens` say by then.
+- A repeat with the same `Idempotency-Key` costs nothing more, whatever `quote` and `max_cost_tokens` say by then, and
+  whether or not its model is still sold.
 - What was paid for and not delivered is refunded, line by line: an image that is missing or that fal's safety checker
   blanked, and size that an image does not have, where it was priced by size and fal tells it. `billing` of a final job
   has what was charged and refunded of each line.
@@ -117,7 +119,9 @@ TAGS: list[dict[str, Any]] = [
 ]
 
 # Of each route that asks for a key.
-KEY_ERRORS = (InvalidApiKey, ScopeMissing)
+KEY_ERRORS = (InvalidApiKey, ScopeMissing, TooManyFailedAuthentications)
+# Of those that read.
+READ_ERRORS = (*KEY_ERRORS, TooManyReads)
 
 DATABASE_ERRORS = (DatabaseUnavailable, Overloaded)
 

@@ -21,7 +21,7 @@ from app.domain.errors import ScopeMissing
 from app.presentation.http.answers import json_bytes
 from app.presentation.http.api_keys import SECURITY, presented_key
 from app.presentation.http.bodies import JsonBody
-from app.presentation.http.scopes import scope_of
+from app.presentation.http.scopes import is_read, scope_of
 from app.presentation.http.state import CALLER, state_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -87,6 +87,8 @@ class KeyedRoute(DirectRoute):
             caller = await keys.authenticate(presented_key(request.scope["headers"]))
             if scope is not None and scope not in caller.key.scopes:
                 raise ScopeMissing(scope)
+            if is_read(request.method, scope):
+                state_of(request.scope).reads.count(caller)
             request.scope[CALLER] = caller
             return await handler(request)
 

@@ -21,3 +21,8 @@ SCOPES: Mapping[str, Scope | None] = {
 def scope_of(operation_id: str | None) -> Scope | None:
     """None: any key will do. A route that the table does not name is left to keys that manage the account."""
     return SCOPES.get(operation_id or "", Scope.MANAGE)
+
+
+def is_read(method: str, scope: Scope | None) -> bool:
+    """A quote is asked for by POST, and changes nothing."""
+    return method == "GET" or scope is Scope.READ

@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from app.application.use_cases import CustomerUseCases
+from app.presentation.http.rates import FailedAuthentications, Reads
 from app.presentation.http.refusals import RefusalLog
 from app.presentation.schemas.media_urls import ValidationContext
 
@@ -25,6 +26,8 @@ class ApiState(State):
     validation_context: ValidationContext
     is_stopping: bool
     refusals: RefusalLog
+    reads: Reads
+    failed_authentications: FailedAuthentications
 
 
 def state_of(scope: Scope) -> ApiState:

@@ -1,11 +1,14 @@
 """The four routes that start a generation, made of what the catalogue sells."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from app.application.jobs import StartJob
+from app.domain.accounts import Account
 from app.domain.catalogue import Catalogue
 from app.domain.errors import (
     CombinationNotAllowed,
@@ -20,8 +23,9 @@ from app.domain.errors import (
 )
 from app.domain.kinds import GenerationKind
 from app.domain.limits import BudgetExceeded, TooManyJobs, TooManyWrites
+from app.domain.orders import Accepted
 from app.presentation.http.answers import json_answer
-from app.presentation.http.bodies import JsonBody
+from app.presentation.http.bodies import Check, JsonBody, RefusedBody
 from app.presentation.http.body_room import LARGE_BODY_BYTES_MAX
 from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, KEY_ERRORS, answer, problems
 from app.presentation.http.parameters import IdempotencyKey
@@ -41,10 +45,11 @@ _ACCEPTED = {
     "price": PRICE,
     "created_at": "2026-11-23T10:15:30.123456Z",
 }
+_ABOUT_BALANCE = "What is left to spend: after the debit, and in a repeat as it is by now."
 _HEADERS = {
     "Location": {"description": "Where to ask for the job.", "schema": {"type": "string"}},
     COST_HEADER: {"description": "`cost_tokens` of the job.", "schema": {"type": "integer"}},
-    BALANCE_HEADER: {"description": "What is left to spend.", "schema": {"type": "integer"}},
+    BALANCE_HEADER: {"description": _ABOUT_BALANCE, "schema": {"type": "integer"}},
     **REPLAYED,
 }
 # In the documentation, beside the default.
@@ -107,38 +112,68 @@ _ERRORS = (
 )
 
 
-async def _check_balance(request: Request) -> None:
-    """Raises InsufficientBalance for an account that can pay for nothing, unless the request may be a repeat."""
-    if "idempotency-key" not in request.headers:
-        account = await account_of(request)
-        state_of(request.scope).use_cases.jobs.start.check_balance(account)
+def _balance_check(kind: GenerationKind) -> Check:
+    async def check(request: Request) -> None:
+        """Raises InsufficientBalance for an account that can pay for nothing, unless the request may be a repeat."""
+        if "idempotency-key" not in request.headers:
+            account = await account_of(request)
+            state_of(request.scope).use_cases.jobs.start.check_balance(account, kind)
+
+    return check
 
 
 def _handler(bodies: GenerationBodies) -> Callable[..., Awaitable[Response]]:
-    read_body = JsonBody(bodies, _examples(bodies), LARGE_BODY_BYTES_MAX, before_large=_check_balance)
+    read_body = JsonBody(
+        bodies,
+        _examples(bodies),
+        LARGE_BODY_BYTES_MAX,
+        before_large=_balance_check(bodies.kind),
+        hands_on_refused=True,
+    )
 
     async def handler(
         request: Request,
         caller: CurrentCaller,
-        body: Annotated[GenerationBody, Depends(read_body)],
+        body: Annotated[GenerationBody | RefusedBody, Depends(read_body)],
         idempotency_key: IdempotencyKey,
         use_cases: UseCases,
     ) -> Response:
-        accepted = await use_cases.jobs.start(
-            caller.account.id, body.wish(), idempotency_key=idempotency_key, key=caller.key
-        )
-        # A repeat debits nothing: it is told what the account had as its key was looked up.
-        balance_tokens = caller.account.balance_tokens if accepted.balance_tokens is None else accepted.balance_tokens
-        headers = {
-            "Location": f"{request.scope.get('root_path', '')}/generations/{accepted.job.id}",
-            COST_HEADER: str(accepted.job.cost_tokens),
-            BALANCE_HEADER: str(balance_tokens),
-        }
-        if accepted.is_replay:
-            headers["Idempotent-Replayed"] = "true"
-        return json_answer(request, AcceptedJob.of(accepted.job), headers)
+        start = use_cases.jobs.start
+        if isinstance(body, RefusedBody):
+            accepted = await _repeated(start, caller.account, bodies, body, idempotency_key)
+        else:
+            accepted = await start(caller.account.id, body.wish(), idempotency_key=idempotency_key, key=caller.key)
+        return _answer(request, accepted, caller.account)
 
     return handler
+
+
+async def _repeated(
+    start: StartJob, account: Account, bodies: GenerationBodies, body: RefusedBody, idempotency_key: str | None
+) -> Accepted:
+    """A repeat is answered as its first request was, also where the catalogue no longer takes it.
+
+    Raises what refuses the body, IdempotencyKeyReused, IdempotencyKeyInUse.
+    """
+    if idempotency_key is not None:
+        asked_for = await asyncio.to_thread(bodies.asked_for, body.document)
+        known = None if asked_for is None else await start.repeated(account.id, asked_for, idempotency_key)
+        if known is not None:
+            return known
+    raise body.refusal()
+
+
+def _answer(request: Request, accepted: Accepted, account: Account) -> Response:
+    # Where nobody looked since: what the account had as its API key was found.
+    balance_tokens = account.balance_tokens if accepted.balance_tokens is None else accepted.balance_tokens
+    headers = {
+        "Location": f"{request.scope.get('root_path', '')}/generations/{accepted.job.id}",
+        COST_HEADER: str(accepted.job.cost_tokens),
+        BALANCE_HEADER: str(balance_tokens),
+    }
+    if accepted.is_replay:
+        headers["Idempotent-Replayed"] = "true"
+    return json_answer(request, AcceptedJob.of(accepted.job), headers)
 
 
 def _examples(bodies: GenerationBodies) -> Mapping[str, Mapping[str, Any]]:

@@ -13,7 +13,7 @@ from app.domain.errors import (
 from app.presentation.http.answers import json_answer
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.field_errors import field_error
-from app.presentation.http.openapi import DATABASE_ERRORS, KEY_ERRORS, answer, problems
+from app.presentation.http.openapi import DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, problems
 from app.presentation.http.parameters import IdempotencyKey, JobId
 from app.presentation.http.routing import CurrentAccount, KeyedRoute
 from app.presentation.http.state import UseCases
@@ -67,7 +67,7 @@ _CANCELED = {
     operation_id="get_generation",
     summary="Look at a job",
     response_description="The job",
-    responses={200: answer(_COMPLETED), **problems(*KEY_ERRORS, JobNotFound, *DATABASE_ERRORS)},
+    responses={200: answer(_COMPLETED), **problems(*READ_ERRORS, JobNotFound, *DATABASE_ERRORS)},
 )
 async def get_generation(account: CurrentAccount, job_id: JobId, use_cases: UseCases) -> JobView:
     """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
@@ -81,7 +81,7 @@ async def get_generation(account: CurrentAccount, job_id: JobId, use_cases: UseC
     response_description="The newest jobs first",
     responses={
         200: answer({"items": [_COMPLETED], "limit": 20, "offset": 0, "next_cursor": None}),
-        **problems(*KEY_ERRORS, JobNotFound, InvalidRequest, *DATABASE_ERRORS),
+        **problems(*READ_ERRORS, JobNotFound, InvalidRequest, *DATABASE_ERRORS),
     },
 )
 async def list_generations(

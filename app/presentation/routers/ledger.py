@@ -5,7 +5,7 @@ from fastapi import APIRouter, Query
 
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.field_errors import field_error
-from app.presentation.http.openapi import DATABASE_ERRORS, KEY_ERRORS, answer, problems
+from app.presentation.http.openapi import DATABASE_ERRORS, READ_ERRORS, answer, problems
 from app.presentation.http.routing import CurrentAccount, KeyedRoute
 from app.presentation.http.state import UseCases
 from app.presentation.schemas.fields import PageSize
@@ -40,7 +40,7 @@ _USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
     response_description="The balance",
     responses={
         200: answer({"external_user_id": _USER_ID, "balance_tokens": 120}),
-        **problems(*KEY_ERRORS, *DATABASE_ERRORS),
+        **problems(*READ_ERRORS, *DATABASE_ERRORS),
     },
 )
 async def get_balance(account: CurrentAccount) -> Balance:
@@ -55,7 +55,7 @@ async def get_balance(account: CurrentAccount) -> Balance:
     response_description="The newest entries first",
     responses={
         200: answer({"items": [_DEBIT, _CREDIT], "next_cursor": None}),
-        **problems(*KEY_ERRORS, InvalidRequest, *DATABASE_ERRORS),
+        **problems(*READ_ERRORS, InvalidRequest, *DATABASE_ERRORS),
     },
 )
 async def list_ledger_entries(

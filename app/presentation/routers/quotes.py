@@ -7,7 +7,7 @@ from app.domain.catalogue import Catalogue
 from app.domain.errors import CombinationNotAllowed, UnknownModel
 from app.domain.kinds import GenerationKind
 from app.presentation.http.bodies import JsonBody
-from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, KEY_ERRORS, answer, problems
+from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, READ_ERRORS, answer, problems
 from app.presentation.http.routing import CurrentAccount, KeyedRoute
 from app.presentation.http.state import UseCases
 from app.presentation.schemas.examples import PRICE
@@ -35,7 +35,7 @@ def quotes_router(catalogue: Catalogue) -> APIRouter:
         response_description="The price, promised for ten minutes",
         responses={
             200: answer(_QUOTE),
-            **problems(*KEY_ERRORS, UnknownModel, CombinationNotAllowed, *DATABASE_ERRORS, *BODY_ERRORS),
+            **problems(*READ_ERRORS, UnknownModel, CombinationNotAllowed, *DATABASE_ERRORS, *BODY_ERRORS),
         },
     )
     return router

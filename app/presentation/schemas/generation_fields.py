@@ -9,8 +9,9 @@ from pydantic_core import PydanticCustomError
 from app.application.jobs import SAFETY_CHECKER
 from app.domain.parameters import Parameter, ParameterType, SizeLimits
 from app.presentation.schemas.fields import NOT_BLANK, STORABLE, RequestModel
-from app.presentation.schemas.media_urls import AudioUrl, ImageUrl, ValidationContext
+from app.presentation.schemas.media_urls import AudioUrl, ImageUrl, ValidationContext, put_right
 
+_MEDIA = (ParameterType.IMAGE, ParameterType.AUDIO)
 # Python strips four control characters and U+0085 as blanks, too.
 _NOT_BLANK_PATTERN = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
 _STORABLE_PATTERN = r"^[^\u0000]*$"
@@ -152,3 +153,17 @@ _TYPES: Mapping[ParameterType, Callable[[Parameter], Any]] = {
     ParameterType.AUDIO: lambda _: AudioUrl,
     ParameterType.IMAGES: _images,
 }
+
+
+def as_taken(kind: ParameterType | None, value: Any) -> Any:
+    """What the field of such a parameter makes of a value that it takes. Any other value stays as it is."""
+    try:
+        if kind is ParameterType.NUMBER and type(value) is int:
+            return float(value)
+        if kind in _MEDIA and isinstance(value, str):
+            return put_right(value)
+    except (ValueError, OverflowError):
+        return value
+    if kind is ParameterType.IMAGES and isinstance(value, list):
+        return [as_taken(ParameterType.IMAGE, url) for url in value]
+    return value

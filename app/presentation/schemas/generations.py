@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, create_model
 
-from app.application.jobs import Wish
+from app.application.jobs import AskedFor, Wish
 from app.domain.catalogue import Catalogue
 from app.domain.kinds import GenerationKind
 from app.domain.models import Model
+from app.domain.parameters import ParameterType
 from app.presentation.schemas.fields import RequestModel
-from app.presentation.schemas.generation_fields import field_of
+from app.presentation.schemas.generation_fields import as_taken, field_of
 
 _QUOTE = Field(
     default=None,
@@ -25,6 +26,7 @@ _MAX_COST_TOKENS = Field(default=None, ge=0, description="If it costs more, noth
 _OTHERS = ("model", "quote", "max_cost_tokens")
 # Classes are kept for so many catalogues; a process has one.
 CATALOGUES_MAX = 16
+INTEGER_BITS_MAX = 64
 
 
 class GenerationBody(RequestModel):
@@ -59,6 +61,28 @@ class GenerationBodies:
         named = document.get("model") if isinstance(document, dict) else None
         body = self._bodies[self.catalogue.find(named, self.kind).id]
         return body.model_validate(document, context=context)
+
+    def asked_for(self, document: Any) -> AskedFor | None:
+        """What a refused document asks for, in the values that its body had if it was taken once. None: it never was.
+
+        Megabytes of data: URIs take tens of milliseconds.
+        """
+        if not isinstance(document, dict):
+            return None
+        named = document.get("model")
+        given = {name: value for name, value in document.items() if value is not None and name not in _OTHERS}
+        if not (named is None or isinstance(named, str)) or not all(map(_may_be_given, given.values())):
+            return None
+        model = self.catalogue.default_of(self.kind) if named is None else self.catalogue.get(named)
+        parameters = {name: as_taken(self._type_of(name, model), value) for name, value in given.items()}
+        return AskedFor(kind=self.kind, parameters=parameters, model_id=named)
+
+    def _type_of(self, name: str, model: Model | None) -> ParameterType | None:
+        parameter = None if model is None else model.parameters.get(name)
+        if parameter is None:
+            return self.catalogue.types.get(name)
+        # One of a few values is taken as it is.
+        return None if parameter.values else parameter.type
 
     @property
     def models(self) -> Sequence[type[GenerationBody]]:
@@ -97,3 +121,16 @@ def name_of(model: Model) -> tuple[Any, Any]:
 
 def _camel(text: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", text))
+
+
+def _may_be_given(value: Any) -> bool:
+    """Whether any parameter takes values of this form. Thousands of digits, for one, take long to write out again."""
+    if isinstance(value, int):
+        return value.bit_length() <= INTEGER_BITS_MAX
+    if isinstance(value, list):
+        return all(isinstance(each, str) for each in value)
+    if isinstance(value, dict):
+        return value.keys() == {"width", "height"} and all(
+            isinstance(side, int) and _may_be_given(side) for side in value.values()
+        )
+    return isinstance(value, str | float)

@@ -30,7 +30,7 @@ from app.presentation.schemas.data_uris import (
 )
 from app.presentation.schemas.public_hosts import NotPublic, public_host
 
-__all__ = ["MEDIA_BYTES_MAX", "URL_LENGTH_MAX", "AudioUrl", "ImageUrl", "ValidationContext"]
+__all__ = ["MEDIA_BYTES_MAX", "URL_LENGTH_MAX", "AudioUrl", "ImageUrl", "ValidationContext", "put_right"]
 
 URL_LENGTH_MAX = 2048
 
@@ -55,18 +55,32 @@ _PORTS = (None, ":80", ":443")
 
 def _media_url(formats: tuple[Format, ...]) -> Callable[[str, ValidationInfo], str]:
     def check(value: str, info: ValidationInfo) -> str:
-        text = value.strip()
-        if is_data(text):
-            return _data_uri(text, formats)
         context: ValidationContext | None = info.context
-        if context is not None and context["allow_private_media_urls"] and _LOOPBACK_URL.fullmatch(text):
-            return text
-        try:
-            return _public_url(text)
-        except NotPublic as error:
-            raise PydanticCustomError("url_not_allowed", "URL", {"reason": str(error)}) from None
+        is_loopback_allowed = context is not None and context["allow_private_media_urls"]
+        return _put_right(value, formats, is_loopback_allowed=is_loopback_allowed)
 
     return check
+
+
+def put_right(value: str) -> str:
+    """What a field had made of it that took it. Which kind of media it took makes no difference to that.
+
+    Raises ValueError where no field takes it.
+    """
+    return _put_right(value, (*PICTURES, *SOUNDS), is_loopback_allowed=True)
+
+
+def _put_right(value: str, formats: tuple[Format, ...], *, is_loopback_allowed: bool) -> str:
+    """Raises PydanticCustomError."""
+    text = value.strip()
+    if is_data(text):
+        return _data_uri(text, formats)
+    if is_loopback_allowed and _LOOPBACK_URL.fullmatch(text):
+        return text
+    try:
+        return _public_url(text)
+    except NotPublic as error:
+        raise PydanticCustomError("url_not_allowed", "URL", {"reason": str(error)}) from None
 
 
 def _public_url(given: str) -> str:

@@ -24,7 +24,7 @@ from app.infrastructure.postgres.jobs.purses import Purses, locked_purses
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.jobs.writing_orders import StorableOrder, insert_jobs
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, constant
-from app.infrastructure.postgres.tables import idempotency_keys, jobs
+from app.infrastructure.postgres.tables import accounts, idempotency_keys, jobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +50,14 @@ _TRY_LOCK_KEYS = Statement(
     select(_OWNED.c.account_id, _OWNED.c.key, try_lock_of_key(_OWNED.c.account_id, _OWNED.c.key).label("is_locked"))
 )
 _FIRST_USES = Statement(
-    select(idempotency_keys.c.key, idempotency_keys.c.fingerprint, *JOB_COLUMNS)
+    select(idempotency_keys.c.key, idempotency_keys.c.fingerprint, accounts.c.balance_tokens, *JOB_COLUMNS)
     .join_from(
         _OWNED.table,
         idempotency_keys,
         (idempotency_keys.c.account_id == _OWNED.c.account_id) & (idempotency_keys.c.key == _OWNED.c.key),
     )
     .join(jobs, jobs.c.id == idempotency_keys.c.job_id)
+    .join(accounts, accounts.c.id == idempotency_keys.c.account_id)
 )
 _NEW_KEYS = RowArrays("new", *(idempotency_keys.c[field.name] for field in fields(_KeyRow)))
 _INSERT_KEYS = Statement(
@@ -102,14 +103,16 @@ async def _standing(
         written = {row["id"]: job_of(row) for row in rows}
     keys = sorted({order.owned_key for order in orders if order.owned_key is not None})
     in_use = await _keys_in_use(driver, keys) if keys else set()
-    first_uses = await _first_uses(driver, keys) if keys else {}
+    # With the balances, which no lock keeps from changing.
+    known = await _FIRST_USES(driver.fetch, **_OWNED.values(keys)) if keys else []
+    first_uses = {OwnedKey(row["account_id"], row["key"]): FirstUse(row["fingerprint"], job_of(row)) for row in known}
     # Neither a refusal nor a replay waits for the account.
     paying = [order for order in orders if order.owned_key not in in_use and order.owned_key not in first_uses]
     purses = await locked_purses(driver.fetch, orders if is_repeated else paying, limits)
     large = list({order.job.account_id for order in paying if order.input_bytes is not None})
     standing = Standing(
         accepted_at=purses.now,
-        left=purses.left,
+        left={**{Purse(PurseKind.BALANCE, row["account_id"]): row["balance_tokens"] for row in known}, **purses.left},
         limits=purses.limits,
         spending=purses.spending,
         changed_keys=purses.changed_keys,
@@ -125,11 +128,6 @@ async def _keys_in_use(driver: DriverConnection, keys: Sequence[OwnedKey]) -> se
     """Those that another request has locked. Without the lock the insert would wait for it, however long it takes."""
     rows = await _TRY_LOCK_KEYS(driver.fetch, **_OWNED.values(keys))
     return {OwnedKey(row["account_id"], row["key"]) for row in rows if not row["is_locked"]}
-
-
-async def _first_uses(driver: DriverConnection, keys: Sequence[OwnedKey]) -> Mapping[OwnedKey, FirstUse]:
-    rows = await _FIRST_USES(driver.fetch, **_OWNED.values(keys))
-    return {OwnedKey(row["account_id"], row["key"]): FirstUse(row["fingerprint"], job_of(row)) for row in rows}
 
 
 async def _write(
