@@ -13,6 +13,8 @@ def run(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=metadata,
+        # Each revision holds its own locks, and no others. Where the caller has begun a transaction, it is one for all.
+        transaction_per_migration=True,
         version_table=VERSION_TABLE,
         include_name=lambda name, kind, _parents: kind != "table" or not str(name).startswith("pgqueuer"),
     )
@@ -28,7 +30,7 @@ async def run_alone() -> None:
     dsn = load_settings().database_url
     if dsn is None:
         raise SystemExit("Set DATABASE_URL, or use `python -m app migrate`.")
-    async with open_engine(dsn.get_secret_value()) as engine, engine.begin() as connection:
+    async with open_engine(dsn.get_secret_value(), is_patient=True) as engine, engine.begin() as connection:
         await connection.run_sync(take_over)
         await connection.run_sync(run)
 

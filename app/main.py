@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from app import __version__
 from app.bootstrap import Runtime, build
 from app.bootstrap.catalogue import load_catalogue
+from app.domain.catalogue import Catalogue
 from app.infrastructure.logging import configure_logging
 from app.infrastructure.settings import RunnerHome, Settings, SettingsError, load_settings
 from app.presentation.http.api import create_api
@@ -15,18 +16,21 @@ from app.presentation.http.root_path import RootPathTaken
 
 
 def create_app(
-    settings: Settings | None = None, *, on_ready: Callable[[Runtime], Awaitable[None]] | None = None
+    settings: Settings | None = None,
+    catalogue: Catalogue | None = None,
+    *,
+    on_ready: Callable[[Runtime], Awaitable[None]] | None = None,
 ) -> FastAPI:
     """`on_ready` runs once everything is connected and the runner works. Raises SettingsError."""
     if settings is None:
         settings = load_settings()
         configure_logging(settings.log_level, as_json=settings.logs_as_json, secrets=settings.secrets)
-    chosen, catalogue = settings, load_catalogue(settings)
+    chosen, sold = settings, load_catalogue(settings) if catalogue is None else catalogue
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
-        async with build(chosen, catalogue) as runtime, runtime.heartbeats.beating("serve"):
-            api.state.use_cases = runtime.customers
+        async with build(chosen) as runtime, runtime.heartbeats.beating("serve"):
+            api.state.use_cases = runtime.customers(sold)
             if chosen.runner is RunnerHome.EMBEDDED:
                 runtime.runner.start()
             try:
@@ -38,7 +42,7 @@ def create_app(
 
     try:
         return create_api(
-            catalogue,
+            sold,
             lifespan=lifespan,
             version=__version__,
             allow_private_media_urls=not chosen.is_production,

@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.bootstrap import Runtime
+from app.domain.catalogue import Catalogue
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.settings import Settings
 from app.main import create_app
@@ -141,6 +142,7 @@ class _Stop:
 
 async def serve_until_stopped(
     settings: Settings,
+    catalogue: Catalogue,
     listener: socket.socket,
     on_ready: Callable[[Runtime], Awaitable[None]],
     *,
@@ -153,7 +155,7 @@ async def serve_until_stopped(
         await on_ready(runtime)
         spare_the_collector()
 
-    api = create_app(settings, on_ready=get_ready)
+    api = create_app(settings, catalogue, on_ready=get_ready)
     server = Server(_configuration(api, Connections(connections_max), settings))
     stop = _Stop(api, server, settings.seconds_to_drain)
     handle_stop_signals(stop.begin, stop.force)

@@ -79,6 +79,8 @@ TABLES = (
     "key_windows",
     "payment_events",
     "refused_payments",
+    "reversal_events",
+    "adjustments",
     "jobs",
     "attempts",
     "ledger_entries",

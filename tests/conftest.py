@@ -30,10 +30,15 @@ TEST_SERVER_SETTINGS = {
     "full_page_writes": "off",
     "max_connections": "300",
 }
+CONSOLE = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 # The longest files begin first: what begins last must not be what everybody waits for.
 DIRECTORIES_BY_LENGTH = ("fault", "end_to_end", "property", "integration", "contract", "unit")
 WORKERS_PER_CORE = 2
 WORKERS_MAX = 8
+
+# structlog would draw each traceback with rich, code and local variables in it, which takes seconds where they hold an
+# application or a catalogue. Tests that are about the log configure their own.
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], CONSOLE])
 
 
 @pytest.hookimpl(optionalhook=True)

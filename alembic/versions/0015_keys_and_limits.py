@@ -8,7 +8,7 @@ secret of a key that may not do everything is stored under the digest of its dig
 from alembic import context, op
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
@@ -131,7 +131,8 @@ BEGIN
         RETURNING entry_count, balance_tokens INTO NEW.seq, NEW.balance_after;
     ELSE
         UPDATE accounts
-           SET balance_tokens = balance_tokens + NEW.amount, entry_count = entry_count + 1
+           SET balance_tokens = balance_tokens + CASE WHEN NEW.kind = 'REVERSAL' THEN -NEW.amount ELSE NEW.amount END,
+               entry_count = entry_count + 1
          WHERE id = NEW.account_id
         RETURNING entry_count, balance_tokens INTO NEW.seq, NEW.balance_after;
     END IF;
@@ -206,10 +207,10 @@ def upgrade() -> None:
 
 def violations_before() -> str:
     """The view as the revision before leaves it, to take the place of the one that is there."""
-    revision = context.script.get_revision("0013")
+    revision = context.script.get_revision("0014")
     assert revision is not None
-    module = revision.module
-    return f"{module.violations_of_entries()} {module.VIOLATIONS_OF_LINES}"
+    view: str = revision.module.violations()
+    return view
 
 
 # No release before could tell what such a key may not do: it would be a key to everything, or be lost.
@@ -258,9 +259,8 @@ def downgrade() -> None:
 
 
 def entry_before() -> str:
-    """The function as revision 0001 made it."""
-    revision = context.script.get_revision("0001")
+    """The function as the revision before leaves it."""
+    revision = context.script.get_revision("0014")
     assert revision is not None
-    guards: str = revision.module.GUARDS
-    start = guards.index("CREATE FUNCTION apply_ledger_entry()")
-    return guards[start : guards.index("END $$", start) + len("END $$")].replace("CREATE", "CREATE OR REPLACE", 1)
+    function: str = revision.module.APPLY_ENTRIES
+    return function.format(takes="NEW.kind IN ('DEBIT', 'REVERSAL')")

@@ -25,7 +25,6 @@ from app.domain.terms import Terms
 
 log = structlog.get_logger(__name__)
 
-SAFETY_CHECKER = "enable_safety_checker"
 # By whether it is a film. Part of every fingerprint since the first release, so that a repeat of what one of them has
 # accepted is still known.
 _FILLED_IN: Mapping[bool, Mapping[str, Any]] = {False: {"num_images": 1}, True: {"duration": 5}}
@@ -162,13 +161,12 @@ class StartJob:
 
     def _job(self, account_id: UUID, model: Model, completed: Mapping[str, Any], terms: Terms) -> NewJob:
         # Not what a repeat is compared by: the operator may change it between a request and its repeat.
-        is_told = self._is_safety_checker_required and SAFETY_CHECKER in model.parameters
         return NewJob(
             id=uuid7(),
             account_id=account_id,
             kind=model.kind,
             model_id=model.id,
-            parameters=model.fal_input({**completed, SAFETY_CHECKER: True} if is_told else completed),
+            parameters=model.fal_input(completed, is_checked=self._is_safety_checker_required),
             cost_tokens=terms.cost_tokens,
             outputs_requested=terms.outputs_max,
             time_limit_seconds=self._time_limits.seconds_for(model),

@@ -13,8 +13,10 @@ from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.execution import StepUpkeep
 from app.application.ports.health import HealthChecks, PausedModels
 from app.application.ports.jobs import JobReader, JobRecords
-from app.application.ports.ledger import LedgerReader, LedgerRecords
+from app.application.ports.ledger import Adjustments, LedgerReader, LedgerRecords
 from app.application.ports.payments import RefusedPayments
+from app.application.ports.reversals import PendingReversals
+from app.application.reversals import ReceiveReversal, ReversePayment
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,15 @@ class CustomerJobs:
 
 @dataclass(frozen=True, slots=True)
 class CustomerUseCases:
-    """`receive_payment` and `receive_provider_event` are for those who prove to be the payment provider, or fal."""
+    """`receive_payment`, `receive_reversal` and `receive_provider_event` are for those who prove to be the payment
+    provider, or fal.
+    """
 
     keys: CustomerKeys
     jobs: CustomerJobs
     ledger: LedgerReader
     receive_payment: ReceivePayment
+    receive_reversal: ReceiveReversal
     receive_provider_event: ReceiveProviderEvent
     health: HealthChecks
     paused_models: PausedModels
@@ -59,3 +64,6 @@ class OperatorUseCases:
     ledger: LedgerRecords
     top_up: TopUp
     refused_payments: RefusedPayments
+    reverse_payment: ReversePayment
+    pending_reversals: PendingReversals
+    adjustments: Adjustments

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -32,7 +33,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    customers: CustomerUseCases
+    customers: Callable[[Catalogue], CustomerUseCases]
+    """For the process that accepts. Whoever works alone asks for none, and needs no catalogue and no SIGNING_SECRET."""
     operator: OperatorUseCases
     runner: Runner
     heartbeats: Heartbeats
@@ -48,9 +50,7 @@ class Health:
 
 
 @asynccontextmanager
-async def build(
-    settings: Settings, catalogue: Catalogue, *, provider: Provider | None = None
-) -> AsyncIterator[Runtime]:
+async def build(settings: Settings, *, provider: Provider | None = None) -> AsyncIterator[Runtime]:
     """Everything connected, nothing running yet: the caller starts the runner where it belongs.
 
     `provider` replaces the fal client in tests.
@@ -77,10 +77,10 @@ async def build(
         heartbeats = Heartbeats(postgres.engine, lambda: runner.duties.alive, lambda: breaker.paused_models)
         health = Health(_checks(settings, postgres.engine, heartbeats, runner, breaker))
         yield Runtime(
-            customers=customer_use_cases(
+            customers=partial(
+                customer_use_cases,
                 settings,
                 adapters,
-                catalogue=catalogue,
                 follow=handlers.follow,
                 precedence=precedence,
                 health=health,

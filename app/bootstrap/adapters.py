@@ -11,6 +11,7 @@ from app.application.ports.provider import Provider, ProviderEvents
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.history import FalHistory
 from app.infrastructure.fal.webhooks import FalWebhooks
+from app.infrastructure.postgres.adjustments import PostgresAdjustments
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
@@ -23,6 +24,7 @@ from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.places import PostgresPlaces
 from app.infrastructure.postgres.refused_payments import PostgresRefusedPayments
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
+from app.infrastructure.postgres.reversals import PostgresPendingReversals, PostgresReversals
 from app.infrastructure.settings import Settings
 
 
@@ -33,6 +35,9 @@ class PostgresAdapters:
     ledger: PostgresLedger
     payments: PostgresPayments
     refused_payments: PostgresRefusedPayments
+    reversals: PostgresReversals
+    pending_reversals: PostgresPendingReversals
+    adjustments: PostgresAdjustments
     job_desk: PostgresJobDesk
     job_execution: PostgresJobExecution
     job_records: PostgresJobRecords
@@ -63,6 +68,9 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
             ledger=PostgresLedger(engine),
             payments=PostgresPayments(engine),
             refused_payments=PostgresRefusedPayments(engine),
+            reversals=PostgresReversals(engine),
+            pending_reversals=PostgresPendingReversals(engine),
+            adjustments=PostgresAdjustments(engine),
             job_desk=PostgresJobDesk(engine, settings.account_limits),
             job_execution=job_execution,
             job_records=PostgresJobRecords(engine),

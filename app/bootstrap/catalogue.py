@@ -23,6 +23,17 @@ def load_catalogue(settings: Settings) -> Catalogue:
         raise SettingsError(f"TOKEN_PRICES_JSON: {error}") from None
 
 
+def safety_concern(settings: Settings, catalogue: Catalogue) -> str | None:
+    """What whoever keeps fal's safety checker on should know of what they sell; None: nothing."""
+    without = [model for model in catalogue if not model.has_safety_switch]
+    if not settings.is_safety_checker_required or not without:
+        return None
+    return (
+        f"SAFETY_CHECKER=on: {len(without)} of {len(catalogue)} models have no switch for it, and fal does as it does "
+        "by default; python -m app catalogue list --without-safety-switch names them"
+    )
+
+
 @asynccontextmanager
 async def open_offers(settings: Settings) -> AsyncIterator[FalOffers | None]:
     """None without FAL_KEY: fal tells its prices to customers only."""

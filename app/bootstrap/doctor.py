@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from app.application.ports.health import Finding, Level
-from app.bootstrap.catalogue import load_catalogue
+from app.bootstrap.catalogue import load_catalogue, safety_concern
 from app.bootstrap.steps import runner_duties
 from app.domain.errors import DatabaseUnavailable
 from app.domain.kinds import GenerationKind
@@ -112,7 +112,8 @@ async def _catalogue(settings: Settings) -> Sequence[Finding]:
         catalogue = load_catalogue(settings)
     except SettingsError as error:
         return [Finding(Level.WRONG, "catalogue", line) for line in str(error).splitlines()]
-    return [Finding(Level.OK, "catalogue", f"{len(catalogue)} models are sold")]
+    sold, concern = f"{len(catalogue)} models are sold", safety_concern(settings, catalogue)
+    return [Finding(Level.OK, "catalogue", sold), *([Finding(Level.WARNING, "catalogue", concern)] if concern else [])]
 
 
 async def _fal(settings: Settings) -> Sequence[Finding]:

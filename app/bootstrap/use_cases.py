@@ -5,6 +5,7 @@ from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
+from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
 from app.bootstrap.adapters import Adapters, PostgresAdapters
 from app.bootstrap.steps import lost_steps
@@ -18,8 +19,8 @@ from app.infrastructure.settings.kept_secrets import signing_secrets
 def customer_use_cases(
     settings: Settings,
     adapters: Adapters,
-    *,
     catalogue: Catalogue,
+    *,
     follow: FollowJob,
     precedence: Precedence,
     health: HealthChecks,
@@ -28,6 +29,11 @@ def customer_use_cases(
     keys, desk = postgres.keys, postgres.job_desk
     time_limits = TimeLimits(settings.image_time_limit_seconds, settings.video_time_limit_seconds)
     quotes = SignedQuotes(signing_secrets(settings))
+    receive_payment = ReceivePayment(
+        TopUp(postgres.payments, settings.is_event_id_required),
+        settings.webhook_secrets,
+        settings.secrets_by_source,
+    )
     return CustomerUseCases(
         keys=CustomerKeys(
             authenticate=Authenticate(keys),
@@ -46,11 +52,8 @@ def customer_use_cases(
             reader=desk,
         ),
         ledger=postgres.ledger,
-        receive_payment=ReceivePayment(
-            TopUp(postgres.payments, settings.is_event_id_required),
-            settings.webhook_secrets,
-            settings.secrets_by_source,
-        ),
+        receive_payment=receive_payment,
+        receive_reversal=ReceiveReversal(ReversePayment(postgres.reversals), receive_payment.check_secret),
         receive_provider_event=ReceiveProviderEvent(
             postgres.job_execution, adapters.provider, adapters.provider_events
         ),
@@ -68,4 +71,7 @@ def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> Operat
         ledger=postgres.ledger,
         top_up=TopUp(postgres.payments, settings.is_event_id_required),
         refused_payments=postgres.refused_payments,
+        reverse_payment=ReversePayment(postgres.reversals),
+        pending_reversals=postgres.pending_reversals,
+        adjustments=postgres.adjustments,
     )

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import catalogue, doctor, jobs, keys, ledger, payments, restores, serve, show
+from app.cli import catalogue, doctor, jobs, keys, ledger, payments, restores, serve, show, tokens
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Metered AI image and video generation.")
 # The order of `--help`.
@@ -20,6 +20,7 @@ app.add_typer(catalogue.commands, name="catalogue")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(jobs.commands, name="jobs")
 app.add_typer(payments.commands, name="payments")
+app.add_typer(tokens.commands, name="tokens")
 app.add_typer(ledger.commands, name="ledger")
 
 

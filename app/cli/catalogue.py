@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from app.application.ports.provider import ProviderUnavailable
-from app.bootstrap.catalogue import load_catalogue, open_offers
+from app.bootstrap.catalogue import load_catalogue, open_offers, safety_concern
 from app.cli.catalogue_text import lines_of, margin_line, table_of
 from app.cli.running import fail, print_table, run
 from app.domain.catalogue import Catalogue
@@ -44,8 +44,12 @@ commands = typer.Typer(no_args_is_help=True, help="Look at the models and prices
 @commands.command()
 def check(token_usd: TokenUsd = None) -> None:
     """Read the catalogue, with your own files over it. Exits with 1 and says what to mend where something is wrong."""
-    catalogue = _catalogue(_settings())
+    settings = _settings()
+    catalogue = _catalogue(settings)
     typer.echo(f"the catalogue is right: {len(catalogue)} models")
+    concern = safety_concern(settings, catalogue)
+    if concern is not None:
+        typer.echo(concern)
     if token_usd is None:
         return
     below = sold_below(catalogue, token_usd)
@@ -58,6 +62,10 @@ def check(token_usd: TokenUsd = None) -> None:
 @commands.command("list")
 def list_models(
     kind: Annotated[GenerationKind | None, typer.Option("--type", help="Only models of this type.")] = None,
+    without_safety_switch: Annotated[
+        bool,
+        typer.Option("--without-safety-switch", help="Only models that SAFETY_CHECKER=on tells nothing."),
+    ] = False,
 ) -> None:
     """Show each model with its price lines, and what its cheapest and its dearest request cost."""
     catalogue = _catalogue(_settings())
@@ -71,6 +79,7 @@ def list_models(
                 f"{model.from_tokens}-{model.to_tokens}",
             )
             for model in (catalogue if kind is None else catalogue.of_kind(kind))
+            if not (without_safety_switch and model.has_safety_switch)
         ],
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from app.domain.catalogue import Catalogue
 from app.domain.kinds import GenerationKind
 from app.domain.margins import Margin, worst_margin
-from app.domain.models import SEED, Constraint, CostRule, Model
+from app.domain.models import SAFETY_CHECKER, SEED, Constraint, CostRule, Model
 from app.domain.offered_prices import usd_text
 from app.domain.parameters import Parameter
 from app.domain.pricing import PriceRule
@@ -28,6 +28,8 @@ def lines_of(model: Model) -> Iterator[str]:
     yield "parameters"
     for parameter in model.parameters.values():
         yield f"  {parameter.name}: {_parameter(parameter)}"
+    if model.has_safety_switch:
+        yield f"  with SAFETY_CHECKER=on: {model.safety_switch or SAFETY_CHECKER} = true"
     for name, value in model.fixed.items():
         yield f"  always sent: {name} = {_value(value)}"
     if model.constraints:
@@ -145,6 +147,8 @@ def _range(parameter: Parameter) -> Iterator[str]:
             yield f"at most {limits.ratio_max}:1"
     if parameter.minimum is not None or parameter.maximum is not None:
         yield f"{parameter.minimum} to {parameter.maximum}"
+    if parameter.seconds is not None:
+        yield "{} to {} seconds".format(*parameter.seconds)
     if parameter.length_max is not None:
         yield f"{parameter.length_min} to {parameter.length_max} characters"
     if parameter.count_max is not None:

@@ -15,7 +15,7 @@ from app.cli.running import fail, run, url_of, with_database
 from app.infrastructure.logging import configure_logging
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.heartbeats import DEAD_SECONDS, own_workers, silence
-from app.infrastructure.settings import Settings, SettingsError, load_settings
+from app.infrastructure.settings import Settings, SettingsError, WorkerSettings, load_settings
 
 
 def doctor() -> None:
@@ -85,7 +85,7 @@ def check_worker() -> None:
             fail(f"the worker on {socket.gethostname()} hangs: {min(missing, key=len)}; restart it")
         typer.echo("the worker beats")
 
-    run(work, is_quiet=True)
+    run(work, is_quiet=True, kind=WorkerSettings)
 
 
 def _missing(ages: Mapping[str, float]) -> str:

@@ -8,7 +8,15 @@ from app.cli.running import User, fail, print_table, run_for_operator
 from app.domain.ledger import EntryKind, LedgerEntry
 
 # The sign says what a kind does to the balance. A kind of a newer release is unknown here and gets none.
-SIGNS: Mapping[str, str] = {EntryKind.CREDIT: "+", EntryKind.DEBIT: "-", EntryKind.REFUND: "+"}
+SIGNS: Mapping[str, str] = {
+    EntryKind.CREDIT: "+",
+    EntryKind.DEBIT: "-",
+    EntryKind.REFUND: "+",
+    EntryKind.REVERSAL: "-",
+    EntryKind.REINSTATEMENT: "+",
+    # It has its own.
+    EntryKind.ADJUSTMENT: "",
+}
 
 commands = typer.Typer(no_args_is_help=True, help="Check the books.")
 
@@ -43,14 +51,16 @@ def show(
 
 def print_entries(entries: Sequence[LedgerEntry]) -> None:
     print_table(
-        ("time", "kind", "tokens", "balance", "job or payment event"),
+        ("time", "kind", "tokens", "balance", "job, payment or adjustment", "source or actor", "reason"),
         [
             (
                 entry.created_at.isoformat(timespec="seconds"),
                 str(entry.kind),
                 f"{SIGNS.get(entry.kind, '')}{entry.amount}",
                 entry.balance_after,
-                entry.job_id or entry.payment_event_id,
+                entry.job_id or entry.payment_event_id or entry.adjustment_id,
+                entry.payment_source or entry.actor or "",
+                entry.reason or "",
             )
             for entry in entries
         ],

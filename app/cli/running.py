@@ -34,9 +34,11 @@ def fail(reason: object) -> NoReturn:
     raise typer.Exit(1)
 
 
-def run(work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False) -> None:
+def run(
+    work: Callable[[Settings], Awaitable[None]], *, is_quiet: bool = False, kind: type[Settings] = Settings
+) -> None:
     try:
-        settings = load_settings()
+        settings = load_settings(kind)
         # What a command fails of is its own one line.
         level = "ERROR" if is_quiet else settings.log_level
         configure_logging(level, as_json=settings.logs_as_json, secrets=settings.secrets)
@@ -102,7 +104,8 @@ def _with_dsn(settings: Settings, dsn: str) -> Settings:
 async def migrate_database(settings: Settings) -> None:
     """Raises DatabaseRefused, with one line."""
     await check_database(settings)
-    async with open_engine(url_of(settings), pool_size=1) as engine:
+    # An index of a large table takes longer than any request may.
+    async with open_engine(url_of(settings), pool_size=1, is_patient=True) as engine:
         await migrate(engine)
 
 

@@ -11,10 +11,11 @@ import structlog
 import typer
 
 from app.bootstrap import Runtime, build
-from app.bootstrap.catalogue import load_catalogue
+from app.bootstrap.catalogue import load_catalogue, safety_concern
 from app.cli.development import running_dsn, simulated_fal
 from app.cli.doctor import check_worker
 from app.cli.running import check_database, fail, migrate_database, run, with_database
+from app.domain.catalogue import Catalogue
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.process import (
     TooFewDescriptors,
@@ -22,7 +23,7 @@ from app.infrastructure.process import (
     give_large_memory_back,
     raise_descriptor_limit,
 )
-from app.infrastructure.settings import DEVELOPMENT_WEBHOOK_SECRET, Settings
+from app.infrastructure.settings import DEVELOPMENT_WEBHOOK_SECRET, Settings, WorkerSettings
 from app.serving import BACKLOG, handle_stop_signals, serve_until_stopped, spare_the_collector
 
 log = structlog.get_logger(__name__)
@@ -36,8 +37,8 @@ def serve() -> None:
     async def work(settings: Settings) -> None:
         connections_max = _connections_max()
         # A mistake in a file is told before a database is started or its schema changed.
-        load_catalogue(settings)
-        _say_what_is_doubtful(settings)
+        catalogue = load_catalogue(settings)
+        _say_what_is_doubtful(settings, catalogue)
         listener = _listen(settings)
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         async with (
@@ -45,7 +46,7 @@ def serve() -> None:
             _with_provider(on_database) as complete,
         ):
             await migrate_database(complete)
-            await _serve(complete, listener, connections_max, is_simulated=settings.fal_key is None)
+            await _serve(complete, catalogue, listener, connections_max, is_simulated=settings.fal_key is None)
 
     run(work)
 
@@ -83,12 +84,15 @@ async def _with_provider(settings: Settings) -> AsyncIterator[Settings]:
         yield simulated
 
 
-def _say_what_is_doubtful(settings: Settings) -> None:
-    for concern in settings.concerns:
-        log.warning("settings_doubtful", reason=concern)
+def _say_what_is_doubtful(settings: Settings, catalogue: Catalogue) -> None:
+    for concern in (*settings.concerns, safety_concern(settings, catalogue)):
+        if concern is not None:
+            log.warning("settings_doubtful", reason=concern)
 
 
-async def _serve(settings: Settings, listener: socket.socket, connections_max: int, *, is_simulated: bool) -> None:
+async def _serve(
+    settings: Settings, catalogue: Catalogue, listener: socket.socket, connections_max: int, *, is_simulated: bool
+) -> None:
     url = settings.base_url
 
     async def announce(runtime: Runtime) -> None:
@@ -96,7 +100,7 @@ async def _serve(settings: Settings, listener: socket.socket, connections_max: i
             _print_welcome(url, await _demo_key(runtime), settings, is_simulated=is_simulated)
         log.info("service_ready", url=url, connections_max=connections_max)
 
-    if not await serve_until_stopped(settings, listener, announce, connections_max=connections_max):
+    if not await serve_until_stopped(settings, catalogue, listener, announce, connections_max=connections_max):
         fail("the service could not start; the log above says why")
 
 
@@ -152,13 +156,12 @@ def worker(
             fail("set DATABASE_URL: a worker shares the database of the API")
         if settings.fal_key is None:
             fail("set FAL_KEY (and FAL_QUEUE_URL for a simulator): a worker talks to fal")
-        catalogue = load_catalogue(settings)
         async with with_database(settings) as complete:
             await check_database(complete)
-            async with build(complete, catalogue) as runtime, runtime.heartbeats.beating("worker"):
+            async with build(complete) as runtime, runtime.heartbeats.beating("worker"):
                 await _work_until_stopped(runtime.runner)
 
-    run(work)
+    run(work, kind=WorkerSettings)
 
 
 async def _work_until_stopped(runner: Runner) -> None:
@@ -176,4 +179,5 @@ def migrate() -> None:
         async with with_database(settings) as complete:
             await migrate_database(complete)
 
-    run(work)
+    # A container migrates before it works.
+    run(work, kind=WorkerSettings)

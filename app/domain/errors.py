@@ -16,11 +16,14 @@ DomainError
 ├─ Conflict
 │  ├─ KeyAlreadyIssued
 │  ├─ PaymentEventConflict     a known event id with another account or amount
+│  ├─ ReversalEventConflict    a known id of a refund or dispute with another content
+│  ├─ AdjustmentConflict       a known id of an adjustment with another content
 │  ├─ IdempotencyKeyInUse      the first request with this key is still being served
 │  ├─ QuoteNotValid            no quote of ours, or one for another request, account or time
 │  ├─ PriceExceedsMaximum      dearer than the caller wants to pay
 │  └─ BalanceLimitExceeded
 ├─ PaymentEventIdRequired
+│  └─ ReversalEventIdRequired
 ├─ FieldRefused                a field of the body is to be changed
 │  ├─ UnknownModel             no such model, or one of another type
 │  └─ CombinationNotAllowed    values that the model takes, but not together
@@ -159,6 +162,16 @@ class PaymentEventConflict(Conflict):
     default_detail = "This event id was already used for another user or amount. Nothing was credited."
 
 
+class ReversalEventConflict(Conflict):
+    code = "reversal_event_conflict"
+    default_detail = "This event id was already used for another refund, dispute or withdrawal. Nothing was done."
+
+
+class AdjustmentConflict(Conflict):
+    code = "adjustment_conflict"
+    default_detail = "This id was already used for another adjustment. Nothing was done."
+
+
 class IdempotencyKeyInUse(Conflict):
     code = "idempotency_key_in_use"
     default_detail = "A request with this Idempotency-Key is being served right now. Ask again in a second."
@@ -200,6 +213,11 @@ class BalanceLimitExceeded(Conflict):
 class PaymentEventIdRequired(DomainError):
     code = "payment_event_id_required"
     default_detail = "Send the payment provider's event id in the X-Event-Id header. Nothing was credited."
+
+
+class ReversalEventIdRequired(PaymentEventIdRequired):
+    code = "reversal_event_id_required"
+    default_detail = "Send the id of the refund, dispute or withdrawal in the X-Event-Id header. Nothing was done."
 
 
 class FieldRefused(DomainError):

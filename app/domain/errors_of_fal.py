@@ -9,6 +9,7 @@ from app.domain.job_errors import (
     CANCELED,
     FILES,
     FILMS,
+    NO_MEDIA,
     OWN_ERRORS,
     PICTURES,
     SOUNDS,
@@ -95,9 +96,7 @@ ERRORS_OF_FAL: Mapping[str, JobError] = {
     "downstream_service_error": _fault("A service that fal uses for this model failed."),
     "downstream_service_unavailable": _fault("A service that fal uses for this model is not available right now."),
     POLICY: POLICY_VIOLATION,
-    "no_media_generated": JobError(
-        "no_media_generated", "The model made nothing of this input.", "Change the prompt or the pictures."
-    ),
+    "no_media_generated": NO_MEDIA,
     "image_too_small": _about(
         PICTURES,
         "image_too_small",

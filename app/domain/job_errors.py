@@ -64,6 +64,7 @@ CANCELED = JobError("canceled", "The job was canceled.")
 NO_OUTPUT = JobError(
     "no_output", "The safety checker withheld everything that was generated.", "Change the prompt or the pictures."
 )
+NO_MEDIA = JobError("no_media_generated", "The model made nothing of this input.", "Change the prompt or the pictures.")
 RESTORED = JobError(
     "restored", "The service was restored from a backup, and it is not certain that this job was kept.", TRY_AGAIN
 )

@@ -5,14 +5,23 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-# The largest integer that every JSON reader keeps exactly (RFC 8259, section 6).
+# The largest integer that every JSON reader keeps exactly (RFC 8259, section 6); its negative is the smallest.
 BALANCE_TOKENS_MAX = 2**53 - 1
+ADJUSTMENT_TOKENS_MAX = 10**12
+REASON_LENGTH_MAX = 500
+ACTOR_LENGTH_MAX = 255
 
 
 class EntryKind(StrEnum):
     CREDIT = "CREDIT"
     DEBIT = "DEBIT"
     REFUND = "REFUND"
+    REVERSAL = "REVERSAL"
+    """A payment was refunded or disputed. It may take the balance below zero."""
+    REINSTATEMENT = "REINSTATEMENT"
+    """A reversal was withdrawn."""
+    ADJUSTMENT = "ADJUSTMENT"
+    """The operator's own entry. Its amount has a sign, and it may take the balance below zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +37,23 @@ class LedgerEntry:
     job_id: UUID | None
     payment_event_id: str | None
     created_at: datetime
+    payment_source: str | None = None
+    adjustment_id: str | None = None
+    reason: str | None = None
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjustment:
+    """Tokens that the operator gives or takes, once for each id."""
+
+    id: str
+    external_user_id: UUID
+    amount: int
+    reason: str
+    """In words that the account's holder may read."""
+    actor: str
+    """Who did it, for the operator alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

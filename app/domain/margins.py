@@ -32,7 +32,9 @@ def cost_usd(model: Model, parameters: Mapping[str, Any]) -> Fraction:
 
 
 def worst_margin(model: Model) -> Margin:
-    """The combination whose tokens must be worth most."""
+    """The combination whose tokens must be worth most. In the middle of a long range the rounding of lines, less than a
+    token each, may make another one a little worse.
+    """
     return max((_margin(model, parameters) for parameters in model.combinations()), key=lambda it: it.break_even_usd)
 
 

@@ -1,6 +1,5 @@
 """What is sold: each model with its parameters, prices and the shape of its result. All of it is data."""
 
-import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -11,6 +10,7 @@ from typing import Any
 
 from app.domain.errors import CombinationNotAllowed
 from app.domain.kinds import GenerationKind
+from app.domain.parameter_values import values_to_try
 from app.domain.parameters import FalField, Parameter, ParameterType, Words
 from app.domain.pricing import PriceLine, PriceRule, Quantities, Unit, megapixels_of, price, total_tokens
 from app.domain.terms import ResultShape, Terms
@@ -18,8 +18,7 @@ from app.domain.terms import ResultShape, Terms
 # The names that say how much of something is asked for, the same for every model.
 COUNT, SECONDS, SIZE = "num_images", "duration", "image_size"
 SEED = "seed"
-# So many values of a range are gone through one by one; of a longer one its two ends are enough.
-RANGE_VALUES_MAX = 64
+SAFETY_CHECKER = "enable_safety_checker"
 KNOWN_LINES_MAX = 10_000
 SEED_MAX = 2**31 - 1
 
@@ -93,6 +92,8 @@ class Model:
     """Whether width and height of each output may be in the result."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Sent with every request, in fal's spelling."""
+    safety_switch: str | None = None
+    """fal's field that turns its safety checker on, of a model that takes no SAFETY_CHECKER."""
     constraints: Sequence[Constraint] = ()
     listed_price: ListedPrice | None = None
     """Where it is none of the lines in `costs`."""
@@ -114,13 +115,20 @@ class Model:
         """The first constraint that completed parameters break."""
         return next((constraint for constraint in self.constraints if constraint.is_violated_by(parameters)), None)
 
-    def fal_input(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Completed parameters as fal spells them."""
+    def fal_input(self, parameters: Mapping[str, Any], *, is_checked: bool = False) -> Mapping[str, Any]:
+        """Completed parameters as fal spells them. `is_checked`: with the safety checker on, if there is a switch."""
+        if is_checked and SAFETY_CHECKER in self.parameters:
+            parameters = {**parameters, SAFETY_CHECKER: True}
         body = {}
         for name, value in parameters.items():
             fal = self.parameters[name].fal
             body[fal.name] = fal.of(value)
-        return {**body, **self.fixed}
+        switch = {self.safety_switch: True} if is_checked and self.safety_switch is not None else {}
+        return {**body, **self.fixed, **switch}
+
+    @property
+    def has_safety_switch(self) -> bool:
+        return self.safety_switch is not None or SAFETY_CHECKER in self.parameters
 
     def price_lines(self, parameters: Mapping[str, Any]) -> Sequence[PriceLine]:
         """Of completed parameters."""
@@ -177,12 +185,25 @@ class Model:
         return total_tokens(self.price_lines(parameters))
 
     def combinations(self) -> Iterator[Mapping[str, Any]]:
-        """Everything that a price depends on, in each way that the model takes; of long ranges the two ends."""
-        axes = {name: _values_to_try(self.parameters[name]) for name in self.priced_names}
+        """Everything that a price depends on, in each way that the model takes; of long ranges where it may turn."""
+        axes = {
+            name: values_to_try(self.parameters[name], self._constrained_values(name), self._turns(name))
+            for name in self.priced_names
+        }
         for values in product(*axes.values()):
             parameters = dict(zip(axes, values, strict=True))
             if self.violated(parameters) is None:
                 yield parameters
+
+    def _constrained_values(self, name: str) -> frozenset[Any]:
+        named = (each.get(name, frozenset()) for it in self.constraints for each in (it.when, it.require))
+        return frozenset().union(*named)
+
+    def _turns(self, name: str) -> frozenset[int]:
+        """The values of the parameter around which a line begins to count."""
+        rules = [*self.prices, *(cost.rule for cost in self.costs)]
+        counted = (rule for rule in rules if rule.after and _TURNED_BY.get(rule.unit) == name)
+        return frozenset(rule.after // (self.outputs_per_image_max if name == COUNT else 1) for rule in counted)
 
     @cached_property
     def priced_names(self) -> Sequence[str]:
@@ -252,6 +273,7 @@ class Model:
 
 
 _COUNTED_BY = {Unit.MEGAPIXEL: SIZE, Unit.SECOND: SECONDS}
+_TURNED_BY = {Unit.IMAGE: COUNT, **_COUNTED_BY}
 # What the amount of each is made of.
 _MULTIPLIED_BY: Mapping[Unit, Sequence[str]] = {
     Unit.IMAGE: [COUNT],
@@ -270,24 +292,3 @@ def _told(given: Mapping[str, Any]) -> Mapping[str, Any]:
 def _is_among(value: Any, values: frozenset[Any]) -> bool:
     """A size in numbers is in no enumeration. False is no 0: TOML and JSON tell them apart, Python does not."""
     return not isinstance(value, dict | list) and any(value == each and type(value) is type(each) for each in values)
-
-
-def _values_to_try(parameter: Parameter) -> Sequence[Any]:
-    if parameter.type is ParameterType.SIZE:
-        return _sizes_to_try(parameter)
-    if parameter.choices is not None:
-        return parameter.choices if parameter.is_always_there else (None, *parameter.choices)
-    if parameter.minimum is None or parameter.maximum is None:
-        return (parameter.filled_in,)
-    if parameter.type is ParameterType.INTEGER and parameter.maximum - parameter.minimum < RANGE_VALUES_MAX:
-        return range(int(parameter.minimum), int(parameter.maximum) + 1)
-    return (parameter.minimum, parameter.maximum)
-
-
-def _sizes_to_try(parameter: Parameter) -> Sequence[Any]:
-    """Each preset, and of sizes in numbers the smallest and the largest picture, or what is a little larger."""
-    limits = parameter.size_limits
-    if limits is None:
-        return tuple(parameter.presets)
-    sides = (math.ceil(math.sqrt(pixels)) for pixels in (limits.smallest_pixels, limits.largest_pixels))
-    return (*parameter.presets, *({"width": side, "height": side} for side in sides))

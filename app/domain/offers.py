@@ -8,8 +8,9 @@ from typing import Any
 
 from app.domain.catalogue import Catalogue
 from app.domain.kinds import GenerationKind
-from app.domain.models import RANGE_VALUES_MAX, Model
+from app.domain.models import Model
 from app.domain.offered_prices import OfferedPrice, price_differences
+from app.domain.parameter_values import RANGE_VALUES_MAX
 from app.domain.parameters import Parameter, ParameterType
 
 TEXT_LENGTH_MAX = 200
@@ -91,18 +92,27 @@ def _input_differences(model: Model, offered: Mapping[str, OfferedParameter]) ->
             continue
         for text, is_wrong in _field_differences(parameter, offered[name]):
             yield f"{name}: {text}", is_wrong
-    for name, value in model.fixed.items():
+    for name, value, when in _sent_besides(model):
         if name not in offered:
-            yield f"{name}: fal has no such field any more, and we always send it", True
+            yield f"{name}: fal has no such field any more, and we {when} send it", True
         elif not _takes(offered[name], value):
-            yield f"{name}: fal does not take {_shown(value)}, which we always send", True
-    others = {name: each for name, each in offered.items() if name not in ours and name not in model.fixed}
+            yield f"{name}: fal does not take {_shown(value)}, which we {when} send", True
+    known = {*ours, *(name for name, *_ in _sent_besides(model))}
+    others = {name: each for name, each in offered.items() if name not in known}
     for name, other in others.items():
         if other.is_required:
             yield f"{_shown(name)}: fal requires this field, and we do not send it", True
     optional = [_shown(name) for name, other in others.items() if not other.is_required]
     if optional:
         yield f"fal also has {', '.join(optional)}", False
+
+
+def _sent_besides(model: Model) -> Iterator[tuple[str, Any, str]]:
+    """What is sent that is no parameter: the field, its value, and when."""
+    for name, value in model.fixed.items():
+        yield name, value, "always"
+    if model.safety_switch is not None:
+        yield model.safety_switch, True, "with SAFETY_CHECKER=on"
 
 
 def _field_differences(ours: Parameter, fal: OfferedParameter) -> Iterator[tuple[str, bool]]:

@@ -1,10 +1,15 @@
-"""Which values a parameter takes."""
+"""Which values a parameter takes, and which of them are enough to know all prices."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from app.domain.parameters import Parameter, ParameterType
+from app.domain.pricing import MEGAPIXEL_PIXELS
+
+# So many values of a range are gone through one by one.
+RANGE_VALUES_MAX = 64
 
 
 def problem_of(parameter: Parameter, value: Any) -> str | None:
@@ -81,3 +86,41 @@ _PROBLEMS: Mapping[ParameterType, Callable[[Parameter, Any], str | None]] = {
     ParameterType.AUDIO: _url_problem,
     ParameterType.IMAGES: _images_problem,
 }
+
+
+def values_to_try(
+    parameter: Parameter, named: Collection[Any] = (), turns: Collection[int] = ()
+) -> Sequence[Hashable | Mapping[str, int]]:
+    """All values, or of a long range those between which nothing of a price changes its course.
+
+    `named` are those that a constraint names, and `turns` those from which on a line counts. A price never falls while
+    what it counts grows, so that the cheapest and the dearest request are among the ends and the neighbours of these.
+    """
+    if parameter.type is ParameterType.SIZE:
+        return _sizes_to_try(parameter, turns)
+    if parameter.choices is not None:
+        return parameter.choices if parameter.is_always_there else (None, *parameter.choices)
+    least, most = parameter.minimum, parameter.maximum
+    if least is None or most is None:
+        return (parameter.filled_in, *named)
+    if parameter.type is ParameterType.NUMBER:
+        # Prices count whole things alone: a value of each kind is enough, those named and one between each two.
+        steps = sorted({least, most, *named})
+        return (*steps, *((low + high) / 2 for low, high in pairwise(steps)))
+    if most - least < RANGE_VALUES_MAX:
+        return range(int(least), int(most) + 1)
+    near = {value + step for value in (*named, *turns) for step in (-1, 0, 1)}
+    return sorted({int(least), int(most), *(value for value in near if least <= value <= most)})
+
+
+def _sizes_to_try(parameter: Parameter, turns: Collection[int]) -> Sequence[Any]:
+    """Each preset; of sizes in numbers the smallest and the largest picture, or a little larger ones, and those where a
+    line begins to count.
+    """
+    limits = parameter.size_limits
+    if limits is None:
+        return tuple(parameter.presets)
+    sides = {math.ceil(math.sqrt(pixels)) for pixels in (limits.smallest_pixels, limits.largest_pixels)}
+    around = {math.isqrt(megapixels * MEGAPIXEL_PIXELS) + step for megapixels in turns for step in (0, 1)}
+    sides |= {side for side in around if limits.allows(side, side)}
+    return (*parameter.presets, *({"width": side, "height": side} for side in sorted(sides)))

@@ -98,6 +98,8 @@ class Parameter:
     length_max: int | None = None
     count_min: int = 1
     count_max: int | None = None
+    seconds: tuple[int, int] | None = None
+    """What a sound may take, at least and at most; None: not known, and not looked at."""
     presets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Width and height; of a preset whose size the model chooses, the largest."""
     size_limits: SizeLimits | None = None

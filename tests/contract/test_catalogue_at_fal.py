@@ -25,6 +25,8 @@ def test_every_value_is_taken_here_and_at_fal(model: Model) -> None:
         assert (body.wish().model, body.wish().completed()) == (model, asked.completed)
         sent = model.fal_input(asked.completed)
         assert sent.keys() <= arguments_at_fal(model, sent).model_fields.keys(), "fal ignores what it does not know"
+        checked = model.fal_input(asked.completed, is_checked=True)
+        assert checked.keys() <= arguments_at_fal(model, checked).model_fields.keys()
 
 
 def arguments_at_fal(model: Model, sent: object) -> type[BaseModel]:

@@ -35,7 +35,7 @@ def entries(user: User) -> list[tuple[str, int, int, str | None]]:
         (TEXT_TO_IMAGE, "[nsfw:2]", {"num_images": 4}, COMPLETED, 20, 5),
         (TEXT_TO_IMAGE, "[partial:2] [nsfw:1]", {"num_images": 4}, COMPLETED, 20, 15),
         (TEXT_TO_IMAGE, "[nsfw]", {"num_images": 4}, ("FAILED", "no_output"), 20, 20),
-        (TEXT_TO_IMAGE, "[partial:0]", {"num_images": 4}, ("FAILED", "result_invalid"), 20, 20),
+        (TEXT_TO_IMAGE, "[partial:0]", {"num_images": 4}, ("FAILED", "no_media_generated"), 20, 20),
         (TEXT_TO_VIDEO, "[nsfw]", {"duration": 5}, ("FAILED", "no_output"), 30, 30),
     ],
 )

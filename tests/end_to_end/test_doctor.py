@@ -85,10 +85,11 @@ def test_goes_on_with_the_rest_where_settings_are_wrong(simulator: str, tmp_path
 
 
 def test_in_production_the_rest_is_looked_at_too(database: str, simulator: str, tmp_path: Path) -> None:
-    code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator, APP_ENV="production")
+    code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator, APP_ENV="production", SAFETY_CHECKER="on")
 
     assert "AUTH_SECRET must be set" in text(lines, "settings")
     assert "SIGNING_SECRET must be set" in text(lines, "settings")
+    assert "models are sold SAFETY_CHECKER=on: " in text(lines, "catalogue")
     assert level(lines, "database") == level(lines, "migrations") == "ok"
     assert code == 1
 

@@ -195,3 +195,16 @@ def test_a_worker_without_a_key_of_fal_says_so_in_one_line(fleet: Fleet, tmp_pat
     assert outcome.returncode == 1
     assert len(outcome.stderr.splitlines()) == 1
     assert outcome.stderr.startswith("error: set FAL_KEY ")
+
+
+def test_a_worker_goes_on_with_what_was_accepted_though_nothing_can_be_sold(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.run_workers(0)
+    key = fleet.register(PRICE_TOKENS)
+    fleet.start_jobs(key, ["broken-shop"])
+    broken = {"CATALOGUE_DIR": str(tmp_path / "absent"), "TOKEN_PRICES_JSON": "{", "DATA_DIR": "/dev/null/none"}
+
+    with ServiceProcess(tmp_path / "worker.log", {**fleet.settings, **broken}, "worker") as worker:
+        fleet.until_all(key, "COMPLETED")
+        assert worker.process.poll() is None
+
+    assert fleet.submits("broken-shop").total() == 1

@@ -306,6 +306,7 @@ def result_rows() -> Iterator[Row]:
         yield row(fault, f"[result:{fault}]", to_the_end, COMPLETED)
     yield row("fewer images", "[partial:2]", to_the_end, charged(2), outputs=4)
     yield row("one image withheld", "[nsfw:1]", to_the_end, charged(1), outputs=2)
+    yield row("no image at all", "[partial:0]", to_the_end, failed("no_media_generated"), outputs=2)
     yield row("every image withheld", "[nsfw]", to_the_end, failed("no_output"), outputs=2)
 
 

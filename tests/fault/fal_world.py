@@ -23,6 +23,7 @@ from app.application.execution.breaker import Breaker
 from app.application.execution.follow import CANCEL_GRACE_SECONDS, UNANSWERED_GRACE_SECONDS
 from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.execution.submit import SubmitJob
+from app.application.use_cases import CustomerUseCases
 from app.bootstrap import Runtime, build
 from app.domain.errors import JobFinished
 from app.domain.jobs import Job, JobStatus
@@ -48,6 +49,7 @@ EVENT_SECONDS_MAX = 20.0
 @dataclass
 class World:
     runtime: Runtime
+    customers: CustomerUseCases
     engine: AsyncEngine
     sql: "asyncpg.Pool[asyncpg.Record]"
     breaker: Breaker
@@ -67,7 +69,7 @@ class World:
 
     async def accept(self, words: str, *, outputs: int = 1, customer: Customer | None = None) -> UUID:
         parameters = {"prompt": f"{uuid4()} {words}", "num_images": outputs}
-        start = self.runtime.customers.jobs.start
+        start = self.customers.jobs.start
         accepted = await start((customer or self.customer).account_id, wish(parameters))
         return accepted.job.id
 
@@ -123,7 +125,7 @@ class World:
     async def cancel(self, job_id: UUID) -> Job | None:
         """None: it was final already."""
         try:
-            return (await self.runtime.customers.jobs.cancel(self.customer.account_id, job_id)).job
+            return (await self.customers.jobs.cancel(self.customer.account_id, job_id)).job
         except JobFinished:
             return None
 
@@ -211,10 +213,10 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(runtime: Runtime, listening: socket.socket) -> AsyncIterator[None]:
-    """The web application of the same runtime, where fal's webhooks arrive."""
+async def serving(customers: CustomerUseCases, listening: socket.socket) -> AsyncIterator[None]:
+    """The web application of the same process, where fal's webhooks arrive."""
     api = create_api(BUILT_IN, version="1.2.3")
-    api.state.use_cases = runtime.customers
+    api.state.use_cases = customers
     server = Server(uvicorn.Config(api, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve(sockets=[listening]))
 
@@ -254,8 +256,9 @@ async def open_world(
         if limits is not None:
             opening = FalClient.open(queue_url=simulator_url, key=FAL_KEY, limits=limits)
             provider = await stack.enter_async_context(opening)
-        runtime = await stack.enter_async_context(build(settings, BUILT_IN, provider=provider))
-        await stack.enter_async_context(serving(runtime, listening))
+        runtime = await stack.enter_async_context(build(settings, provider=provider))
+        customers = runtime.customers(BUILT_IN)
+        await stack.enter_async_context(serving(customers, listening))
         engine = await stack.enter_async_context(open_engine(database))
         # Several jobs of a row are looked at together.
         sql = await stack.enter_async_context(asyncpg.create_pool(database, min_size=1, max_size=4))
@@ -266,7 +269,7 @@ async def open_world(
         submit = runtime.runner._steps[SUBMIT_JOB]
         assert isinstance(submit, SubmitJob)
         customer = await open_account(engine)
-        yield World(runtime, engine, sql, submit.breaker, url, simulator, canary, customer)
+        yield World(runtime, customers, engine, sql, submit.breaker, url, simulator, canary, customer)
 
 
 Script = Callable[[World, Sequence[UUID]], Awaitable[None]]

@@ -1,9 +1,10 @@
 """The fault points that no job passes: payments, keys, commands, and the sweep at the start of a runner."""
 
 import time
+from typing import Any
 from uuid import uuid4
 
-from tests.fault.job_cases import at_fal, both
+from tests.fault.job_cases import Case, at_fal, both
 from tests.fault.world import BALANCE_TOKENS, Story, World
 
 
@@ -21,6 +22,76 @@ def credits_once(world: World, armed: str) -> None:
         assert answer is not None
         assert answer.status_code == 200
         assert story.balance() == 2 * BALANCE_TOKENS
+    story.assert_nothing_is_left()
+
+
+def sends_reversal(story: Story, event_id: str, **body: object) -> Any:
+    """What the provider hears; None: the service died."""
+    answer = story.world.send(
+        "POST",
+        "/webhook/reversal",
+        json=body,
+        headers={"X-Webhook-Secret": "development-webhook-secret", "X-Event-Id": event_id},
+    )
+    return None if answer is None else (answer.status_code, answer.json())
+
+
+def reverses_once(world: World, armed: str) -> None:
+    """Of a payment that is known, and of one that comes later; the provider delivers until it is heard."""
+    for is_early in (False, True):
+        story, payment_id, refund_id = Story(world), str(uuid4()), str(uuid4())
+        if not is_early:
+            assert story.top_up(payment_id) is not None
+        taken = {"payment_event_id": payment_id, "amount": BALANCE_TOKENS - 1}
+        world.process.arm(armed)
+        assert sends_reversal(story, refund_id, **taken) is None
+        world.die()
+        is_recorded = world.sql("SELECT 1 FROM reversal_events WHERE event_id = $1", refund_id) == [1]
+        assert is_recorded == armed.startswith("reverse.after")
+        booked = world.sql(
+            "SELECT amount FROM ledger_entries WHERE kind = 'REVERSAL' AND payment_event_id = $1", payment_id
+        )
+        assert booked == ([BALANCE_TOKENS - 1] if is_recorded and not is_early else [])
+        world.run()
+        told = {"ok": True, "reversed_tokens": BALANCE_TOKENS - 1, "balance_tokens": BALANCE_TOKENS + 1}
+        for _ in range(2):
+            heard = sends_reversal(story, refund_id, **taken)
+            assert heard == ((202, {"ok": True, "pending": True}) if is_early else (200, told))
+        if is_early:
+            assert story.top_up(payment_id) is not None
+        assert story.balance() == BALANCE_TOKENS + 1
+        won = sends_reversal(story, str(uuid4()), payment_event_id=payment_id, withdraws=refund_id)
+        assert won == (200, {"ok": True, "reversed_tokens": 0, "balance_tokens": 2 * BALANCE_TOKENS})
+        story.assert_nothing_is_left()
+    # The table counts one a case.
+    world.kills -= 1
+
+
+def credits_what_was_reversed_before(world: World, armed: str) -> None:
+    """The credit and what stands against it are one transaction."""
+    story, payment_id = Story(world), str(uuid4())
+    assert sends_reversal(story, str(uuid4()), payment_event_id=payment_id, amount=30) is not None
+    world.process.arm(armed)
+    assert story.top_up(payment_id) is None
+    world.die()
+    kinds = world.sql("SELECT kind FROM ledger_entries WHERE payment_event_id = $1 ORDER BY seq", payment_id)
+    assert kinds == (["CREDIT", "REVERSAL"] if armed.startswith("credit.after") else [])
+    world.run()
+    for _ in range(2):
+        assert story.top_up(payment_id).status_code == 200  # type: ignore[union-attr]
+        assert story.balance() == 2 * BALANCE_TOKENS - 30
+    story.assert_nothing_is_left()
+
+
+def adjusts_once(world: World, armed: str) -> None:
+    story, ticket = Story(world), str(uuid4())
+    words = ("--reason", "why", "--actor", "who", "--event-id", ticket)
+    command = ("tokens", "adjust", story.user_id, str(-BALANCE_TOKENS - 7), *words)
+    die_in_command(world, armed, *command)
+    assert story.balance() == (-7 if armed.startswith("adjust.after") else BALANCE_TOKENS)
+    for _ in range(2):
+        assert world.launch(*command).finish() == 0
+        assert story.balance() == -7
     story.assert_nothing_is_left()
 
 
@@ -265,6 +336,10 @@ def assert_opens(world: World, key: str, balance_tokens: int = 0) -> None:
 
 OTHER_CASES = [
     *both("credit", credits_once),
+    *both("reverse", reverses_once),
+    Case("credit.before_commit", credits_what_was_reversed_before, "of what was reversed before"),
+    Case("credit.after_commit", credits_what_was_reversed_before, "of what was reversed before"),
+    *both("adjust", adjusts_once),
     *both("record_refusal", keeps_a_refused_payment),
     *both("resolve_refusals", resolves_a_refused_payment),
     *both("add_first_key", issues_one_first_key),

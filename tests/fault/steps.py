@@ -31,13 +31,10 @@ class Event:
 @dataclass(frozen=True)
 class Steps:
     runtime: Runtime
+    use_cases: CustomerUseCases
     http: httpx.AsyncClient
     postbox: FalStub
     fal_url: str
-
-    @property
-    def use_cases(self) -> CustomerUseCases:
-        return self.runtime.customers
 
     async def start(self, customer: Customer, prompt: str) -> UUID:
         asked_for = wish({"prompt": prompt, "num_images": 1})
@@ -73,9 +70,9 @@ async def open_steps(database: str, simulator: str) -> AsyncIterator[Steps]:
             fal_rest_url=simulator,
             public_url=postbox.url,
         )
-        async with build(settings, BUILT_IN) as runtime:
+        async with build(settings) as runtime:
             api = create_api(BUILT_IN, version="1.2.3")
-            api.state.use_cases = runtime.customers
+            api.state.use_cases = use_cases = runtime.customers(BUILT_IN)
             transport = httpx.ASGITransport(api, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://tollgate", timeout=60) as http:
-                yield Steps(runtime, http, postbox, simulator)
+                yield Steps(runtime, use_cases, http, postbox, simulator)

@@ -19,6 +19,7 @@ from app.domain.jobs import JobStatus
 from app.infrastructure.postgres import database as database_module
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.ledger import PostgresLedger
+from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
     COST_TOKENS,
     OUTCOMES,
@@ -32,6 +33,7 @@ from tests.builders import (
     job_in,
     jobs_of,
     open_account,
+    payment,
     provider_request,
     queue_items,
 )
@@ -113,6 +115,16 @@ async def top_up(scene: Scene) -> Ask:
     return lambda: scene.post("/webhook/topup", body, X_Event_Id=str(uuid4()), **SECRET)
 
 
+async def reversal(scene: Scene) -> Ask:
+    assert await PostgresPayments(scene.engine).credit(payment(scene.customer.external_user_id, 7, event_id="pay_1"))
+    return await early_reversal(scene)
+
+
+async def early_reversal(scene: Scene) -> Ask:
+    body = {"payment_event_id": "pay_1", "amount": 5}
+    return lambda: scene.post("/webhook/reversal", body, X_Event_Id="refund_1", **SECRET)
+
+
 def start(path: str, **body: object) -> Callable[[Scene], Awaitable[Ask]]:
     async def prepare(scene: Scene) -> Ask:
         return lambda: scene.post(
@@ -142,6 +154,8 @@ WRITES: dict[str, Callable[[Scene], Awaitable[Ask]]] = {
     "first key": first_key,
     "next key": next_key,
     "top-up": top_up,
+    "reversal": reversal,
+    "reversal before its payment": early_reversal,
     "text to image": start("images/text-to-image"),
     "image to image": start("images/image-to-image", image_urls=[PICTURE]),
     "text to video": start("videos/text-to-video"),
@@ -250,6 +264,29 @@ async def test_a_payment_whose_commit_was_cut_is_credited_once(
     assert cutter.commits >= 1
     assert answer.status_code == 200, answer.text
     assert await balance_of(engine, scene.customer) == 7
+
+
+@cut
+@pytest.mark.parametrize("is_early", [True, False], ids=["early", "late"])
+async def test_a_reversal_whose_commit_was_cut_is_booked_once(
+    steps: Steps, cutter: CommitCutter, engine: AsyncEngine, *, is_early: bool, is_done_first: bool
+) -> None:
+    scene = Scene(steps, engine, await open_account(engine))
+    paid = payment(scene.customer.external_user_id, 7, event_id="pay_1")
+    if not is_early:
+        assert await PostgresPayments(engine).credit(paid)
+    cutter.cut(1, is_done_first=is_done_first)
+
+    answer = await scene.post(
+        "/webhook/reversal", {"payment_event_id": "pay_1", "amount": 5}, X_Event_Id="refund_1", **SECRET
+    )
+    if is_early:
+        assert await PostgresPayments(engine).credit(paid)
+
+    assert cutter.commits >= 1
+    assert answer.status_code == (202 if is_early else 200), answer.text
+    assert await balance_of(engine, scene.customer) == 2
+    assert await PostgresLedger(engine).violations() == []
 
 
 @cut

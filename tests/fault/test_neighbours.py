@@ -69,7 +69,7 @@ def jobs(*words: str, count: int = JOBS) -> Attack:
 def large_inputs(words: str) -> Attack:
     async def attack(world: World, attacker: Customer) -> None:
         parameters = {"prompt": words, "image_urls": [PICTURE]}
-        start = world.runtime.customers.jobs.start
+        start = world.customers.jobs.start
         await asyncio.gather(
             *(start(attacker.account_id, wish(parameters, GenerationKind.IMAGE_TO_IMAGE)) for _ in range(JOBS))
         )
@@ -97,7 +97,7 @@ def cancels(words: str) -> Attack:
 
 async def cancel(world: World, customer: Customer, job_id: UUID) -> None:
     with suppress(JobFinished):
-        await world.runtime.customers.jobs.cancel(customer.account_id, job_id)
+        await world.customers.jobs.cancel(customer.account_id, job_id)
 
 
 @pytest.mark.timeout(90)

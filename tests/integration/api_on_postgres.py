@@ -16,6 +16,7 @@ from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKe
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.ports.provider import Provider
+from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
 from app.domain.catalogue import Catalogue
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
@@ -24,6 +25,7 @@ from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
+from app.infrastructure.postgres.reversals import PostgresReversals
 from app.infrastructure.quotes import SignedQuotes
 from app.presentation.http.api import create_api
 from tests.builders import BUILT_IN, Customer
@@ -64,6 +66,9 @@ async def open_api(engine: AsyncEngine, catalogue: Catalogue = BUILT_IN) -> Asyn
     desk, keys = PostgresJobDesk(engine), PostgresKeys(engine)
     quotes = SignedQuotes(["the secret that signs quotes, here"])
     api = create_api(catalogue, version="1.2.3")
+    receive_payment = ReceivePayment(
+        TopUp(PostgresPayments(engine), is_event_id_required=True), [WEBHOOK_SECRET], SECRETS_BY_SOURCE
+    )
     api.state.use_cases = CustomerUseCases(
         keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), ())),
         jobs=CustomerJobs(
@@ -74,9 +79,8 @@ async def open_api(engine: AsyncEngine, catalogue: Catalogue = BUILT_IN) -> Asyn
             reader=desk,
         ),
         ledger=PostgresLedger(engine),
-        receive_payment=ReceivePayment(
-            TopUp(PostgresPayments(engine), is_event_id_required=True), [WEBHOOK_SECRET], SECRETS_BY_SOURCE
-        ),
+        receive_payment=receive_payment,
+        receive_reversal=ReceiveReversal(ReversePayment(PostgresReversals(engine)), receive_payment.check_secret),
         receive_provider_event=cast(ReceiveProviderEvent, None),
         health=cast(HealthChecks, None),
         paused_models=PostgresPausedModels(engine),

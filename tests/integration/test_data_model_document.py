@@ -16,6 +16,8 @@ OWN_TABLES = (
     "api_keys",
     "payment_events",
     "refused_payments",
+    "reversal_events",
+    "adjustments",
     "jobs",
     "attempts",
     "installation",

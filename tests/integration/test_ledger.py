@@ -11,10 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import BalanceLimitExceeded, PaymentEventConflict
 from app.domain.jobs import JobStatus
-from app.domain.ledger import BALANCE_TOKENS_MAX, Violation
+from app.domain.ledger import BALANCE_TOKENS_MAX, Adjustment, Violation
+from app.domain.reversals import ReversalEvent
+from app.infrastructure.postgres.adjustments import PostgresAdjustments
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
+from app.infrastructure.postgres.reversals import PostgresReversals
 from tests.builders import (
     Connection,
     balance_of,
@@ -170,6 +173,8 @@ async def test_writes_no_account_when_the_first_credit_exceeds_the_largest_balan
 NO_CHECK = "ALTER TABLE {} DROP CONSTRAINT {}; ".format
 LAST_CREDIT = "(SELECT max(id) FROM ledger_entries WHERE kind = 'CREDIT')"
 REFUND = "kind = 'REFUND'"
+REVERSED = "what is reversed of a payment is what its standing reversals come to"
+ADJUSTED = "an adjustment has one entry of its amount"
 CORRUPTIONS = {
     "a balance without an entry": (
         "UPDATE accounts SET balance_tokens = balance_tokens + 1 WHERE id = {rich}",
@@ -182,14 +187,45 @@ CORRUPTIONS = {
         ),
         {"balance is the sum of its entries"},
     ),
-    "a negative balance with entries that agree": (
-        NO_CHECK("accounts", "accounts_balance_not_negative")
-        + NO_CHECK("ledger_entries", "ledger_entries_balance_not_negative")
+    "a debit that left a balance below zero": (
+        NO_CHECK("ledger_entries", "ledger_entries_debit_is_covered")
         + "UPDATE payment_events SET amount = 1 WHERE account_id = {poor};"
         "UPDATE ledger_entries SET amount = 1, balance_after = 1 WHERE account_id = {poor} AND seq = 1;"
         "UPDATE ledger_entries SET balance_after = -4 WHERE account_id = {poor} AND seq = 2;"
         "UPDATE accounts SET balance_tokens = -4 WHERE id = {poor}",
-        {"balance is not negative"},
+        {"a debit leaves no balance below zero"},
+    ),
+    "a reversal that nobody booked": (
+        (
+            "INSERT INTO reversal_events (source, event_id, payment_event_id, amount)"
+            " SELECT source, 'new', event_id, 1 FROM payment_events WHERE account_id = {lone}"
+        ),
+        {REVERSED},
+    ),
+    "a reversal that is gone": ("DELETE FROM reversal_events", {REVERSED}),
+    "a reversal with another amount": ("UPDATE reversal_events SET amount = 1 WHERE amount IS NOT NULL", {REVERSED}),
+    "a withdrawal that nobody booked": (
+        (
+            "INSERT INTO reversal_events (source, event_id, payment_event_id, withdraws)"
+            " SELECT source, 'won', payment_event_id, event_id FROM reversal_events"
+        ),
+        {REVERSED},
+    ),
+    "a reversal that was booked on another account": (
+        (
+            "UPDATE ledger_entries SET reversed_source = 'webhook', payment_event_id = ("
+            "SELECT event_id FROM payment_events WHERE account_id = {lone}) WHERE kind = 'REVERSAL'"
+        ),
+        {REVERSED},
+    ),
+    "an adjustment that nobody booked": (
+        "INSERT INTO adjustments (id, account_id, amount, reason, actor) VALUES ('new', {rich}, 5, 'why', 'who')",
+        {ADJUSTED},
+    ),
+    "an adjustment with another amount": ("UPDATE adjustments SET amount = amount + 1", {ADJUSTED}),
+    "an adjustment that is gone": (
+        "DELETE FROM adjustments",
+        {"an entry belongs to a job or payment event that exists"},
     ),
     "a gap in the numbers": (
         "UPDATE ledger_entries SET seq = seq + 1 WHERE id = " + LAST_CREDIT + ";"
@@ -261,7 +297,19 @@ CORRUPTIONS = {
     "a refunded job that lives again": (
         NO_CHECK("jobs", "jobs_refund_fits_status")
         + "UPDATE jobs SET status = 'IN_QUEUE', error_code = NULL WHERE id = {failed}",
-        {"live jobs are not refunded"},
+        {"live jobs are not refunded", "the account counts its unfinished jobs"},
+    ),
+    "an account that counts a job too many": (
+        "UPDATE accounts SET unfinished_jobs = unfinished_jobs + 1 WHERE id = {rich}",
+        {"the account counts its unfinished jobs"},
+    ),
+    "a window that counts what was not spent": (
+        "INSERT INTO key_windows SELECT id, '2000-01-01', '9999-01-01', 9, 1 FROM keys WHERE account_id = {rich}",
+        {"a window counts what its jobs cost"},
+    ),
+    "a job that came by the key of another account": (
+        "UPDATE jobs SET key_id = (SELECT id FROM keys WHERE account_id <> {rich} LIMIT 1) WHERE account_id = {rich}",
+        {"a job belongs to the account of its key"},
     ),
     "a completed job without a result": (
         NO_CHECK("jobs", "jobs_result_only_if_completed") + "UPDATE jobs SET result = NULL WHERE id = {completed}",
@@ -302,9 +350,18 @@ class Books:
 
 @pytest.fixture(scope="module")
 def books(postgres_dsn: str, template_database: str) -> Iterator[Books]:
-    """An account with a job of each end, one that spent everything, one with a single credit; as SQL literals."""
+    """An account with a job of each end, one that spent everything, one with a single credit, and one from which more
+    was taken back than it had; as SQL literals.
+    """
 
     async def keep(engine: AsyncEngine) -> dict[str, UUID]:
+        owing = await open_account(engine)
+        await PostgresPayments(engine).credit(payment(owing.external_user_id, 7, event_id="taken back"))
+        reversal = ReversalEvent(source="webhook", event_id="refund", payment_event_id="taken back", amount=7)
+        assert await PostgresReversals(engine).record(reversal) is not None
+        user = owing.external_user_id
+        taken = Adjustment(id="ticket", external_user_id=user, amount=-3, reason="why", actor="who")
+        assert await PostgresAdjustments(engine).adjust(taken) == -3
         rich, poor, lone = await open_account(engine, 100), await open_account(engine, 5), await open_account(engine, 9)
         return {
             "rich": rich.account_id,

@@ -84,6 +84,27 @@ def change(assignments: str, job_id: str = "{live}") -> str:
     return f"UPDATE jobs SET {assignments} WHERE id = {job_id};"
 
 
+def taken(kind: str, amount: str) -> str:
+    return (
+        "INSERT INTO ledger_entries (account_id, kind, amount, reversed_source, payment_event_id)"
+        f" VALUES ({{account}}, '{kind}', {amount}, 'webhook', 'paid');"
+    )
+
+
+def reversal(amount: str, withdraws: str = "NULL", name: str = "new") -> str:
+    return (
+        "INSERT INTO reversal_events (source, event_id, payment_event_id, amount, withdraws)"
+        f" VALUES ('webhook', '{name}', 'paid', {amount}, {withdraws});"
+    )
+
+
+def adjustment(amount: str, reason: str = "why", actor: str = "who", name: str = "new") -> str:
+    return (
+        "INSERT INTO adjustments (id, account_id, amount, reason, actor)"
+        f" VALUES ('{name}', {{account}}, {amount}, '{reason}', '{actor}');"
+    )
+
+
 FAIL = "status = 'FAILED', error_code = 'refused', refunded_tokens = 5"
 CANCEL = "status = 'CANCELED', error_code = 'canceled', refunded_tokens = 5"
 
@@ -133,6 +154,72 @@ ATTACKS: dict[str, tuple[str, Refusal]] = {
         credit("100", "paid").removesuffix(";") + " ON CONFLICT DO NOTHING;",
         guarded("has no entry"),
     ),
+    # What is taken back.
+    "a reversal without its event": (taken("REVERSAL", "5"), forbidden("INSERT", "ledger_entries")),
+    "a reinstatement without its event": (taken("REINSTATEMENT", "5"), forbidden("INSERT", "ledger_entries")),
+    "an adjustment entry without an adjustment": (
+        (
+            "INSERT INTO ledger_entries (account_id, kind, amount, adjustment_id)"
+            " VALUES ({account}, 'ADJUSTMENT', 5, 'new')"
+        ),
+        forbidden("INSERT", "ledger_entries"),
+    ),
+    "a credit that names a reversal": (
+        event("7")
+        + credit("7")
+        .replace("payment_source,", "reversed_source, payment_source,")
+        .replace(" 'webhook',", " 'webhook', 'webhook',"),
+        constraint("ledger_entries_belong_somewhere"),
+    ),
+    "a reversal of nothing": (reversal("0"), constraint("reversal_events_amount_positive")),
+    "a reversal that gives": (reversal("-5"), constraint("reversal_events_amount_positive")),
+    "a reversal of neither sort": (reversal("NULL"), constraint("reversal_events_reverse_or_withdraw")),
+    "a reversal of both sorts": (reversal("5", "'other'"), constraint("reversal_events_reverse_or_withdraw")),
+    "a reversal without a name": (reversal("5", name=""), constraint("reversal_events_ids_length")),
+    "a reversal twice": (reversal("5") * 2, unique("reversal_events_pkey")),
+    "a reversal again with another amount": (reversal("5") + reversal("6"), unique("reversal_events_pkey")),
+    "a reversal under the former name of a source": (
+        reversal("5").replace("'webhook'", "'idempotency-key'"),
+        constraint("reversal_events_source_current"),
+    ),
+    "a reversal that is changed": (
+        reversal("5") + "UPDATE reversal_events SET amount = 1",
+        forbidden("UPDATE", "reversal_events"),
+    ),
+    "a reversal that is deleted": (
+        reversal("5") + "DELETE FROM reversal_events",
+        forbidden("DELETE", "reversal_events"),
+    ),
+    "the reversals emptied": ("TRUNCATE reversal_events", forbidden("TRUNCATE", "reversal_events")),
+    "an adjustment of nothing": (adjustment("0"), constraint("adjustments_amount_not_zero")),
+    "an adjustment without a reason": (adjustment("5", reason=""), constraint("adjustments_texts_length")),
+    "an adjustment of nobody": (adjustment("5", actor=""), constraint("adjustments_texts_length")),
+    "an adjustment twice": (adjustment("5") * 2, unique("adjustments_pkey")),
+    "an adjustment of no account": (
+        adjustment("5").replace("{account}", "{new}"),
+        foreign("adjustments_account_id_fkey"),
+    ),
+    "an adjustment beyond the largest balance": (
+        adjustment("9007199254740991"),
+        constraint("accounts_balance_limit"),
+    ),
+    "an adjustment beyond the smallest balance": (
+        adjustment("-9007199254740991") + adjustment("-9007199254740991", name="other"),
+        constraint("accounts_balance_limit"),
+    ),
+    "a debit of a balance below zero": (
+        adjustment("-200") + job() + entry("DEBIT", "5", "{new}"),
+        constraint("ledger_entries_debit_is_covered"),
+    ),
+    "an adjustment that is changed": (
+        adjustment("5") + "UPDATE adjustments SET reason = 'other'",
+        forbidden("UPDATE", "adjustments"),
+    ),
+    "an adjustment that is deleted": (
+        adjustment("5") + "DELETE FROM adjustments",
+        forbidden("DELETE", "adjustments"),
+    ),
+    "the adjustments emptied": ("TRUNCATE adjustments", forbidden("TRUNCATE", "adjustments")),
     # Jobs and their debits.
     "a job born failed": (
         job()
@@ -185,10 +272,10 @@ ATTACKS: dict[str, tuple[str, Refusal]] = {
     "a second debit": (entry("DEBIT", "5", "{live}"), unique("ledger_entries_one_of_a_kind_per_job")),
     "an overdraft": (
         job("1000") + entry("DEBIT", "1000", "{new}"),
-        constraint("accounts_balance_not_negative"),
+        constraint("ledger_entries_debit_is_covered"),
     ),
     "an entry of an unknown kind": (
-        entry("ADJUST", "5", "{live}"),
+        "INSERT INTO ledger_entries (account_id, kind, amount) VALUES ({account}, 'GRANT', 5)",
         constraint("ledger_entries_kind_known"),
     ),
     # Refunds.

@@ -35,12 +35,13 @@ from tests.builders import (
 )
 from tests.integration.api_on_postgres import Api, open_api
 
-NEWER_KIND, NEWER_STATUS, NEWER_MODEL, NEWER_ENTRY = "TEXT_TO_MUSIC", "STORING", "fal-ai/other/model", "ADJUSTMENT"
+NEWER_KIND, NEWER_STATUS, NEWER_MODEL, NEWER_ENTRY = "TEXT_TO_MUSIC", "STORING", "fal-ai/other/model", "GRANT"
 NEWER_TERMS = '{"form": 2}'
 # As a newer release's migrations would leave the schema.
 OPENED = """
 ALTER TABLE jobs DROP CONSTRAINT jobs_status_known;
 ALTER TABLE ledger_entries DROP CONSTRAINT ledger_entries_kind_known;
+ALTER TABLE ledger_entries DROP CONSTRAINT ledger_entries_belong_somewhere;
 ALTER TABLE jobs DISABLE TRIGGER jobs_guard;
 ALTER TABLE jobs DISABLE TRIGGER jobs_keep_their_terms;
 ALTER TABLE ledger_entries DISABLE TRIGGER ledger_entries_append_only;

@@ -752,8 +752,8 @@ async def test_what_waits_for_a_rush_is_not_taken_any_more_by_a_runner_that_stop
 
 async def test_the_runner_hears_of_the_accepts_of_its_process(database: str) -> None:
     settings = load_settings(_env_file=None, database_url=SecretStr(database), fal_key=SecretStr("test:key"))
-    async with build(settings, BUILT_IN) as runtime:
-        acceptance = runtime.customers.jobs.start._jobs
+    async with build(settings) as runtime:
+        acceptance = runtime.customers(BUILT_IN).jobs.start._jobs
         assert isinstance(acceptance, CountedAcceptance)
         assert runtime.runner._precedence is acceptance.precedence
 

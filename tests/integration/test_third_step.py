@@ -31,7 +31,6 @@ from app.infrastructure.background import runner as runner_module
 from app.infrastructure.postgres.queue import enqueue
 from app.infrastructure.settings import load_settings
 from tests.builders import (
-    BUILT_IN,
     Connection,
     accept_job,
     claimed_job,
@@ -96,7 +95,7 @@ def send(monkeypatch: pytest.MonkeyPatch, step: Step) -> SendParcel:
 async def service(database: str) -> AsyncIterator[Runtime]:
     """The whole service, with its runner at work."""
     settings = load_settings(_env_file=None, database_url=SecretStr(database), fal_key=SecretStr("test:key"))
-    async with build(settings, BUILT_IN, provider=cast(Provider, None)) as runtime:
+    async with build(settings, provider=cast(Provider, None)) as runtime:
 
         async def is_working() -> bool:
             return (await runtime.runner.check()).ok
@@ -278,7 +277,7 @@ async def test_the_operator_requeues_the_one_subject_that_is_asked_for(
     await sql.execute("DELETE FROM pgqueuer")
     settings = load_settings(_env_file=None, database_url=SecretStr(database), fal_key=SecretStr("test:key"))
 
-    async with build(settings, BUILT_IN, provider=cast(Provider, None)) as runtime:
+    async with build(settings, provider=cast(Provider, None)) as runtime:
         requeue = runtime.operator.steps.requeue_lost
         requeued = [await requeue(each) for each in (lost, job_id, uuid4())]
 

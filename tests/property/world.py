@@ -280,13 +280,12 @@ async def _connected(
         fal_rest_url=simulator,
         fal_user_id=FAL_USER_ID,
     )
-    async with build(settings, BUILT_IN) as runtime, open_engine(database) as engine:
+    async with build(settings) as runtime, open_engine(database) as engine:
         api = create_api(BUILT_IN, version="1.2.3", allow_private_media_urls=True)
-        cancel = runtime.customers.jobs.cancel
+        customers = runtime.customers(BUILT_IN)
+        cancel = customers.jobs.cancel
         follow = cancel._follow
-        api.state.use_cases = replace(
-            runtime.customers, jobs=replace(runtime.customers.jobs, cancel=OneLook(cancel._jobs, follow))
-        )
+        api.state.use_cases = replace(customers, jobs=replace(customers.jobs, cancel=OneLook(cancel._jobs, follow)))
         connection = await asyncpg.connect(database)
         clock = Clock()
         async with (

@@ -20,6 +20,7 @@ from app.application.ports.jobs import JobCancellation
 from app.application.ports.ledger import LedgerReader
 from app.application.ports.payments import Payments
 from app.application.ports.provider import Provider
+from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
 from app.domain.accounts import ALL_SCOPES, Account, ApiKey, Caller
 from app.domain.catalogue import Catalogue
@@ -31,6 +32,7 @@ from app.domain.errors import (
     JobFinished,
     JobNotFound,
     PaymentEventConflict,
+    ReversalEventConflict,
 )
 from app.domain.jobs import Job, JobStatus, NewJob
 from app.domain.keys import StoredKey
@@ -38,6 +40,7 @@ from app.domain.kinds import GenerationKind
 from app.domain.ledger import BALANCE_TOKENS_MAX
 from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.payments import EventName, PaymentEvent
+from app.domain.reversals import ReversalEvent, Reversed
 from app.infrastructure.quotes import SignedQuotes
 from app.presentation.http.api import create_api
 from tests.builders import BUILT_IN
@@ -112,6 +115,33 @@ class PaymentsInMemory:
     async def record_refusal(self, event: PaymentEvent, reason: str) -> int | None:
         self.refusals[event, reason] += 1
         return self.refusals[event, reason]
+
+
+@dataclass
+class ReversalsInMemory:
+    """What a request can reach of the port; withdrawals that come before their reversal are the database's matter."""
+
+    payments: PaymentsInMemory
+    events: dict[EventName, ReversalEvent] = field(default_factory=dict)
+
+    async def record(self, event: ReversalEvent) -> Reversed | None:
+        name, payment = EventName(event.source, event.event_id), self.payments.events.get(event.payment)
+        before = self._reversed(payment)
+        if self.events.setdefault(name, event) != event:
+            raise ReversalEventConflict
+        if payment is None:
+            return None
+        account = self.payments.accounts.get_or_add(payment.external_user_id)
+        self.payments.accounts.add_tokens(account.id, before - self._reversed(payment))
+        account = self.payments.accounts.get_or_add(payment.external_user_id)
+        return Reversed(reversed_tokens=self._reversed(payment), balance_tokens=account.balance_tokens)
+
+    def _reversed(self, payment: PaymentEvent | None) -> int:
+        if payment is None:
+            return 0
+        events = [event for event in self.events.values() if event.payment == payment.name]
+        withdrawn = {event.withdraws for event in events}
+        return min(payment.amount, sum(event.amount or 0 for event in events if event.event_id not in withdrawn))
 
 
 @dataclass
@@ -218,12 +248,16 @@ class World:
 
     def __post_init__(self) -> None:
         self.payments = PaymentsInMemory(self.accounts)
+        self.reversals = ReversalsInMemory(self.payments)
         self.jobs = JobsInMemory(self.accounts)
         self.quotes = SignedQuotes([QUOTE_SECRET])
 
     def use_cases(self) -> CustomerUseCases:
         payments = cast(Payments, self.payments)
         follow = FollowJob(cast(JobFollowing, None), cast(Provider, None))
+        receive_payment = ReceivePayment(
+            TopUp(payments, self.is_event_id_required), self.webhook_secrets, self.secrets_by_source
+        )
         return CustomerUseCases(
             keys=CustomerKeys(
                 authenticate=Authenticate(self.accounts),
@@ -242,9 +276,8 @@ class World:
                 reader=self.jobs,
             ),
             ledger=cast(LedgerReader, None),
-            receive_payment=ReceivePayment(
-                TopUp(payments, self.is_event_id_required), self.webhook_secrets, self.secrets_by_source
-            ),
+            receive_payment=receive_payment,
+            receive_reversal=ReceiveReversal(ReversePayment(self.reversals), receive_payment.check_secret),
             receive_provider_event=cast(ReceiveProviderEvent, None),
             health=self.health,
             paused_models=self.paused_models,

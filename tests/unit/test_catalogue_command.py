@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app
+from tests.builders import BUILT_IN
 from tests.unit.catalogue_files import MODEL
 
 PAINTER = "house/painter"
@@ -15,7 +16,7 @@ WAN_IMAGE = "fal-ai/wan-25-preview/text-to-image"
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CATALOGUE_DIR", "TOKEN_PRICES_JSON", "APP_ENV", "HOST"):
+    for name in ("CATALOGUE_DIR", "TOKEN_PRICES_JSON", "APP_ENV", "HOST", "SAFETY_CHECKER"):
         monkeypatch.setenv(name, "")
 
 
@@ -73,6 +74,27 @@ def test_check_names_a_directory_that_is_none(tmp_path: Path) -> None:
     result = run("check", CATALOGUE_DIR=str(tmp_path / "absent"))
 
     assert (result.exit_code, "is no directory" in result.output) == (1, True)
+
+
+def test_check_and_list_name_what_the_safety_checker_cannot_be_ordered_for(tmp_path: Path) -> None:
+    (tmp_path / "house.toml").write_text(
+        MODEL
+        + MODEL.partition("\n\n")[2]
+        .replace(PAINTER, "house/safe")
+        .replace("title =", 'safety_switch = "safe"\ntitle =')
+    )
+    listed = run("list", "--without-safety-switch", CATALOGUE_DIR=str(tmp_path)).output
+    without = [line.split()[0] for line in listed.splitlines()[1:]]
+
+    told = run("check", SAFETY_CHECKER="on", CATALOGUE_DIR=str(tmp_path)).output
+
+    assert PAINTER in without
+    assert not {"house/safe", WAN_IMAGE, "fal-ai/flux/schnell"} & set(without)
+    assert f"SAFETY_CHECKER=on: {len(without)} of {len(BUILT_IN) + 2} models have no switch for it" in told
+    assert "catalogue list --without-safety-switch" in told
+    assert "SAFETY_CHECKER" not in run("check", CATALOGUE_DIR=str(tmp_path)).output
+    shown = run("show", "house/safe", CATALOGUE_DIR=str(tmp_path)).output
+    assert "  with SAFETY_CHECKER=on: safe = true" in shown.splitlines()
 
 
 def test_list_shows_a_type_with_its_default_first() -> None:

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from app.domain.catalogue import Catalogue
-from app.domain.errors import InvalidPrices, UnknownModel
+from app.domain.errors import InvalidCatalogue, InvalidPrices, UnknownModel
 from app.domain.kinds import GenerationKind
 from app.domain.margins import sold_below, worst_margin
 from app.domain.models import Model
@@ -29,7 +29,8 @@ TOKENS = {
     "image_to_video_5s": 35,
     "image_to_video_10s": 65,
 }
-PRICES = st.integers(1, PRICE_TOKENS_MAX)
+# Four images cost no more than can be written down.
+PRICES = st.integers(1, PRICE_TOKENS_MAX // 4)
 IMAGE_KINDS = st.sampled_from([GenerationKind.TEXT_TO_IMAGE, GenerationKind.IMAGE_TO_IMAGE])
 
 
@@ -132,6 +133,18 @@ def test_refuses_an_unknown_price_and_lists_the_known_ones(name: str) -> None:
     assert str(refused.value) == f"unknown price {name!r}; the prices are {', '.join(TOKENS)}"
 
 
+def test_an_override_is_held_to_the_maximum_of_a_request() -> None:
+    largest = PRICE_TOKENS_MAX // 4
+
+    assert with_prices(BUILT_IN, {"text_to_image": largest}).default_of(GenerationKind.TEXT_TO_IMAGE).to_tokens == 10**9
+    with pytest.raises(InvalidPrices) as refused:
+        with_prices(BUILT_IN, {"text_to_video_5s": 40, "text_to_image": largest + 1})
+    assert str(refused.value) == (
+        "'text_to_image': num_images 4 of fal-ai/wan-25-preview/text-to-image costs more than 1000000000 tokens: "
+        "lower the price"
+    )
+
+
 def test_what_is_sold_below_the_value_of_a_token_is_named_with_its_worst_combination() -> None:
     below = sold_below(BUILT_IN, Fraction(1, 100))
 
@@ -217,3 +230,73 @@ def test_files_that_editors_leave_and_the_mark_of_windows_do_no_harm(tmp_path: P
     (tmp_path / "windows.toml").write_bytes(b"\xef\xbb\xbf" + MODEL.replace("\n", "\r\n").encode())
 
     assert catalogue_of(tmp_path).get("house/painter") is not None
+
+
+FILM = """family = "House"
+
+[[model]]
+id = "house/film"
+type = "TEXT_TO_VIDEO"
+title = "Film"
+description = {en = "Films.", ru = "Снимает."}
+checked = 2026-10-10
+sources = ["https://example.com"]
+typical_seconds = {from = 1, to = 2}
+time_limit = "video"
+example = {prompt = "A fox", duration = 60}
+result = {outputs = "video"}
+price = [
+    {line = "start", per = "run", tokens = 1000},
+    {line = "further", per = "second", after = 60, tokens = 10, factors = {resolution = {"4K" = "3"}}},
+]
+cost_usd = [{line = "film", per = "second", usd = "1"}]
+
+[model.parameters]
+prompt = {required = true}
+duration = {minimum = 1, maximum = 600, assumed = 60}
+resolution = {values = ["2K", "4K"], assumed = "2K"}
+"""
+IN_4K = """
+[[model.constraints]]
+when = {resolution = ["4K"]}
+require = {duration = [%s]}
+message = {en = "x", ru = "x"}
+
+[[model.constraints]]
+when = {duration = [600]}
+require = {resolution = ["4K"]}
+message = {en = "x", ru = "x"}
+"""
+
+
+def film(directory: Path, text: str) -> Model:
+    return catalogue_of(directory, text).find("house/film", GenerationKind.TEXT_TO_VIDEO)
+
+
+def test_a_price_that_holds_in_the_middle_of_a_long_range_alone_is_seen(tmp_path: Path) -> None:
+    model = film(tmp_path, FILM + IN_4K % "300, 301")
+
+    # In 4K for 301 s, and in 2K for 599 s, since 600 s are for 4K alone.
+    assert model.to_tokens == max(1000 + 241 * 30, 1000 + 539 * 10)
+    assert {"duration": 599, "resolution": "2K"} in list(model.combinations())
+    with pytest.raises(InvalidCatalogue, match="duration 300, resolution 4K costs more than 1000000000 tokens"):
+        film(tmp_path, (FILM + IN_4K % "300, 301").replace('"4K" = "3"', '"4K" = "1000000"'))
+
+
+def test_the_worst_margin_in_the_middle_of_a_long_range_is_seen(tmp_path: Path) -> None:
+    """The dearest second for us is the last one that is in the price of the start."""
+    model = film(tmp_path, FILM.replace("tokens = 10,", "tokens = 100,"))
+
+    assert worst_margin(model).parameters == {"duration": 60, "resolution": "2K"}
+
+
+def test_all_amounts_cost_between_what_is_told_of_a_model(tmp_path: Path) -> None:
+    model = film(tmp_path, FILM + IN_4K % "90, 400")
+    costs = [
+        model.tokens(parameters)
+        for duration in range(1, 601)
+        for resolution in ("2K", "4K")
+        if model.violated(parameters := {"duration": duration, "resolution": resolution}) is None
+    ]
+
+    assert (model.from_tokens, model.to_tokens) == (min(costs), max(costs))

@@ -19,6 +19,11 @@ def problems_of(directory: Path, *texts: str) -> list[str]:
     ("old", "new", "line", "told"),
     [
         ('title = "Painter"', 'titel = "Painter"', 6, "no key `titel`: did you mean `title`?"),
+        ('title = "Painter"', 'title = "Painter"\ntokens = 5', 7, "no key `tokens`: there are id, type, title, "),
+        ("tokens = 4, ", "tokens = 4, sources = 5, ", 15, "no key `price.0.sources`: there are line, per, after, "),
+        ("from = 1,", "form = 1,", 10, "no key `typical_seconds.form`: did you mean `from`?"),
+        ("prompt = {required = true}", "prompt = {tokens = 1}", 23, "no key `tokens`: there are type, group, label, "),
+        ("[[model.constraints]]", "[model.constraints]", 33, "write [[model.constraints]] above each of them"),
         ('title = "Painter"\n', "", 3, "`title` is missing: add it."),
         ('title = "Painter"', "title = 5", 6, "`title` must be a text in quotes."),
         ('title = "Painter"', 'title = " "', 6, "`title` must not be blank."),
@@ -130,6 +135,17 @@ def test_two_defaults_of_a_type_and_none_are_told(tmp_path: Path) -> None:
             "file0.toml, line 3: fal-ai/flux/schnell: `price.0.tokens` must be at least 1.",
         ),
         ("models = []", "file0.toml, line 1: there is no key `models`: did you mean `model`?"),
+        ("whole = 5", "file0.toml, line 1: there is no key `whole`: there are family, model, prices, remove."),
+        ("tokens = 5", "file0.toml, line 1: there is no key `tokens`: there are family, model, prices, remove."),
+        ('remove = "x"', "file0.toml, line 1: `remove` must be a list: put square brackets around what it has."),
+        (
+            MODEL.replace("[[model]]", "[model]").partition("[[model.")[0],
+            "file0.toml, line 3: `model` must be a list of tables: write [[model]] above each of them, in two pairs of",
+        ),
+        (
+            '[prices."fal-ai/flux/schnell".price]\nline = "images"\nper = "megapixel"\ntokens = 3',
+            'file0.toml, line 1: fal-ai/flux/schnell: `price` must be a list of tables: write [[prices."fal-ai',
+        ),
     ],
 )
 def test_a_mistake_in_a_change_is_told_where_it_stands(tmp_path: Path, text: str, told: str) -> None:

@@ -36,7 +36,10 @@ def entry(kind: str) -> LedgerEntry:
         (EntryKind.DEBIT, "-7"),
         (EntryKind.REFUND, "+7"),
         ("DEBIT", "-7"),
-        ("REVERSAL", "7"),
+        (EntryKind.REVERSAL, "-7"),
+        (EntryKind.REINSTATEMENT, "+7"),
+        (EntryKind.ADJUSTMENT, "7"),
+        ("GRANT", "7"),
     ],
 )
 def test_shows_a_sign_only_where_it_knows_what_an_entry_does(

@@ -95,7 +95,6 @@ def test_returns_the_result_as_it_is(shape: ResultShape, result: dict[str, Any])
         (IMAGE, []),
         (IMAGE, None),
         (IMAGE, CLIP),
-        (IMAGE, {"images": []}),
         (IMAGE, {"images": {"url": "https://x.example/a.png"}}),
         (IMAGE, {"images": ["https://x.example/a.png"]}),
         (IMAGE, {"images": [{"url": None}]}),
@@ -113,6 +112,14 @@ def test_returns_the_result_as_it_is(shape: ResultShape, result: dict[str, Any])
 def test_rejects_a_result_of_another_form(shape: ResultShape, result: Any) -> None:
     rejected = wire.result_in(json.dumps(result).encode(), shape)
     assert rejected == Rejected(RESULT_INVALID.code, RESULT_INVALID.sentence())
+
+
+def test_a_result_without_any_image_is_said_to_be_that() -> None:
+    rejected = wire.result_in(b'{"images": [], "seed": 7}', IMAGE)
+
+    assert rejected == Rejected(
+        "no_media_generated", "The model made nothing of this input. Change the prompt or the pictures."
+    )
 
 
 @pytest.mark.parametrize("body", [None, b'{"images":' + b"[" * 100_000])

@@ -90,8 +90,8 @@ def reachable(thing: Any, seen: list[Any]) -> list[Any]:
 
 async def test_what_needs_no_proof_cannot_be_named_from_the_customers_use_cases() -> None:
     settings = load_settings(_env_file=None, database_url="postgresql://nobody@127.0.0.1/none", fal_key="test:key")
-    async with build(settings, BUILT_IN) as runtime:
-        things = reachable(runtime.customers, [])
+    async with build(settings) as runtime:
+        things = reachable(runtime.customers(BUILT_IN), [])
 
     kinds = {type(thing) for thing in things}
     assert CustomerUseCases in kinds

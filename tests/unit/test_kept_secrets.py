@@ -46,21 +46,29 @@ def test_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert list(signing_secrets(development(tmp_path / "elsewhere"))) != [made]
 
 
-def test_processes_that_start_at_once_have_the_same_one(tmp_path: Path, project_dir: Path) -> None:
-    processes = [
+def outcomes_of(program: str, directory: Path, project_dir: Path, processes: int = PROCESSES) -> set[str]:
+    started = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(tmp_path)],
+            [sys.executable, "-c", program, str(directory)],
             cwd=project_dir,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        for _ in range(PROCESSES)
+        for _ in range(processes)
     ]
-    for process in processes:
+    for process in started:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    found = {process.communicate("go\n", timeout=30)[0] for process in processes}
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return {process.communicate(timeout=30)[0] for process in started}
+
+
+def test_processes_that_start_at_once_have_the_same_one(tmp_path: Path, project_dir: Path) -> None:
+    found = outcomes_of(PROGRAM, tmp_path, project_dir)
 
     assert found == {(tmp_path / "signing-secret").read_text()}
     assert [path.name for path in tmp_path.iterdir()] == ["signing-secret"]
@@ -103,3 +111,40 @@ def test_what_is_set_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     assert list(signing_secrets(development(tmp_path))) == [f"new-{SIGNING_SECRET}", SIGNING_SECRET]
     assert list(tmp_path.iterdir()) == []
+
+
+WITHOUT_LINKS = f"""
+import errno, os
+def link(*_):
+    raise OSError(errno.EPERM, "Operation not permitted")
+os.link = link
+{PROGRAM}
+"""
+
+
+def test_where_a_file_has_one_name_processes_have_the_same_one_as_well(tmp_path: Path, project_dir: Path) -> None:
+    assert outcomes_of(WITHOUT_LINKS, tmp_path, project_dir) == {(tmp_path / "signing-secret").read_text()}
+    assert {path.name for path in tmp_path.iterdir()} == {"signing-secret", "signing-secret.lock"}
+    assert stat.S_IMODE((tmp_path / "signing-secret").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "fcntl.flock", "pathlib.Path.replace"])
+def test_a_process_that_dies_meanwhile_leaves_no_half_of_one(tmp_path: Path, project_dir: Path, call: str) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", f"import fcntl, os, pathlib, signal\n{WITHOUT_LINKS}".replace(
+            "settings = load", f"{call} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\nsettings = load"
+        ), str(tmp_path)],
+        cwd=project_dir,
+        input="go\n",
+        text=True,
+        stdout=subprocess.DEVNULL,
+        timeout=30,
+        check=False,
+    )  # fmt: skip
+    assert killed.returncode == -9
+    assert not (tmp_path / "signing-secret").exists()
+
+    (found,) = outcomes_of(WITHOUT_LINKS, tmp_path, project_dir, processes=1)
+
+    assert found == (tmp_path / "signing-secret").read_text()
+    assert list(signing_secrets(development(tmp_path))) == [found.strip()]

@@ -248,6 +248,20 @@ async def test_a_repeat_is_known_although_the_operator_has_changed_the_setting()
     assert second.json()["job_id"] == first.json()["job_id"]
 
 
+async def test_fal_is_told_to_keep_it_on_where_users_have_no_word_in_it() -> None:
+    model, body = "fal-ai/flux/schnell", {"prompt": "A fox", "model": "fal-ai/flux/schnell"}
+    asked, ordered = World(), World(is_safety_checker_required=True)
+
+    refused = await start(ordered, TEXT_TO_IMAGE, body | {"enable_safety_checker": True})
+    answers = [await start(world, TEXT_TO_IMAGE, body) for world in (asked, ordered)]
+
+    assert refused.status_code == 422
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert "enable_safety_checker" not in asked.jobs.accepted[0].parameters
+    assert ordered.jobs.accepted[0].model_id == model
+    assert ordered.jobs.accepted[0].parameters["enable_safety_checker"] is True
+
+
 def test_the_document_says_that_the_operator_keeps_the_safety_checker_on() -> None:
     schemas = create_api(BUILT_IN, version="1", is_safety_checker_required=True).openapi()["components"]["schemas"]
 

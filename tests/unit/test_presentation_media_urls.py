@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from app.presentation.schemas.media_urls import MEDIA_BYTES_MAX, AudioUrl, ImageUrl, ValidationContext
+from app.presentation.schemas.media_urls import MEDIA_BYTES_MAX, ImageUrl, ValidationContext, audio_url
 
 IMAGE: TypeAdapter[str] = TypeAdapter(ImageUrl)
-AUDIO: TypeAdapter[str] = TypeAdapter(AudioUrl)
+AUDIO: TypeAdapter[str] = TypeAdapter(audio_url((3, 30)))
 PNG = b"\x89PNG\r\n\x1a\n"
 DEVELOPMENT: ValidationContext = {"allow_private_media_urls": True}
 PRODUCTION: ValidationContext = {"allow_private_media_urls": False}
@@ -337,6 +337,18 @@ def test_takes_a_sound_whose_length_is_right_or_not_known(sound: bytes) -> None:
 @pytest.mark.parametrize("sound", [wav(2.9), wav(30.1), wav(31, size=2**32 - 1)])
 def test_refuses_a_sound_that_is_too_short_or_too_long(sound: bytes) -> None:
     assert reason_of(AUDIO, data_uri("audio/wav", sound)) == "The sound must take 3 to 30 seconds."
+
+
+def test_the_length_of_a_sound_is_that_of_its_model() -> None:
+    two_seconds, long = data_uri("audio/wav", wav(2)), data_uri("audio/wav", wav(40))
+    sound_of_another_model: TypeAdapter[str] = TypeAdapter(audio_url((2, 60)))
+    any_sound: TypeAdapter[str] = TypeAdapter(audio_url(None))
+
+    assert reason_of(AUDIO, two_seconds) == "The sound must take 3 to 30 seconds."
+    for uri in (two_seconds, long):
+        assert sound_of_another_model.validate_python(uri, strict=True) == uri
+    assert reason_of(sound_of_another_model, data_uri("audio/wav", wav(61))) == "The sound must take 2 to 60 seconds."
+    assert any_sound.validate_python(data_uri("audio/wav", wav(0.1)), strict=True)
 
 
 def test_refuses_a_picture_where_a_sound_belongs() -> None:

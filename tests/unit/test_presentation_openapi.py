@@ -14,7 +14,7 @@ from app.presentation.http.api import create_api
 from app.presentation.http.bodies import JsonBody
 from app.presentation.http.openapi import answer, complete
 from app.presentation.http.routing import DirectRoute, KeyedRoute, calls_of
-from app.presentation.routers import jobs, keys, ledger, payments, system
+from app.presentation.routers import jobs, keys, ledger, payments, reversals, system
 from app.presentation.routers.generations import generations_router
 from app.presentation.routers.models import models_router
 from app.presentation.routers.quotes import quotes_router
@@ -38,18 +38,20 @@ def values_of(node: Any, key: str) -> Iterator[Any]:
 def test_documents_every_route_and_its_answers() -> None:
     assert {name: sorted(operation["responses"]) for name, operation in OPERATIONS.items()} == {
         "issue_key": ["201", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
-        "get_balance": ["200", "401", "403", "503"],
-        "list_ledger_entries": ["200", "401", "403", "422", "503"],
+        "get_balance": ["200", "401", "403", "429", "503"],
+        "list_ledger_entries": ["200", "401", "403", "422", "429", "503"],
         "top_up": ["200", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
         "top_up_from_source": ["200", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
+        "reverse_payment": ["200", "202", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
+        "reverse_payment_of_source": ["200", "202", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
         "start_text_to_image": ["202", "400", "401", "402", "403", "408", "409", "413", "415", "422", "429", "503"],
         "start_image_to_image": ["202", "400", "401", "402", "403", "408", "409", "413", "415", "422", "429", "503"],
         "start_text_to_video": ["202", "400", "401", "402", "403", "408", "409", "413", "415", "422", "429", "503"],
         "start_image_to_video": ["202", "400", "401", "402", "403", "408", "409", "413", "415", "422", "429", "503"],
         "receive_provider_event": ["200", "401", "408", "413", "429", "503"],
-        "list_generations": ["200", "401", "403", "404", "422", "503"],
-        "get_generation": ["200", "401", "403", "404", "503"],
-        "cancel_generation": ["200", "400", "401", "403", "404", "409", "422", "503"],
+        "list_generations": ["200", "401", "403", "404", "422", "429", "503"],
+        "get_generation": ["200", "401", "403", "404", "429", "503"],
+        "cancel_generation": ["200", "400", "401", "403", "404", "409", "422", "429", "503"],
         "list_models": ["200", "422"],
         "get_model": ["200", "404"],
         "make_quote": ["200", "400", "401", "403", "408", "413", "415", "422", "429", "503"],
@@ -78,8 +80,8 @@ def test_says_how_to_authenticate() -> None:
     key: list[dict[str, list[str]]] = [{"ApiKey": []}, {"Authorization": []}]
 
     assert needed.pop("issue_key") == [{"AuthSecret": []}, *key, {}]
-    assert needed.pop("top_up") == [{"WebhookSecret": []}]
-    assert needed.pop("top_up_from_source") == [{"SourceSecret": []}]
+    assert needed.pop("top_up") == needed.pop("reverse_payment") == [{"WebhookSecret": []}]
+    assert needed.pop("top_up_from_source") == needed.pop("reverse_payment_of_source") == [{"SourceSecret": []}]
     assert needed.pop("list_models") == needed.pop("get_model") == []
     assert needed.pop("get_health") == needed.pop("get_readiness") == needed.pop("receive_provider_event") == []
     assert all(security == key for security in needed.values())
@@ -114,7 +116,7 @@ def test_documents_where_an_accepted_job_is_found() -> None:
 
 @pytest.mark.parametrize("operation_id", sorted(name for name in OPERATIONS if "requestBody" in OPERATIONS[name]))
 def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> None:
-    routers = (keys.router, payments.router, generations_router(BUILT_IN), quotes_router(BUILT_IN))
+    routers = (keys.router, payments.router, reversals.router, generations_router(BUILT_IN), quotes_router(BUILT_IN))
     routes = {route.operation_id: route for router in routers for route in router.routes}  # type: ignore[attr-defined]
     (body,) = [call for call in calls_of(routes[operation_id].dependant) if isinstance(call, JsonBody)]  # type: ignore[attr-defined]
     content = OPERATIONS[operation_id]["requestBody"]["content"]["application/json"]
@@ -129,7 +131,7 @@ def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> N
 def test_gives_examples_of_answers_that_the_service_gives() -> None:
     generations = generations_router(BUILT_IN)
     priced = (generations, quotes_router(BUILT_IN), models_router(BUILT_IN))
-    for router in (keys.router, ledger.router, payments.router, jobs.router, system.router, *priced):
+    for router in (keys.router, ledger.router, payments.router, reversals.router, jobs.router, system.router, *priced):
         for route in router.routes:
             operation = OPERATIONS[route.operation_id]  # type: ignore[attr-defined]
             content = operation["responses"][str(route.status_code or 200)]["content"]["application/json"]  # type: ignore[attr-defined]
@@ -170,7 +172,7 @@ def test_request_bodies_refuse_unknown_fields() -> None:
 
     # Its other fields are those of the generation that is asked about.
     assert requests.pop("QuoteRequest")["additionalProperties"] is True
-    assert len(requests) == 2 + len(BUILT_IN)
+    assert len(requests) == 4 + len(BUILT_IN)
     assert all(schema["additionalProperties"] is False for schema in requests.values())
 
 

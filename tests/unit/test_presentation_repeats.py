@@ -12,11 +12,10 @@ from unittest import mock
 import httpx
 import pytest
 
-from app.application.jobs import SAFETY_CHECKER
 from app.domain.catalogue import Catalogue
 from app.domain.errors import UnknownModel
 from app.domain.kinds import GenerationKind
-from app.domain.models import Model
+from app.domain.models import SAFETY_CHECKER, Model
 from app.domain.parameters import Parameter, ParameterType
 from app.presentation.schemas import generation_fields
 from app.presentation.schemas.generations import GenerationBodies

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from app.domain.ledger import LedgerEntry, Violation
+from app.domain.ledger import Adjustment, LedgerEntry, Violation
 
 
 class LedgerReader(Protocol):
@@ -18,4 +18,13 @@ class LedgerRecords(LedgerReader, Protocol):
 
     async def violations(self) -> Sequence[Violation]:
         """Recompute every balance and every job's money from the entries, and return what does not fit."""
+        ...
+
+
+class Adjustments(Protocol):
+    async def adjust(self, adjustment: Adjustment) -> int:
+        """Book it once, whatever that makes of the balance, and return the balance. Atomic.
+
+        Raises AccountNotFound, AdjustmentConflict, BalanceLimitExceeded. Locks the account row.
+        """
         ...

@@ -7,22 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from app.infrastructure.catalogue import positions, tables
+from app.infrastructure.catalogue import positions
+from app.infrastructure.catalogue.tables import Table
 
-_TableT = TypeVar("_TableT", bound=BaseModel)
-_KEYS = sorted(
-    {
-        info.alias or name
-        for table in vars(tables).values()
-        if isinstance(table, type) and issubclass(table, tables.Table)
-        for name, info in table.model_fields.items()
-    }
-)
+_TableT = TypeVar("_TableT", bound=Table)
+_BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _PLACE = re.compile(r"at line (\d+),")
 _TYPES = {
     "string_type": "a text in quotes",
@@ -32,10 +27,9 @@ _TYPES = {
     "mapping_type": "a table",
     "model_type": "a table",
     "model_attributes_type": "a table",
-    "list_type": "a list",
-    "sequence_type": "a list",
     "tuple_type": "a list of width and height",
 }
+_LISTS = ("list_type", "sequence_type", "sequence_str", "is_instance_of")
 
 _SENTENCES = {
     "missing": "`{name}` is missing: add it.",
@@ -94,8 +88,8 @@ class Spot:
         try:
             return table.model_validate(value)
         except ValidationError as error:
-            for details in error.errors(include_url=False, include_input=False):
-                self.say(*_told(details))
+            for details in error.errors(include_url=False):
+                self.say(*_told(details, table, self))
             return None
 
 
@@ -127,7 +121,7 @@ def closest(name: str, known: Sequence[str]) -> str:
     return f"did you mean `{found[0]}`?" if found else f"there are {', '.join(known)}."
 
 
-def _told(details: ErrorDetails) -> tuple[Any, ...]:
+def _told(details: ErrorDetails, table: type[Table], spot: Spot) -> tuple[Any, ...]:
     """The sentence, and the path that it is about."""
     path = tuple(step for step in details["loc"] if step != "[key]")
     name = ".".join(map(str, path))
@@ -136,7 +130,47 @@ def _told(details: ErrorDetails) -> tuple[Any, ...]:
     if kind in _SENTENCES:
         return (_SENTENCES[kind].format(name=name, **bounds), *path)
     if kind == "extra_forbidden":
-        return (f"there is no key `{name}`: {closest(str(path[-1]), _KEYS)}", *path)
+        return (
+            f"there is no key `{name}`: {closest(str(path[-1]), list(map(str, _fields_beside(table, path))))}",
+            *path,
+        )
     if kind == "form":
         return (f"`{name}` {details['msg']}.", *path)
+    if kind in _LISTS:
+        is_of_tables = isinstance(details["input"], Mapping) and _holds_tables(
+            _fields_beside(table, path).get(path[-1])
+        )
+        return (_about_a_list(name, spot.inside(*path).path if is_of_tables else None), *path)
     return (f"`{name}` must be {_TYPES.get(kind, 'of another form')}.", *path)
+
+
+def _about_a_list(name: str, of_tables_at: positions.Path | None) -> str:
+    if of_tables_at is None:
+        return f"`{name}` must be a list: put square brackets around what it has."
+    steps = (step for step in of_tables_at if isinstance(step, str))
+    header = ".".join(step if _BARE.fullmatch(step) else f'"{step}"' for step in steps)
+    return f"`{name}` must be a list of tables: write [[{header}]] above each of them, in two pairs of brackets."
+
+
+def _fields_beside(table: type[Table], path: positions.Path) -> Mapping[str | int, FieldInfo]:
+    """The keys that there are where the last step of the path is."""
+    for step in path[:-1]:
+        known = _fields(table)
+        table = (_table_in(known[step].annotation) if step in known else None) or table
+    return _fields(table)
+
+
+def _fields(table: type[Table]) -> Mapping[str | int, FieldInfo]:
+    return {info.alias or name: info for name, info in table.model_fields.items()}
+
+
+def _table_in(annotation: object) -> type[Table] | None:
+    """The form of what a key holds, alone, in a list or under names of any kind; None if it holds no tables."""
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _table_in(part)) is not None), None)
+
+
+def _holds_tables(info: FieldInfo | None) -> bool:
+    parts = () if info is None else get_args(info.annotation)
+    return any(get_origin(part) is Mapping or _table_in(part) is not None for part in parts)

@@ -121,6 +121,7 @@ def _made(form: ModelTable, family: str, parameters: Mapping[str, Parameter]) ->
         is_bounded_as_video=form.time_limit == "video",
         example=form.example,
         is_default=form.is_default,
+        safety_switch=form.safety_switch,
         is_size_told=form.result_sizes != "untold",
         fixed=form.fixed,
         constraints=[_constraint(constraint) for constraint in form.constraints],
@@ -184,6 +185,8 @@ def _check_constraint(table: ConstraintTable, parameters: Mapping[str, Parameter
 
 def _check_fal_names(form: ModelTable, parameters: Mapping[str, Parameter], spot: Spot) -> None:
     taken = dict.fromkeys(form.fixed, "fixed")
+    if form.safety_switch in taken:
+        spot.say("`fixed` has this field already: keep one.", "safety_switch")
     for name, parameter in parameters.items():
         if parameter.fal.name in taken:
             spot.say(

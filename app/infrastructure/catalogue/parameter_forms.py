@@ -16,7 +16,7 @@ _KEYS_OF_TYPE: Mapping[ParameterType, frozenset[str]] = {
     ParameterType.CHOICE: frozenset({"values"}),
     ParameterType.SIZE: frozenset({"presets", "side_min", "side_max", "pixels_min", "pixels_max", "ratio_max"}),
     ParameterType.IMAGE: frozenset(),
-    ParameterType.AUDIO: frozenset(),
+    ParameterType.AUDIO: frozenset({"seconds_min", "seconds_max"}),
     ParameterType.IMAGES: frozenset({"count_min", "count_max"}),
 }
 _NEEDED: Mapping[ParameterType, frozenset[str]] = {
@@ -29,6 +29,7 @@ _BOUNDS = (
     ("minimum", "maximum"),
     ("length_min", "length_max"),
     ("count_min", "count_max"),
+    ("seconds_min", "seconds_max"),
     ("side_min", "side_max"),
     ("pixels_min", "pixels_max"),
 )
@@ -78,9 +79,16 @@ def _made(name: str, table: ParameterTable) -> Parameter:
         length_max=table.length_max,
         count_min=table.count_min or 1,
         count_max=table.count_max,
+        seconds=_seconds(table),
         presets=table.presets or {},
         size_limits=_size_limits(table),
     )
+
+
+def _seconds(table: ParameterTable) -> tuple[int, int] | None:
+    if table.seconds_min is None or table.seconds_max is None:
+        return None
+    return table.seconds_min, table.seconds_max
 
 
 def _size_limits(table: ParameterTable) -> SizeLimits | None:
@@ -106,6 +114,8 @@ def _check_keys(table: ParameterTable, spot: Spot) -> None:
             spot.say("has `values` and a range: keep one of them.")
         if "values" not in there and not {"minimum", "maximum"} <= there:
             spot.say("needs `minimum` and `maximum`, or `values`: add what is missing.")
+    if ("seconds_min" in there) != ("seconds_max" in there):
+        spot.say("has one of `seconds_min` and `seconds_max`: add the other one.")
     if ("side_min" in there) != ("side_max" in there) or (
         "side_min" not in there and there & {"pixels_min", "pixels_max", "ratio_max"}
     ):

@@ -137,6 +137,8 @@ class ParameterTable(Table):
     length_max: Positive | None = None
     count_min: Positive | None = None
     count_max: Positive | None = None
+    seconds_min: Positive | None = None
+    seconds_max: Positive | None = None
     presets: Mapping[str, tuple[Pixels, Pixels]] | None = None
     side_min: Pixels | None = None
     side_max: Pixels | None = None
@@ -210,6 +212,7 @@ class ModelTable(Table):
     time_limit: Literal["image", "video"]
     example: Mapping[str, Json]
     result: ResultTable
+    safety_switch: Text | None = None
     result_sizes: Literal["told", "may be told", "untold"] = "untold"
     parameters: Annotated[Mapping[str, Any], Field(min_length=1)]
     """Each is read as a ParameterTable once the vocabulary lies under it."""

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from app.application.ports.provider import InProgress, InQueue, Rejected, Succeeded
-from app.domain.job_errors import RESULT_INVALID, RESULT_TOO_DEEP, RESULT_TOO_LARGE
+from app.domain.job_errors import NO_MEDIA, RESULT_INVALID, RESULT_TOO_DEEP, RESULT_TOO_LARGE
 from app.domain.terms import ResultShape
 from app.infrastructure.fal import json_values
 
@@ -82,6 +82,8 @@ def result_in(body: bytes | None, shape: ResultShape) -> Succeeded | Rejected:
 
 
 def result_of(document: object, shape: ResultShape) -> Succeeded | Rejected:
+    if isinstance(document, dict) and shape.is_list and document.get(shape.outputs) == []:
+        return Rejected(NO_MEDIA.code, NO_MEDIA.sentence())
     if not isinstance(document, dict) or not _has_media(document, shape):
         return Rejected(RESULT_INVALID.code, RESULT_INVALID.sentence())
     return Succeeded(json_values.storable(document))

@@ -44,15 +44,15 @@ Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 
 
 @asynccontextmanager
-async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE) -> AsyncIterator[AsyncEngine]:
-    """Connects lazily. Raises ValueError where the DSN cannot be read."""
+async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE, is_patient: bool = False) -> AsyncIterator[AsyncEngine]:
+    """Connects lazily. `is_patient`: a statement may take its time. Raises ValueError for a DSN that is none."""
     url = plain_dsn(dsn)
 
     async def connect() -> DriverConnection:
         connection = await asyncpg.connect(
             url,
             timeout=CONNECT_TIMEOUT_SECONDS,
-            command_timeout=COMMAND_TIMEOUT_SECONDS,
+            command_timeout=None if is_patient else COMMAND_TIMEOUT_SECONDS,
             server_settings={"application_name": APPLICATION_NAME},
         )
         try:

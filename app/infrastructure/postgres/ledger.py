@@ -1,14 +1,33 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.ledger import EntryKind, LedgerEntry, Violation
 from app.domain.newer_words import known
 from app.infrastructure.postgres.database import reading, transaction
-from app.infrastructure.postgres.tables import accounts, ledger_entries
+from app.infrastructure.postgres.tables import accounts, adjustments, ledger_entries
+
+
+def _of_adjustment(name: str) -> ColumnElement[Any]:
+    """By a subquery, so that no plan reads all adjustments."""
+    is_its_own = adjustments.c.id == ledger_entries.c.adjustment_id
+    return select(adjustments.c[name]).where(is_its_own).scalar_subquery().label(name)
+
+
+_OTHERS: Mapping[str, ColumnElement[Any]] = {
+    "payment_source": func.coalesce(ledger_entries.c.payment_source, ledger_entries.c.reversed_source).label(
+        "payment_source"
+    ),
+    "reason": _of_adjustment("reason"),
+    "actor": _of_adjustment("actor"),
+}
+_COLUMNS = [
+    _OTHERS[field.name] if field.name in _OTHERS else ledger_entries.c[field.name] for field in fields(LedgerEntry)
+]
 
 
 class PostgresLedger:
@@ -19,7 +38,7 @@ class PostgresLedger:
         self, external_user_id: UUID, *, limit: int, before_seq: int | None = None
     ) -> Sequence[LedgerEntry]:
         query = (
-            select(*(ledger_entries.c[field.name] for field in fields(LedgerEntry)))
+            select(*_COLUMNS)
             # With a subquery instead of a join the entries come in order from their index, however many there are.
             .where(
                 ledger_entries.c.account_id

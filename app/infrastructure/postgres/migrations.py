@@ -1,26 +1,36 @@
 """The one way to migrate: under an advisory lock, so that any number of processes may start at once."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.infrastructure.postgres.database import naming_outages, reading
-from app.infrastructure.postgres.faults import DatabaseRefused
+from app.infrastructure.postgres.faults import DatabaseRefused, fault_of
 from app.infrastructure.postgres.queue import QUEUE_TABLES
 from app.infrastructure.postgres.tables import metadata
+
+_ResultT = TypeVar("_ResultT")
 
 log = structlog.get_logger(__name__)
 
 PROJECT_DIR = Path(__file__).resolve().parents[3]
 # Any number does, as long as nothing else in the database locks it.
 LOCK_KEY = 7_306_087_150
+# Less than a statement of the service waits for a lock: what has to wait behind a migration still gets its turn.
+LOCK_WAIT_SECONDS = 2.0
+LOCK_PAUSE_SECONDS = 5.0
+# Lock timeout, deadlock.
+_LOCK_CODES = ("55P03", "40P01")
 # Alembic's own name for it belongs to whoever else migrates the same database.
 VERSION_TABLE = "tollgate_version"
 FORMER_VERSION_TABLE = "alembic_version"
@@ -33,11 +43,22 @@ SELECT relnamespace::regnamespace::text FROM pg_class JOIN pg_trigger ON tgrelid
  WHERE pg_class.oid = to_regclass('ledger_entries') AND tgname = 'ledger_entries_apply'
    AND EXISTS (SELECT FROM pg_constraint JOIN pg_class AS account ON account.oid = conrelid
                 WHERE account.relname = 'accounts' AND account.relnamespace = pg_class.relnamespace
-                  AND conname = 'accounts_balance_not_negative')
+                  AND conname = 'accounts_balance_limit')
 """)
 _TAKEN_NAMES = text("""
 SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(:names)
  ORDER BY relname
+""")
+_HOLDERS = text("""
+SELECT pid, max(application_name) AS program, array_remove(array_agg(DISTINCT relname::text), NULL) AS tables,
+       max(round(extract(epoch FROM clock_timestamp() - xact_start)))::int AS seconds
+  FROM pg_locks LEFT JOIN pg_class ON pg_class.oid = relation AND relnamespace = current_schema()::regnamespace
+  LEFT JOIN pg_stat_activity AS activity USING (pid)
+ WHERE granted AND pid <> pg_backend_pid()
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND (relname = ANY(:names) OR (locktype = 'advisory' AND (classid::bigint << 32 | objid::bigint) = :key))
+   AND (xact_start IS NULL OR xact_start < clock_timestamp() - make_interval(secs => :seconds))
+ GROUP BY pid ORDER BY seconds DESC LIMIT 5
 """)
 _IS_VERSION_TABLE = f"""
 SELECT count(*) FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
@@ -61,37 +82,27 @@ def head_revision() -> str:
 async def migrate(engine: AsyncEngine) -> None:
     """Bring the schema to the newest revision. Waits for another process that is doing the same.
 
-    Raises DatabaseRefused, DatabaseUnavailable.
+    Each revision is a transaction of its own. Raises DatabaseRefused, DatabaseUnavailable.
     """
-
-    def upgrade(connection: Connection) -> None:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-
     with naming_outages(engine):
-        await _migrate(engine, upgrade)
+        await _migrate(engine)
 
 
-async def _migrate(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -> None:
+async def _migrate(engine: AsyncEngine) -> None:
     head = head_revision()
     async with engine.connect() as connection:
         # The lock lives as long as the session: the waiting, and the migration, may take longer than a request.
         await connection.execute(text("SET statement_timeout = 0"))
-        await connection.execute(text("SET lock_timeout = 0"))
         await connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
-        await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
+        await connection.execute(text(f"SET lock_timeout = {LOCK_WAIT_SECONDS * 1000:.0f}"))
         await connection.commit()
         try:
-            taken_over = await connection.run_sync(take_over)
-            before = await connection.run_sync(_checked_revision)
+            await _patiently(connection, _lock)
+            before = revision = await _patiently(connection, _begin)
             # If a newer release has migrated already, this one does not know how to, and need not. Revisions are
             # compared as texts: they are numbers of four digits.
-            if before is None or before < head:
-                await connection.run_sync(upgrade)
-            if taken_over is not None:
-                await connection.run_sync(_tell_former_releases, taken_over)
-            await connection.commit()
+            while revision is None or revision < head:
+                revision = await _patiently(connection, _upgrade_one)
         finally:
             # This ends the session, and with it the lock and the settings.
             await connection.invalidate()
@@ -99,6 +110,52 @@ async def _migrate(engine: AsyncEngine, upgrade: Callable[[Connection], None]) -
         log.info("schema_migrated", before=before, after=head)
     elif before > head:
         log.info("schema_of_a_newer_release", revision=before, own=head)
+
+
+async def _patiently(connection: AsyncConnection, work: Callable[[Connection], _ResultT]) -> _ResultT:
+    """Do and commit it. A lock that others hold is waited for only shortly at a time, for as many times as it takes:
+    whoever comes after a migration that waits has to wait behind it, and gets on in between.
+    """
+    while True:
+        try:
+            result = await connection.run_sync(work)
+            await connection.commit()
+            return result
+        except DBAPIError as error:
+            if fault_of(error).kind not in _LOCK_CODES:
+                raise
+        await connection.rollback()
+        log.warning("migration_waits", holders=await _holders(connection))
+        await asyncio.sleep(LOCK_PAUSE_SECONDS)
+
+
+async def _holders(connection: AsyncConnection) -> Sequence[Mapping[str, object]]:
+    """Who has locked our tables, or migrates, for longer than was waited. Not what they ask, which may be anybody's."""
+    values = {"names": sorted(OWN_TABLES), "seconds": LOCK_WAIT_SECONDS, "key": LOCK_KEY}
+    rows = (await connection.execute(_HOLDERS, values)).mappings().all()
+    await connection.rollback()
+    return [dict(row) for row in rows]
+
+
+def _lock(connection: Connection) -> None:
+    """Against other processes that migrate."""
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
+
+
+def _begin(connection: Connection) -> str | None:
+    """The revision that the database is at. Raises DatabaseRefused."""
+    schema = take_over(connection)
+    if schema is not None:
+        _tell_former_releases(connection, schema)
+    return _checked_revision(connection)
+
+
+def _upgrade_one(connection: Connection) -> str:
+    """The revision that is reached."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "+1")
+    return max(_revisions(connection) or ())
 
 
 def take_over(connection: Connection) -> str | None:

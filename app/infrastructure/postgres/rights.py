@@ -13,6 +13,8 @@ NEEDED: Mapping[str, Sequence[str]] = {
     "api_keys": ("SELECT", "INSERT", "UPDATE"),
     "payment_events": ("SELECT", "INSERT"),
     "refused_payments": ("SELECT", "INSERT", "UPDATE"),
+    "reversal_events": ("SELECT", "INSERT"),
+    "adjustments": ("SELECT", "INSERT"),
     "attempts": ("SELECT", "INSERT", "UPDATE"),
     "installation": ("SELECT", "INSERT", "UPDATE"),
     "jobs": ("SELECT", "INSERT", "UPDATE"),

@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infrastructure.settings.exposure import SettingsTogether
@@ -10,7 +10,15 @@ from app.infrastructure.settings.secrets import DEVELOPMENT_WEBHOOK_SECRET, secr
 from app.infrastructure.settings.service import AppEnv, RunnerHome
 from app.infrastructure.settings.values import without_outer_blanks
 
-__all__ = ["DEVELOPMENT_WEBHOOK_SECRET", "AppEnv", "RunnerHome", "Settings", "SettingsError", "load_settings"]
+__all__ = [
+    "DEVELOPMENT_WEBHOOK_SECRET",
+    "AppEnv",
+    "RunnerHome",
+    "Settings",
+    "SettingsError",
+    "WorkerSettings",
+    "load_settings",
+]
 
 
 class SettingsError(Exception):
@@ -46,10 +54,25 @@ class Settings(SettingsTogether, BaseSettings):
         return list(secrets_in(self))
 
 
-def load_settings(**overrides: Any) -> Settings:
+# What an operator sells, and what signs its prices.
+_OF_SELLING = ("catalogue_dir", "token_prices_json", "signing_secret")
+
+
+class WorkerSettings(Settings):
+    """Of a process that accepts nothing: jobs that were accepted go on, whatever is wrong with what is sold next."""
+
+    signing_secret: SecretStr | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_selling(cls, given: Any) -> Any:
+        return {name: value for name, value in given.items() if name not in _OF_SELLING}
+
+
+def load_settings(kind: type[Settings] = Settings, /, **overrides: Any) -> Settings:
     """Raises SettingsError."""
     try:
-        return Settings(**overrides)
+        return kind(**overrides)
     except ValidationError as error:
         lines = [
             f"{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"

@@ -1,9 +1,11 @@
 """Secrets that nobody has to choose: development makes them once and keeps them with its other files."""
 
+import fcntl
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.infrastructure.settings import Settings, SettingsError
@@ -46,9 +48,30 @@ def _make(file: Path) -> None:
             opened.write(f"{secrets.token_hex(32)}\n")
             opened.flush()
             os.fsync(opened.fileno())
-        # A name is given to a whole file, and only if no other process was faster.
+        _give_name(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _give_name(unfinished: Path, file: Path) -> None:
+    """A name is given to a whole file, and only if no other process was faster."""
+    try:
         os.link(unfinished, file)
     except FileExistsError:
         return
+    except OSError:
+        # FAT, and some that are mounted over a network or by a program, know no second name of a file.
+        with _locked(file.with_name(f"{file.name}.lock")):
+            if not file.exists():
+                unfinished.replace(file)
+
+
+@contextmanager
+def _locked(lock: Path) -> Iterator[None]:
+    """For one process at a time. The lock ends with its process; its file stays, as another one may wait for it."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
-        unfinished.unlink(missing_ok=True)
+        os.close(descriptor)

@@ -27,6 +27,7 @@ from app.presentation.routers import (
     payments,
     provider_events,
     quotes,
+    reversals,
     system,
 )
 from app.presentation.schemas.generations import CATALOGUES_MAX
@@ -106,6 +107,7 @@ def _routers(catalogue: Catalogue) -> Sequence[APIRouter]:
         generations.generations_router(catalogue),
         ledger.router,
         payments.router,
+        reversals.router,
         provider_events.router,
         system.router,
         keys.router,

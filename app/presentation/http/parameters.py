@@ -87,6 +87,8 @@ class NameHeader:
 
     header: str
     description: str
+    is_required: bool = False
+    """For the document; the use case says so."""
 
     async def __call__(self, request: Request) -> str | None:
         """Returns None if the header is not there. Raises InvalidRequest."""
@@ -107,7 +109,7 @@ class NameHeader:
         return {
             "name": self.header,
             "in": "header",
-            "required": False,
+            "required": self.is_required,
             "description": self.description,
             "schema": _NAME.json_schema(),
         }
@@ -209,6 +211,17 @@ PaymentIdempotencyKey = Annotated[
             IDEMPOTENCY_KEY_HEADER,
             "Means the same as `X-Event-Id`, for senders that have this header already. Where both come, they must be "
             "equal.",
+        )
+    ),
+]
+ReversalEventId = Annotated[
+    str | None,
+    Depends(
+        NameHeader(
+            EVENT_ID_HEADER,
+            "The provider's id of the refund or dispute, or of what withdraws it, never of the notification. These ids "
+            "are apart from those of payments. The same id counts once, however often it comes.",
+            is_required=True,
         )
     ),
 ]

@@ -20,6 +20,7 @@ _CREDIT = {
     "balance_after": 100,
     "job_id": None,
     "payment_event_id": "pay_4711",
+    "reason": None,
     "created_at": "2026-11-23T10:14:02.000000Z",
 }
 _DEBIT = {
@@ -28,7 +29,23 @@ _DEBIT = {
     "balance_after": 95,
     "job_id": "019d2f6a-7c40-7d1e-8a55-3f0c9b2e4d61",
     "payment_event_id": None,
+    "reason": None,
     "created_at": "2026-11-23T10:15:30.123456Z",
+}
+_REVERSAL = {
+    **_CREDIT,
+    "kind": "REVERSAL",
+    "balance_after": -5,
+    "created_at": "2026-11-27T08:02:11.654321Z",
+}
+_ADJUSTMENT = {
+    **_CREDIT,
+    "kind": "ADJUSTMENT",
+    "amount": 25,
+    "balance_after": 20,
+    "payment_event_id": None,
+    "reason": "an apology for the outage of Friday",
+    "created_at": "2026-11-28T16:40:00.000000Z",
 }
 _USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
 
@@ -44,7 +61,11 @@ _USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
     },
 )
 async def get_balance(account: CurrentAccount) -> Balance:
-    """The tokens that are left. The cost of unfinished jobs is already taken off."""
+    """The tokens that are left. The cost of unfinished jobs is already taken off.
+
+    Below zero, where a payment was refunded or disputed after its tokens were spent, nothing can be started until it
+    was paid back.
+    """
     return Balance(external_user_id=account.external_user_id, balance_tokens=account.balance_tokens)
 
 
@@ -54,7 +75,7 @@ async def get_balance(account: CurrentAccount) -> Balance:
     summary="List what moved the balance",
     response_description="The newest entries first",
     responses={
-        200: answer({"items": [_DEBIT, _CREDIT], "next_cursor": None}),
+        200: answer({"items": [_ADJUSTMENT, _REVERSAL, _DEBIT, _CREDIT], "next_cursor": None}),
         **problems(*READ_ERRORS, InvalidRequest, *DATABASE_ERRORS),
     },
 )
@@ -70,7 +91,7 @@ async def list_ledger_entries(
         ),
     ] = None,
 ) -> LedgerPage:
-    """Every credit, debit and refund of your account, with the balance after it. Entries never change."""
+    """Everything that moved the balance of your account, with the balance after it. Entries never change."""
     entries = await use_cases.ledger.entries(
         account.external_user_id, limit=limit + 1, before_seq=None if cursor is None else _seq_of(cursor)
     )

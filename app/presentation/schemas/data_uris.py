@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 MEDIA_BYTES_MAX = 5 * 1024 * 1024
-# Of the sound that goes into a video.
-AUDIO_SECONDS_MIN = 3
-AUDIO_SECONDS_MAX = 30
 
 PLAIN_LENGTH_MAX = 64 * 1024
 
@@ -87,8 +84,11 @@ def is_data(text: str) -> bool:
     return text[:5].lower() == "data:" or bool(_BASE64_START.fullmatch(text))
 
 
-def normalised(uri: str, formats: tuple[Format, ...]) -> str:
-    """The URI in its one right form; `uri` itself if it has that already. Raises NotTaken, TooLarge."""
+def normalised(uri: str, formats: tuple[Format, ...], seconds: tuple[int, int] | None = None) -> str:
+    """The URI in its one right form; `uri` itself if it has that already. Raises NotTaken, TooLarge.
+
+    `seconds`: what a sound may take, at least and at most.
+    """
     declared, media, is_plain = _parsed(uri)
     if not media:
         raise NotTaken("The data: URI is empty.")
@@ -97,8 +97,8 @@ def normalised(uri: str, formats: tuple[Format, ...]) -> str:
     found = next((one for one in formats if one.signature.match(media)), None)
     if found is None:
         raise NotTaken(f"{_told(media)} This must be one of: {_names(formats)}.")
-    if found is WAV:
-        _check_duration(media)
+    if found is WAV and seconds is not None:
+        _check_duration(media, *seconds)
     if is_plain and declared in found.media_types:
         return uri
     media_type = declared.lower() if declared.lower() in found.media_types else found.media_types[0]
@@ -157,10 +157,10 @@ def _names(formats: tuple[Format, ...]) -> str:
     return ", ".join(one.name for one in formats)
 
 
-def _check_duration(wav: bytes) -> None:
+def _check_duration(wav: bytes, seconds_min: int, seconds_max: int) -> None:
     seconds = _seconds_of(wav)
-    if seconds is not None and not AUDIO_SECONDS_MIN <= seconds <= AUDIO_SECONDS_MAX:
-        raise NotTaken(f"The sound must take {AUDIO_SECONDS_MIN} to {AUDIO_SECONDS_MAX} seconds.")
+    if seconds is not None and not seconds_min <= seconds <= seconds_max:
+        raise NotTaken(f"The sound must take {seconds_min} to {seconds_max} seconds.")
 
 
 def _seconds_of(wav: bytes) -> float | None:

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, create_model
 from pydantic_core import PydanticCustomError
 
-from app.application.jobs import SAFETY_CHECKER
+from app.domain.models import SAFETY_CHECKER
 from app.domain.parameters import Parameter, ParameterType, SizeLimits
 from app.presentation.schemas.fields import NOT_BLANK, STORABLE, RequestModel
-from app.presentation.schemas.media_urls import AudioUrl, ImageUrl, ValidationContext, put_right
+from app.presentation.schemas.media_urls import ImageUrl, ValidationContext, audio_url, put_right
 
 _MEDIA = (ParameterType.IMAGE, ParameterType.AUDIO)
 # Python strips four control characters and U+0085 as blanks, too.
@@ -150,7 +150,7 @@ _TYPES: Mapping[ParameterType, Callable[[Parameter], Any]] = {
     ParameterType.CHOICE: _literal,
     ParameterType.SIZE: _size,
     ParameterType.IMAGE: lambda _: ImageUrl,
-    ParameterType.AUDIO: lambda _: AudioUrl,
+    ParameterType.AUDIO: lambda parameter: audio_url(parameter.seconds),
     ParameterType.IMAGES: _images,
 }
 

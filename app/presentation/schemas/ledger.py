@@ -10,17 +10,23 @@ from app.presentation.schemas.fields import OrNewer
 
 class Balance(BaseModel):
     external_user_id: UUID
-    balance_tokens: int = Field(description="Whole tokens, never below zero.")
+    balance_tokens: int = Field(
+        description="Whole tokens. Below zero only where a payment was taken back, or by the operator's own entry."
+    )
 
 
 class LedgerEntryView(BaseModel):
     kind: Annotated[EntryKind | str, OrNewer()] = Field(
-        description="A CREDIT and a REFUND add to the balance, a DEBIT takes from it."
+        description="A CREDIT, a REFUND and a REINSTATEMENT add to the balance, a DEBIT and a REVERSAL take from it; "
+        "an ADJUSTMENT is the operator's own."
     )
-    amount: int = Field(description="Tokens, always above zero.")
+    amount: int = Field(description="Tokens, above zero; of an ADJUSTMENT alone with the sign of what it does.")
     balance_after: int
     job_id: UUID | None = Field(description="The job that was paid or refunded.")
-    payment_event_id: str | None = Field(description="The payment that was credited.")
+    payment_event_id: str | None = Field(
+        description="The payment that was credited, taken back (REVERSAL) or given again (REINSTATEMENT)."
+    )
+    reason: str | None = Field(description="Why the operator adjusted the balance.")
     created_at: datetime
 
     @classmethod
@@ -31,6 +37,7 @@ class LedgerEntryView(BaseModel):
             balance_after=entry.balance_after,
             job_id=entry.job_id,
             payment_event_id=entry.payment_event_id,
+            reason=entry.reason,
             created_at=entry.created_at,
         )
 

@@ -9,15 +9,13 @@ is handed on is ASCII: whatever parser fal uses sees the same host, and no notat
 
 import re
 from collections.abc import Callable
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, JsonValue, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from app.presentation.schemas.data_uris import (
-    AUDIO_SECONDS_MAX,
-    AUDIO_SECONDS_MIN,
     MEDIA_BYTES_MAX,
     PICTURES,
     SOUNDS,
@@ -30,7 +28,7 @@ from app.presentation.schemas.data_uris import (
 )
 from app.presentation.schemas.public_hosts import NotPublic, public_host
 
-__all__ = ["MEDIA_BYTES_MAX", "URL_LENGTH_MAX", "AudioUrl", "ImageUrl", "ValidationContext", "put_right"]
+__all__ = ["MEDIA_BYTES_MAX", "URL_LENGTH_MAX", "ImageUrl", "ValidationContext", "audio_url", "put_right"]
 
 URL_LENGTH_MAX = 2048
 
@@ -53,11 +51,13 @@ _TOO_LONG = f"The URL must have at most {URL_LENGTH_MAX} characters, percent-enc
 _PORTS = (None, ":80", ":443")
 
 
-def _media_url(formats: tuple[Format, ...]) -> Callable[[str, ValidationInfo], str]:
+def _media_url(
+    formats: tuple[Format, ...], seconds: tuple[int, int] | None = None
+) -> Callable[[str, ValidationInfo], str]:
     def check(value: str, info: ValidationInfo) -> str:
         context: ValidationContext | None = info.context
         is_loopback_allowed = context is not None and context["allow_private_media_urls"]
-        return _put_right(value, formats, is_loopback_allowed=is_loopback_allowed)
+        return _put_right(value, formats, seconds, is_loopback_allowed=is_loopback_allowed)
 
     return check
 
@@ -67,14 +67,16 @@ def put_right(value: str) -> str:
 
     Raises ValueError where no field takes it.
     """
-    return _put_right(value, (*PICTURES, *SOUNDS), is_loopback_allowed=True)
+    return _put_right(value, (*PICTURES, *SOUNDS), None, is_loopback_allowed=True)
 
 
-def _put_right(value: str, formats: tuple[Format, ...], *, is_loopback_allowed: bool) -> str:
+def _put_right(
+    value: str, formats: tuple[Format, ...], seconds: tuple[int, int] | None, *, is_loopback_allowed: bool
+) -> str:
     """Raises PydanticCustomError."""
     text = value.strip()
     if is_data(text):
-        return _data_uri(text, formats)
+        return _data_uri(text, formats, seconds)
     if is_loopback_allowed and _LOOPBACK_URL.fullmatch(text):
         return text
     try:
@@ -112,16 +114,16 @@ def _public_url(given: str) -> str:
     return url
 
 
-def _data_uri(text: str, formats: tuple[Format, ...]) -> str:
+def _data_uri(text: str, formats: tuple[Format, ...], seconds: tuple[int, int] | None) -> str:
     try:
-        return normalised(text, formats)
+        return normalised(text, formats, seconds)
     except TooLarge:
         raise PydanticCustomError("data_uri_too_large", "size", {"size_bytes_max": MEDIA_BYTES_MAX}) from None
     except NotTaken as error:
         raise PydanticCustomError("data_uri_not_allowed", "data: URI", {"reason": str(error)}) from None
 
 
-def _published_pattern(formats: tuple[Format, ...]) -> dict[str, str]:
+def _published_pattern(formats: tuple[Format, ...]) -> dict[str, JsonValue]:
     """What always works. What is written otherwise is put right where its meaning is clear."""
     return {"pattern": rf"^({_URL_PATTERN}|data:({'|'.join(media_types_of(formats))});base64,[A-Za-z0-9+/]+=*)$"}
 
@@ -136,12 +138,16 @@ ImageUrl = Annotated[
         json_schema_extra=_published_pattern(PICTURES),
     ),
 ]
-AudioUrl = Annotated[
-    str,
-    AfterValidator(_media_url(SOUNDS)),
-    Field(
-        description=f"A public http or https URL of a WAV or MP3 file of {AUDIO_SECONDS_MIN} to {AUDIO_SECONDS_MAX} "
-        f"seconds. {_LIMITS}.",
-        json_schema_extra=_published_pattern(SOUNDS),
-    ),
-]
+
+
+def audio_url(seconds: tuple[int, int] | None) -> Any:
+    """The type of a sound that may take so many seconds, which is checked where a WAV file is sent along."""
+    length = "" if seconds is None else f" of {seconds[0]} to {seconds[1]} seconds"
+    return Annotated[
+        str,
+        AfterValidator(_media_url(SOUNDS, seconds)),
+        Field(
+            description=f"A public http or https URL of a WAV or MP3 file{length}. {_LIMITS}.",
+            json_schema_extra=_published_pattern(SOUNDS),
+        ),
+    ]

@@ -165,6 +165,13 @@ def _size(parameter: Parameter) -> Schema:
     return {"oneOf": [preset, dimensions]}
 
 
+def _audio(parameter: Parameter) -> Schema:
+    if parameter.seconds is None:
+        return _URL
+    seconds_min, seconds_max = parameter.seconds
+    return {**_URL, "x-limits": {"seconds_min": seconds_min, "seconds_max": seconds_max}}
+
+
 def _images(parameter: Parameter) -> Schema:
     return _told(type="array", items=_URL, minItems=parameter.count_min, maxItems=parameter.count_max)
 
@@ -182,7 +189,7 @@ _TYPES: Mapping[ParameterType, Callable[[Parameter], Schema]] = {
     ParameterType.CHOICE: lambda parameter: {"type": "string", "enum": list(parameter.values)},
     ParameterType.SIZE: _size,
     ParameterType.IMAGE: lambda _: _URL,
-    ParameterType.AUDIO: lambda _: _URL,
+    ParameterType.AUDIO: _audio,
     ParameterType.IMAGES: _images,
 }
 

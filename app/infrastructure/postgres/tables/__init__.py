@@ -5,7 +5,6 @@ Constraint names that mean something to a caller are constants.
 
 from app.infrastructure.postgres.tables.accounts import (
     BALANCE_LIMIT,
-    BALANCE_NOT_NEGATIVE,
     accounts,
     api_keys,
     key_windows,
@@ -18,17 +17,23 @@ from app.infrastructure.postgres.tables.jobs import (
     idempotency_keys,
     jobs,
 )
-from app.infrastructure.postgres.tables.money import ledger_entries, payment_events, refused_payments
+from app.infrastructure.postgres.tables.money import (
+    adjustments,
+    ledger_entries,
+    payment_events,
+    refused_payments,
+    reversal_events,
+)
 from app.infrastructure.postgres.tables.service import heartbeats, installation
 from app.infrastructure.postgres.tables.shared import metadata
 from app.infrastructure.postgres.tables.turns import fair_clock, fair_turns, places
 
 __all__ = [
     "BALANCE_LIMIT",
-    "BALANCE_NOT_NEGATIVE",
     "REQUEST_OF_ONE_ATTEMPT",
     "REQUEST_OF_ONE_JOB",
     "accounts",
+    "adjustments",
     "api_keys",
     "attempts",
     "fair_clock",
@@ -44,4 +49,5 @@ __all__ = [
     "payment_events",
     "places",
     "refused_payments",
+    "reversal_events",
 ]

@@ -17,7 +17,6 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.infrastructure.postgres.tables.shared import account_key, created_at, metadata, time
 
-BALANCE_NOT_NEGATIVE = "accounts_balance_not_negative"
 BALANCE_LIMIT = "accounts_balance_limit"
 
 accounts = Table(
@@ -37,8 +36,7 @@ accounts = Table(
     Column("reads_per_second", Integer),
     Column("weight", Integer),
     UniqueConstraint("external_user_id", name="accounts_external_user_id_key"),
-    CheckConstraint("balance_tokens >= 0", name=BALANCE_NOT_NEGATIVE),
-    CheckConstraint("balance_tokens <= 9007199254740991", name=BALANCE_LIMIT),
+    CheckConstraint("balance_tokens BETWEEN -9007199254740991 AND 9007199254740991", name=BALANCE_LIMIT),
 )
 
 api_keys = Table(

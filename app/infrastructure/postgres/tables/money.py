@@ -47,6 +47,30 @@ refused_payments = Table(
     Index("refused_payments_waiting", "last_seen_at", "id", postgresql_where=text("resolved_at IS NULL")),
 )
 
+reversal_events = Table(
+    "reversal_events",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("payment_event_id", Text, nullable=False),
+    Column("amount", BigInteger),
+    Column("withdraws", Text),
+    created_at("received_at"),
+    Index("reversal_events_of_a_payment", "source", "payment_event_id"),
+)
+
+adjustments = Table(
+    "adjustments",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    created_at(),
+    account_key("adjustments"),
+)
+
 ledger_entries = Table(
     "ledger_entries",
     metadata,
@@ -62,6 +86,8 @@ ledger_entries = Table(
     Column("debited_tokens", BigInteger, Computed("CASE WHEN kind = 'DEBIT' THEN amount END", persisted=True)),
     Column("refunded_tokens", BigInteger, Computed("CASE WHEN kind = 'REFUND' THEN amount END", persisted=True)),
     Column("created_at", time, nullable=False, server_default=func.clock_timestamp()),
+    Column("reversed_source", Text),
+    Column("adjustment_id", Text),
     account_key("ledger_entries"),
     UniqueConstraint("account_id", "seq", name="ledger_entries_account_seq_key"),
     ForeignKeyConstraint(
