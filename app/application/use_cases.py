@@ -12,7 +12,7 @@ from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKe
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.execution import StepUpkeep
 from app.application.ports.health import HealthChecks, PausedModels
-from app.application.ports.jobs import JobReader, JobRecords
+from app.application.ports.jobs import JobOutlooks, JobReader, JobRecords
 from app.application.ports.ledger import Adjustments, LedgerReader, LedgerRecords
 from app.application.ports.payments import RefusedPayments
 from app.application.ports.reversals import PendingReversals
@@ -31,6 +31,7 @@ class CustomerJobs:
     quote: QuoteJob
     cancel: CancelJob
     reader: JobReader
+    outlooks: JobOutlooks
 
 
 @dataclass(frozen=True, slots=True)

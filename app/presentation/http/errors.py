@@ -22,6 +22,7 @@ from app.domain.errors import (
     JobFinished,
     NotFound,
     PaymentEventIdRequired,
+    ProviderLocked,
     ScopeMissing,
     TooManyRequests,
     Unauthenticated,
@@ -222,7 +223,7 @@ async def _answer_domain_error(request: Request, error: DomainError) -> Response
         refused: FieldError = {"pointer": f"/{error.field}", "detail": error.detail, "code": error.code}
         return problem(request.scope, status_of(type(error)), error.code, error.detail, errors=[refused])
     headers = {"Retry-After": "1"} if isinstance(error, IdempotencyKeyInUse) else {}
-    if isinstance(error, TooManyRequests):
+    if isinstance(error, TooManyRequests | ProviderLocked):
         headers = {"Retry-After": str(error.retry_after_seconds)}
     if isinstance(error, LimitReached):
         headers |= _rate_limit(error)

@@ -35,6 +35,9 @@ _COMPLETED: Mapping[str, Any] = {
     "error_code": None,
     "error_message": None,
     "status_reason": None,
+    "waiting_for": None,
+    "queue_position": None,
+    "eta_seconds": None,
     "billing": {
         "charged_tokens": 5,
         "refunded_tokens": 0,
@@ -71,7 +74,8 @@ _CANCELED = {
 )
 async def get_generation(account: CurrentAccount, job_id: JobId, use_cases: UseCases) -> JobView:
     """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
-    return JobView.of(await use_cases.jobs.reader.get(account.id, job_id))
+    job = await use_cases.jobs.reader.get(account.id, job_id)
+    return JobView.of(job, await use_cases.jobs.outlooks.of(job))
 
 
 @router.get(
@@ -107,7 +111,8 @@ async def list_generations(
     jobs = await use_cases.jobs.reader.page(account.id, limit=limit + 1, offset=offset, after=after)
     page = jobs[:limit]
     next_cursor = page[-1].id if len(jobs) > limit else None
-    items = [JobView.of(job) for job in page]
+    outlooks = await use_cases.jobs.outlooks.each_of(page)
+    items = [JobView.of(job, outlook) for job, outlook in zip(page, outlooks, strict=True)]
     return JobPage(items=items, limit=limit, offset=offset, next_cursor=next_cursor)
 
 
@@ -144,4 +149,5 @@ async def cancel_generation(
     """
     accepted = await use_cases.jobs.cancel(account.id, job_id, idempotency_key=idempotency_key)
     headers = {"Idempotent-Replayed": "true"} if accepted.is_replay else None
-    return json_answer(request, JobView.of(accepted.job), headers)
+    outlook = await use_cases.jobs.outlooks.of(accepted.job)
+    return json_answer(request, JobView.of(accepted.job, outlook), headers)
