@@ -20,11 +20,11 @@ from app.domain.errors import (
     CombinationNotAllowed,
     InsufficientBalance,
     PriceExceedsMaximum,
-    ProviderLocked,
     QuoteNotValid,
 )
 from app.domain.jobs import NewJob
 from app.domain.kinds import GenerationKind
+from app.domain.limits import ProviderLocked
 from app.domain.models import Model
 from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.quotes import Quote, check_maximum
@@ -107,8 +107,8 @@ class StartJob:
 
     The same idempotency key with the same request leads to the same job, and debits once.
     Raises CombinationNotAllowed, QuoteNotValid, PriceExceedsMaximum, ProviderLocked, InsufficientBalance,
-    BudgetExceeded, TooManyJobs, TooManyWrites, IdempotencyKeyReused, IdempotencyKeyInUse; InvalidApiKey or ScopeMissing for a `key`
-    that has changed since it was looked up.
+    BudgetExceeded, TooManyJobs, TooManyWrites, IdempotencyKeyReused, IdempotencyKeyInUse; InvalidApiKey or
+    ScopeMissing for a `key` that has changed since it was looked up.
     """
 
     _jobs: JobAcceptance

@@ -289,17 +289,6 @@ class Overloaded(Unavailable):
     default_detail = "More requests wait than can be answered soon. Nothing was done. Try again in a few seconds."
 
 
-class ProviderLocked(Unavailable):
-    """`retry_after_seconds`: a person has to put it right, so it takes a while."""
-
-    code = "provider_unavailable"
-    default_detail = (
-        "fal does not let this service generate right now, and earlier jobs wait for it already. Nothing was done. "
-        "Ask again when Retry-After says, or choose another model."
-    )
-    retry_after_seconds: ClassVar[int] = 60
-
-
 class ProviderKeysUnavailable(Unavailable):
     code = "provider_keys_unavailable"
     default_detail = "The keys that sign fal's webhooks cannot be fetched right now. Deliver it again later."

@@ -1,5 +1,6 @@
 """What is sold: each model with its parameters, prices and the shape of its result. All of it is data."""
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date

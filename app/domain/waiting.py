@@ -192,12 +192,12 @@ def outlook(job: Job, speed: QueueSpeed | None, paces: Paces, now_seconds: float
     if job.status is JobStatus.QUEUED:
         if waits_for is None or job.fair_tag is None or speed is None:
             return Outlook(waits_for)
-        position = speed.now.position(job.fair_tag)
+        in_our_queue = speed.now.position(job.fair_tag)
         # Nobody knows when the others end.
         is_in_turn = waits_for is WaitingFor.FAIR_SHARE
         wait = speed.wait(job.fair_tag) if is_in_turn else None
         run = None if pace is None else pace.left()
-        return Outlook(waits_for, position, None if wait is None or run is None else wait + run)
+        return Outlook(waits_for, in_our_queue, None if wait is None or run is None else wait + run)
     if waits_for is None and job.status is not JobStatus.IN_PROGRESS:
         return NOTHING_TO_SAY
     position = job.provider_position if job.status in _IN_FALS_QUEUE else None

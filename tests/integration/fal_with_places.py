@@ -23,7 +23,7 @@ from app.bootstrap import Runtime, build
 from app.domain.jobs import Outcome
 from app.domain.terms import ResultShape
 from app.infrastructure.settings import load_settings
-from tests.builders import BUILT_IN, OUTCOMES, Connection, jobs_of, provider_request, until
+from tests.builders import OUTCOMES, Connection, jobs_of, provider_request, until
 
 # How a job goes, by its prompt.
 RUN, REFUSED, RELEASED, UNKNOWN, FAILED, CANCELED = "run", "refused", "released", "unknown", "failed", "canceled"
@@ -101,7 +101,7 @@ async def service(database: str, fal: CountingFal, places: int) -> AsyncIterator
         fal_concurrency=places,
         public_url="http://127.0.0.1:1",
     )
-    async with build(settings, BUILT_IN, provider=fal) as runtime:
+    async with build(settings, provider=fal) as runtime:
         runtime.runner.start()
         try:
             yield runtime

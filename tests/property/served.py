@@ -1,4 +1,4 @@
-"""Jobs, accounts and places without a service: what the fair queue does with them, second by second, and who asks when."""
+"""Jobs, accounts and places without a service: what the fair queue does with them, and who asks when."""
 
 import heapq
 import random
@@ -59,7 +59,7 @@ class _Job:
 
 
 class FairService:
-    """Ends all jobs of some arrivals. Every job asks at the first look that sees it, and a few ask again at each later one."""
+    """Ends all jobs. Each asks at the first look that sees it, and a few ask again at every later one."""
 
     def __init__(self, chance: random.Random, *, places: int = PLACES, asks_each_look: int = 2) -> None:
         self._chance = chance
@@ -82,7 +82,7 @@ class FairService:
         look_at = 0.0
         while ahead or self._waiting or self._running:
             moments = [look_at, *(arrival.at_seconds for arrival in ahead[:1])]
-            now = min(moments + [self._running[0][0]] if self._running else moments)
+            now = min([*moments, self._running[0][0]] if self._running else moments)
             while self._running and self._running[0][0] <= now:
                 self._end(now)
             self._fill(now)

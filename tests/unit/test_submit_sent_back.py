@@ -12,7 +12,7 @@ from app.application.execution.pacing import WAITING_STEPS_PER_SECOND
 from app.application.execution.pauses import NEWCOMER_SECONDS_MIN
 from app.application.execution.steps import RetryLater
 from app.application.execution.submit import SubmitJob
-from app.application.ports.execution import JobState, JobSubmission
+from app.application.ports.execution import JobState, JobSubmission, Wait
 from app.application.ports.provider import Provider, SubmitOutcomeUnknown
 from app.domain.jobs import JobStatus
 from app.domain.kinds import GenerationKind
@@ -29,6 +29,8 @@ class Jobs:
     account_id: UUID = field(default_factory=uuid4)
     is_held: bool = False
     claims: int = 0
+    seconds_waiting_for_provider: float | None = None
+    waits: list[Wait] = field(default_factory=list)
 
     async def load(self, job_id: UUID) -> JobState:
         return JobState(
@@ -48,20 +50,24 @@ class Jobs:
             seconds_to_deadline=float("inf"),
             seconds_since_overdue_noticed=None,
             is_held=self.is_held,
+            seconds_waiting_for_provider=self.seconds_waiting_for_provider,
         )
 
     async def claim(self, *_: Any, **__: Any) -> None:
         self.claims += 1
 
-    async def record_waiting(self, *_: Any) -> None:
-        pass
+    async def record_waiting(self, job_id: UUID, wait: Wait) -> bool:
+        self.waits.append(wait)
+        return wait.seconds_max is not None
 
 
 class Crowds:
     def __init__(self) -> None:
         self.put_off: list[UUID] = []
 
-    async def put_off_submissions(self, account_id: UUID, *_: float) -> int:
+    async def put_off_submissions(
+        self, account_id: UUID, delay_seconds: float, spacing_seconds: float, wait: Wait
+    ) -> int:
         self.put_off.append(account_id)
         return 1000
 

@@ -19,6 +19,7 @@ from app.application.execution.pacing import (
 from app.application.execution.places import Place, Places
 from app.application.execution.settlement import persist
 from app.application.execution.steps import SUBMISSIONS, RetryLater
+from app.application.execution.waits import BUSY, BUSY_WITH_LARGE_INPUTS, ProviderWaits, log_queue_timeout
 from app.application.fault_points import reach
 from app.application.ports.execution import (
     AttemptEnd,
@@ -39,7 +40,6 @@ from app.application.ports.provider import (
 )
 from app.domain.attempts import JobInput
 from app.domain.errors import Unavailable
-from app.domain.job_errors import QUEUE_TIMEOUT
 from app.domain.jobs import JobStatus, Outcome, WaitingFor
 
 log = structlog.get_logger(__name__)
@@ -49,16 +49,6 @@ LARGE_INPUTS_MAX = 16
 LARGE_INPUT_PAUSE_SECONDS = 1.0
 # Before a step comes back whose account has its share of submissions under way.
 BUSY_SECONDS = 0.5
-BUSY = Wait(
-    reason="Other submissions of this account are on their way to fal.",
-    waiting_for=WaitingFor.YOUR_LIMIT,
-    is_providers=False,
-)
-BUSY_WITH_LARGE_INPUTS = Wait(
-    reason="Other large inputs of this account are on their way to fal.",
-    waiting_for=WaitingFor.YOUR_LIMIT,
-    is_providers=False,
-)
 
 
 class SubmitJob:
@@ -81,8 +71,9 @@ class SubmitJob:
         has_history: bool = False,
         wait_seconds_max: int | None = None,
     ) -> None:
-        """`wait_seconds_max`: for how long a job may wait because of fal. `places_at_fal`, if they are bounded: a place was given to the job of each step.
+        """`places_at_fal`, if they are bounded: a place was given to the job of each step.
 
+        `wait_seconds_max`: for how long a job may wait because of fal; None for ever.
         `has_history`: lost submissions are searched for in fal's request history, so that inputs get a mark."""
         self.jobs = jobs
         self.provider = provider
@@ -90,7 +81,7 @@ class SubmitJob:
         self._webhooks_url = webhooks_url
         self._backstop = backstop
         self._has_history = has_history
-        self._wait_seconds_max = wait_seconds_max
+        self._waits = ProviderWaits(wait_seconds_max)
         self._places = Places(SUBMISSIONS.provider_calls_max)
         self._large_inputs = Places(LARGE_INPUTS_MAX)
         self._spread = Spread()
@@ -138,21 +129,15 @@ class SubmitJob:
                 await self._wait(state, paused)
 
     async def _wait(self, state: JobState, paused: Paused) -> None:
-        wait = self._wait_for_provider(paused.reason, paused.waiting_for, state.seconds_waiting_for_provider)
+        wait = self._waits.wait(paused.reason, paused.waiting_for, state.seconds_waiting_for_provider)
         is_told = (state.status_reason, state.waiting_for) == (wait.reason, wait.waiting_for)
         if (not is_told or wait.seconds_max is not None) and await self.jobs.record_waiting(state.id, wait):
-            _log_waited_too_long(state.id)
+            log_queue_timeout(state.id)
             return
         if paused.is_own:
             await self._come_back(state.account_id, paused.seconds, wait)
         # What pauses for all may go on at any moment, and nothing would bring those forward that were put off.
         raise RetryLater(self._spread.delay_seconds(state.account_id, paused.seconds))
-
-    def _wait_for_provider(self, reason: str, waiting_for: WaitingFor, seconds: float | None) -> Wait:
-        """`seconds`: for how long the job has waited for fal already. A pause of its account's own is fal's doing, too."""
-        is_over = self._wait_seconds_max is not None and (seconds or 0) >= self._wait_seconds_max
-        seconds_max = self._wait_seconds_max if is_over else None
-        return Wait(reason=reason, waiting_for=waiting_for, is_providers=True, seconds_max=seconds_max)
 
     async def _come_back(self, account_id: UUID, seconds: float, wait: Wait) -> NoReturn:
         """The step comes back later, and with it, if many have been sent back already, those of its account behind it.
@@ -254,13 +239,13 @@ class SubmitJob:
         delay_seconds = max(backoff_seconds(claim.attempt), error.retry_after_seconds or 0)
         reason = str(error)
         waiting_for = WaitingFor.PROVIDER_LOCKED if error.is_operators_matter else WaitingFor.PROVIDER
-        wait = self._wait_for_provider(reason, waiting_for, claim.seconds_waiting_for_provider)
+        wait = self._waits.wait(reason, waiting_for, claim.seconds_waiting_for_provider)
         log.info(
             "generation_submit_postponed", job_id=str(job_id), reason=reason, delay_seconds=round(delay_seconds, 1)
         )
         is_released = await persist(lambda: self.jobs.release(job_id, attempt_token, wait, input_digest=input_digest))
         if not is_released and wait.seconds_max is not None:
-            _log_waited_too_long(job_id)
+            log_queue_timeout(job_id)
         raise RetryLater(delay_seconds)
 
     async def _record(
@@ -313,7 +298,3 @@ class SubmitJob:
         with self._place_for_large_input(state.account_id):
             given = await self.jobs.load_input(state.id)
             return self.provider.input_digest(self._sent(given, attempt_token))
-
-
-def _log_waited_too_long(job_id: UUID) -> None:
-    log.warning("generation_queue_timeout", job_id=str(job_id), code=QUEUE_TIMEOUT.code)

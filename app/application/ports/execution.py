@@ -180,7 +180,7 @@ class JobSubmission(JobSteps, Protocol):
         ...
 
     async def record_waiting(self, job_id: UUID, wait: Wait) -> bool:
-        """Say in a QUEUED job why it is not submitted yet. True: it had waited for too long, and is FAILED and refunded.
+        """Say in a QUEUED job why it is not submitted yet. True: it had waited for too long, and has ended FAILED.
 
         A job that may have been sent is never ended by this. Locks the job row, then the account row.
         """

@@ -37,8 +37,8 @@ class PostgresAdmission:
 
     async def is_closed_to(self, model_id: str) -> bool:
         # Without an answer the last one holds.
-        closed = await self._closed.fresh() or self._closed.last
-        return bool(closed) and (model_id in closed or EVERY_MODEL in closed)
+        closed = await self._closed.fresh() or self._closed.last or frozenset()
+        return model_id in closed or EVERY_MODEL in closed
 
     async def _ask(self) -> frozenset[str]:
         async with reading(self._engine) as connection:

@@ -22,13 +22,12 @@ from app.domain.errors import (
     JobFinished,
     NotFound,
     PaymentEventIdRequired,
-    ProviderLocked,
     ScopeMissing,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
-from app.domain.limits import BudgetExceeded, LimitReached
+from app.domain.limits import BudgetExceeded, LimitReached, ProviderLocked
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
 from app.presentation.http.state import state_of
 

@@ -17,13 +17,12 @@ from app.domain.errors import (
     IdempotencyKeyReused,
     InsufficientBalance,
     PriceExceedsMaximum,
-    ProviderLocked,
     QuoteNotValid,
     TooManyLargeInputs,
     UnknownModel,
 )
 from app.domain.kinds import GenerationKind
-from app.domain.limits import BudgetExceeded, TooManyJobs, TooManyWrites
+from app.domain.limits import BudgetExceeded, ProviderLocked, TooManyJobs, TooManyWrites
 from app.domain.orders import Accepted
 from app.presentation.http.answers import json_answer
 from app.presentation.http.bodies import Check, JsonBody, RefusedBody

@@ -1,4 +1,4 @@
-"""How many jobs stand before one, and when it may end: from looks at the queue and at the runs that all readers share."""
+"""How many jobs stand before one, and when it may end: from looks at queue and runs that all readers share."""
 
 import sys
 import time

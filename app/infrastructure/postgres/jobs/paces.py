@@ -1,4 +1,4 @@
-"""How long runs take, by model: gathered where jobs end, kept by all processes together, and read by whoever is asked."""
+"""How long runs take, by model: gathered where jobs end, and kept by all processes together."""
 
 import asyncio
 from collections import defaultdict, deque
