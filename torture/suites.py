@@ -161,6 +161,12 @@ SUITES: Mapping[str, Suite] = {
         seed_variable="LIMITED_SEED",
         at_least={"limited_requests": 1_000_000},
     ),
+    "fairness": Suite(
+        ["tests/integration/test_fair_shares.py", "tests/integration/test_places_at_fal.py"],
+        {"FAIR_WAITING": 10_000, "FAIR_PICTURES": 40, "FAIR_ENDS": 3_000},
+        seconds_max=3_600,
+        at_least={"pictures": 120, "ends": 3_000},
+    ),
     "openapi": Suite(
         ["tests/contract/test_openapi_cases.py"],
         {"OPENAPI_CASES": 450},

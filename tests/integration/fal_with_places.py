@@ -1,7 +1,7 @@
 """A fal that knows how many of our jobs it runs at once, and services in front of it."""
 
 import asyncio
-import random
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -39,6 +39,9 @@ class CountingFal:
     most: int = 0
     begun: list[tuple[UUID, float]] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
+    _seen: dict[UUID, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    _stagger: int = 0
+    _staggered: int = 0
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def submit(
@@ -53,6 +56,7 @@ class CountingFal:
         job_id, how = UUID(tags["job"]), str(parameters["prompt"])
         now = asyncio.get_running_loop().time()
         self.begun.append((job_id, now))
+        self._seen[job_id].set()
         if how == RELEASED and int(tags["attempt"]) == 1:
             raise NotSubmitted("busy", is_unreachable=False)
         if how == REFUSED:
@@ -66,11 +70,26 @@ class CountingFal:
         task.add_done_callback(self._tasks.discard)
         return provider_request()
 
+    async def begun_at(self, job_id: UUID) -> float:
+        """When it came, by the clock of the loop."""
+        await self._seen[job_id].wait()
+        return next(at for begun_id, at in self.begun if begun_id == job_id)
+
     async def _run(self, job_id: UUID, how: str) -> None:
-        await asyncio.sleep(self.run_seconds * random.uniform(0.9, 1.1))
+        await asyncio.sleep(self._seconds())
         self.running.pop(job_id)
         self.ended.append(asyncio.get_running_loop().time())
         assert await jobs_of(self.engine).settle(job_id, _OUTCOMES.get(how, OUTCOMES_OF_RUN))
+
+    def _seconds(self) -> float:
+        if not self._staggered:
+            return self.run_seconds
+        self._staggered -= 1
+        return self.run_seconds * (self._stagger - self._staggered) / self._stagger
+
+    def stagger(self, runs: int) -> None:
+        """Let so many of the next runs end one after the other, evenly spread over the time of a run."""
+        self._staggered = self._stagger = runs
 
     def input_digest(self, parameters: Mapping[str, Any]) -> bytes:
         return bytes(32)

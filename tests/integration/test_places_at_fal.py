@@ -1,6 +1,7 @@
 """Places at fal: never more jobs there than allowed, over several services; none lost; the next one goes at once."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -34,8 +35,11 @@ from tests.integration.fal_with_places import (
     services,
     taken_places,
 )
+from tests.torture_report import report
 
 SUBMIT = "generation.submit"
+# How many jobs end in all ways; `make torture` takes thousands.
+ENDS = int(os.environ.get("FAIR_ENDS", "400"))
 OUTCOME = OUTCOMES[JobStatus.COMPLETED]
 
 
@@ -54,8 +58,10 @@ async def all_are_final(sql: Connection) -> bool:
 
 @pytest.mark.parametrize("places", [1, 3])
 async def test_several_services_have_no_more_jobs_at_fal_than_there_are_places(
-    engine: AsyncEngine, database: str, sql: Connection, places: int
+    engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch, places: int
 ) -> None:
+    # Each of them is woken for each place, and never looks by itself.
+    monkeypatch.setattr(lanes_module, "DEQUEUE_TIMEOUT_SECONDS", 600)
     customers = [await open_account(engine, 1_000) for _ in range(3)]
     fal = CountingFal(engine, run_seconds=0.05)
     for customer in customers:
@@ -73,6 +79,7 @@ async def _none_is_taken(sql: Connection) -> bool:
     return not await taken_places(sql)
 
 
+@pytest.mark.timeout(120 + ENDS / 5)
 async def test_no_place_is_lost_however_jobs_end(engine: AsyncEngine, database: str, sql: Connection) -> None:
     customers = [await open_account(engine, 10_000) for _ in range(8)]
     fal = CountingFal(engine, run_seconds=0.02)
@@ -81,15 +88,19 @@ async def test_no_place_is_lost_however_jobs_end(engine: AsyncEngine, database: 
     async with services(database, fal, 5, 5):
         # Each account has one of those that fail, so that none of them pauses.
         await asyncio.gather(*(accept(engine, customer, RELEASED) for customer in customers[:2]))
-        await asyncio.gather(*(accept(engine, each, ways[number % 8]) for each in customers for number in range(50)))
+        for begin in range(0, ENDS // 8, 50):
+            numbers = range(begin, min(begin + 50, ENDS // 8))
+            await asyncio.gather(*(accept(engine, each, ways[number % 8]) for each in customers for number in numbers))
         canceled = [await accept(engine, customers[0]) for _ in range(20)]
         for job_id in canceled:
             customer = customers[0]
             if (await jobs_of(engine).get(customer.account_id, job_id)).status is JobStatus.QUEUED:
                 await jobs_of(engine).request_cancel(customer.account_id, job_id)
-        await until(lambda: all_are_final(sql), seconds=60)
+        await until(lambda: all_are_final(sql), seconds=60 + ENDS / 10)
         await until(lambda: _none_is_taken(sql))
 
+    ended = await statuses(sql)
+    report("places_given_up", {"ends": sum(ended.values()), **ended})
     assert fal.most <= 5
     assert await sql.fetch("SELECT * FROM ledger_violations") == []
 
@@ -310,6 +321,24 @@ async def test_a_submission_whose_outcome_is_unknown_gives_way_in_time(
 
 async def _is_unknown(sql: Connection) -> bool:
     return bool(await sql.fetchval("SELECT count(*) FROM jobs WHERE submit_unknown_at IS NOT NULL"))
+
+
+async def test_an_item_goes_with_a_place(engine: AsyncEngine, database: str, sql: Connection) -> None:
+    """None is taken that would only have to go back."""
+    customer, fal = await open_account(engine, 1_000), CountingFal(engine, run_seconds=0.7)
+    await asyncio.gather(*(accept(engine, customer) for _ in range(8)))
+
+    async with services(database, fal, 2, 2):
+        await until(lambda: _have_begun(fal, 2))
+        await asyncio.sleep(0.3)
+        rows = await sql.fetch("SELECT status, attempts FROM pgqueuer WHERE entrypoint = $1", SUBMIT)
+
+    assert {(row["status"], row["attempts"]) for row in rows} == {("queued", 0)}
+    assert len(rows) == 6
+
+
+async def _have_begun(fal: CountingFal, count: int) -> bool:
+    return len(fal.begun) == count
 
 
 async def test_without_a_bound_no_place_is_touched(engine: AsyncEngine, database: str, sql: Connection) -> None:

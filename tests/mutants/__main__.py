@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.mutants.catalogue import MUTANTS, Change, Mutant
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.changes import Change, Mutant
 from tests.torture_report import report
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]

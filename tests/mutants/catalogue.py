@@ -1,9 +1,5 @@
 """Known ways to get the protocol of a job wrong, as changes of the source, and the tests that must see them."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-
 from app.application.execution import evidence, follow, orphans, submit, sweep
 from app.domain import models, pricing
 from app.infrastructure.fal import verdicts
@@ -19,15 +15,8 @@ from app.infrastructure.postgres.jobs import (
     settling,
     states,
 )
-
-PROJECT_DIR = Path(__file__).resolve().parents[2]
-
-
-def source_of(module: ModuleType) -> str:
-    """The file, from the project's folder on: mutants are made in copies of that."""
-    assert module.__file__ is not None
-    return str(Path(module.__file__).relative_to(PROJECT_DIR))
-
+from tests.mutants.changes import Change, Mutant, source_of
+from tests.mutants.turns import TURN_MUTANTS
 
 SUBMIT, FOLLOW, SWEEP, DATABASE, DESK, EXECUTION, SETTLING = map(
     source_of, (submit, follow, sweep, database, desk, execution, settling)
@@ -42,21 +31,6 @@ TEST_TERMS = "tests/integration/test_terms.py"
 TEST_LOST = "tests/integration/test_lost_submissions.py"
 TEST_ATTEMPTS = "tests/integration/test_attempts.py"
 TEST_KILLS = "tests/fault/test_kill_points.py::test_what_dies_at_a_point_loses_nothing"
-
-
-@dataclass(frozen=True)
-class Change:
-    file: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class Mutant:
-    name: str
-    changes: tuple[Change, ...]
-    tests: tuple[str, ...]
-    """Arguments of pytest; no `-k`, so that the control can run all of them together."""
 
 
 NO_COMPARE_AND_SET = Change(
@@ -333,4 +307,5 @@ MUTANTS = (
         (Change(INPUTS, "    jobs.c.is_final & jobs.c.input_bytes", "    jobs.c.input_bytes"),),
         ("tests/integration/test_large_inputs.py::test_an_unfinished_job_keeps_what_it_was_given",),
     ),
+    *TURN_MUTANTS,
 )

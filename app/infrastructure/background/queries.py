@@ -92,8 +92,10 @@ class PlacedQueries(Queries):
                 if time.monotonic() > self._retaken_at_seconds + RETAKE_SECONDS:
                     self._retaken_at_seconds = time.monotonic()
                     rows += await self.places.retake(connection.fetch, queue_manager_id, heartbeat_timeout)
-                reach("take_places.before_commit")
-            reach("take_places.after_commit")
+                if rows:
+                    reach("take_places.before_commit")
+            if rows:
+                reach("take_places.after_commit")
         return [QueueItem.model_validate(dict(row)) for row in rows]
 
     async def _take_in_places(
