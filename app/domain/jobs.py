@@ -10,7 +10,7 @@ The last three are final: nothing leaves them. The database enforces the same ta
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -143,7 +143,8 @@ class Job:
     """What the last try to submit it met; nothing, while it waits for its turn."""
     provider_position: int | None = None
     """How many stood before it in fal's own queue at the last look."""
-    fair_tag: int | None = None
+    fair_tag: int | None = field(default=None, compare=False)
+    """The database gives it: a job that was accepted just now does not know it."""
     claimed_at: datetime | None = None
     held_at: datetime | None = None
 

@@ -120,7 +120,7 @@ def forgotten_waits() -> Update:
     is_paused = exists().where(heartbeats.c.duty.in_(names), IS_ALIVE)
     in_turn = (
         select(jobs.c.id)
-        .join(item, and_(item.c.dedupe_key == key_of(SUBMIT_JOB, jobs.c.id), IS_LIVE))
+        .join_from(jobs, item, and_(item.c.dedupe_key == key_of(SUBMIT_JOB, jobs.c.id), IS_LIVE))
         .where(
             ~jobs.c.is_final,
             _IS_QUEUED,
