@@ -1,4 +1,4 @@
-"""What a job that waits says over HTTP, and how its wait ends: real PostgreSQL, the runner, and the simulator as fal."""
+"""What a job that waits says over HTTP, and how its wait ends: PostgreSQL, the runner, and the simulator as fal."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

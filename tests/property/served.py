@@ -46,8 +46,15 @@ class Asked:
 
     at_seconds: float
     account: str
+    is_waiting: bool
+    """For its turn: it does not run yet."""
     window: Window | None
     ends_at_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it took from then on."""
+        return self.ends_at_seconds - self.at_seconds
 
 
 @dataclass(slots=True)
@@ -148,6 +155,6 @@ class FairService:
         elif pace is not None and self._speed is not None:
             wait, run = self._speed.wait(job.tag), pace.left()
             window = None if wait is None or run is None else wait + run
-        asked = Asked(now, job.arrival.account, window)
+        asked = Asked(now, job.arrival.account, job.claimed_at_seconds is None, window)
         job.asked.append(asked)
         self.asked.append(asked)
