@@ -190,7 +190,9 @@ def outlook(job: Job, speed: QueueSpeed | None, paces: Paces, now_seconds: float
         return NOTHING_TO_SAY
     waits_for, pace = job.waits_for, paces.get(job.model_id)
     if job.status is JobStatus.QUEUED:
-        if waits_for is None or job.fair_tag is None or speed is None:
+        # Of those that came with a job that is younger than the look, nobody was counted.
+        is_seen = speed is not None and job.created_at.timestamp() <= speed.now.seen_at_seconds
+        if waits_for is None or job.fair_tag is None or speed is None or not is_seen:
             return Outlook(waits_for)
         in_our_queue = speed.now.position(job.fair_tag)
         # Nobody knows when the others end.

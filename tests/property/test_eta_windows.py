@@ -24,7 +24,7 @@ TOLD_MIN = 700
 def steady(chance: random.Random, jobs: int) -> Sequence[Arrival]:
     """Nine tenths of what the places can do, of twenty accounts."""
     mean_seconds = sum(model.mean_seconds * share for model, share in zip(MODELS, SHARES, strict=True))
-    now, arrivals = 0.0, []
+    now, arrivals = 0.0, list[Arrival]()
     for _ in range(jobs):
         now += chance.expovariate(0.9 * PLACES / mean_seconds)
         arrivals.append(Arrival(now, f"user {chance.randrange(20)}", chance.choices(MODELS, SHARES)[0]))
@@ -43,7 +43,7 @@ def crowd(chance: random.Random, jobs: int) -> Sequence[Arrival]:
 
 def bursts(chance: random.Random, jobs: int) -> Sequence[Arrival]:
     """Every few minutes up to three accounts bring some dozens within three seconds."""
-    now, arrivals = 0.0, []
+    now, arrivals = 0.0, list[Arrival]()
     while len(arrivals) < jobs:
         now += chance.uniform(60, 240)
         accounts = [f"user {chance.randrange(30)}" for _ in range(chance.randrange(1, 4))]

@@ -1,6 +1,7 @@
 """Submissions that are sent back: who comes again, when, and who is put off unseen."""
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -134,4 +135,26 @@ async def test_who_waited_for_a_place_asks_again_whether_anything_pauses() -> No
 
     with pytest.raises(RetryLater):
         await step
+    assert jobs.claims == 0
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("waited", "limit", "ends"), [(DAY - 1, DAY, False), (DAY, DAY, True), (10 * DAY, None, False), (None, DAY, False)]
+)
+async def test_a_step_that_has_to_wait_again_ends_what_has_waited_too_long(
+    waited: float | None, limit: int | None, ends: bool
+) -> None:
+    jobs, breaker = Jobs(seconds_waiting_for_provider=waited), Breaker()
+    for _ in range(FAILED_ACCOUNTS_MAX):
+        breaker.record_failure(uuid4(), "model", NO_ANSWER)
+    submit = SubmitJob(cast(JobSubmission, jobs), cast(Provider, None), breaker, wait_seconds_max=limit)
+
+    with nullcontext() if ends else pytest.raises(RetryLater):
+        await submit(uuid4())
+
+    (wait,) = jobs.waits
+    assert (wait.waiting_for, wait.is_providers, wait.seconds_max) == ("provider", True, DAY if ends else None)
     assert jobs.claims == 0

@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -24,8 +24,9 @@ from app.domain.waiting import (
     outlook,
     places_per_second,
 )
-from tests.unit.presentation_stand_ins import a_job
+from tests.unit.presentation_stand_ins import NOW, a_job
 
+SEEN_AT = NOW.timestamp()
 MODEL = "fal-ai/wan-25-preview/text-to-image"
 CLAIMED_AT = datetime(2026, 11, 23, 10, 15, 30, tzinfo=UTC)
 HUNDRED = Pace.of([float(second) for second in range(1, 101)])
@@ -38,7 +39,7 @@ def job(status: JobStatus, **changes: Any) -> Job:
 
 
 def queue(*tags: int, at: float = 0.0, **changes: Any) -> Queue:
-    return replace(Queue(seen_at_seconds=at, tags=tags, virtual_time=0, is_bounded=True), **changes)
+    return replace(Queue(seen_at_seconds=SEEN_AT + at, tags=tags, virtual_time=0, is_bounded=True), **changes)
 
 
 @pytest.mark.parametrize(
@@ -180,3 +181,9 @@ def test_nothing_is_said_of_what_nobody_knows() -> None:
     assert outlook(longer_than_all, None, PACES, CLAIMED_AT.timestamp() + 99).eta is None
     assert outlook(job(JobStatus.COMPLETED), None, PACES, 0) == NOTHING_TO_SAY
     assert outlook(a_job(status="STORING"), None, PACES, 0) == NOTHING_TO_SAY
+
+
+def test_a_job_that_is_younger_than_the_look_is_told_later() -> None:
+    younger = job(JobStatus.QUEUED, fair_tag=20, created_at=NOW + timedelta(seconds=1))
+
+    assert outlook(younger, QueueSpeed(queue(10, free_places=9)), PACES, 0) == Outlook(WaitingFor.FAIR_SHARE)
