@@ -48,6 +48,17 @@ _COMPLETED: Mapping[str, Any] = {
     "created_at": "2026-11-23T10:15:30.123456Z",
     "updated_at": "2026-11-23T10:15:41.654321Z",
 }
+_WAITING = {
+    **_COMPLETED,
+    "status": "QUEUED",
+    "fal_request_id": None,
+    "result": None,
+    "waiting_for": "fair_share",
+    "queue_position": 3,
+    "eta_seconds": {"from": 14.2, "to": 51.8},
+    "billing": None,
+    "updated_at": "2026-11-23T10:15:30.123456Z",
+}
 _CANCELED = {
     **_COMPLETED,
     "status": "CANCELED",
@@ -84,7 +95,7 @@ async def get_generation(account: CurrentAccount, job_id: JobId, use_cases: UseC
     summary="List your jobs",
     response_description="The newest jobs first",
     responses={
-        200: answer({"items": [_COMPLETED], "limit": 20, "offset": 0, "next_cursor": None}),
+        200: answer({"items": [_WAITING, _COMPLETED], "limit": 20, "offset": 0, "next_cursor": None}),
         **problems(*READ_ERRORS, JobNotFound, InvalidRequest, *DATABASE_ERRORS),
     },
 )
