@@ -174,6 +174,13 @@ SUITES: Mapping[str, Suite] = {
         seconds_max=3_600,
         at_least={"pictures": 120, "ends": 3_000},
     ),
+    "waits": Suite(
+        ["tests/property/test_eta_windows.py"],
+        {"TOLD_WAITS": 20_000},
+        seconds_max=1_200,
+        seed_variable="TOLD_SEED",
+        at_least={"windows": 60_000},
+    ),
     "openapi": Suite(
         ["tests/contract/test_openapi_cases.py"],
         {"OPENAPI_CASES": 450},
