@@ -18,11 +18,12 @@ from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, FORGET_I
 from app.application.execution.sweep import Sweep
 from app.application.jobs import Wish
 from app.application.keys import new_key
+from app.application.ports.execution import Wait
 from app.application.ports.provider import ProviderRequest
 from app.bootstrap.steps import lost_steps
 from app.domain.accounts import ALL_SCOPES, Account, Caller, Scope
 from app.domain.budgets import Budget
-from app.domain.jobs import JobStatus, NewJob, Outcome
+from app.domain.jobs import JobStatus, NewJob, Outcome, WaitingFor
 from app.domain.keys import digest_of, stored_form
 from app.domain.kinds import GenerationKind
 from app.domain.payments import PaymentEvent
@@ -72,6 +73,7 @@ OUTCOMES: Mapping[JobStatus, Outcome] = {
 }
 # By the names that the queue knows them by.
 STEPS: Mapping[str, Step] = {step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT, CANCEL_ORPHANS)}
+OWN_PAUSE = Wait(reason="no answer", waiting_for=WaitingFor.YOUR_LIMIT, is_providers=True)
 TABLES = (
     "accounts",
     "keys",
@@ -203,6 +205,11 @@ def provider_request(request_id: str | None = None) -> ProviderRequest:
     request_id = request_id or str(uuid4())
     url = f"https://queue.fal.run/fal-ai/wan-25-preview/requests/{request_id}"
     return ProviderRequest(id=request_id, status_url=f"{url}/status", response_url=url, cancel_url=f"{url}/cancel")
+
+
+def provider_wait(reason: str, *, seconds_max: int | None = None) -> Wait:
+    """That of a job whose submission fal did not take."""
+    return Wait(reason=reason, waiting_for=WaitingFor.PROVIDER, is_providers=True, seconds_max=seconds_max)
 
 
 async def accept_job(engine: AsyncEngine, customer: Customer, *, cost_tokens: int = COST_TOKENS) -> UUID:

@@ -161,18 +161,25 @@ SUITES: Mapping[str, Suite] = {
         seed_variable="LIMITED_SEED",
         at_least={"limited_requests": 1_000_000},
     ),
-    "fairness": Suite(
-        ["tests/integration/test_fair_shares.py", "tests/integration/test_places_at_fal.py"],
-        {"FAIR_WAITING": 10_000, "FAIR_PICTURES": 40, "FAIR_ENDS": 3_000},
-        seconds_max=3_600,
-        at_least={"pictures": 120, "ends": 3_000},
-    ),
     "reversals": Suite(
         ["tests/property/test_reversal_sets.py"],
         {"REVERSAL_SETS": 100_000},
         seconds_max=3 * 3_600,
         seed_variable="REVERSAL_SEED",
         at_least={"sets": 100_000, "reversal_events": 300_000, "refused": 100_000, "debts": 2_000},
+    ),
+    "fairness": Suite(
+        ["tests/integration/test_fair_shares.py", "tests/integration/test_places_at_fal.py"],
+        {"FAIR_WAITING": 10_000, "FAIR_PICTURES": 40, "FAIR_ENDS": 3_000},
+        seconds_max=3_600,
+        at_least={"pictures": 120, "ends": 3_000},
+    ),
+    "waits": Suite(
+        ["tests/property/test_eta_windows.py"],
+        {"TOLD_WAITS": 20_000},
+        seconds_max=1_200,
+        seed_variable="TOLD_SEED",
+        at_least={"windows": 60_000},
     ),
     "openapi": Suite(
         ["tests/contract/test_openapi_cases.py"],

@@ -22,22 +22,29 @@ branch_labels = None
 depends_on = None
 
 # All locks at once, or none. Requests take these tables in different orders, so that whoever held one of them and
-# waited for the next might wait in a circle; and whoever waited for a long reader would hold up everybody behind.
+# waited for the next might wait in a circle. Whoever migrates knows how long to wait and to pause where others hold
+# them for long; meanwhile nobody behind gets on.
 LOCK_TABLES = """
-DO $$ BEGIN
-    PERFORM set_config('lock_timeout', '1s', true);
-    LOOP
+DO $$ DECLARE
+    has_accounts boolean;
+BEGIN
+    FOR try IN 1..20 LOOP
+        has_accounts := false;
         BEGIN
             LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE;
-            LOCK TABLE ledger_entries, payment_events IN ACCESS EXCLUSIVE MODE NOWAIT;
+            has_accounts := true;
+            LOCK TABLE {others} IN ACCESS EXCLUSIVE MODE NOWAIT;
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
+            IF NOT has_accounts OR try = 20 THEN
+                RAISE;
+            END IF;
             PERFORM pg_sleep(0.05);
         END;
     END LOOP;
-    PERFORM set_config('lock_timeout', '0', true);
 END $$
 """
+CHANGED = "ledger_entries, payment_events"
 
 # The rows that are there satisfy what stood before, which was stricter. So nothing is read: NOT VALID says that.
 OPEN_ACCOUNTS = """
@@ -209,10 +216,15 @@ BEGIN
     RETURN NULL;
 END $$
 """
-# A process of the release before may have a role that was given no right on the new tables.
+# A process of the release before may have a role that was given no right on the new tables. What that role creates for
+# itself, such as a temporary view of their name, must not run with the rights of the owner.
+AS_OWNER = """
+DO $$ BEGIN
+    EXECUTE format('ALTER FUNCTION {function} SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
+END $$
+"""
 ADD_BOOK_EARLIER_REVERSALS = """
-CREATE FUNCTION book_earlier_reversals() RETURNS trigger LANGUAGE plpgsql
-    SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION book_earlier_reversals() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     of_source text := CASE NEW.payment_source WHEN 'idempotency-key' THEN 'webhook' ELSE NEW.payment_source END;
 BEGIN
@@ -336,7 +348,7 @@ END $$
 
 def upgrade() -> None:
     for statement in (
-        LOCK_TABLES,
+        LOCK_TABLES.format(others=CHANGED),
         OPEN_ACCOUNTS,
         OPEN_ENTRIES,
         APPLY_ENTRIES.format(takes="NEW.kind IN ('DEBIT', 'REVERSAL')"),
@@ -349,6 +361,7 @@ def upgrade() -> None:
         ADD_BOOK_REVERSALS,
         ADD_BOOK_NEW_REVERSALS,
         ADD_BOOK_EARLIER_REVERSALS,
+        AS_OWNER.format(function="book_earlier_reversals()"),
         ADD_LOCK_NEW_PAYMENT,
         ADD_BOOK_ADJUSTMENT,
         *ADD_TRIGGERS,
@@ -373,7 +386,7 @@ def violations() -> str:
 
 
 def downgrade() -> None:
-    op.execute(LOCK_TABLES)
+    op.execute(LOCK_TABLES.format(others=CHANGED))
     op.execute(KEEP_WHAT_IS_TAKEN_BACK)
     op.execute(NO_VIOLATIONS)
     for trigger, table in TRIGGERS_OF_OTHER_TABLES.items():

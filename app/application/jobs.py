@@ -12,12 +12,19 @@ from uuid_utils.compat import uuid7
 
 from app.application.execution.follow import FollowJob
 from app.application.execution.steps import RetryLater
+from app.application.ports.health import Admission
 from app.application.ports.jobs import JobAcceptance, JobCancellation
 from app.application.ports.quotes import Quotes
 from app.domain.accounts import Account, ApiKey
-from app.domain.errors import CombinationNotAllowed, InsufficientBalance, PriceExceedsMaximum, QuoteNotValid
+from app.domain.errors import (
+    CombinationNotAllowed,
+    InsufficientBalance,
+    PriceExceedsMaximum,
+    QuoteNotValid,
+)
 from app.domain.jobs import NewJob
 from app.domain.kinds import GenerationKind
+from app.domain.limits import ProviderLocked
 from app.domain.models import Model
 from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.quotes import Quote, check_maximum
@@ -99,9 +106,9 @@ class StartJob:
     """Price the job, debit the tokens, store and queue it: all or nothing.
 
     The same idempotency key with the same request leads to the same job, and debits once.
-    Raises CombinationNotAllowed, QuoteNotValid, PriceExceedsMaximum, InsufficientBalance, BudgetExceeded,
-    TooManyJobs, TooManyWrites, IdempotencyKeyReused, IdempotencyKeyInUse; InvalidApiKey or ScopeMissing for a `key`
-    that has changed since it was looked up.
+    Raises CombinationNotAllowed, QuoteNotValid, PriceExceedsMaximum, ProviderLocked, InsufficientBalance,
+    BudgetExceeded, TooManyJobs, TooManyWrites, IdempotencyKeyReused, IdempotencyKeyInUse; InvalidApiKey or
+    ScopeMissing for a `key` that has changed since it was looked up.
     """
 
     _jobs: JobAcceptance
@@ -111,6 +118,8 @@ class StartJob:
     """No generation of the type costs less."""
     _is_safety_checker_required: bool = False
     """fal is then told in so many words to filter its results, where the model has a switch for it."""
+    _admission: Admission | None = None
+    """None: jobs are accepted whatever fal does."""
 
     def check_balance(self, account: Account, kind: GenerationKind) -> None:
         """Raises InsufficientBalance if the balance is below the cheapest price of the type: nothing fits."""
@@ -125,7 +134,9 @@ class StartJob:
         try:
             completed = wish.completed()
             terms = self._terms(account_id, wish, completed)
-        except (CombinationNotAllowed, QuoteNotValid, PriceExceedsMaximum):
+            if self._admission is not None and await self._admission.is_closed_to(wish.model.id):
+                raise ProviderLocked
+        except (CombinationNotAllowed, QuoteNotValid, PriceExceedsMaximum, ProviderLocked):
             # The repeat of a request whose answer was lost is answered, whatever would be said of it by now.
             accepted = await self._known(account_id, idempotency) if idempotency else None
             if accepted is None:

@@ -14,7 +14,7 @@ from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.accounts import AccountRecords
 from app.application.ports.execution import StepUpkeep
 from app.application.ports.health import HealthChecks, PausedModels
-from app.application.ports.jobs import JobReader, JobRecords
+from app.application.ports.jobs import JobOutlooks, JobReader, JobRecords
 from app.application.ports.ledger import Adjustments, LedgerReader, LedgerRecords
 from app.application.ports.payments import RefusedPayments
 from app.application.ports.reversals import PendingReversals
@@ -34,6 +34,7 @@ class CustomerJobs:
     quote: QuoteJob
     cancel: CancelJob
     reader: JobReader
+    outlooks: JobOutlooks
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,12 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             tidy=QueueTidying(postgres.engine),
             places=postgres.places,
         )
-        heartbeats = Heartbeats(postgres.engine, lambda: runner.duties.alive, lambda: breaker.paused_models)
+        heartbeats = Heartbeats(
+            postgres.engine,
+            lambda: runner.duties.alive,
+            lambda: breaker.paused_models,
+            lambda: breaker.locked_models,
+        )
         health = Health(_checks(settings, postgres.engine, heartbeats, runner, breaker))
         yield Runtime(
             customers=partial(

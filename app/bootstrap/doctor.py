@@ -3,18 +3,18 @@
 import asyncio
 import resource
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
-from app.application.ports.health import Finding, Level
+from app.application.ports.health import EVERY_MODEL, Finding, Level
 from app.bootstrap.catalogue import load_catalogue, safety_concern
 from app.bootstrap.steps import runner_duties
 from app.domain.errors import DatabaseUnavailable
 from app.domain.kinds import GenerationKind
 from app.infrastructure.fal.inspection import inspect_fal, inspect_public_url
-from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.database import open_engine, reading
 from app.infrastructure.postgres.faults import NO_TABLE, fault_of
-from app.infrastructure.postgres.heartbeats import DEAD_SECONDS, ages_seconds, silence
+from app.infrastructure.postgres.heartbeats import DEAD_SECONDS, LOCKED, PAUSED, ages_seconds, silence, told_models
 from app.infrastructure.postgres.inspection import inspect_database
 from app.infrastructure.postgres.migrations import current_revision, head_revision, is_known
 from app.infrastructure.settings import Settings, SettingsError
@@ -45,6 +45,7 @@ def _looks(settings: Settings) -> Sequence[tuple[str, Callable[[], Awaitable[Seq
         ("database", lambda: _database(settings)),
         ("migrations", lambda: _migrations(settings)),
         ("runner", lambda: _runner(settings)),
+        ("submissions", lambda: _submissions(settings)),
         ("catalogue", lambda: _catalogue(settings)),
         ("fal", lambda: _fal(settings)),
         ("public url", lambda: _public_url(settings)),
@@ -105,6 +106,35 @@ async def _runner(settings: Settings) -> Sequence[Finding]:
     if dead:
         return [Finding(Level.WRONG, "runner", f"{silence(dead)}: restart the process that works on jobs")]
     return [Finding(Level.OK, "runner", f"{', '.join(sorted(ages))} beat")]
+
+
+async def _submissions(settings: Settings) -> Sequence[Finding]:
+    if settings.database_url is None:
+        return []
+    try:
+        async with (
+            open_engine(settings.database_url.get_secret_value(), pool_size=1) as engine,
+            reading(engine) as asked,
+        ):
+            locked, paused = await told_models(asked, LOCKED), await told_models(asked, PAUSED)
+    except DatabaseUnavailable:
+        # What is wrong with it stands above.
+        return []
+    findings = []
+    if locked:
+        text = (
+            f"fal refuses the key or your account for {_models(locked)}: top up or unlock it at"
+            " fal.ai/dashboard/billing, or set a good FAL_KEY and restart; jobs wait meanwhile"
+        )
+        findings.append(Finding(Level.WRONG, "submissions", text))
+    if paused - locked:
+        text = f"those of {_models(paused - locked)} pause: /readyz or the log of the runner says why"
+        findings.append(Finding(Level.WARNING, "submissions", text))
+    return findings or [Finding(Level.OK, "submissions", "no process pauses them")]
+
+
+def _models(told: Collection[str]) -> str:
+    return "all models" if EVERY_MODEL in told else ", ".join(sorted(told))
 
 
 async def _catalogue(settings: Settings) -> Sequence[Finding]:

@@ -80,6 +80,7 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
             crowds=PostgresCrowds(adapters.postgres.engine),
             places_at_fal=adapters.postgres.places,
             has_history=history is not None,
+            wait_seconds_max=settings.queue_time_limit_seconds or None,
         ),
         follow=follow,
         forget=ForgetInput(adapters.postgres.job_inputs),

@@ -19,7 +19,9 @@ from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCas
 from app.bootstrap.adapters import Adapters, PostgresAdapters
 from app.bootstrap.steps import lost_steps
 from app.domain.catalogue import Catalogue
+from app.infrastructure.postgres.admission import PostgresAdmission
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
+from app.infrastructure.postgres.jobs.outlooks import PostgresOutlooks
 from app.infrastructure.quotes import SignedQuotes
 from app.infrastructure.settings import Settings
 from app.infrastructure.settings.kept_secrets import signing_secrets
@@ -56,10 +58,12 @@ def customer_use_cases(
                 time_limits,
                 catalogue.cheapest_tokens,
                 settings.is_safety_checker_required,
+                PostgresAdmission(postgres.engine, settings.admit_while_locked_seconds),
             ),
             quote=QuoteJob(quotes),
             cancel=CancelJob(desk, follow),
             reader=desk,
+            outlooks=PostgresOutlooks(postgres.engine, settings.fal_concurrency),
         ),
         ledger=postgres.ledger,
         receive_payment=receive_payment,

@@ -6,7 +6,7 @@ DomainError
 │  ├─ ProofRequired            POST /auth without what proves the right to the account
 │  ├─ InvalidWebhookSecret     a top-up that does not come from the payment provider
 │  └─ InvalidProviderEvent     a webhook that does not come from fal, or is about nothing of ours
-├─ ScopeMissing               a key that may not do this; in key_errors.py is what else is said about keys
+├─ ScopeMissing               in key_errors.py: a key that may not do this
 ├─ InsufficientBalance
 ├─ NotFound
 │  ├─ JobNotFound              also for a job of another account
@@ -75,14 +75,6 @@ class ProofRequired(Unauthenticated):
     default_detail = (
         "Replacing a key needs proof: send the user's current key in X-API-Key, or the service secret in X-Auth-Secret."
     )
-
-
-class ScopeMissing(DomainError):
-    code = "scope_missing"
-    default_detail = "This key has no scope `generate`. Nothing was done. Use a key that has it."
-
-    def __init__(self, scope: str = "generate") -> None:
-        super().__init__(f"This key has no scope `{scope}`. Nothing was done. Use a key that has it.")
 
 
 class InvalidWebhookSecret(Unauthenticated):

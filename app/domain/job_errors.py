@@ -71,6 +71,9 @@ RESTORED = JobError(
 RESULT_INVALID = JobError("result_invalid", "The result that fal returned does not have the expected form.", TRY_AGAIN)
 RESULT_TOO_LARGE = JobError("result_invalid", "The result that fal returned is too large.", TRY_AGAIN)
 RESULT_TOO_DEEP = JobError("result_invalid", "The result that fal returned is nested too deeply.", TRY_AGAIN)
+QUEUE_TIMEOUT = JobError(
+    "queue_timeout", "The job could not be handed over to fal for too long.", "Your input is not the reason. Try again."
+)
 SUBMIT_UNKNOWN = JobError("submit_unknown", "It is not known whether fal got the job.", TRY_AGAIN)
 TIMED_OUT = JobError("timed_out", "fal did not finish within the time limit.", TRY_AGAIN)
 OWN_ERRORS = (
@@ -80,6 +83,7 @@ OWN_ERRORS = (
     RESULT_INVALID,
     RESULT_TOO_LARGE,
     RESULT_TOO_DEEP,
+    QUEUE_TIMEOUT,
     SUBMIT_UNKNOWN,
     TIMED_OUT,
 )

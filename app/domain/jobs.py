@@ -10,13 +10,13 @@ The last three are final: nothing leaves them. The database enforces the same ta
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
 
-from app.domain.job_errors import CANCELED, NO_OUTPUT
+from app.domain.job_errors import CANCELED, NO_OUTPUT, QUEUE_TIMEOUT
 from app.domain.kinds import GenerationKind
 from app.domain.newer_words import known
 from app.domain.pricing import PriceLine
@@ -40,6 +40,7 @@ class JobStatus(StrEnum):
 
 _ENDS = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED})
 _AT_FAL = frozenset({JobStatus.IN_QUEUE, JobStatus.IN_PROGRESS})
+_HANDED_OVER = frozenset({JobStatus.SUBMITTING, JobStatus.SUBMITTED, JobStatus.IN_QUEUE})
 
 TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.QUEUED: frozenset({JobStatus.SUBMITTING, JobStatus.SUBMITTED, JobStatus.FAILED, JobStatus.CANCELED}),
@@ -64,6 +65,18 @@ class PublicStatus(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELED = "CANCELED"
+
+
+class WaitingFor(StrEnum):
+    """What a job waits for that neither runs nor has ended."""
+
+    YOUR_LIMIT = "your_limit"
+    """The account's own submissions are as many as it may have under way, or fail and pause."""
+    FAIR_SHARE = "fair_share"
+    """Its turn, or a free place."""
+    PROVIDER = "provider"
+    PROVIDER_LOCKED = "provider_locked"
+    """fal refuses the operator's key or account."""
 
 
 class BillingOutcome(StrEnum):
@@ -126,6 +139,14 @@ class Job:
     """None: they have a form that only a newer release knows."""
     refunded_lines: Mapping[str, int] | None = None
     """What a completed job gave back, by line. None where the release before settled it."""
+    waiting_for: str | None = None
+    """What the last try to submit it met; nothing, while it waits for its turn."""
+    provider_position: int | None = None
+    """How many stood before it in fal's own queue at the last look."""
+    fair_tag: int | None = field(default=None, compare=False)
+    """The database gives it: a job that was accepted just now does not know it."""
+    claimed_at: datetime | None = None
+    held_at: datetime | None = None
 
     @classmethod
     def accepted(cls, job: NewJob, at: datetime) -> Self:
@@ -149,6 +170,14 @@ class Job:
             updated_at=at,
             terms=job.terms,
         )
+
+    @property
+    def waits_for(self) -> WaitingFor | str | None:
+        """None: it runs, has ended, is held until the operator decides, or is in a status of a newer release."""
+        if self.status is JobStatus.QUEUED:
+            is_held = self.held_at is not None
+            return None if is_held else known(WaitingFor, self.waiting_for or WaitingFor.FAIR_SHARE)
+        return WaitingFor.PROVIDER if self.status in _HANDED_OVER else None
 
     @property
     def price(self) -> Sequence[PriceLine]:
@@ -228,6 +257,10 @@ class Outcome:
             error_code=CANCELED.code,
             error_message=f"{CANCELED.sentence()} Nothing was charged.",
         )
+
+
+QUEUE_TIMED_OUT = Outcome.failed(QUEUE_TIMEOUT.code, QUEUE_TIMEOUT.sentence())
+"""Of a job that has waited for fal for too long."""
 
 
 def outcome_of_result(result: Mapping[str, Any], terms: Terms) -> Outcome:

@@ -3,6 +3,14 @@
 from app.domain.errors import Conflict, DomainError, FieldRefused, NotFound
 
 
+class ScopeMissing(DomainError):
+    code = "scope_missing"
+    default_detail = "This key has no scope `generate`. Nothing was done. Use a key that has it."
+
+    def __init__(self, scope: str = "generate") -> None:
+        super().__init__(f"This key has no scope `{scope}`. Nothing was done. Use a key that has it.")
+
+
 class KeyRestricted(DomainError):
     """A key never makes or changes one into a key that may do more than itself."""
 

@@ -1,11 +1,11 @@
-"""What is said to whoever asks for more than a limit allows. Nothing is done, and nothing is counted."""
+"""What is said to whoever asks for more than a limit, or fal, allows. Nothing is done, and nothing is counted."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
 from app.domain.budgets import Spending
-from app.domain.errors import DomainError, Figures, TooManyRequests
+from app.domain.errors import DomainError, Figures, TooManyRequests, Unavailable
 
 
 class BudgetExceeded(DomainError):
@@ -29,6 +29,17 @@ class BudgetExceeded(DomainError):
             "spent_tokens": spending.spent_tokens,
             "renews_at": _text(spending.renews_at),
         }
+
+
+class ProviderLocked(Unavailable):
+    """`retry_after_seconds`: a person has to put it right, so it takes a while."""
+
+    code = "provider_unavailable"
+    default_detail = (
+        "fal does not let this service generate right now, and earlier jobs wait for it already. Nothing was done. "
+        "Ask again when Retry-After says, or choose another model."
+    )
+    retry_after_seconds: ClassVar[int] = 60
 
 
 @dataclass(frozen=True, slots=True)

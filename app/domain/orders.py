@@ -15,10 +15,10 @@ from app.domain.errors import (
     IdempotencyKeyReused,
     InsufficientBalance,
     InvalidApiKey,
-    ScopeMissing,
     TooManyLargeInputs,
 )
 from app.domain.jobs import Job, NewJob
+from app.domain.key_errors import ScopeMissing
 from app.domain.limits import BudgetExceeded, TooManyJobs, TooManyWrites
 
 # What an account may bring along in so many seconds, as JSON: five jobs of two pictures of the largest size. Whoever

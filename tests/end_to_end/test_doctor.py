@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from app.infrastructure.postgres.heartbeats import Heartbeats
+from tests.builders import run_with_engine
 from tests.end_to_end.test_database_faults import run_app
 from tests.service_process import ServiceProcess
 from tests.simulator_server import running_simulator
@@ -176,3 +178,13 @@ def test_is_listed_among_the_commands(tmp_path: Path) -> None:
     outcome: subprocess.CompletedProcess[str] = run_app(tmp_path, "", "--help")
 
     assert "doctor" in outcome.stdout
+
+
+def test_says_that_fal_refuses_the_account_and_what_to_do(database: str, simulator: str, tmp_path: Path) -> None:
+    run_with_engine(database, lambda engine: Heartbeats(engine, list, lambda: ["*"], lambda: ["*"]).beat())
+
+    code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator)
+
+    assert level(lines, "submissions") == "wrong"
+    assert "for all models: top up or unlock it" in text(lines, "submissions")
+    assert code == 1

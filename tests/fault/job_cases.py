@@ -349,6 +349,23 @@ def waits_for_the_breaker(world: World, armed: str) -> None:
         story.assert_right("CANCELED refunded", posts=0)
 
 
+def waited_for_too_long(world: World, armed: str) -> None:
+    """Dies while it ends a job that fal has not taken for two days: end and refund are one, or there is no answer."""
+    story = Story(world, "[submit:429]")
+    held_back(story)
+    world.stop()
+    world.sql("UPDATE jobs SET provider_waiting_since = now() - interval '2 days' WHERE NOT is_final")
+    world.use(armed=[armed])
+    world.die()
+    is_ended = armed.endswith("after_commit")
+    assert story.disk() == (REFUNDED if is_ended else "SUBMITTING")
+    world.run()
+    if not is_ended:
+        story.until("SUBMITTING unknown")
+        story.let_the_time_limit_pass()
+    story.assert_right(REFUNDED if is_ended else UNSEEN, posts=0)
+
+
 def waits_for_its_own_breaker(world: World, armed: str) -> None:
     """fal takes nothing of the account, until the job itself is what comes back while that pauses."""
     story = Story(world, f"[submit:429x{OWN_FAILURES_MAX}]")
@@ -371,5 +388,6 @@ JOB_CASES = [
     *ENDS,
     *CANCELS,
     *both("record_waiting", waits_for_the_breaker),
+    *(Case(case.point, case.run, "after too long") for case in both("release", waited_for_too_long)),
     *both("put_off_submissions", waits_for_its_own_breaker),
 ]

@@ -327,6 +327,18 @@ def forgets_an_input(world: World, armed: str) -> None:
     world.until(lambda: world.sql(LEFT) == [0], "the input is forgotten")
 
 
+def forgets_what_was_waited_for(world: World, armed: str) -> None:
+    """Dies in the sweep at its start: the job has been due for long, and nothing pauses."""
+    story = waiting(world)
+    world.sql("UPDATE jobs SET waiting_for = 'provider', provider_waiting_since = now() - interval '1 hour'")
+    world.sql("UPDATE pgqueuer SET execute_after = now() - interval '1 minute' WHERE status = 'queued'")
+    world.use(armed=[armed])
+    world.die()
+    assert (story.column("provider_waiting_since") is None) == armed.startswith("forget_waits.after")
+    world.run()
+    story.assert_right("COMPLETED", posts=1)
+
+
 def waiting(world: World) -> Story:
     """A job that nobody submits, in a service without a runner."""
     world.run()
@@ -450,6 +462,7 @@ OTHER_CASES = [
     *both("forget_idempotency_keys", forgets_old_keys),
     *both("forget_input", forgets_an_input),
     *both("mark_older_inputs", forgets_an_input),
+    *both("forget_waits", forgets_what_was_waited_for),
     *both("notice_restore", notices_a_restore),
     *both("hold_jobs", holds_by_command),
     *both("end_held", ends_by_command),

@@ -24,6 +24,7 @@ from app.domain.catalogue import Catalogue
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
+from app.infrastructure.postgres.jobs.outlooks import PostgresOutlooks
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.keys.management import PostgresKeyManagement
 from app.infrastructure.postgres.keys.reader import PostgresKeyReader
@@ -84,6 +85,7 @@ async def open_api(
             # What is QUEUED ends without a word to fal.
             cancel=CancelJob(desk, FollowJob(PostgresJobExecution(engine), cast(Provider, None))),
             reader=desk,
+            outlooks=PostgresOutlooks(engine),
         ),
         ledger=PostgresLedger(engine),
         receive_payment=receive_payment,

@@ -11,9 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.keys import new_key
 from app.domain.accounts import Account, Scope
+from app.domain.budgets import Budget, Period
 from app.domain.keys import KEY_HINT_LENGTH, digest_of, stored_form
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.keys.rows import HIDDEN, hidden
+from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.tables import api_keys
 from tests.builders import (
@@ -23,6 +25,8 @@ from tests.builders import (
     dump,
     find_account,
     find_caller,
+    jobs_of,
+    new_job,
     open_account,
     open_key,
     payment,
@@ -313,3 +317,33 @@ async def test_a_key_is_replaced_and_revoked_within_a_second_while_its_user_star
     assert max(seconds) < 1
     assert sum(accepted) > before
     assert await live_keys(crowd, customer.api_key, key) == []
+
+
+async def test_a_role_that_knows_nothing_of_the_new_tables_goes_on_issuing_secrets_and_ending_jobs(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    """As that of a process of the release before, where another role migrates."""
+    customer = await open_account(engine, 100)
+    budgeted = (await find_caller(engine, await open_key(engine, customer, budget=Budget(20, Period.DAY)))).key
+    job_id = (await jobs_of(engine).accept(new_job(customer, cost_tokens=20), key=budgeted)).job.id
+    role, old = f"role_{uuid4().hex}", "accounts, api_keys, jobs, ledger_entries"
+    await sql.execute(f"CREATE ROLE {role}; GRANT SELECT, INSERT, UPDATE ON {old} TO {role}; SET ROLE {role}")
+
+    await sql.execute(
+        "INSERT INTO api_keys (digest, hint, account_id) VALUES ($1, 'abcd', $2)", bytes(32), customer.account_id
+    )
+    await sql.execute(
+        """
+        WITH ended AS (
+            UPDATE jobs SET status = 'FAILED', error_code = 'timeout', error_message = '', refunded_tokens = cost_tokens
+             WHERE id = $1 RETURNING *)
+        INSERT INTO ledger_entries (account_id, kind, amount, job_id)
+        SELECT account_id, 'REFUND', refunded_tokens, id FROM ended
+        """,
+        job_id,
+    )
+
+    await sql.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+    assert await sql.fetchval("SELECT spent_tokens FROM key_windows") == 0
+    assert await sql.fetchval("SELECT count(*) FROM api_keys JOIN keys ON keys.id = key_id WHERE is_first") == 2
+    assert await PostgresLedger(engine).violations() == []

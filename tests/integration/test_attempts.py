@@ -61,6 +61,7 @@ from tests.builders import (
     jobs_of,
     open_account,
     provider_request,
+    provider_wait,
     queue_items,
 )
 
@@ -148,7 +149,7 @@ class Stage:
     async def released(self, job_id: UUID) -> UUID:
         """An attempt that fal seemed to refuse."""
         token = await self.claim(job_id)
-        assert await self.jobs.release(job_id, token, "fal was busy", input_digest=DIGEST)
+        assert await self.jobs.release(job_id, token, provider_wait("fal was busy"), input_digest=DIGEST)
         return token
 
     async def answered(self, job_id: UUID, token: UUID, request: ProviderRequest) -> bool:
@@ -537,7 +538,7 @@ async def test_a_second_request_of_an_earlier_attempt_keeps_no_number_from_the_n
     assert await stage.jobs.record_orphan(earlier, first.id, is_over=True)
 
     assert not await stage.answered(job_id, earlier, second)
-    assert await stage.jobs.release(job_id, newer, "fal was busy", input_digest=DIGEST)
+    assert await stage.jobs.release(job_id, newer, provider_wait("fal was busy"), input_digest=DIGEST)
     last = await stage.claim(job_id)
 
     assert [(await stage.attempt(token))["number"] for token in (earlier, newer, last)] == [1, 2, 4]
@@ -582,7 +583,7 @@ async def test_second_requests_race_with_claims_and_ends(stage: Stage) -> None:
             ],
             *[jobs.record_progress(job_id, JobStatus.IN_QUEUE) for jobs in others],
         )
-        assert await stage.jobs.release(job_id, newer, "fal was busy", input_digest=DIGEST)
+        assert await stage.jobs.release(job_id, newer, provider_wait("fal was busy"), input_digest=DIGEST)
         last = await stage.claim(job_id)
         await asyncio.gather(
             *[jobs.settle(job_id, Outcome.canceled()) for jobs in others],
@@ -690,7 +691,7 @@ async def test_the_release_before_claims_and_records_beside_this_one(stage: Stag
 async def test_an_attempt_of_the_release_before_is_kept_when_this_one_claims_again(stage: Stage) -> None:
     job_id, old, request = await stage.accept(), uuid4(), provider_request()
     await stage.sql.execute(OLD_CLAIM, job_id, old)
-    assert await stage.jobs.release(job_id, old, "fal was busy")
+    assert await stage.jobs.release(job_id, old, provider_wait("fal was busy"))
     newer = await stage.claim(job_id)
 
     await stage.hear(old, request, Succeeded(RESULT))

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.accounts import ApiKey, Scope
 from app.domain.budgets import AccountLimits, Budget, Period
-from app.domain.errors import DomainError, InsufficientBalance, InvalidApiKey, ScopeMissing
+from app.domain.errors import DomainError, InsufficientBalance, InvalidApiKey
 from app.domain.jobs import JobStatus, Outcome
+from app.domain.key_errors import ScopeMissing
 from app.domain.limits import BudgetExceeded, TooManyJobs, TooManyWrites
 from app.domain.orders import Accepted, IdempotencyKey
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.infrastructure.postgres.crowds import ITEMS_MAX, PostgresCrowds
-from tests.builders import Connection, accept_job, jobs_of, new_job, open_account
+from tests.builders import OWN_PAUSE, Connection, accept_job, jobs_of, new_job, open_account
 
 SECONDS_TO_GO = """
     SELECT job.id, extract(epoch FROM item.execute_after - now())::float8 AS seconds
@@ -26,13 +26,13 @@ async def test_puts_off_the_due_submissions_of_the_account_one_after_the_other(
         await accept_job(engine, crowd)
         await accept_job(engine, neighbour)
 
-    put_off = await PostgresCrowds(engine).put_off_submissions(crowd.account_id, 30, 2)
+    put_off = await PostgresCrowds(engine).put_off_submissions(crowd.account_id, 30, 2, OWN_PAUSE)
 
     assert put_off == 5
     assert [round(seconds) for seconds in await seconds_to_go(sql, crowd.account_id)] == [30, 32, 34, 36, 38]
     assert max(await seconds_to_go(sql, neighbour.account_id)) <= 0
     # They are not due any more.
-    assert await PostgresCrowds(engine).put_off_submissions(crowd.account_id, 30, 2) == 0
+    assert await PostgresCrowds(engine).put_off_submissions(crowd.account_id, 30, 2, OWN_PAUSE) == 0
 
 
 async def test_leaves_what_somebody_has_taken(engine: AsyncEngine, sql: Connection) -> None:
@@ -43,7 +43,7 @@ async def test_leaves_what_somebody_has_taken(engine: AsyncEngine, sql: Connecti
 
     async with sql.transaction():
         await sql.execute("SELECT FROM pgqueuer WHERE id = (SELECT max(id) FROM pgqueuer) FOR UPDATE")
-        put_off = await PostgresCrowds(engine).put_off_submissions(customer.account_id, 30, 2)
+        put_off = await PostgresCrowds(engine).put_off_submissions(customer.account_id, 30, 2, OWN_PAUSE)
 
     assert put_off == 1
     assert [seconds > 0 for seconds in await seconds_to_go(sql, customer.account_id)] == [False, True, False]
@@ -60,5 +60,5 @@ async def test_looks_at_a_bounded_number_of_items(engine: AsyncEngine, sql: Conn
         f" LIMIT {ITEMS_MAX}"
     )
 
-    assert await PostgresCrowds(engine).put_off_submissions(customer.account_id, 30, 2) == ITEMS_MAX
-    assert await PostgresCrowds(engine).put_off_submissions(customer.account_id, 30, 2) == 3
+    assert await PostgresCrowds(engine).put_off_submissions(customer.account_id, 30, 2, OWN_PAUSE) == ITEMS_MAX
+    assert await PostgresCrowds(engine).put_off_submissions(customer.account_id, 30, 2, OWN_PAUSE) == 3

@@ -21,6 +21,7 @@ OWN_TABLES = (
     "reversal_events",
     "adjustments",
     "jobs",
+    "model_paces",
     "attempts",
     "fair_turns",
     "fair_clock",

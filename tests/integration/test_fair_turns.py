@@ -23,6 +23,7 @@ from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
 from app.infrastructure.postgres.migrations import migrate
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
 from tests.builders import (
+    OWN_PAUSE,
     Connection,
     Customer,
     accept_job,
@@ -30,6 +31,7 @@ from tests.builders import (
     jobs_of,
     new_job,
     open_account,
+    provider_wait,
 )
 from tests.integration.test_migrations import ACCEPT_BEFORE_TERMS, ACCOUNT_BEFORE_KEYS, run_alembic
 
@@ -146,7 +148,7 @@ async def test_a_job_keeps_its_turn_however_often_it_is_queued(engine: AsyncEngi
     job_ids = await accept_together(engine, [customer] * 4, *[10] * 4)
     token = uuid4()
     assert await jobs.claim(job_ids[1], token) is not None
-    assert await jobs.release(job_ids[1], token, "busy")
+    assert await jobs.release(job_ids[1], token, provider_wait("busy"))
     before = await tags(sql, *job_ids)
 
     await sql.execute("DELETE FROM pgqueuer WHERE payload = ANY($1)", [job_ids[1].bytes, job_ids[2].bytes])
@@ -206,7 +208,7 @@ async def test_a_turn_that_was_used_is_not_given_back(engine: AsyncEngine, sql: 
     customer, jobs, token = await open_account(engine, 1_000), jobs_of(engine), uuid4()
     (job_id,) = await accept_together(engine, [customer], 10)
     assert await jobs.claim(job_id, token) is not None
-    assert await jobs.release(job_id, token, "busy")
+    assert await jobs.release(job_id, token, provider_wait("busy"))
     await jobs.request_cancel(customer.account_id, job_id)
     assert await next_tag(sql, customer) == FIRST_TAG + 10 * SECOND
 
@@ -260,7 +262,7 @@ async def test_a_crowd_is_put_off_in_its_own_order(engine: AsyncEngine, sql: Con
     await sql.execute("DELETE FROM pgqueuer WHERE payload = $1", job_ids[0].bytes)
     await jobs_of(engine).requeue_lost()
 
-    assert await PostgresCrowds(engine).put_off_submissions(customer.account_id, 30, 2) == 3
+    assert await PostgresCrowds(engine).put_off_submissions(customer.account_id, 30, 2, OWN_PAUSE) == 3
 
     query = "SELECT payload FROM pgqueuer ORDER BY execute_after"
     assert [UUID(bytes=row[0]) for row in await sql.fetch(query)] == job_ids

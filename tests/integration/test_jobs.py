@@ -32,6 +32,7 @@ from tests.builders import (
     new_job,
     open_account,
     provider_request,
+    provider_wait,
     queue_items,
 )
 
@@ -177,7 +178,7 @@ async def test_a_released_job_can_be_claimed_again(engine: AsyncEngine) -> None:
     job_id, attempt_token = await claimed_job(engine, await open_account(engine, 12))
     jobs = jobs_of(engine)
 
-    released = await jobs.release(job_id, attempt_token, "fal was busy")
+    released = await jobs.release(job_id, attempt_token, provider_wait("fal was busy"))
 
     assert released
     claim = await jobs.claim(job_id, uuid4())
@@ -189,7 +190,7 @@ async def test_does_not_release_what_may_be_at_fal(engine: AsyncEngine, sql: Con
     job_id, attempt_token = await claimed_job(engine, await open_account(engine, 12))
     await jobs_of(engine).record_submit_unknown(job_id, attempt_token, "no answer")
 
-    released = await jobs_of(engine).release(job_id, attempt_token, "too late")
+    released = await jobs_of(engine).release(job_id, attempt_token, provider_wait("too late"))
 
     assert not released
     assert await status_of(sql, job_id) == "SUBMITTING"
@@ -241,7 +242,7 @@ async def test_another_attempt_changes_nothing(engine: AsyncEngine, sql: Connect
     before = await contents(sql)
 
     done = [
-        await jobs.release(job_id, stranger, "not ours"),
+        await jobs.release(job_id, stranger, provider_wait("not ours")),
         await jobs.record_submission(job_id, stranger, provider_request()),
         await jobs.record_submit_unknown(job_id, stranger, "not ours"),
     ]
@@ -253,12 +254,12 @@ async def test_another_attempt_changes_nothing(engine: AsyncEngine, sql: Connect
 async def test_an_earlier_attempt_changes_nothing(engine: AsyncEngine, sql: Connection) -> None:
     job_id, earlier = await claimed_job(engine, await open_account(engine, 12))
     jobs = jobs_of(engine)
-    await jobs.release(job_id, earlier, "fal was busy")
+    await jobs.release(job_id, earlier, provider_wait("fal was busy"))
     await jobs.claim(job_id, uuid4())
     before = await contents(sql)
 
     done = [
-        await jobs.release(job_id, earlier, "late"),
+        await jobs.release(job_id, earlier, provider_wait("late")),
         await jobs.record_submission(job_id, earlier, provider_request()),
         await jobs.record_submit_unknown(job_id, earlier, "late"),
     ]
@@ -277,7 +278,7 @@ async def test_nothing_changes_a_settled_job(engine: AsyncEngine, sql: Connectio
     done = []
     for job_id, attempt_token in settled:
         done += [
-            await jobs.release(job_id, attempt_token, "late"),
+            await jobs.release(job_id, attempt_token, provider_wait("late")),
             await jobs.record_submission(job_id, attempt_token, provider_request()),
             await jobs.record_submit_unknown(job_id, attempt_token, "late"),
             await jobs.record_progress(job_id, JobStatus.IN_PROGRESS),
@@ -467,7 +468,7 @@ async def test_a_cancel_and_a_result_that_meet_never_both_take_effect(crowd: Asy
         await jobs.request_cancel(customer.account_id, job_id)
 
     released, completed = await asyncio.gather(
-        asyncio.gather(*(jobs.release(job_id, token, "busy") for job_id, token in claimed)),
+        asyncio.gather(*(jobs.release(job_id, token, provider_wait("busy")) for job_id, token in claimed)),
         asyncio.gather(*(jobs.settle(job_id, OUTCOMES[JobStatus.COMPLETED]) for job_id, _ in claimed)),
     )
 
@@ -517,7 +518,7 @@ async def test_a_release_after_a_cancel_cancels_and_refunds(engine: AsyncEngine)
     job_id, attempt_token = await claimed_job(engine, customer)
     await jobs_of(engine).request_cancel(customer.account_id, job_id)
 
-    released = await jobs_of(engine).release(job_id, attempt_token, "fal was busy")
+    released = await jobs_of(engine).release(job_id, attempt_token, provider_wait("fal was busy"))
 
     job = await jobs_of(engine).get(customer.account_id, job_id)
     assert not released

@@ -447,7 +447,7 @@ async def test_a_secret_that_ends_is_none_that_the_release_before_would_let_in_f
     ("path", "allowed"),
     [
         ("/keys", "GET, HEAD, POST"),
-        ("/keys/current", "DELETE, GET, HEAD, PATCH"),
+        ("/keys/current", "DELETE, GET, HEAD"),
         (f"/keys/{SOME_ID}", "DELETE, GET, HEAD, PATCH"),
         (f"/keys/{SOME_ID}/rotate", "POST"),
     ],
@@ -456,6 +456,12 @@ async def test_a_path_says_all_that_it_answers_to(api: Api, owner: Customer, pat
     answer = await call(api, owner.api_key, "PUT", path)
 
     assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+
+
+async def test_no_key_is_called_current(api: Api, owner: Customer) -> None:
+    assert await code_of(api, owner.api_key, "PATCH", "/keys/current", {"name": "mine"}) == "method_not_allowed"
+    assert await code_of(api, owner.api_key, "POST", "/keys/current/rotate", {}) == "not_found"
+    assert await code_of(api, owner.api_key, "GET", "/keys/currently") == "key_not_found"
 
 
 async def test_a_secret_is_nowhere_in_the_database(api: Api, owner: Customer, sql: Connection) -> None:

@@ -32,6 +32,7 @@ from tests.builders import (
     new_job,
     open_account,
     provider_request,
+    provider_wait,
     queue_items,
     sweep_of,
 )
@@ -104,7 +105,7 @@ async def end(engine: AsyncEngine, customer: Customer, job_id: UUID, how: str) -
         assert await jobs.settle(job_id, Outcome.failed("invalid_input", "No."))
     elif how == "released with a wish to cancel":
         await jobs.request_cancel(customer.account_id, job_id)
-        assert not await jobs.release(job_id, token, "fal is away")
+        assert not await jobs.release(job_id, token, provider_wait("fal is away"))
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ from tests.builders import (
     jobs_of,
     new_job,
     open_account,
+    provider_wait,
 )
 from tests.fal_stub import NGINX_PAGE, Behaviour, drop, hang, reply, running_stub
 from tests.simulator_server import running_simulator
@@ -424,7 +425,7 @@ async def test_no_run_is_taken_that_an_earlier_attempt_of_somebody_else_may_have
     claim = await jobs.claim(other, refused)
     assert isinstance(claim, Claim)
     await stage.fal.submit(claim.model_id, with_seed(claim.input, refused))
-    assert await jobs.release(other, refused, "fal was busy")
+    assert await jobs.release(other, refused, provider_wait("fal was busy"))
     assert await jobs.claim(other, accepted) is not None
     request = await stage.fal.submit(claim.model_id, with_seed(claim.input, accepted))
     assert await jobs.record_submission(other, accepted, request)

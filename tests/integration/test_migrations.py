@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from statistics import median
+from uuid import UUID
 
 import pytest
 from alembic import command
@@ -313,14 +315,27 @@ async def test_jobs_without_terms_go_back_and_up_again(empty_database: str) -> N
         assert await sql.fetch("SELECT * FROM ledger_violations") == []
 
 
-async def test_requests_pass_while_a_reader_of_the_ledger_keeps_the_migration_waiting(empty_database: str) -> None:
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("before", "table"),
+    [
+        ("0013", "accounts"),
+        ("0013", "ledger_entries"),
+        ("0014", "accounts"),
+        ("0014", "jobs"),
+        ("0014", "api_keys"),
+    ],
+)
+async def test_requests_pass_while_a_reader_keeps_the_migration_waiting(
+    empty_database: str, before: str, table: str
+) -> None:
     async with open_engine(empty_database) as engine, connect(empty_database) as sql:
-        await run_alembic(engine, partial(command.upgrade, revision="0013"))
+        await run_alembic(engine, partial(command.upgrade, revision=before))
         account_id = await sql.fetchval(ACCOUNT_BEFORE_KEYS, bytes(32))
         files = "SELECT pg_relation_filenode('ledger_entries'), pg_relation_filenode('accounts')"
-        before, took_seconds = await sql.fetchrow(files), []
+        files_before, took_seconds = await sql.fetchrow(files), []
         async with connect(empty_database) as reader, reader.transaction():
-            await reader.fetch("SELECT FROM ledger_entries")
+            await reader.fetch(f"SELECT FROM {table}")
             migration = asyncio.create_task(migrate(engine))
             for _ in range(30):
                 began = time.monotonic()
@@ -331,8 +346,42 @@ async def test_requests_pass_while_a_reader_of_the_ledger_keeps_the_migration_wa
         await migration
 
         assert max(took_seconds) < ACCEPT_SECONDS_MAX
+        # The migration pauses for as long as it waits, and is not the next one in the queue again at once.
+        assert median(took_seconds) < 0.2
         # No row was written anew.
-        assert await sql.fetchrow(files) == before
+        assert await sql.fetchrow(files) == files_before
+        assert await sql.fetch("SELECT * FROM ledger_violations") == []
+
+
+async def test_the_migration_to_keys_and_requests_that_lock_their_account_first_never_wait_in_a_circle(
+    empty_database: str,
+) -> None:
+    """As an accept does that has an Idempotency-Key: it locks the account, looks, and writes the job."""
+    async with open_engine(empty_database) as engine, connect(empty_database) as sql:
+        await run_alembic(engine, partial(command.upgrade, revision="0014"))
+        account_ids = [
+            await sql.fetchval(ACCOUNT_BEFORE_KEYS.replace("'event'", f"'event {number}'"), bytes([number] * 32))
+            for number in range(4)
+        ]
+        is_over = asyncio.Event()
+
+        async def accept(account_id: UUID) -> None:
+            async with connect(empty_database) as connection:
+                while not is_over.is_set():
+                    async with connection.transaction():
+                        await connection.execute("SELECT FROM accounts WHERE id = $1 FOR NO KEY UPDATE", account_id)
+                        await asyncio.sleep(0.005)
+                        await connection.execute(ACCEPT_BEFORE_TERMS, account_id)
+
+        accepting = [asyncio.create_task(accept(account_id)) for account_id in account_ids]
+        await asyncio.sleep(0.3)
+        try:
+            await migrate(engine)
+        finally:
+            is_over.set()
+            # None of them was chosen to end a deadlock.
+            await asyncio.gather(*accepting)
+
         assert await sql.fetch("SELECT * FROM ledger_violations") == []
 
 

@@ -41,6 +41,7 @@ from tests.builders import (
     open_account,
     payment,
     provider_request,
+    provider_wait,
     until,
 )
 
@@ -70,7 +71,7 @@ OPERATIONS: dict[str, Callable[[AsyncEngine], Awaitable[object]]] = {
     "list": lambda engine: jobs_of(engine).page(NOBODY.account_id, limit=1, offset=0),
     "request_cancel": lambda engine: jobs_of(engine).request_cancel(NOBODY.account_id, JOB_ID),
     "claim": lambda engine: jobs_of(engine).claim(JOB_ID, uuid4()),
-    "release": lambda engine: jobs_of(engine).release(JOB_ID, uuid4(), "busy"),
+    "release": lambda engine: jobs_of(engine).release(JOB_ID, uuid4(), provider_wait("busy")),
     "record_submission": lambda engine: jobs_of(engine).record_submission(JOB_ID, uuid4(), provider_request()),
     "record_submit_unknown": lambda engine: jobs_of(engine).record_submit_unknown(JOB_ID, uuid4(), "lost"),
     "load": lambda engine: jobs_of(engine).load(JOB_ID),

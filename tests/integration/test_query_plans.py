@@ -34,6 +34,7 @@ from tests.builders import (
     open_account,
     payment,
     provider_request,
+    provider_wait,
     until,
 )
 
@@ -153,7 +154,7 @@ async def test_a_step_reads_its_own_rows_however_large_the_tables_are(
         canceled = (await jobs_of(engine).accept(new_job(customer))).job.id
         job_id, attempt_token = await claimed_job(engine, customer)
         posted_again, earlier = await claimed_job(engine, customer)
-        assert await jobs_of(engine).release(posted_again, earlier, "busy")
+        assert await jobs_of(engine).release(posted_again, earlier, provider_wait("busy"))
         assert await jobs_of(engine).claim(posted_again, uuid4()) is not None
     request = provider_request()
     won = AttemptEnd(token=earlier, takes_over=request)

@@ -343,6 +343,26 @@ async def test_a_role_that_knows_nothing_of_the_new_tables_goes_on_crediting(
     await assert_books(engine, customer, 2)
 
 
+async def test_a_role_runs_nothing_of_its_own_as_the_owner(
+    engine: AsyncEngine, customer: Customer, sql: Connection
+) -> None:
+    """A temporary view comes before any table, unless the function says otherwise."""
+    role = f"role_{uuid4().hex}"
+    old = "accounts, payment_events, ledger_entries"
+    await sql.execute(f"CREATE ROLE {role}; GRANT SELECT, INSERT, UPDATE ON {old} TO {role}; SET ROLE {role}")
+    await sql.execute("""
+        CREATE TEMPORARY VIEW reversal_events AS
+            SELECT 'webhook' AS source, 'pay_1' AS payment_event_id
+             WHERE set_config('test.ran_as', current_user, false) > '';
+        GRANT SELECT ON reversal_events TO PUBLIC
+    """)
+
+    assert await former_credit(sql, customer, "webhook", "pay_1")
+
+    assert await sql.fetchval("SELECT current_setting('test.ran_as', true)") is None
+    await sql.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 async def test_an_event_needs_an_id(engine: AsyncEngine, api: Api, customer: Customer) -> None:
     await pay(engine, customer)
 
@@ -568,7 +588,7 @@ async def test_what_would_leave_the_range_is_refused_whole(engine: AsyncEngine, 
     await assert_books(engine, customer, BALANCE_TOKENS_MAX)
 
 
-async def test_a_conflict_in_a_batch_is_its_own(engine: AsyncEngine, customer: Customer) -> None:
+async def test_a_conflict_among_many_is_its_own(engine: AsyncEngine, customer: Customer) -> None:
     await pay(engine, customer)
     reversals = PostgresReversals(engine)
     events = [reversal(f"r{number}", 1) for number in range(20)]

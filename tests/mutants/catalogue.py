@@ -310,7 +310,6 @@ MUTANTS = (
         (Change(INPUTS, "    jobs.c.is_final & jobs.c.input_bytes", "    jobs.c.input_bytes"),),
         ("tests/integration/test_large_inputs.py::test_an_unfinished_job_keeps_what_it_was_given",),
     ),
-    *TURN_MUTANTS,
     Mutant(
         "a credit forgets the reversals that came before it",
         (Change(TAKEN_BACK, "WHEN (NEW.kind = 'CREDIT') EXECUTE", "WHEN (NEW.kind = 'GRANT') EXECUTE"),),
@@ -407,4 +406,5 @@ MUTANTS = (
         (Change(TAKEN_BACK, "'ADJUSTMENT', NEW.amount, NEW.id", "'ADJUSTMENT', abs(NEW.amount), NEW.id"),),
         ("tests/integration/test_adjustments.py::test_gives_and_takes_also_to_below_zero",),
     ),
+    *TURN_MUTANTS,
 )

@@ -42,6 +42,7 @@ from app.domain.ledger import BALANCE_TOKENS_MAX
 from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.payments import EventName, PaymentEvent
 from app.domain.reversals import ReversalEvent, Reversed
+from app.domain.waiting import Outlook, outlook
 from app.infrastructure.quotes import SignedQuotes
 from app.presentation.http.api import create_api
 from tests.builders import BUILT_IN
@@ -217,6 +218,16 @@ class JobsInMemory:
         return self.jobs[job_id]
 
 
+class Outlooks:
+    """Of a queue that nobody has looked at."""
+
+    async def of(self, job: Job) -> Outlook:
+        return outlook(job, None, {}, 0)
+
+    async def each_of(self, page: Sequence[Job]) -> Sequence[Outlook]:
+        return [await self.of(job) for job in page]
+
+
 @dataclass
 class Paused:
     models: Collection[str] = ()
@@ -276,6 +287,7 @@ class World:
                 quote=QuoteJob(self.quotes),
                 cancel=CancelJob(cast(JobCancellation, self.jobs), follow),
                 reader=self.jobs,
+                outlooks=Outlooks(),
             ),
             ledger=cast(LedgerReader, None),
             receive_payment=receive_payment,

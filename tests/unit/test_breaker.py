@@ -20,6 +20,7 @@ from app.application.execution.pauses import (
     QUIET_SECONDS,
 )
 from app.application.ports.provider import NotSubmitted, SubmitOutcomeUnknown
+from app.domain.jobs import WaitingFor
 from tests.unit.clock import Clock
 
 MODEL, OTHER_MODEL = "model", "other model"
@@ -359,3 +360,49 @@ def test_remembers_a_bounded_number_of_accounts(bench: Bench) -> None:
     bench.fail_together(KEPT_MAX + 500, REFUSED)
 
     assert len(bench.breaker._of_accounts) == len(bench.breaker._own_failures) == KEPT_MAX
+
+
+@pytest.mark.parametrize(
+    ("failure", "accounts", "of_whom", "waiting_for"),
+    [
+        (NO_ANSWER, 1, "its own", WaitingFor.YOUR_LIMIT),
+        (NO_ANSWER, FAILED_ACCOUNTS_MAX, "another", WaitingFor.PROVIDER),
+        (NO_ANSWER, FAILED_ACCOUNTS_MAX, "its own", WaitingFor.PROVIDER),
+        (REFUSED, 1, "its own", WaitingFor.PROVIDER_LOCKED),
+        (REFUSED, REFUSED_ACCOUNTS_MAX, "another", WaitingFor.PROVIDER_LOCKED),
+    ],
+    ids=str,
+)
+def test_what_pauses_is_what_is_waited_for(
+    bench: Bench, failure: Failure, accounts: int, of_whom: str, waiting_for: WaitingFor
+) -> None:
+    failed = [uuid4() for _ in range(accounts)]
+    for account_id in failed:
+        for _ in range(OWN_FAILURES_MAX):
+            bench.breaker.record_failure(account_id, MODEL, failure)
+
+    with pytest.raises(Paused) as paused, bench.breaker.turn(failed[0] if of_whom == "its own" else uuid4(), MODEL):
+        pass
+
+    assert paused.value.waiting_for is waiting_for
+
+
+def test_only_a_refused_key_locks_a_model_and_the_newest_reason_counts(bench: Bench) -> None:
+    bench.fail_together(REFUSED_ACCOUNTS_MAX, REFUSED)
+    assert bench.breaker.locked_models == bench.breaker.paused_models == [MODEL]
+
+    bench.clock.seconds += PAUSE_SECONDS_MAX
+    tries = uuid4()
+    with bench.breaker.turn(tries, MODEL):
+        bench.breaker.record_failure(tries, MODEL, REFUSED)
+    assert bench.breaker.locked_models == [MODEL]
+
+    bench.breaker.record_success(uuid4(), MODEL)
+    assert bench.breaker.locked_models == []
+
+
+def test_an_outage_locks_nothing(bench: Bench) -> None:
+    bench.fail_together(FAILED_ACCOUNTS_MAX, NO_ANSWER)
+
+    assert bench.breaker.paused_models != []
+    assert bench.breaker.locked_models == []

@@ -128,7 +128,7 @@ DOCUMENT = API.openapi()
 def routes_of(api: FastAPI) -> list[tuple[str, str]]:
     """The method and the path of whatever the application answers; GET for what has no methods, such as a mount."""
     return [
-        (method, (context.path or "").replace(":path", ""))
+        (method, re.sub(r":\w+}", "}", context.path or ""))
         for context in fastapi.routing.iter_route_contexts(api.routes)
         for method in sorted(context.methods or {"GET"})
     ]

@@ -323,6 +323,9 @@ async def test_shows_a_job() -> None:
         "error_code": None,
         "error_message": None,
         "status_reason": None,
+        "waiting_for": None,
+        "queue_position": None,
+        "eta_seconds": None,
         "billing": {
             "charged_tokens": 5,
             "refunded_tokens": 0,

@@ -76,6 +76,7 @@ async def test_failures_are_slowed_down_after_many_in_a_minute(monkeypatch: pyte
         ("::ffff:192.0.2.1", "192.0.2.1", True),
         ("192.0.2.1", "192.0.2.2", False),
         (None, None, True),
+        ("made up", "made up anew", True),
     ],
 )
 async def test_an_address_is_a_place(

@@ -1,6 +1,7 @@
 """Submissions that are sent back: who comes again, when, and who is put off unseen."""
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -12,7 +13,7 @@ from app.application.execution.pacing import WAITING_STEPS_PER_SECOND
 from app.application.execution.pauses import NEWCOMER_SECONDS_MIN
 from app.application.execution.steps import RetryLater
 from app.application.execution.submit import SubmitJob
-from app.application.ports.execution import JobState, JobSubmission
+from app.application.ports.execution import JobState, JobSubmission, Wait
 from app.application.ports.provider import Provider, SubmitOutcomeUnknown
 from app.domain.jobs import JobStatus
 from app.domain.kinds import GenerationKind
@@ -29,6 +30,8 @@ class Jobs:
     account_id: UUID = field(default_factory=uuid4)
     is_held: bool = False
     claims: int = 0
+    seconds_waiting_for_provider: float | None = None
+    waits: list[Wait] = field(default_factory=list)
 
     async def load(self, job_id: UUID) -> JobState:
         return JobState(
@@ -48,20 +51,24 @@ class Jobs:
             seconds_to_deadline=float("inf"),
             seconds_since_overdue_noticed=None,
             is_held=self.is_held,
+            seconds_waiting_for_provider=self.seconds_waiting_for_provider,
         )
 
     async def claim(self, *_: Any, **__: Any) -> None:
         self.claims += 1
 
-    async def record_waiting(self, *_: Any) -> None:
-        pass
+    async def record_waiting(self, job_id: UUID, wait: Wait) -> bool:
+        self.waits.append(wait)
+        return wait.seconds_max is not None
 
 
 class Crowds:
     def __init__(self) -> None:
         self.put_off: list[UUID] = []
 
-    async def put_off_submissions(self, account_id: UUID, *_: float) -> int:
+    async def put_off_submissions(
+        self, account_id: UUID, delay_seconds: float, spacing_seconds: float, wait: Wait
+    ) -> int:
         self.put_off.append(account_id)
         return 1000
 
@@ -128,4 +135,26 @@ async def test_who_waited_for_a_place_asks_again_whether_anything_pauses() -> No
 
     with pytest.raises(RetryLater):
         await step
+    assert jobs.claims == 0
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("waited", "limit", "ends"), [(DAY - 1, DAY, False), (DAY, DAY, True), (10 * DAY, None, False), (None, DAY, False)]
+)
+async def test_a_step_that_has_to_wait_again_ends_what_has_waited_too_long(
+    waited: float | None, limit: int | None, ends: bool
+) -> None:
+    jobs, breaker = Jobs(seconds_waiting_for_provider=waited), Breaker()
+    for _ in range(FAILED_ACCOUNTS_MAX):
+        breaker.record_failure(uuid4(), "model", NO_ANSWER)
+    submit = SubmitJob(cast(JobSubmission, jobs), cast(Provider, None), breaker, wait_seconds_max=limit)
+
+    with nullcontext() if ends else pytest.raises(RetryLater):
+        await submit(uuid4())
+
+    (wait,) = jobs.waits
+    assert (wait.waiting_for, wait.is_providers, wait.seconds_max) == ("provider", True, DAY if ends else None)
     assert jobs.claims == 0

@@ -12,9 +12,10 @@ from uuid import UUID
 
 import structlog
 
-from app.application.execution.pauses import QUIET_SECONDS, Pause, Recent
+from app.application.execution.pauses import QUIET_SECONDS, Pause, Reason, Recent
 from app.application.ports.health import EVERY_MODEL, Check
 from app.application.ports.provider import NotSubmitted, SubmitOutcomeUnknown
+from app.domain.jobs import WaitingFor
 
 log = structlog.get_logger(__name__)
 
@@ -35,12 +36,13 @@ Key = TypeVar("Key", bound=Hashable)
 class Paused(Exception):
     """The submission has to wait for `seconds`. `reason` is for whoever looks at the job."""
 
-    def __init__(self, reason: str, seconds: float, *, is_own: bool) -> None:
+    def __init__(self, reason: str, seconds: float, *, is_own: bool, waiting_for: WaitingFor) -> None:
         """`is_own`: submissions of the account itself pause, whatever else does."""
         super().__init__(reason)
         self.reason = reason
         self.seconds = seconds
         self.is_own = is_own
+        self.waiting_for = waiting_for
 
 
 class Breaker:
@@ -80,7 +82,10 @@ class Breaker:
             if pause.seconds_for(account_id, now):
                 own = self._of_accounts.get(account_id)
                 is_own = own is not None and own.seconds_for(account_id, now) > 0
-                raise Paused(f"{pause.reason}{of_what}", seconds, is_own=is_own)
+                waiting_for = WaitingFor.YOUR_LIMIT if pause is own else WaitingFor.PROVIDER
+                if pause.reason.is_operators_matter:
+                    waiting_for = WaitingFor.PROVIDER_LOCKED
+                raise Paused(f"{pause.reason.text}{of_what}", seconds, is_own=is_own, waiting_for=waiting_for)
         for pause, _ in pauses:
             pause.begin_try(account_id, now)
         try:
@@ -108,7 +113,8 @@ class Breaker:
     def record_failure(self, account_id: UUID, model_id: str, failure: Failure) -> None:
         self._forget_what_is_long_ago()
         self._failed_at = self._clock()
-        reason = str(failure)
+        is_refusal = isinstance(failure, NotSubmitted) and failure.is_operators_matter
+        reason = Reason(str(failure), is_refusal)
         if isinstance(failure, NotSubmitted) and failure.is_unreachable:
             self._unreachable += 1
             self._fail_all(account_id, reason, () if self._unreachable >= UNREACHABLE_MAX else None, is_its_own=False)
@@ -116,7 +122,6 @@ class Breaker:
         self._unreachable = 0
         # That an account fails once more which pauses already is no news of fal.
         is_news = self._of_accounts.get(account_id) is None
-        is_refusal = isinstance(failure, NotSubmitted) and failure.is_operators_matter
         self._fail_account(account_id, reason, at_once=is_refusal)
         if is_refusal:
             self._fail_model(account_id, model_id, reason, is_news=is_news)
@@ -128,9 +133,9 @@ class Breaker:
         """Report the state. It never makes the service unready: accepting, answering and following go on."""
         self._forget_what_is_long_ago()
         if self._all is not None:
-            return Check("fal", True, f"submissions pause: {self._all.reason}")
-        paused = [f"those of {model_id} pause: {pause.reason}" for model_id, pause in self._of_models.items()]
-        reasons = [pause.reason for _, pause in self._of_accounts.items()]
+            return Check("fal", True, f"submissions pause: {self._all.reason.text}")
+        paused = [f"those of {model_id} pause: {pause.reason.text}" for model_id, pause in self._of_models.items()]
+        reasons = [pause.reason.text for _, pause in self._of_accounts.items()]
         if reasons:
             paused.append(f"those of {len(reasons)} account(s) pause, of the last one because: {reasons[-1]}")
         return Check("fal", True, "; ".join(["submissions go on", *paused]))
@@ -139,7 +144,16 @@ class Breaker:
     def paused_models(self) -> Sequence[str]:
         """Those whose submissions pause for every account."""
         self._forget_what_is_long_ago()
-        return [EVERY_MODEL] if self._all is not None else [model_id for model_id, _ in self._of_models.items()]
+        return [model_id for model_id, _ in self._shared_pauses()]
+
+    @property
+    def locked_models(self) -> Sequence[str]:
+        """Those of them for which fal refuses the key or the operator's account."""
+        self._forget_what_is_long_ago()
+        return [model_id for model_id, pause in self._shared_pauses() if pause.reason.is_operators_matter]
+
+    def _shared_pauses(self) -> Sequence[tuple[str, Pause]]:
+        return [(EVERY_MODEL, self._all)] if self._all is not None else self._of_models.items()
 
     def _pauses(self, account_id: UUID, model_id: str) -> Sequence[tuple[Pause, str]]:
         """Those that the submission meets, the widest first, each with what is said of it behind its reason."""
@@ -151,14 +165,14 @@ class Breaker:
         return [(pause, of_what) for pause, of_what in found if pause is not None]
 
     def _fail_all(
-        self, account_id: UUID, reason: str, because_of: Collection[UUID] | None, *, is_its_own: bool = True
+        self, account_id: UUID, reason: Reason, because_of: Collection[UUID] | None, *, is_its_own: bool = True
     ) -> None:
         """`because_of`: the accounts whose failures let everything pause; None, if nothing does yet."""
         if self._all is not None:
             self._all.record_failure(account_id, self._clock(), reason, is_its_own=is_its_own)
         elif because_of is not None:
             self._all = Pause(reason, self._clock(), because_of)
-            log.error("submissions_paused", reason=reason)
+            log.error("submissions_paused", reason=reason.text)
 
     def _accounts_that_tell_of_an_outage(self) -> Collection[UUID] | None:
         if len(self._failed) == FAILED_ACCOUNTS_MAX:
@@ -168,7 +182,7 @@ class Breaker:
             return self._refused_everywhere
         return None
 
-    def _fail_model(self, account_id: UUID, model_id: str, reason: str, *, is_news: bool) -> None:
+    def _fail_model(self, account_id: UUID, model_id: str, reason: Reason, *, is_news: bool) -> None:
         refused = self._refused.setdefault(model_id, set())
         if is_news:
             _add(refused, account_id, REFUSED_ACCOUNTS_MAX)
@@ -179,9 +193,9 @@ class Breaker:
             pause.record_failure(account_id, self._clock(), reason)
         elif len(refused) == REFUSED_ACCOUNTS_MAX:
             self._of_models.put(model_id, Pause(reason, self._clock(), refused))
-            log.error("submissions_paused", reason=reason, model_id=model_id)
+            log.error("submissions_paused", reason=reason.text, model_id=model_id)
 
-    def _fail_account(self, account_id: UUID, reason: str, *, at_once: bool = False) -> None:
+    def _fail_account(self, account_id: UUID, reason: Reason, *, at_once: bool = False) -> None:
         failures = (self._own_failures.get(account_id) or 0) + 1
         self._own_failures.put(account_id, failures)
         pause = self._of_accounts.get(account_id)
@@ -193,7 +207,7 @@ class Breaker:
         elif not pause.record_failure(account_id, self._clock(), reason):
             return
         seconds = pause.seconds_for(account_id, self._clock())
-        log.warning("account_submissions_paused", account_id=str(account_id), reason=reason, seconds=seconds)
+        log.warning("account_submissions_paused", account_id=str(account_id), reason=reason.text, seconds=seconds)
 
     def _forget_what_is_long_ago(self) -> None:
         """While anything waits, one tries in each pause: where nothing has failed for so long, nothing waits."""

@@ -146,8 +146,10 @@ class FollowJob:
             await settle(self.jobs, state, outcome, _end_of(state, observation))
             return
         status = JobStatus.IN_QUEUE if isinstance(observation, InQueue) else JobStatus.IN_PROGRESS
+        position = observation.position if isinstance(observation, InQueue) else None
+        if status is not state.status or position != state.provider_position:
+            await self.jobs.record_progress(state.id, status, provider_position=position)
         if status is not state.status:
-            await self.jobs.record_progress(state.id, status)
             log.info("generation_progressed", job_id=str(state.id), status=status.value)
         await self._wait_or_give_up(state, status, is_answered=True)
 

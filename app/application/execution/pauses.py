@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -18,6 +19,15 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why submissions fail."""
+
+    text: str
+    is_operators_matter: bool = False
+    """fal refuses the key or the operator's account."""
+
+
 class Pause:
     """One submission in each pause tries whether the reason is over; the pause doubles with each try that fails.
 
@@ -26,7 +36,7 @@ class Pause:
 
     def __init__(
         self,
-        reason: str,
+        reason: Reason,
         now_seconds: float,
         failed: Collection[UUID],
         *,
@@ -63,7 +73,7 @@ class Pause:
         if account_id in self._trying:
             self._newcomers_may_try_at, self._failed_may_try_at = self._trying.pop(account_id)
 
-    def record_failure(self, account_id: UUID, now_seconds: float, reason: str, *, is_its_own: bool = True) -> bool:
+    def record_failure(self, account_id: UUID, now_seconds: float, reason: Reason, *, is_its_own: bool = True) -> bool:
         """False: it did not try. It was under way when the pause began, and says nothing new of the reason."""
         is_try = self._trying.pop(account_id, None) is not None
         is_newcomer = account_id not in self._failed

@@ -19,8 +19,18 @@ from app.application.execution.pacing import (
 from app.application.execution.places import Place, Places
 from app.application.execution.settlement import persist
 from app.application.execution.steps import SUBMISSIONS, RetryLater
+from app.application.execution.waits import BUSY, BUSY_WITH_LARGE_INPUTS, ProviderWaits, log_queue_timeout
 from app.application.fault_points import reach
-from app.application.ports.execution import AttemptEnd, Claim, Crowds, JobState, JobSubmission, LargeInput, PlacesAtFal
+from app.application.ports.execution import (
+    AttemptEnd,
+    Claim,
+    Crowds,
+    JobState,
+    JobSubmission,
+    LargeInput,
+    PlacesAtFal,
+    Wait,
+)
 from app.application.ports.provider import (
     NotSubmitted,
     Provider,
@@ -30,7 +40,7 @@ from app.application.ports.provider import (
 )
 from app.domain.attempts import JobInput
 from app.domain.errors import Unavailable
-from app.domain.jobs import JobStatus, Outcome
+from app.domain.jobs import JobStatus, Outcome, WaitingFor
 
 log = structlog.get_logger(__name__)
 
@@ -59,9 +69,11 @@ class SubmitJob:
         crowds: Crowds | None = None,
         places_at_fal: PlacesAtFal | None = None,
         has_history: bool = False,
+        wait_seconds_max: int | None = None,
     ) -> None:
         """`places_at_fal`, if they are bounded: a place was given to the job of each step.
 
+        `wait_seconds_max`: for how long a job may wait because of fal; None for ever.
         `has_history`: lost submissions are searched for in fal's request history, so that inputs get a mark."""
         self.jobs = jobs
         self.provider = provider
@@ -69,6 +81,7 @@ class SubmitJob:
         self._webhooks_url = webhooks_url
         self._backstop = backstop
         self._has_history = has_history
+        self._waits = ProviderWaits(wait_seconds_max)
         self._places = Places(SUBMISSIONS.provider_calls_max)
         self._large_inputs = Places(LARGE_INPUTS_MAX)
         self._spread = Spread()
@@ -104,7 +117,9 @@ class SubmitJob:
         place = self._places.take(state.account_id)
         if place is None:
             if self._places.are_stuck(state.account_id):
-                await self._come_back(state.account_id, BUSY_SECONDS)
+                if state.waiting_for != BUSY.waiting_for:
+                    await self.jobs.record_waiting(job_id, BUSY)
+                await self._come_back(state.account_id, BUSY_SECONDS, BUSY)
             raise RetryLater(random.uniform(BUSY_SECONDS, 2 * BUSY_SECONDS))
         with place:
             try:
@@ -114,14 +129,17 @@ class SubmitJob:
                 await self._wait(state, paused)
 
     async def _wait(self, state: JobState, paused: Paused) -> None:
-        if state.status_reason != paused.reason:
-            await self.jobs.record_waiting(state.id, paused.reason)
+        wait = self._waits.wait(paused.reason, paused.waiting_for, state.seconds_waiting_for_provider)
+        is_told = (state.status_reason, state.waiting_for) == (wait.reason, wait.waiting_for)
+        if (not is_told or wait.seconds_max is not None) and await self.jobs.record_waiting(state.id, wait):
+            log_queue_timeout(state.id)
+            return
         if paused.is_own:
-            await self._come_back(state.account_id, paused.seconds)
+            await self._come_back(state.account_id, paused.seconds, wait)
         # What pauses for all may go on at any moment, and nothing would bring those forward that were put off.
         raise RetryLater(self._spread.delay_seconds(state.account_id, paused.seconds))
 
-    async def _come_back(self, account_id: UUID, seconds: float) -> NoReturn:
+    async def _come_back(self, account_id: UUID, seconds: float, wait: Wait) -> NoReturn:
         """The step comes back later, and with it, if many have been sent back already, those of its account behind it.
 
         Each of these would only learn the same, and whatever is younger would wait for all of them.
@@ -134,7 +152,7 @@ class SubmitJob:
             try:
                 spacing_seconds = 1 / WAITING_STEPS_PER_SECOND
                 steps = await self._crowds.put_off_submissions(
-                    account_id, delay_seconds + spacing_seconds, spacing_seconds
+                    account_id, delay_seconds + spacing_seconds, spacing_seconds, wait
                 )
                 self._spread.add_crowd(account_id, steps)
             finally:
@@ -145,7 +163,12 @@ class SubmitJob:
         try:
             await self._claim_and_post(job_id, place, may_be_large=False)
         except LargeInput as large:
-            with self._place_for_large_input(large.account_id):
+            try:
+                large_place = self._place_for_large_input(large.account_id)
+            except RetryLater:
+                await self.jobs.record_waiting(job_id, BUSY_WITH_LARGE_INPUTS)
+                raise
+            with large_place:
                 await self._claim_and_post(job_id, place, may_be_large=True)
 
     def _place_for_large_input(self, account_id: UUID) -> Place:
@@ -187,7 +210,7 @@ class SubmitJob:
             reach("submit.after_post")
         except NotSubmitted as error:
             self.breaker.record_failure(claim.account_id, claim.model_id, error)
-            await self._release(job_id, attempt_token, claim.attempt, error, self.provider.input_digest(parameters))
+            await self._release(job_id, attempt_token, claim, error, self.provider.input_digest(parameters))
         except SubmitRefused as error:
             self.breaker.record_success(claim.account_id, claim.model_id)
             log.warning("generation_refused", job_id=str(job_id), code=error.code)
@@ -211,14 +234,18 @@ class SubmitJob:
         return None if self._webhooks_url is None else f"{self._webhooks_url}/{attempt_token}"
 
     async def _release(
-        self, job_id: UUID, attempt_token: UUID, attempt: int, error: NotSubmitted, input_digest: bytes
+        self, job_id: UUID, attempt_token: UUID, claim: Claim, error: NotSubmitted, input_digest: bytes
     ) -> None:
-        delay_seconds = max(backoff_seconds(attempt), error.retry_after_seconds or 0)
+        delay_seconds = max(backoff_seconds(claim.attempt), error.retry_after_seconds or 0)
         reason = str(error)
+        waiting_for = WaitingFor.PROVIDER_LOCKED if error.is_operators_matter else WaitingFor.PROVIDER
+        wait = self._waits.wait(reason, waiting_for, claim.seconds_waiting_for_provider)
         log.info(
             "generation_submit_postponed", job_id=str(job_id), reason=reason, delay_seconds=round(delay_seconds, 1)
         )
-        await persist(lambda: self.jobs.release(job_id, attempt_token, reason, input_digest=input_digest))
+        is_released = await persist(lambda: self.jobs.release(job_id, attempt_token, wait, input_digest=input_digest))
+        if not is_released and wait.seconds_max is not None:
+            log_queue_timeout(job_id)
         raise RetryLater(delay_seconds)
 
     async def _record(

@@ -30,4 +30,6 @@ class Sweep:
             for subject_id in subject_ids:
                 log.warning(f"{step.area}_requeued", **step.context(subject_id))
         await self.jobs.forget_idempotency_keys()
+        while await self.jobs.forget_waits():
+            pass
         await self.inputs.mark_older()

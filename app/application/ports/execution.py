@@ -13,7 +13,7 @@ from uuid import UUID
 from app.application.execution.steps import Step
 from app.application.ports.provider import ProviderRequest
 from app.domain.attempts import AttemptOutcome, JobInput
-from app.domain.jobs import JobStatus, Outcome
+from app.domain.jobs import JobStatus, Outcome, WaitingFor
 from app.domain.kinds import GenerationKind
 from app.domain.terms import Terms
 
@@ -27,6 +27,21 @@ class Claim:
     input: JobInput
     attempt: int
     time_limit_seconds: int
+    seconds_waiting_for_provider: float | None = None
+    """Since it first could not be submitted because of fal; its turns in between do not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Why a QUEUED job is not submitted yet, after a try to do so."""
+
+    reason: str
+    """For whoever looks at the job."""
+    waiting_for: WaitingFor
+    is_providers: bool
+    """fal is what it waits for, so that the time counts."""
+    seconds_max: int | None = None
+    """The job ends if it has waited for fal for so long. None: it goes on waiting."""
 
 
 class LargeInput(Exception):
@@ -59,6 +74,9 @@ class JobState:
     seconds_since_overdue_noticed: float | None
     is_held: bool = False
     """The operator decides first whether it may be submitted; only of a QUEUED job."""
+    waiting_for: str | None = None
+    seconds_waiting_for_provider: float | None = None
+    provider_position: int | None = None
 
     @property
     def is_overdue(self) -> bool:
@@ -161,14 +179,21 @@ class JobSubmission(JobSteps, Protocol):
         """
         ...
 
-    async def record_waiting(self, job_id: UUID, reason: str) -> None:
-        """Say in a QUEUED job why it is not submitted yet."""
+    async def record_waiting(self, job_id: UUID, wait: Wait) -> bool:
+        """Say in a QUEUED job why it is not submitted yet. True: it had waited for too long, and has ended FAILED.
+
+        A job that may have been sent is never ended by this. Locks the job row, then the account row.
+        """
         ...
 
     async def release(
-        self, job_id: UUID, attempt_token: UUID, reason: str, *, input_digest: bytes | None = None
+        self, job_id: UUID, attempt_token: UUID, wait: Wait, *, input_digest: bytes | None = None
     ) -> bool:
-        """SUBMITTING → QUEUED, for an attempt of which fal's answer proves that it was not queued."""
+        """SUBMITTING → QUEUED, for an attempt of which fal's answer proves that it was not queued.
+
+        False: it was not the job's attempt any more; or the job is final by this, because its owner had asked to cancel
+        it, or because it had waited for too long.
+        """
         ...
 
     async def record_submit_unknown(
@@ -183,10 +208,12 @@ class JobSubmission(JobSteps, Protocol):
 
 
 class Crowds(Protocol):
-    async def put_off_submissions(self, account_id: UUID, delay_seconds: float, spacing_seconds: float) -> int:
+    async def put_off_submissions(
+        self, account_id: UUID, delay_seconds: float, spacing_seconds: float, wait: Wait
+    ) -> int:
         """Let the account's submissions that would be taken next be due in `delay_seconds`, one after the other.
 
-        Returns how many of them there were; there may be more.
+        Their jobs say why. Returns how many of them there were; there may be more.
         """
         ...
 
@@ -200,7 +227,9 @@ class PlacesAtFal(Protocol):
 
 
 class JobFollowing(JobEnds, Protocol):
-    async def record_progress(self, job_id: UUID, status: JobStatus) -> bool: ...
+    async def record_progress(
+        self, job_id: UUID, status: JobStatus, *, provider_position: int | None = None
+    ) -> bool: ...
 
     async def record_cancel_sent(self, job_id: UUID) -> None: ...
 
@@ -238,6 +267,13 @@ class JobUpkeep(Protocol):
 
     async def forget_idempotency_keys(self) -> int:
         """Drop the idempotency keys of final jobs that are older than a day, and return how many those were."""
+        ...
+
+    async def forget_waits(self) -> int:
+        """Let jobs that could be submitted by now, and only wait for their turn, say so; some of them at a time.
+
+        Returns how many those were. The time in which they waited for fal is forgotten, too.
+        """
         ...
 
 

@@ -36,5 +36,14 @@ class PausedModels(Protocol):
         ...
 
 
+class Admission(Protocol):
+    async def is_closed_to(self, model_id: str) -> bool:
+        """fal refuses the operator's key or account for the model, and jobs have waited for long because of that.
+
+        It may be some seconds old, and never fails.
+        """
+        ...
+
+
 class HealthChecks(Protocol):
     async def run(self) -> Sequence[Check]: ...

@@ -11,6 +11,7 @@ from uuid import UUID
 from app.domain.accounts import ApiKey
 from app.domain.jobs import Job, NewJob
 from app.domain.orders import Accepted, IdempotencyKey
+from app.domain.waiting import Outlook
 
 
 class NamedJobs(Protocol):
@@ -42,6 +43,16 @@ class JobReader(Protocol):
 
     async def page(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:
         """The newest first; `after` goes on where a page ended. Raises JobNotFound if that is no job of the account."""
+        ...
+
+
+class JobOutlooks(Protocol):
+    """What is said of jobs that wait. It may be some seconds old, asks for nothing of a final job, and never fails."""
+
+    async def of(self, job: Job) -> Outlook: ...
+
+    async def each_of(self, page: Sequence[Job]) -> Sequence[Outlook]:
+        """In their order."""
         ...
 
 

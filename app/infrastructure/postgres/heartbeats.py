@@ -12,7 +12,7 @@ from sqlalchemy import Double, Interval, Text, Uuid, bindparam, cast, delete, ex
 from sqlalchemy import column as sql_column
 from sqlalchemy import table as sql_table
 from sqlalchemy.dialects.postgresql import ARRAY, insert
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.errors import DatabaseUnavailable
 from app.infrastructure.postgres.database import reading
@@ -30,7 +30,9 @@ LAST_WORD_SECONDS_MAX = 1.0
 # Every process has this duty: its row is written while there is nothing else to tell.
 PROCESS = "process"
 # Before the id of a model: told like a duty, for as long as it is so.
-_PAUSED = "paused "
+PAUSED = "paused "
+# Told beside it, where the pause is the operator's matter. The release before knows no such rows.
+LOCKED = "locked "
 PAUSES_KNOWN_SECONDS = 2.0
 
 _duty = func.unnest(bindparam("duties", type_=ARRAY(Text))).column_valued("duty")
@@ -47,6 +49,7 @@ _BEAT = _insert.on_conflict_do_update(
     set_={"beaten_at": _insert.excluded.beaten_at},
 )
 _AGE_SECONDS = cast(extract("epoch", func.clock_timestamp() - heartbeats.c.beaten_at), Double)
+IS_ALIVE = _AGE_SECONDS < DEAD_SECONDS
 _sessions = sql_table("pg_stat_activity", sql_column("application_name"), sql_column("datname"))
 
 
@@ -56,11 +59,16 @@ class Heartbeats:
         engine: AsyncEngine,
         duties: Callable[[], Sequence[str]],
         paused_models: Callable[[], Sequence[str]] = list,
+        locked_models: Callable[[], Sequence[str]] = list,
     ) -> None:
-        """They say at each beat which of this process's duties live, and of which models its submissions pause."""
+        """They say at each beat which of this process's duties live, and of which models its submissions pause.
+
+        `locked_models`: of those, the ones that only the operator can let go on.
+        """
         self._engine = engine
         self._duties = duties
         self._paused_models = paused_models
+        self._locked_models = locked_models
         self._has_told_pauses = False
         self._process_id: UUID = uuid4()
         self._command = "other"
@@ -101,7 +109,8 @@ class Heartbeats:
                 raise self._failure
 
     async def _try(self) -> None:
-        pauses = [f"{_PAUSED}{model_id}" for model_id in self._paused_models()]
+        pauses = [f"{PAUSED}{model_id}" for model_id in self._paused_models()]
+        pauses += [f"{LOCKED}{model_id}" for model_id in self._locked_models()]
         values = {
             "process_id": self._process_id,
             "command": self._command,
@@ -116,7 +125,7 @@ class Heartbeats:
                     await connection.execute(
                         delete(heartbeats).where(
                             heartbeats.c.process_id == self._process_id,
-                            heartbeats.c.duty.startswith(_PAUSED),
+                            heartbeats.c.duty.startswith(PAUSED) | heartbeats.c.duty.startswith(LOCKED),
                             heartbeats.c.duty.not_in(pauses),
                         )
                     )
@@ -163,9 +172,14 @@ class PostgresPausedModels:
         return self._known
 
     async def _ask(self) -> frozenset[str]:
-        query = select(heartbeats.c.duty).where(heartbeats.c.duty.startswith(_PAUSED), _AGE_SECONDS < DEAD_SECONDS)
         async with reading(self._engine) as connection:
-            return frozenset(duty.removeprefix(_PAUSED) for duty in await connection.scalars(query))
+            return await told_models(connection, PAUSED)
+
+
+async def told_models(connection: AsyncConnection, prefix: str) -> frozenset[str]:
+    """Of which models a process that lives tells this: PAUSED or LOCKED."""
+    query = select(heartbeats.c.duty).where(heartbeats.c.duty.startswith(prefix), IS_ALIVE)
+    return frozenset(duty.removeprefix(prefix) for duty in await connection.scalars(query))
 
 
 async def own_workers(engine: AsyncEngine) -> Mapping[UUID, Mapping[str, float]]:

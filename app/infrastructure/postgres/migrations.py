@@ -10,6 +10,7 @@ import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from asyncpg import PostgresError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -121,7 +122,8 @@ async def _patiently(connection: AsyncConnection, work: Callable[[Connection], _
             result = await connection.run_sync(work)
             await connection.commit()
             return result
-        except DBAPIError as error:
+        # A revision that runs a script hands on what the driver raises.
+        except (DBAPIError, PostgresError) as error:
             if fault_of(error).kind not in _LOCK_CODES:
                 raise
         await connection.rollback()

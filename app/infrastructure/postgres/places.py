@@ -28,11 +28,11 @@ CLAIM_SECONDS_MAX = 15
 _PLACES_MAX = bindparam("places_max", type_=Integer)
 _FREE = {places.c.job_id: null(), places.c.claimed_at: null(), places.c.expires_at: null()}
 _IS_OVER: ColumnElement[bool] = func.coalesce(places.c.expires_at < func.clock_timestamp(), false())
-_IS_FREE: ColumnElement[bool] = places.c.job_id.is_(None) | _IS_OVER
-_BEYOND = select(func.count()).where(places.c.number > _PLACES_MAX, ~_IS_FREE).correlate(None).scalar_subquery()
+IS_FREE: ColumnElement[bool] = places.c.job_id.is_(None) | _IS_OVER
+_BEYOND = select(func.count()).where(places.c.number > _PLACES_MAX, ~IS_FREE).correlate(None).scalar_subquery()
 _LOCK_FREE = Statement(
     select(places.c.number)
-    .where(places.c.number <= _PLACES_MAX - _BEYOND, _IS_FREE)
+    .where(places.c.number <= _PLACES_MAX - _BEYOND, IS_FREE)
     .order_by(places.c.number)
     .limit(bindparam("wanted", type_=Integer))
     .with_for_update(skip_locked=True)

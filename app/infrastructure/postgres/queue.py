@@ -34,7 +34,7 @@ from sqlalchemy import (
     table,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, ENUM, REGCLASS, insert
+from sqlalchemy.dialects.postgresql import ARRAY, ENUM, REGCLASS, aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
@@ -207,6 +207,14 @@ def retaken(step: Step, subject_ids: Select[UUID]) -> ReturningUpdate[Any]:
 def count_queued(step: Step) -> Select[int]:
     """How many items of the step wait for their time."""
     return select(func.count()).where(queue_items.c.entrypoint == constant(step.name), queue_items.c.status == QUEUED)
+
+
+def queued_tags(step: Step) -> Select[bytes | None]:
+    """The tags of all items of the step that wait, ascending, eight bytes each."""
+    tag = func.int8send(-queue_items.c.priority)
+    nothing_between = cast(constant(""), LargeBinary)
+    tags = func.string_agg(tag, aggregate_order_by(nothing_between, queue_items.c.priority.desc()))
+    return select(tags).where(queue_items.c.entrypoint == constant(step.name), queue_items.c.status == QUEUED)
 
 
 def oldest_due_seconds() -> Select[float | None]:

@@ -79,7 +79,7 @@ _DOES_WAIT = Statement(select(_WAITS.label("waits")).where(_IS_NAMED))
 
 class PostgresReversals:
     def __init__(self, engine: AsyncEngine) -> None:
-        self._record: Batcher[ReversalEvent, Reversed | None] = Batcher(engine, record_each)
+        self._record: Batcher[ReversalEvent, Reversed | None] = Batcher(engine, record_one, size_max=1)
 
     async def record(self, event: ReversalEvent) -> Reversed | None:
         return await self._record(event)
@@ -101,15 +101,16 @@ class PostgresPendingReversals:
             return [PendingReversal(event=_event_of(dict(row)), received_at=row["received_at"]) for row in found]
 
 
-async def record_each(
+async def record_one(
     driver: DriverConnection, events: Sequence[ReversalEvent], *, is_repeated: bool = False
 ) -> Sequence[Reversed | Exception | None]:
-    """One transaction after the other: they are few, and those that wait share a connection.
+    """One in each flush: they are few, and what becomes of one says nothing of the next.
 
     A repeated try finds what the first one has recorded. Raises BalanceLimitExceeded.
     """
+    (event,) = events
     try:
-        return [await _recorded(driver, event) for event in events]
+        return [await _recorded(driver, event)]
     except asyncpg.CheckViolationError as error:
         if error.constraint_name == BALANCE_LIMIT:
             raise BalanceLimitExceeded from error

@@ -26,6 +26,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
     "fair_clock": ("SELECT", "UPDATE"),
     "fair_turns": ("SELECT", "INSERT", "UPDATE"),
     "places": ("SELECT", "INSERT", "UPDATE"),
+    "model_paces": ("SELECT", "INSERT", "UPDATE"),
     "heartbeats": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     VERSION_TABLE: ("SELECT",),
     **QUEUE_TABLES,

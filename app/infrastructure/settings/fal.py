@@ -48,6 +48,7 @@ FalKey = Annotated[SecretStr, AfterValidator(_is_key)]
 # Each is a row that is looked at before a submission.
 Concurrency = Annotated[int, Field(ge=0, le=10_000)]
 TimeLimitSeconds = Annotated[int, Field(ge=1, le=86_400)]
+WaitSeconds = Annotated[int, Field(ge=0, le=30 * 86_400)]
 
 
 class FalSettings(BaseModel):
@@ -76,6 +77,8 @@ class FalSettings(BaseModel):
     fal_concurrency: Concurrency = 0
     image_time_limit_seconds: TimeLimitSeconds = 20 * 60
     video_time_limit_seconds: TimeLimitSeconds = 60 * 60
+    queue_time_limit_seconds: WaitSeconds = 86_400
+    admit_while_locked_seconds: WaitSeconds = 900
 
     @property
     def spends_money(self) -> bool:

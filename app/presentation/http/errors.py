@@ -23,13 +23,12 @@ from app.domain.errors import (
     JobFinished,
     NotFound,
     PaymentEventIdRequired,
-    ScopeMissing,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
-from app.domain.key_errors import KeyRestricted, OwnKey
-from app.domain.limits import BudgetExceeded, LimitReached
+from app.domain.key_errors import KeyRestricted, OwnKey, ScopeMissing
+from app.domain.limits import BudgetExceeded, LimitReached, ProviderLocked
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
 from app.presentation.http.state import state_of
 
@@ -226,7 +225,7 @@ async def _answer_domain_error(request: Request, error: DomainError) -> Response
         refused: FieldError = {"pointer": f"/{error.field}", "detail": error.detail, "code": error.code}
         return problem(request.scope, status_of(type(error)), error.code, error.detail, errors=[refused])
     headers = {"Retry-After": "1"} if isinstance(error, IdempotencyKeyInUse) else {}
-    if isinstance(error, TooManyRequests):
+    if isinstance(error, TooManyRequests | ProviderLocked):
         headers = {"Retry-After": str(error.retry_after_seconds)}
     if isinstance(error, LimitReached):
         headers |= _rate_limit(error)

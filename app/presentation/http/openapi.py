@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
-from app.domain.errors import DatabaseUnavailable, DomainError, InvalidApiKey, Overloaded, ScopeMissing
+from app.domain.errors import DatabaseUnavailable, DomainError, InvalidApiKey, Overloaded
+from app.domain.key_errors import ScopeMissing
 from app.domain.limits import TooManyFailedAuthentications, TooManyReads
 from app.presentation.http.api_keys import AUTHORIZATION_DOCUMENT, AUTHORIZATION_SCHEME
 from app.presentation.http.bodies import SCHEMA_REFERENCE, JsonBody
@@ -37,7 +38,8 @@ Make images and videos with the models of [fal.ai](https://fal.ai), paid from a 
 ## The tour
 
 1. `POST /auth` gives a user an API key. Keep it: it is shown once. `POST /keys` makes further ones that may do less.
-2. The payment provider calls `POST /webhook/topup` when the user has paid; the balance grows.
+2. The payment provider calls `POST /webhook/topup` when the user has paid; the balance grows. It calls
+   `POST /webhook/reversal` when a payment was refunded or disputed; the balance shrinks, also to below zero.
 3. `GET /models` says what can be made, with which parameters and at which price. It needs no key.
 4. `POST /quotes` says what one generation costs, and promises that price for ten minutes. It takes nothing.
 5. `POST /generations/...` takes the cost from the balance and answers 202 with a job.

@@ -79,8 +79,9 @@ def _place(address: str | None) -> str:
     try:
         parsed = ip_address(address or "")
     except ValueError:
-        # A socket of this machine, or what a trusted proxy made up.
-        return address or ""
+        # A socket of this machine, or what a client wrote for a trusted proxy to hand on. As one place it can neither
+        # be a new one each time, nor fill the memory with texts as long as a header.
+        return ""
     if not isinstance(parsed, IPv6Address):
         return str(parsed)
     if parsed.ipv4_mapped is not None:

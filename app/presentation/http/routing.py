@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.domain.accounts import Account, Caller
-from app.domain.errors import ScopeMissing
+from app.domain.key_errors import ScopeMissing
 from app.presentation.http.answers import json_bytes
 from app.presentation.http.api_keys import SECURITY, presented_key
 from app.presentation.http.bodies import JsonBody

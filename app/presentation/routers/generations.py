@@ -22,7 +22,7 @@ from app.domain.errors import (
     UnknownModel,
 )
 from app.domain.kinds import GenerationKind
-from app.domain.limits import BudgetExceeded, TooManyJobs, TooManyWrites
+from app.domain.limits import BudgetExceeded, ProviderLocked, TooManyJobs, TooManyWrites
 from app.domain.orders import Accepted
 from app.presentation.http.answers import json_answer
 from app.presentation.http.bodies import Check, JsonBody, RefusedBody
@@ -106,6 +106,7 @@ _ERRORS = (
     UnknownModel,
     CombinationNotAllowed,
     TooManyLargeInputs,
+    ProviderLocked,
     *DATABASE_ERRORS,
     CommitUnknown,
     *BODY_ERRORS,

@@ -36,6 +36,9 @@ _COMPLETED: Mapping[str, Any] = {
     "error_code": None,
     "error_message": None,
     "status_reason": None,
+    "waiting_for": None,
+    "queue_position": None,
+    "eta_seconds": None,
     "billing": {
         "charged_tokens": 5,
         "refunded_tokens": 0,
@@ -45,6 +48,17 @@ _COMPLETED: Mapping[str, Any] = {
     },
     "created_at": "2026-11-23T10:15:30.123456Z",
     "updated_at": "2026-11-23T10:15:41.654321Z",
+}
+_WAITING = {
+    **_COMPLETED,
+    "status": "QUEUED",
+    "fal_request_id": None,
+    "result": None,
+    "waiting_for": "fair_share",
+    "queue_position": 3,
+    "eta_seconds": {"from": 14.2, "to": 51.8},
+    "billing": None,
+    "updated_at": "2026-11-23T10:15:30.123456Z",
 }
 _CANCELED = {
     **_COMPLETED,
@@ -72,7 +86,8 @@ _CANCELED = {
 )
 async def get_generation(account: CurrentAccount, job_id: JobId, use_cases: UseCases) -> JobView:
     """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
-    return JobView.of(await use_cases.jobs.reader.get(account.id, job_id))
+    job = await use_cases.jobs.reader.get(account.id, job_id)
+    return JobView.of(job, await use_cases.jobs.outlooks.of(job))
 
 
 @router.get(
@@ -81,7 +96,7 @@ async def get_generation(account: CurrentAccount, job_id: JobId, use_cases: UseC
     summary="List your jobs",
     response_description="The newest jobs first",
     responses={
-        200: answer({"items": [_COMPLETED], "limit": 20, "offset": 0, "next_cursor": None}),
+        200: answer({"items": [_WAITING, _COMPLETED], "limit": 20, "offset": 0, "next_cursor": None}),
         **problems(*READ_ERRORS, JobNotFound, InvalidRequest, *DATABASE_ERRORS),
     },
 )
@@ -108,7 +123,8 @@ async def list_generations(
     jobs = await use_cases.jobs.reader.page(account.id, limit=limit + 1, offset=offset, after=after)
     page = jobs[:limit]
     next_cursor = page[-1].id if len(jobs) > limit else None
-    items = [JobView.of(job) for job in page]
+    outlooks = await use_cases.jobs.outlooks.each_of(page)
+    items = [JobView.of(job, outlook) for job, outlook in zip(page, outlooks, strict=True)]
     return JobPage(items=items, limit=limit, offset=offset, next_cursor=next_cursor)
 
 
@@ -146,4 +162,5 @@ async def cancel_generation(
     """
     accepted = await use_cases.jobs.cancel(account.id, job_id, idempotency_key=idempotency_key)
     headers = {"Idempotent-Replayed": "true"} if accepted.is_replay else None
-    return json_answer(request, JobView.of(accepted.job), headers)
+    outlook = await use_cases.jobs.outlooks.of(accepted.job)
+    return json_answer(request, JobView.of(accepted.job, outlook), headers)

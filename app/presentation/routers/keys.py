@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.application.key_management import KeyWithSecret
 from app.application.use_cases import CustomerUseCases
@@ -36,6 +37,15 @@ from app.presentation.schemas.keys import (
     KeyView,
     RotateKeyRequest,
 )
+
+
+class _KeyId(StringConvertor):
+    """No key is called `current`: that path answers to what it documents, and to nothing else."""
+
+    regex = "(?!current(?:/|$))[^/]+"
+
+
+register_url_convertor("key_id", _KeyId())
 
 router = APIRouter(tags=["Accounts"], route_class=DirectRoute)
 account_router = APIRouter(prefix="/keys", tags=["Keys"], route_class=KeyedRoute)
@@ -208,7 +218,7 @@ async def delete_current_key(caller: CurrentCaller, use_cases: UseCases) -> Resp
 
 
 @account_router.get(
-    "/{key_id}",
+    "/{key_id:key_id}",
     operation_id="get_key",
     summary="Look at a key",
     response_description="The key",
@@ -220,7 +230,7 @@ async def get_key(caller: CurrentCaller, key_id: KeyId, use_cases: UseCases) -> 
 
 
 @account_router.patch(
-    "/{key_id}",
+    "/{key_id:key_id}",
     operation_id="change_key",
     summary="Change a key",
     response_description="The key as it is now",
@@ -245,7 +255,7 @@ async def change_key(
 
 
 @account_router.delete(
-    "/{key_id}",
+    "/{key_id:key_id}",
     operation_id="delete_key",
     summary="End a key",
     status_code=204,
@@ -262,7 +272,7 @@ async def delete_key(caller: CurrentCaller, key_id: KeyId, use_cases: UseCases) 
 
 
 @account_router.post(
-    "/{key_id}/rotate",
+    "/{key_id:key_id}/rotate",
     operation_id="rotate_key",
     summary="Give a key a new secret",
     response_model=CreatedKeyView,

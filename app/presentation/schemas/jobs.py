@@ -6,9 +6,10 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from app.domain.errors_of_fal import CODES
-from app.domain.jobs import Billing, BillingOutcome, Job, PublicStatus
+from app.domain.jobs import Billing, BillingOutcome, Job, PublicStatus, WaitingFor
 from app.domain.kinds import GenerationKind
 from app.domain.pricing import PriceLine, Unit
+from app.domain.waiting import Outlook, Window
 from app.presentation.schemas.fields import OrNewer
 
 
@@ -90,6 +91,17 @@ class BillingView(BaseModel):
         )
 
 
+class EtaView(BaseModel):
+    """When a job may end, in seconds from now: nine of ten end in between."""
+
+    from_seconds: float = Field(alias="from", serialization_alias="from", description="Few end earlier.")
+    to_seconds: float = Field(alias="to", serialization_alias="to", description="Few end later.")
+
+    @classmethod
+    def of(cls, window: Window) -> "EtaView":
+        return cls.model_construct(from_seconds=round(window.from_seconds, 1), to_seconds=round(window.to_seconds, 1))
+
+
 class JobView(BaseModel):
     job_id: UUID
     type: Annotated[GenerationKind | str, OrNewer()]
@@ -110,12 +122,25 @@ class JobView(BaseModel):
         "they are known."
     )
     status_reason: str | None = Field(description="Why an unfinished job waits, where there is something to say.")
+    waiting_for: Annotated[WaitingFor | str, OrNewer()] | None = Field(
+        description="What it waits for: `your_limit`, your own jobs that are under way or fail again and again; "
+        "`fair_share`, its turn among all accounts; `provider`, fal; `provider_locked`, the operator, whose account at "
+        "fal is refused. null once it runs, and at the end."
+    )
+    queue_position: int | None = Field(
+        description="How many jobs stand before it, first in our queue, then in fal's; null where that is not known. A "
+        "job is counted two seconds after its start."
+    )
+    eta_seconds: EtaView | None = Field(
+        description="When it may end, from the last runs of its model and the speed of the queue; null where too few "
+        "were measured, while fal takes nothing, and where it takes longer than nearly all did."
+    )
     billing: BillingView | None = Field(description="What the job cost in the end; null until it is final.")
     created_at: datetime
     updated_at: datetime
 
     @classmethod
-    def of(cls, job: Job) -> "JobView":
+    def of(cls, job: Job, outlook: Outlook) -> "JobView":
         billing = job.billing
         return cls(
             job_id=job.id,
@@ -129,6 +154,9 @@ class JobView(BaseModel):
             error_code=job.error_code,
             error_message=job.error_message,
             status_reason=job.status_reason,
+            waiting_for=outlook.waiting_for,
+            queue_position=outlook.position,
+            eta_seconds=None if outlook.eta is None else EtaView.of(outlook.eta),
             billing=None if billing is None else BillingView.of(billing),
             created_at=job.created_at,
             updated_at=job.updated_at,

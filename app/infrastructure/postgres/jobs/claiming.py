@@ -13,6 +13,7 @@ from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.locks import locked_jobs
 from app.infrastructure.postgres.jobs.rows import INPUT_COLUMNS, IS_KNOWN, input_of
+from app.infrastructure.postgres.jobs.states import seconds_since
 from app.infrastructure.postgres.jobs.turns import advanced_clock
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant, seconds
 from app.infrastructure.postgres.tables import attempts, jobs, places
@@ -64,6 +65,7 @@ _CLAIMABLE = (
         claimed_at=func.clock_timestamp(),
         deadline_at=func.clock_timestamp() + seconds(jobs.c.time_limit_seconds),
         status_reason=null(),
+        waiting_for=null(),
     )
     .where(
         jobs.c.id == _LOCKED.c.id,
@@ -82,6 +84,7 @@ _CLAIMABLE = (
         jobs.c.time_limit_seconds,
         jobs.c.claimed_at,
         jobs.c.fair_tag,
+        seconds_since(jobs.c.provider_waiting_since).label("seconds_waiting_for_provider"),
     )
 )
 
@@ -137,4 +140,5 @@ def _claim_of(row: Mapping[str, Any]) -> Claim:
         input=input_of(row),
         attempt=row["attempts"],
         time_limit_seconds=row["time_limit_seconds"],
+        seconds_waiting_for_provider=row["seconds_waiting_for_provider"],
     )

@@ -13,20 +13,21 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.application.execution.steps import FOLLOW_JOB
-from app.application.ports.execution import AttemptEnd, AttemptState, Claim, JobState, Orphan
+from app.application.ports.execution import AttemptEnd, AttemptState, Claim, JobState, Orphan, Wait
 from app.application.ports.provider import ProviderRequest
 from app.domain.attempts import AttemptOutcome, JobInput
-from app.domain.jobs import JobStatus, Outcome
+from app.domain.jobs import QUEUE_TIMED_OUT, JobStatus, Outcome
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import fetch_through, reading, transaction
 from app.infrastructure.postgres.faults import driver_error
 from app.infrastructure.postgres.jobs.attempts import note_answer, noted_orphan, open_orphans, record_orphan
 from app.infrastructure.postgres.jobs.claiming import ClaimRequest, claim_all
+from app.infrastructure.postgres.jobs.paces import RunTimes
 from app.infrastructure.postgres.jobs.recording import Submission, record_all
 from app.infrastructure.postgres.jobs.rows import INPUT_COLUMNS, IS_UNFINISHED, input_of
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_all, settle_through
 from app.infrastructure.postgres.jobs.states import load_all, load_all_attempts
-from app.infrastructure.postgres.jobs.waiting import Waiting, record_all_waiting
+from app.infrastructure.postgres.jobs.waiting import Waiting, has_waited_for, record_all_waiting
 from app.infrastructure.postgres.queue import enqueue, look_after
 from app.infrastructure.postgres.tables import REQUEST_OF_ONE_ATTEMPT, REQUEST_OF_ONE_JOB, jobs
 
@@ -40,36 +41,46 @@ class PostgresJobExecution:
             engine, partial(claim_all, needs_place=needs_place), drops_abandoned=True
         )
         self._record: Batcher[Submission, bool] = Batcher(engine, record_all)
-        self._settle: Batcher[Settlement, bool] = Batcher(engine, settle_all, size_bytes=attrgetter("size_bytes"))
-        self._record_waiting: Batcher[Waiting, None] = Batcher(engine, record_all_waiting)
+        self._settle: Batcher[Settlement, bool] = Batcher(
+            engine, partial(settle_all, paces=RunTimes(engine)), size_bytes=attrgetter("size_bytes")
+        )
+        self._record_waiting: Batcher[Waiting, bool] = Batcher(engine, record_all_waiting)
         self._load: Batcher[UUID, JobState | None] = Batcher(engine, load_all, flushes_max=1)
         self._load_attempt: Batcher[UUID, AttemptState | None] = Batcher(engine, load_all_attempts, flushes_max=1)
 
     async def claim(self, job_id: UUID, attempt_token: UUID, *, may_be_large: bool = True) -> Claim | None:
         return await self._claim(ClaimRequest(job_id, attempt_token, may_be_large))
 
-    async def record_waiting(self, job_id: UUID, reason: str) -> None:
-        await self._record_waiting(Waiting(job_id, reason))
+    async def record_waiting(self, job_id: UUID, wait: Wait) -> bool:
+        return await self._record_waiting(Waiting.of(job_id, wait))
 
     async def release(
-        self, job_id: UUID, attempt_token: UUID, reason: str, *, input_digest: bytes | None = None
+        self, job_id: UUID, attempt_token: UUID, wait: Wait, *, input_digest: bytes | None = None
     ) -> bool:
         """A user who asked to cancel meanwhile gets it here: nothing is at fal."""
         released = (
             _own_attempt(job_id, attempt_token)
             .where(jobs.c.submit_unknown_at.is_(None))
-            .values(status=JobStatus.QUEUED.value, status_reason=reason)
-            .returning(jobs.c.cancel_requested_at)
+            .values(
+                status=JobStatus.QUEUED.value,
+                status_reason=wait.reason,
+                waiting_for=wait.waiting_for.value,
+                provider_waiting_since=func.coalesce(jobs.c.provider_waiting_since, func.clock_timestamp()),
+            )
+            .returning(jobs.c.cancel_requested_at, has_waited_for(wait.seconds_max).label("is_over"))
             .cte("released")
         )
-        answer = note_answer(attempt_token, AttemptOutcome.NOT_QUEUED, reason, input_digest=input_digest)
+        answer = note_answer(attempt_token, AttemptOutcome.NOT_QUEUED, wait.reason, input_digest=input_digest)
         async with transaction(self.engine, "release") as connection:
             found = await connection.execute(select(released).add_cte(answer.cte("answer")))
             row = found.one_or_none()
-            if row is not None and row.cancel_requested_at is not None:
-                await settle_through(fetch_through(connection), [Settlement.of(job_id, Outcome.canceled())])
+            if row is None:
                 return False
-        return row is not None
+            if row.cancel_requested_at is None and not row.is_over:
+                return True
+            outcome = QUEUE_TIMED_OUT if row.cancel_requested_at is None else Outcome.canceled()
+            await settle_through(fetch_through(connection), [Settlement.of(job_id, outcome)])
+        return False
 
     async def record_submission(
         self,
@@ -138,12 +149,12 @@ class PostgresJobExecution:
                 .values(late_result=result)
             )
 
-    async def record_progress(self, job_id: UUID, status: JobStatus) -> bool:
+    async def record_progress(self, job_id: UUID, status: JobStatus, *, provider_position: int | None = None) -> bool:
         async with transaction(self.engine, "record_progress") as connection:
             recorded = await connection.execute(
                 update(jobs)
                 .where(jobs.c.id == job_id, IS_UNFINISHED, jobs.c.fal_request_id.is_not(None))
-                .values(status=status.value)
+                .values(status=status.value, provider_position=provider_position)
             )
             return bool(recorded.rowcount)
 

@@ -13,6 +13,7 @@ from app.domain.errors import JobNotFound
 from app.domain.jobs import Job, JobStatus
 from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
+from app.infrastructure.postgres.jobs.waiting import forgotten_waits
 from app.infrastructure.postgres.lost_steps import WaitingSubjects
 from app.infrastructure.postgres.queue import count_queued
 from app.infrastructure.postgres.tables import attempts, idempotency_keys, jobs
@@ -84,6 +85,10 @@ class PostgresJobRecords:
                 )
             )
             return forgotten.rowcount
+
+    async def forget_waits(self) -> int:
+        async with transaction(self.engine, "forget_waits") as connection:
+            return (await connection.execute(forgotten_waits())).rowcount
 
 
 def _shown(attempt: Mapping[Any, Any]) -> Mapping[str, Any]:

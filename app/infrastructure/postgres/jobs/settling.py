@@ -1,7 +1,7 @@
 """Ends of jobs, many of them in one transaction: the one way into a final status, with its refund."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Self
@@ -18,7 +18,9 @@ from app.infrastructure.postgres.database import DriverConnection, Fetch, driver
 from app.infrastructure.postgres.jobs.attempts import TakeOver, note_ends, take_over_through
 from app.infrastructure.postgres.jobs.inputs import FORGET
 from app.infrastructure.postgres.jobs.locks import locked_jobs
+from app.infrastructure.postgres.jobs.paces import Run, RunTimes
 from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
+from app.infrastructure.postgres.jobs.states import seconds_since
 from app.infrastructure.postgres.queue import delete_queued
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant
 from app.infrastructure.postgres.tables import accounts, attempts, jobs, ledger_entries
@@ -117,7 +119,15 @@ _SETTLED = (
         # Compare-and-set.
         IS_UNFINISHED,
     )
-    .returning(jobs.c.id, jobs.c.account_id, jobs.c.refunded_tokens, jobs.c.fal_request_id, jobs.c.input_bytes)
+    .returning(
+        jobs.c.id,
+        jobs.c.account_id,
+        jobs.c.refunded_tokens,
+        jobs.c.fal_request_id,
+        jobs.c.input_bytes,
+        jobs.c.model_id,
+        seconds_since(jobs.c.claimed_at).label("run_seconds"),
+    )
     .cte("settled")
 )
 _REFUND = insert(ledger_entries).from_select(
@@ -129,7 +139,7 @@ _REFUND = insert(ledger_entries).from_select(
 # The look that waits for such an end has nothing left to see, unless fal's request is not known and will be searched
 # for.
 _SEEN = select(_SETTLED.c.id.label("subject_id")).where(_SETTLED.c.fal_request_id.is_not(None)).subquery("seen")
-_SETTLE = select(_SETTLED.c.id, _SETTLED.c.input_bytes).add_cte(
+_SETTLE = select(_SETTLED.c.id, _SETTLED.c.input_bytes, _SETTLED.c.model_id, _SETTLED.c.run_seconds).add_cte(
     _REFUND.cte("refund"), delete_queued(FOLLOW_JOB, _SEEN).cte("look")
 )
 _SETTLE_JOBS = Statement(_SETTLE)
@@ -140,7 +150,11 @@ _ENDS = Statement(select(jobs.c.id, jobs.c.status, jobs.c.error_code).where(any_
 
 
 async def settle_all(
-    driver: DriverConnection, settlements: Sequence[Settlement], *, is_repeated: bool = False
+    driver: DriverConnection,
+    settlements: Sequence[Settlement],
+    *,
+    paces: RunTimes | None = None,
+    is_repeated: bool = False,
 ) -> Sequence[bool]:
     """Of those that end the same job the first one wins that can, unless the job is final already.
 
@@ -150,7 +164,8 @@ async def settle_all(
         if any(settlement.take_over is not None for settlement in settlements):
             # All of the batch, in the order of their ids.
             await _LOCK_JOBS(driver.fetch, job_ids=list({settlement.job_id for settlement in settlements}))
-        winners = await _settle_first(driver.fetch, settlements)
+        runs: dict[UUID, Run] = {}
+        winners = await _settle_first(driver.fetch, settlements, runs)
         if is_repeated:
             ends = {row["id"]: row for row in await _ENDS(driver.fetch, job_ids=[each.job_id for each in settlements])}
             for settlement in settlements:
@@ -158,21 +173,29 @@ async def settle_all(
                 if row and (row["status"], row["error_code"]) == (settlement.status, settlement.error_code):
                     # The first try's doing, or that of somebody who came to the same end.
                     winners.setdefault(settlement.job_id, settlement)
+    if paces is not None:
+        paces.add(run for job_id, run in runs.items() if winners[job_id].status is JobStatus.COMPLETED)
     return [winners.get(settlement.job_id) is settlement for settlement in settlements]
 
 
-async def _settle_first(fetch: Fetch, settlements: Sequence[Settlement]) -> dict[UUID, Settlement]:
-    """By job, the one that ended it. One whose attempt cannot be taken over leaves its job to the next."""
+async def _settle_first(
+    fetch: Fetch, settlements: Sequence[Settlement], runs: dict[UUID, Run]
+) -> dict[UUID, Settlement]:
+    """By job, the one that ended it. One whose attempt cannot be taken over leaves its job to the next.
+
+    Adds the runs of the jobs to `runs`.
+    """
     first = {settlement.job_id: settlement for settlement in reversed(settlements)}
     wanted = [settlement.take_over for settlement in first.values() if settlement.take_over is not None]
     missed = {each.job_id for each in wanted} - await take_over_through(fetch, wanted) if wanted else set()
     ended = await settle_through(fetch, [each for job_id, each in first.items() if job_id not in missed])
+    runs.update(ended)
     left = [each for each in settlements if each.job_id in missed and each is not first[each.job_id]]
-    return {job_id: first[job_id] for job_id in ended} | (await _settle_first(fetch, left) if left else {})
+    return {job_id: first[job_id] for job_id in ended} | (await _settle_first(fetch, left, runs) if left else {})
 
 
-async def settle_through(fetch: Fetch, settlements: Sequence[Settlement]) -> set[UUID]:
-    """In the caller's transaction, at most one for each job; returns those that were not final before."""
+async def settle_through(fetch: Fetch, settlements: Sequence[Settlement]) -> Mapping[UUID, Run]:
+    """In the caller's transaction, at most one for each job; returns the runs of those that were not final before."""
     told = [settlement for settlement in settlements if settlement.attempt_token is not None]
     if told:
         rows = await _SETTLE_JOBS_AND_NOTE(fetch, **_ENDED.values(settlements), **_TOLD.values(told))
@@ -181,4 +204,4 @@ async def settle_through(fetch: Fetch, settlements: Sequence[Settlement]) -> set
     large = [row["id"] for row in rows if row["input_bytes"] is not None]
     if large:
         await FORGET(fetch, job_ids=large)
-    return {row["id"] for row in rows}
+    return {row["id"]: Run(row["model_id"], row["run_seconds"]) for row in rows}

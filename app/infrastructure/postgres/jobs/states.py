@@ -22,7 +22,7 @@ def _seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
     return cast(extract("epoch", interval), Double)
 
 
-def _seconds_since(moment: ColumnElement[Any]) -> ColumnElement[float]:
+def seconds_since(moment: ColumnElement[Any]) -> ColumnElement[float]:
     return _seconds(func.clock_timestamp() - moment)
 
 
@@ -42,9 +42,12 @@ _STATE = select(
     jobs.c.cancel_requested_at.is_not(None).label("cancel_requested"),
     jobs.c.submit_unknown_at.is_not(None).label("is_submit_unknown"),
     jobs.c.held_at.is_not(None).label("is_held"),
-    func.coalesce(_seconds_since(jobs.c.claimed_at), constant(0)).label("seconds_since_claim"),
-    _seconds_since(jobs.c.cancel_sent_at).label("seconds_since_cancel_sent"),
-    _seconds_since(jobs.c.overdue_noticed_at).label("seconds_since_overdue_noticed"),
+    jobs.c.waiting_for,
+    jobs.c.provider_position,
+    seconds_since(jobs.c.provider_waiting_since).label("seconds_waiting_for_provider"),
+    func.coalesce(seconds_since(jobs.c.claimed_at), constant(0)).label("seconds_since_claim"),
+    seconds_since(jobs.c.cancel_sent_at).label("seconds_since_cancel_sent"),
+    seconds_since(jobs.c.overdue_noticed_at).label("seconds_since_overdue_noticed"),
     case(
         (jobs.c.deadline_at.is_(None), cast(constant("infinity"), Double)),
         else_=_seconds(jobs.c.deadline_at - func.clock_timestamp()),
@@ -104,6 +107,9 @@ def _state_of(row: Mapping[str, Any]) -> State:
         seconds_since_cancel_sent=row["seconds_since_cancel_sent"],
         is_submit_unknown=row["is_submit_unknown"],
         is_held=row["is_held"],
+        waiting_for=row["waiting_for"],
+        seconds_waiting_for_provider=row["seconds_waiting_for_provider"],
+        provider_position=row["provider_position"],
         seconds_to_deadline=row["seconds_to_deadline"],
         seconds_since_overdue_noticed=row["seconds_since_overdue_noticed"],
     )

@@ -26,7 +26,7 @@ from app.infrastructure.postgres.tables.money import (
 )
 from app.infrastructure.postgres.tables.service import heartbeats, installation
 from app.infrastructure.postgres.tables.shared import metadata
-from app.infrastructure.postgres.tables.turns import fair_clock, fair_turns, places
+from app.infrastructure.postgres.tables.turns import fair_clock, fair_turns, model_paces, places
 
 __all__ = [
     "BALANCE_LIMIT",
@@ -46,6 +46,7 @@ __all__ = [
     "keys",
     "ledger_entries",
     "metadata",
+    "model_paces",
     "payment_events",
     "places",
     "refused_payments",

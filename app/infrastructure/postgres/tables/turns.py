@@ -1,6 +1,19 @@
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, Table, UniqueConstraint, Uuid, text
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 
-from app.infrastructure.postgres.tables.shared import account_key, metadata, time
+from app.infrastructure.postgres.tables.shared import account_key, created_at, metadata, time
 
 fair_turns = Table(
     "fair_turns",
@@ -16,6 +29,14 @@ fair_clock = Table(
     Column("is_the_only_row", Boolean, primary_key=True, server_default=text("true")),
     Column("virtual_time", BigInteger, nullable=False),
     CheckConstraint("is_the_only_row", name="fair_clock_is_one"),
+)
+
+model_paces = Table(
+    "model_paces",
+    metadata,
+    Column("model_id", Text, primary_key=True),
+    Column("seconds", ARRAY(REAL), nullable=False),
+    created_at("updated_at"),
 )
 
 places = Table(
