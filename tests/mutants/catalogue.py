@@ -14,6 +14,7 @@ from app.infrastructure.postgres.jobs import (
     rows,
     settling,
     states,
+    writing_orders,
 )
 from tests.mutants.changes import Change, Mutant, source_of
 from tests.mutants.turns import TURN_MUTANTS
@@ -22,7 +23,7 @@ SUBMIT, FOLLOW, SWEEP, DATABASE, DESK, EXECUTION, SETTLING = map(
     source_of, (submit, follow, sweep, database, desk, execution, settling)
 )
 ORPHANS, VERDICTS, RECORDING, STATES = map(source_of, (orphans, verdicts, recording, states))
-ACCEPTANCE, CLAIMING, INPUTS, ROWS = map(source_of, (acceptance, claiming, inputs, rows))
+ACCEPTANCE, CLAIMING, INPUTS, ROWS, WRITING = map(source_of, (acceptance, claiming, inputs, rows, writing_orders))
 EVIDENCE, MODELS, PRICING = map(source_of, (evidence, models, pricing))
 REVERSALS = "app/infrastructure/postgres/reversals.py"
 TAKEN_BACK = "alembic/versions/0014_tokens_taken_back.py"
@@ -43,8 +44,8 @@ NO_COMPARE_AND_SET = Change(
 )
 CANCEL_AT_ONCE = Change(DESK, "            if job.status == JobStatus.QUEUED:\n", "            if job.status:\n")
 # As `acceptance` has them, and what would come before the lock.
-LOCK = "    rows = await _LOCK_ACCOUNTS(driver.fetch, ids=list(paying | waited_for)) if paying | waited_for else []\n"
-LARGE = "    large = list({order.job.account_id for order in orders if order.input_bytes is not None} & paying)\n"
+LOCK = "    purses = await locked_purses(driver.fetch, orders if is_repeated else paying, limits)\n"
+LARGE = "    large = list({order.job.account_id for order in paying if order.input_bytes is not None})\n"
 RECENT = "    recent = await recent_large_inputs(driver, large) if large else {}\n"
 
 MUTANTS = (
@@ -224,7 +225,7 @@ MUTANTS = (
     ),
     Mutant(
         "a job is stored with the lines of another one",
-        (Change(ACCEPTANCE, "terms=[one.terms for one in storable]", "terms=[storable[0].terms for _ in storable]"),),
+        (Change(WRITING, "terms=[one.terms for one in storable]", "terms=[storable[0].terms for _ in storable]"),),
         (f"{TEST_LINES}::test_jobs_of_many_models_that_share_a_transaction_keep_their_own_lines",),
     ),
     Mutant(
@@ -232,8 +233,8 @@ MUTANTS = (
         (
             Change(
                 "app/domain/orders.py",
-                "            balances_tokens[order.job.account_id] -= order.job.cost_tokens\n",
-                "            balances_tokens[order.job.account_id] -= 0\n",
+                "            draw(order.draws, left)\n",
+                "            draw({}, left)\n",
             ),
         ),
         (f"{TEST_LINES}::test_the_balances_that_racing_accepts_tell_are_those_of_the_ledger",),

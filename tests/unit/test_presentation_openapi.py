@@ -14,7 +14,7 @@ from app.presentation.http.api import create_api
 from app.presentation.http.bodies import JsonBody
 from app.presentation.http.openapi import answer, complete
 from app.presentation.http.routing import DirectRoute, KeyedRoute, calls_of
-from app.presentation.routers import jobs, keys, ledger, payments, reversals, system
+from app.presentation.routers import auth, jobs, keys, ledger, payments, reversals, system
 from app.presentation.routers.generations import generations_router
 from app.presentation.routers.models import models_router
 from app.presentation.routers.quotes import quotes_router
@@ -127,7 +127,7 @@ def test_documents_where_an_accepted_job_is_found() -> None:
 def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> None:
     routers = (
         keys.router,
-        keys.account_router,
+        auth.router,
         payments.router,
         reversals.router,
         generations_router(BUILT_IN),
@@ -149,7 +149,7 @@ def test_gives_examples_of_answers_that_the_service_gives() -> None:
     priced = (generations, quotes_router(BUILT_IN), models_router(BUILT_IN))
     for router in (
         keys.router,
-        keys.account_router,
+        auth.router,
         ledger.router,
         payments.router,
         reversals.router,

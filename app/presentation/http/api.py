@@ -19,6 +19,7 @@ from app.presentation.http.root_path import check_root_path
 from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
 from app.presentation.routers import (
+    auth,
     generations,
     jobs,
     keys,
@@ -110,8 +111,8 @@ def _routers(catalogue: Catalogue) -> Sequence[APIRouter]:
         reversals.router,
         provider_events.router,
         system.router,
+        auth.router,
         keys.router,
-        keys.account_router,
         quotes.quotes_router(catalogue),
         models.models_router(catalogue),
     ]

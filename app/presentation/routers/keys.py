@@ -1,4 +1,4 @@
-"""`POST /auth`, which gives a user the first key, and the keys that such a key makes."""
+"""The keys of an account, which its first key makes."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -14,25 +14,20 @@ from app.domain.errors import (
     CommitUnknown,
     IdempotencyKeyReused,
     InvalidApiKey,
-    KeyAlreadyIssued,
-    ProofRequired,
 )
 from app.domain.key_errors import ExpiresInThePast, KeyEnded, KeyNotFound, KeyRestricted, OwnKey, TooManyKeys
 from app.domain.limits import TooManyFailedAuthentications, TooManyNewSecrets, TooManyReads, TooManyWrites
 from app.presentation.http.answers import json_answer
-from app.presentation.http.api_keys import AUTHORIZATION_SCHEME
 from app.presentation.http.bodies import JsonBody
 from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, problems
-from app.presentation.http.parameters import ApiKey, AuthSecret, KeyId, KeyIdempotencyKey
-from app.presentation.http.routing import CurrentCaller, DirectRoute, KeyedRoute
+from app.presentation.http.parameters import KeyId, KeyIdempotencyKey
+from app.presentation.http.routing import CurrentCaller, KeyedRoute
 from app.presentation.http.state import UseCases
 from app.presentation.schemas.examples import REPLAYED
 from app.presentation.schemas.keys import (
     ChangeKeyRequest,
     CreatedKeyView,
     CreateKeyRequest,
-    IssuedKey,
-    IssueKeyRequest,
     KeyList,
     KeyView,
     RotateKeyRequest,
@@ -47,10 +42,8 @@ class _KeyId(StringConvertor):
 
 register_url_convertor("key_id", _KeyId())
 
-router = APIRouter(tags=["Accounts"], route_class=DirectRoute)
-account_router = APIRouter(prefix="/keys", tags=["Keys"], route_class=KeyedRoute)
+router = APIRouter(prefix="/keys", tags=["Keys"], route_class=KeyedRoute)
 
-_USER_ID = "0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b"
 _SECRET = "tgk_" + "7bXq2Lr9" * 6 + "D"
 _KEY: Mapping[str, Any] = {
     "id": "019d2f6a-7c40-7d1e-8a55-3f0c9b2e4d61",
@@ -74,13 +67,6 @@ _LOCATION = {"Location": {"description": "Where to ask for the key.", "schema": 
 _OWN_KEY_ERRORS = (InvalidApiKey, TooManyFailedAuthentications)
 _CHANGE_ERRORS = (*KEY_ERRORS, KeyRestricted, *DATABASE_ERRORS, CommitUnknown)
 
-_read_issue = JsonBody(
-    IssueKeyRequest,
-    {
-        "first_key": {"external_user_id": _USER_ID},
-        "replace_the_key": {"external_user_id": _USER_ID, "rotate": True},
-    },
-)
 _read_create = JsonBody(
     CreateKeyRequest,
     {
@@ -106,36 +92,6 @@ _read_rotate = JsonBody(
 
 
 @router.post(
-    "/auth",
-    operation_id="issue_key",
-    summary="Get an API key",
-    status_code=201,
-    response_description="The new key",
-    responses={
-        201: answer({"external_user_id": _USER_ID, "api_key": _SECRET}),
-        **problems(ProofRequired, InvalidApiKey, KeyAlreadyIssued, *DATABASE_ERRORS, CommitUnknown, *BODY_ERRORS),
-    },
-    openapi_extra={"security": [{AUTHORIZATION_SCHEME: []}, {}]},
-)
-async def issue_key(
-    auth_secret: AuthSecret,
-    current_key: ApiKey,
-    body: Annotated[IssueKeyRequest, Depends(_read_issue)],
-    use_cases: UseCases,
-) -> IssuedKey:
-    """Issue the first key of a user, or replace a key with `"rotate": true`; the old secret stops working at once.
-
-    Where the operator set a service secret, every call needs it in `X-Auth-Secret`, and it is the first key that is
-    replaced. Elsewhere the first key needs nothing, and a key is replaced by whoever sends it in `X-API-Key`: it keeps
-    its id, scopes, expiry, budget and what it spent.
-    """
-    api_key = await use_cases.keys.issue(
-        body.external_user_id, rotate=body.rotate, current_key=current_key, auth_secret=auth_secret
-    )
-    return IssuedKey(external_user_id=body.external_user_id, api_key=api_key)
-
-
-@account_router.post(
     "",
     operation_id="create_key",
     summary="Make a key",
@@ -176,7 +132,7 @@ async def create_key(
     return _shown(request, caller, issued, headers)
 
 
-@account_router.get(
+@router.get(
     "",
     operation_id="list_keys",
     summary="List the keys of your account",
@@ -189,7 +145,7 @@ async def list_keys(caller: CurrentCaller, use_cases: UseCases) -> KeyList:
     return KeyList(items=[KeyView.of(key, caller.key.id) for key in keys])
 
 
-@account_router.get(
+@router.get(
     "/current",
     operation_id="get_current_key",
     summary="See what your key may do",
@@ -201,7 +157,7 @@ async def get_current_key(caller: CurrentCaller, use_cases: UseCases) -> KeyView
     return await _look_at(caller, caller.key.id, use_cases)
 
 
-@account_router.delete(
+@router.delete(
     "/current",
     operation_id="delete_current_key",
     summary="End your key",
@@ -217,7 +173,7 @@ async def delete_current_key(caller: CurrentCaller, use_cases: UseCases) -> Resp
     return Response(status_code=204)
 
 
-@account_router.get(
+@router.get(
     "/{key_id:key_id}",
     operation_id="get_key",
     summary="Look at a key",
@@ -229,7 +185,7 @@ async def get_key(caller: CurrentCaller, key_id: KeyId, use_cases: UseCases) -> 
     return await _look_at(caller, key_id, use_cases)
 
 
-@account_router.patch(
+@router.patch(
     "/{key_id:key_id}",
     operation_id="change_key",
     summary="Change a key",
@@ -254,7 +210,7 @@ async def change_key(
     return KeyView.of(key, caller.key.id)
 
 
-@account_router.delete(
+@router.delete(
     "/{key_id:key_id}",
     operation_id="delete_key",
     summary="End a key",
@@ -271,7 +227,7 @@ async def delete_key(caller: CurrentCaller, key_id: KeyId, use_cases: UseCases) 
     return Response(status_code=204)
 
 
-@account_router.post(
+@router.post(
     "/{key_id:key_id}/rotate",
     operation_id="rotate_key",
     summary="Give a key a new secret",
