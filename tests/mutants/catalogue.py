@@ -17,6 +17,7 @@ from app.infrastructure.postgres.jobs import (
 )
 from tests.mutants.changes import Change, Mutant, source_of
 from tests.mutants.turns import TURN_MUTANTS
+from tests.mutants.waits import WAIT_MUTANTS
 
 SUBMIT, FOLLOW, SWEEP, DATABASE, DESK, EXECUTION, SETTLING = map(
     source_of, (submit, follow, sweep, database, desk, execution, settling)
@@ -308,4 +309,5 @@ MUTANTS = (
         ("tests/integration/test_large_inputs.py::test_an_unfinished_job_keeps_what_it_was_given",),
     ),
     *TURN_MUTANTS,
+    *WAIT_MUTANTS,
 )
