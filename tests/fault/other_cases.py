@@ -332,6 +332,7 @@ def forgets_what_was_waited_for(world: World, armed: str) -> None:
     story = waiting(world)
     world.sql("UPDATE jobs SET waiting_for = 'provider', provider_waiting_since = now() - interval '1 hour'")
     world.sql("UPDATE pgqueuer SET execute_after = now() - interval '1 minute' WHERE status = 'queued'")
+    world.sql("INSERT INTO heartbeats VALUES (gen_random_uuid(), 'submissions', 'worker', 'another', now())")
     world.use(armed=[armed])
     world.die()
     assert (story.column("provider_waiting_since") is None) == armed.startswith("forget_waits.after")

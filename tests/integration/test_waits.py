@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.application.execution.steps import SUBMISSIONS
 from app.application.ports.execution import Wait
 from app.domain.errors import JobFinished
 from app.domain.jobs import JobStatus, WaitingFor
@@ -199,11 +200,14 @@ async def test_what_waits_for_its_turn_again_forgets_that_it_waited_for_fal(
         "UPDATE pgqueuer SET execute_after = now() + interval '1 minute' WHERE payload = $1", put_off.bytes
     )
     assert await jobs.claim(sent, uuid4()) is not None
-    heartbeats = Heartbeats(engine, list, lambda: [MODEL])
-    await heartbeats.beat()
+    works = Heartbeats(engine, lambda: [SUBMISSIONS.name], lambda: [MODEL])
+    await works.beat()
 
     assert await jobs.forget_waits() == 0
     await sql.execute("DELETE FROM heartbeats")
+    # Nobody works: after a stop everything is late.
+    assert await jobs.forget_waits() == 0
+    await Heartbeats(engine, lambda: [SUBMISSIONS.name], lambda: ["another model"]).beat()
     assert await jobs.forget_waits() == 1
     assert await jobs.forget_waits() == 0
 

@@ -18,6 +18,7 @@ from app.infrastructure.postgres.jobs import (
 )
 from tests.mutants.changes import Change, Mutant, source_of
 from tests.mutants.turns import TURN_MUTANTS
+from tests.mutants.waits import WAIT_MUTANTS
 
 SUBMIT, FOLLOW, SWEEP, DATABASE, DESK, EXECUTION, SETTLING = map(
     source_of, (submit, follow, sweep, database, desk, execution, settling)
@@ -408,4 +409,5 @@ MUTANTS = (
         ("tests/integration/test_adjustments.py::test_gives_and_takes_also_to_below_zero",),
     ),
     *TURN_MUTANTS,
+    *WAIT_MUTANTS,
 )

@@ -24,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from app.application.execution.steps import SUBMIT_JOB
+from app.application.execution.steps import SUBMISSIONS, SUBMIT_JOB
 from app.application.ports.execution import Wait
 from app.application.ports.health import EVERY_MODEL
 from app.domain.jobs import QUEUE_TIMED_OUT, JobStatus
@@ -118,6 +118,8 @@ def forgotten_waits() -> Update:
     item = queue_items
     names = (constant(f"{PAUSED}{EVERY_MODEL}"), constant(PAUSED) + jobs.c.model_id)
     is_paused = exists().where(heartbeats.c.duty.in_(names), IS_ALIVE)
+    # Where nobody has worked for a while, everything is late.
+    is_worked_on = exists().where(heartbeats.c.duty == constant(SUBMISSIONS.name), IS_ALIVE)
     in_turn = (
         select(jobs.c.id)
         .join_from(jobs, item, and_(item.c.dedupe_key == key_of(SUBMIT_JOB, jobs.c.id), IS_LIVE))
@@ -128,6 +130,7 @@ def forgotten_waits() -> Update:
             jobs.c.waiting_for.is_not(None),
             item.c.execute_after < func.now() - seconds(constant(LATE_SECONDS)),
             ~is_paused,
+            is_worked_on,
         )
         .limit(FORGOTTEN_AT_ONCE)
         .with_for_update(of=jobs, skip_locked=True)
