@@ -142,7 +142,6 @@ async def test_cleans_a_result_for_the_database(stub: FalStub, client: FalClient
 @pytest.mark.parametrize(
     "behaviour",
     [
-        reply(200, {"images": []}),
         reply(200, b'{"images":' + b"[" * 100_000),
         reply(200, {**IMAGES, "padding": "x" * (1024 * 1024)}),
         endless,
@@ -153,6 +152,13 @@ async def test_rejects_a_result_of_another_form(stub: FalStub, client: FalClient
     observation = await client.observe(request_at(stub.url), IMAGE)
     assert isinstance(observation, Rejected)
     assert observation.code == "result_invalid"
+
+
+async def test_says_that_nothing_was_made_where_a_result_has_no_picture(stub: FalStub, client: FalClient) -> None:
+    stub.then(completed(), reply(200, {"images": []}))
+    observation = await client.observe(request_at(stub.url), IMAGE)
+    assert isinstance(observation, Rejected)
+    assert observation.code == "no_media_generated"
 
 
 POLICY_ERROR = {"detail": [{"loc": ["body", "prompt"], "msg": "fal's words", "type": "content_policy_violation"}]}

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.service_process import PROJECT_DIR, ServiceProcess
+from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 
 pytestmark = pytest.mark.timeout(120)
@@ -165,7 +165,7 @@ def test_says_which_setting_cannot_be(
 
 def test_a_stop_in_development_resets_no_request(settings: dict[str, str], tmp_path: Path) -> None:
     """Each request is answered, or its connection is refused: then it was never sent."""
-    with ServiceProcess(tmp_path / "serve.log", settings) as service:
+    with ServiceProcess(tmp_path / "serve.log", settings | WITHOUT_LIMITS) as service:
         service.wait_until_ready()
         with httpx.Client(base_url=service.url, trust_env=False) as http:
             key = a_key(http, 100)

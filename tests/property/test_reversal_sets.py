@@ -72,7 +72,14 @@ async def balance_of_set(sender: Sender, number: int, customer: Customer, held: 
     for name, contents in contents_by_id(steps).items():
         assert len(contents & set(counted)) == 1, f"set {number}: of {name} not one content counted"
     events = {step for step in counted if isinstance(step, ReversalEvent)}
-    held += Counter(sets=1, events=len(steps), refused=len(steps) - len(counted), reversal_events=len(events))
+    held += Counter(
+        {
+            "sets": 1,
+            "events": len(steps),
+            "refused": len(steps) - len(counted),
+            "reversal_events": len(events),
+        }
+    )
     spent = sum(step.cost_tokens for step in counted if isinstance(step, Spending))
     balance = balance_by_formula({step for step in counted if isinstance(step, PaymentEvent)}, events, spent)
     held["debts"] += balance < 0
