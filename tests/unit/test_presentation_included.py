@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.presentation.routers import jobs, keys, ledger, payments, provider_events, system
+from app.presentation.routers import auth, jobs, keys, ledger, payments, provider_events, system
 from app.presentation.routers.generations import generations_router
 from tests.builders import BUILT_IN
 from tests.unit.presentation_routers import api_of, client_of
@@ -75,7 +75,7 @@ async def test_answers_the_same_where_its_router_is_included(method: str, path: 
         "job": str(world.jobs.add(account.id).id),
     }
     api = api_of(world)
-    routers = [module.router for module in (jobs, ledger, payments, provider_events, system, keys)]
+    routers = [module.router for module in (jobs, ledger, payments, provider_events, system, auth, keys)]
     for router in (*routers, generations_router(BUILT_IN)):
         api.include_router(router, prefix="/included")
     client, path, options = client_of(api), filled(path, names), filled(options, names)
