@@ -130,16 +130,21 @@ CREATE TRIGGER keys_keep_their_account BEFORE UPDATE OF id, account_id, is_first
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 """
 # A minute that is over by the clock of this transaction may have been left by a later one, which had the lock first.
+# One further ahead is of a clock that has been set back since, and says nothing.
 ADD_ENTRY = """
 CREATE OR REPLACE FUNCTION apply_ledger_entry() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    this_minute timestamptz := date_trunc('minute', now());
+    next_minute timestamptz := this_minute + interval '1 minute';
 BEGIN
     IF NEW.kind = 'DEBIT' THEN
         UPDATE accounts
            SET balance_tokens = balance_tokens - NEW.amount,
                entry_count = entry_count + 1,
                unfinished_jobs = unfinished_jobs + 1,
-               writes = CASE WHEN writes_minute >= date_trunc('minute', now()) THEN writes + 1 ELSE 1 END,
-               writes_minute = greatest(writes_minute, date_trunc('minute', now()))
+               writes = CASE WHEN writes_minute BETWEEN this_minute AND next_minute THEN writes + 1 ELSE 1 END,
+               writes_minute =
+                   CASE WHEN writes_minute BETWEEN this_minute AND next_minute THEN writes_minute ELSE this_minute END
          WHERE id = NEW.account_id
         RETURNING entry_count, balance_tokens INTO NEW.seq, NEW.balance_after;
     ELSE

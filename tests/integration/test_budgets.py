@@ -136,6 +136,19 @@ async def test_a_minute_has_so_many_changes_and_a_refused_one_does_not_count(
     assert await sql.fetchval("SELECT writes FROM accounts WHERE id = $1", customer.account_id) == 1
 
 
+async def test_a_minute_of_a_clock_that_was_set_back_holds_nobody_up(engine: AsyncEngine, sql: Connection) -> None:
+    customer = await open_account(engine, 100)
+    desk = PostgresJobDesk(engine, AccountLimits(writes_per_minute=2))
+    ahead = "UPDATE accounts SET writes = 2, writes_minute = date_trunc('minute', now()) + $1 * interval '1 minute'"
+    await sql.execute(ahead, 1)
+    assert await outcome(desk, customer) == "too_many_writes"
+    await sql.execute(ahead, 30)
+
+    assert await outcome(desk, customer) == "accepted"
+
+    assert await sql.fetchval("SELECT writes FROM accounts WHERE writes_minute <= now()") == 1
+
+
 async def test_the_accounts_own_limits_take_the_place_of_the_settings(engine: AsyncEngine, sql: Connection) -> None:
     customer = await open_account(engine, 1000)
     strict = PostgresJobDesk(engine, AccountLimits(unfinished_jobs_max=1, writes_per_minute=1))

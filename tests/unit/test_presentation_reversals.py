@@ -79,6 +79,7 @@ async def test_needs_the_id_of_the_event() -> None:
     [
         ({}, {"/payment_event_id": "required", "/amount": "required"}),
         ({"payment_event_id": "pay_1"}, {"/amount": "required"}),
+        ({"payment_event_id": "pay_1 ", "amount": 1}, {"/payment_event_id": "invalid_characters"}),
         (REVERSAL | {"amount": 0}, {"/amount": "too_small"}),
         (REVERSAL | {"amount": -1}, {"/amount": "too_small"}),
         (REVERSAL | {"amount": TOPUP_TOKENS_MAX + 1}, {"/amount": "too_large"}),

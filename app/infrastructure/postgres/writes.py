@@ -7,13 +7,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.budgets import AccountLimits
 from app.domain.limits import TooManyWrites
-from app.infrastructure.postgres.jobs.purses import THIS_MINUTE, WRITES_IN_MINUTE, WRITES_PER_MINUTE, defaults
+from app.infrastructure.postgres.jobs.purses import MINUTE_OF_WRITES, WRITES_IN_MINUTE, WRITES_PER_MINUTE, defaults
 from app.infrastructure.postgres.statements import constant
 from app.infrastructure.postgres.tables import accounts
 
-_COUNT = update(accounts).values(
-    writes=WRITES_IN_MINUTE + constant(1), writes_minute=func.greatest(accounts.c.writes_minute, THIS_MINUTE)
-)
+_COUNT = update(accounts).values(writes=WRITES_IN_MINUTE + constant(1), writes_minute=MINUTE_OF_WRITES)
 _FITS = or_(~(constant(0) < WRITES_PER_MINUTE), WRITES_IN_MINUTE < WRITES_PER_MINUTE)
 _LIMIT = select(WRITES_PER_MINUTE.label("writes_per_minute"), func.now().label("now"))
 

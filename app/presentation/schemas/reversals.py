@@ -6,8 +6,8 @@ from pydantic import BaseModel, Field
 from app.domain.payments import EVENT_ID_LENGTH_MAX, TOPUP_TOKENS_MAX
 from app.presentation.schemas.fields import RequestModel
 
-# Like the header in which it came.
-_EventId = Annotated[str, Field(min_length=1, max_length=EVENT_ID_LENGTH_MAX, pattern="^[ -~]*$")]
+# Like the header in which it came, which has no blanks at its ends.
+_EventId = Annotated[str, Field(min_length=1, max_length=EVENT_ID_LENGTH_MAX, pattern="^[!-~]([ -~]*[!-~])?$")]
 _PaymentEventId = Annotated[
     _EventId, Field(description="What named the payment when it was credited, its `X-Event-Id`.")
 ]

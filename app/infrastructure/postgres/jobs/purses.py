@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, bindparam, case, func, select
+from sqlalchemy import ColumnElement, Integer, bindparam, case, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.accounts import ApiKey
@@ -21,10 +21,11 @@ from app.infrastructure.postgres.statements import RowArrays, Statement, any_of,
 from app.infrastructure.postgres.tables import accounts, key_windows, keys
 
 THIS_MINUTE = func.date_trunc(constant("minute"), func.now())
-# A minute that is over for this transaction may have been left by a later one, which had the lock first.
-WRITES_IN_MINUTE: ColumnElement[int] = case(
-    (accounts.c.writes_minute >= THIS_MINUTE, accounts.c.writes), else_=constant(0)
-)
+# A minute that is over for this transaction may have been left by a later one, which had the lock first. One further
+# ahead is of a clock that has been set back since, and says nothing.
+_IS_COUNTED = accounts.c.writes_minute.between(THIS_MINUTE, THIS_MINUTE + literal_column("interval '1 minute'"))
+WRITES_IN_MINUTE: ColumnElement[int] = case((_IS_COUNTED, accounts.c.writes), else_=constant(0))
+MINUTE_OF_WRITES: ColumnElement[Any] = case((_IS_COUNTED, accounts.c.writes_minute), else_=THIS_MINUTE)
 
 
 def limit_of(column: ColumnElement[Any]) -> ColumnElement[int]:
