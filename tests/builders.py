@@ -170,7 +170,7 @@ def jobs_of(engine: AsyncEngine) -> PostgresJobs:
 def terms_of(cost_tokens: int, outputs: int = 1) -> Terms:
     """One line for so many images, which cost the same each."""
     line = PriceLine(line=LINE, unit=Unit.IMAGE, unit_tokens=cost_tokens // outputs, quantity=outputs)
-    return Terms(lines=[line], shape=IMAGES_SHAPE, outputs_max=outputs)
+    return Terms(lines=(line,), shape=IMAGES_SHAPE, outputs_max=outputs)
 
 
 def wish(parameters: Mapping[str, Any], kind: GenerationKind = GenerationKind.TEXT_TO_IMAGE) -> Wish:

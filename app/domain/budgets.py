@@ -4,6 +4,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 
@@ -16,8 +17,7 @@ class PurseKind(StrEnum):
     WRITES = "writes"
 
 
-@dataclass(frozen=True, slots=True)
-class Purse:
+class Purse(NamedTuple):
     kind: PurseKind
     owner_id: UUID
     """A key, of a budget; an account, of all others."""
@@ -25,12 +25,16 @@ class Purse:
 
 def short_purse(draws: Mapping[Purse, int], left: Mapping[Purse, int]) -> Purse | None:
     """The first purse that has not enough. A purse that `left` does not name is not in force."""
-    return next((purse for purse, drawn in draws.items() if purse in left and left[purse] < drawn), None)
+    for purse, drawn in draws.items():
+        if left.get(purse, drawn) < drawn:
+            return purse
+    return None
 
 
 def draw(draws: Mapping[Purse, int], left: MutableMapping[Purse, int]) -> None:
-    for purse in draws.keys() & left.keys():
-        left[purse] -= draws[purse]
+    for purse, drawn in draws.items():
+        if purse in left:
+            left[purse] -= drawn
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class Catalogue:
         self.models = sorted(models, key=lambda model: (kinds.index(model.kind), not model.is_default))
         self.types = types or {}
         self._by_id = {model.id: model for model in self.models}
+        self._by_kind = {kind: [model for model in self.models if model.kind is kind] for kind in kinds}
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self.models)
@@ -29,7 +30,7 @@ class Catalogue:
         return self._by_id.get(model_id)
 
     def of_kind(self, kind: GenerationKind) -> Sequence[Model]:
-        return [model for model in self.models if model.kind is kind]
+        return self._by_kind[kind]
 
     def default_of(self, kind: GenerationKind) -> Model:
         return self.of_kind(kind)[0]
@@ -46,5 +47,4 @@ class Catalogue:
     @cached_property
     def cheapest_tokens(self) -> Mapping[GenerationKind, int]:
         """What the cheapest generation of each type costs, if any is sold."""
-        by_kind = {kind: self.of_kind(kind) for kind in GenerationKind}
-        return {kind: min(model.from_tokens for model in models) for kind, models in by_kind.items() if models}
+        return {kind: min(model.from_tokens for model in models) for kind, models in self._by_kind.items() if models}

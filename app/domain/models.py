@@ -20,7 +20,7 @@ from app.domain.terms import ResultShape, Terms
 COUNT, SECONDS, SIZE = "num_images", "duration", "image_size"
 SEED = "seed"
 SAFETY_CHECKER = "enable_safety_checker"
-KNOWN_LINES_MAX = 10_000
+KNOWN_TERMS_MAX = 10_000
 SEED_MAX = 2**31 - 1
 
 
@@ -133,24 +133,27 @@ class Model:
 
     def price_lines(self, parameters: Mapping[str, Any]) -> Sequence[PriceLine]:
         """Of completed parameters."""
-        amounts = self._amounts(parameters)
-        key = (*amounts, *[parameters.get(name) for name in self._condition_names])
-        lines = self._known_lines.get(key)
-        if lines is None:
-            lines = self._remembered(key, tuple(price(self.prices, parameters, self.quantities(parameters))))
-        return lines
+        return self.terms(parameters).lines
 
     def terms(self, parameters: Mapping[str, Any]) -> Terms:
         """On which a job with these completed parameters is accepted."""
-        outputs, megapixels, seconds = self._amounts(parameters)
-        return Terms(
-            lines=self.price_lines(parameters),
+        amounts = outputs, megapixels, seconds = self._amounts(parameters)
+        takes_seed = self.takes_seed_with(parameters)
+        key = (*amounts, takes_seed, *[parameters.get(name) for name in self._condition_names])
+        known = self._known_terms.get(key)
+        if known is not None:
+            return known
+        terms = Terms(
+            lines=tuple(price(self.prices, parameters, self.quantities(parameters))),
             shape=self.shape,
             outputs_max=outputs,
             megapixels=megapixels,
             seconds=seconds,
-            takes_seed=self.takes_seed_with(parameters),
+            takes_seed=takes_seed,
         )
+        if len(self._known_terms) < KNOWN_TERMS_MAX:
+            self._known_terms[key] = terms
+        return terms
 
     def takes_seed_with(self, parameters: Mapping[str, Any]) -> bool:
         """Whether a seed may be added to completed parameters: some models make all images the same with one."""
@@ -167,7 +170,7 @@ class Model:
         outputs, megapixels, seconds = self._amounts(parameters)
         return Quantities(megapixels=[megapixels] * outputs, seconds=seconds)
 
-    @property
+    @cached_property
     def expected_seconds(self) -> int:
         """How long a run takes on an average: what it counts for in the turns of its account."""
         return max(1, math.ceil(sum(self.typical_seconds) / 2))
@@ -236,14 +239,9 @@ class Model:
             parameters[SECONDS] if self._is_priced_by_length else 0,
         )
 
-    def _remembered(self, key: Hashable, lines: Sequence[PriceLine]) -> Sequence[PriceLine]:
-        if len(self._known_lines) < KNOWN_LINES_MAX:
-            self._known_lines[key] = lines
-        return lines
-
     @cached_property
-    def _known_lines(self) -> dict[Hashable, Sequence[PriceLine]]:
-        """A price is asked for at each accept, and there are few: they are worked out once each."""
+    def _known_terms(self) -> dict[Hashable, Terms]:
+        """They are asked for at each accept, and there are few: they are worked out once each."""
         return {}
 
     @cached_property

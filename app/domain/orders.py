@@ -1,7 +1,7 @@
 """Orders: jobs that callers ask for, and the rule by which they are accepted."""
 
 import math
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias
@@ -136,11 +136,12 @@ def decide_orders(orders: Sequence[Order], standing: Standing) -> Sequence[Order
     large_inputs = dict(standing.large_inputs)
     decisions: list[OrderDecision] = []
     for order in orders:
-        decision = _known(order, standing, left, first_uses) or _decide(order, standing, left, large_inputs)
+        draws = order.draws
+        decision = _known(order, standing, left, first_uses) or _decide(order, draws, standing, left, large_inputs)
         decisions.append(decision)
         if is_new(order, decision, standing):
             assert isinstance(decision, Accepted)
-            draw(order.draws, left)
+            draw(draws, left)
             if order.input_bytes is not None:
                 large_inputs[order.job.account_id] = _with(large_inputs.get(order.job.account_id), order.input_bytes)
             if order.idempotency is not None and order.owned_key is not None:
@@ -168,7 +169,11 @@ def _known(
 
 
 def _decide(
-    order: Order, standing: Standing, left: MutableMapping[Purse, int], large_inputs: Mapping[UUID, LargeInputs]
+    order: Order,
+    draws: Mapping[Purse, int],
+    standing: Standing,
+    left: Mapping[Purse, int],
+    large_inputs: Mapping[UUID, LargeInputs],
 ) -> OrderDecision:
     job = order.job
     if order.key is not None and order.key.id in standing.changed_keys:
@@ -177,7 +182,6 @@ def _decide(
             return InvalidApiKey()
         if Scope.GENERATE not in key.scopes:
             return ScopeMissing(Scope.GENERATE)
-    draws = order.draws
     short = short_purse(draws, left)
     if short is not None:
         return _refusal(short, draws[short], left[short], standing)

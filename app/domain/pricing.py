@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Self
 
 _ONE = Fraction(1)
@@ -54,7 +55,7 @@ class Quantities:
                 return 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PriceLine:
     """One summand of a cost, as a job keeps it: everything that its refund takes."""
 
@@ -65,7 +66,11 @@ class PriceLine:
     factor: Fraction = _ONE
     after: int = 0
 
-    @property
+    def __hash__(self) -> int:
+        # That of a fraction takes longer than all the others.
+        return hash((self.line, self.unit, self.unit_tokens, self.quantity, self.after))
+
+    @cached_property
     def tokens(self) -> int:
         """Rounded up once."""
         return -(-self.unit_tokens * self.factor.numerator * self.quantity // self.factor.denominator)

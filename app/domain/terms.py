@@ -1,7 +1,9 @@
 """On what terms a job was accepted: its price lines, and the shape of its result. No later step reads prices."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from app.domain.pricing import PriceLine, Quantities, Unit, delivered, megapixels_of, refunded, total_tokens
@@ -36,9 +38,9 @@ class ResultShape:
         return [output for number, output in enumerate(outputs) if number not in blanked]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Terms:
-    lines: Sequence[PriceLine]
+    lines: tuple[PriceLine, ...]
     shape: ResultShape
     outputs_max: int
     """So many are charged at most; whatever fal makes beyond them is a gift."""
@@ -48,7 +50,7 @@ class Terms:
     takes_seed: bool = True
     """Whether the model has a seed that may be added to what was asked for, to mark an attempt."""
 
-    @property
+    @cached_property
     def cost_tokens(self) -> int:
         return total_tokens(self.lines)
 
@@ -91,11 +93,15 @@ class Terms:
             "takes_seed": self.takes_seed,
         }
 
+    @cached_property
+    def json(self) -> str:
+        return json.dumps(self.as_json())
+
     @classmethod
     def of_json(cls, stored: Mapping[str, Any]) -> Self:
         """Of this release's FORM."""
         return cls(
-            lines=[PriceLine.of_json(line) for line in stored["lines"]],
+            lines=tuple(PriceLine.of_json(line) for line in stored["lines"]),
             shape=ResultShape(outputs=stored["outputs"], flags=stored["flags"]),
             outputs_max=stored["outputs_max"],
             megapixels=stored["megapixels"],
@@ -108,4 +114,4 @@ class Terms:
         """Those of a job that a release accepted which kept a cost and a number of outputs only."""
         line = PriceLine(line="generation", unit=Unit.IMAGE, unit_tokens=cost_tokens // outputs, quantity=outputs)
         shape = ResultShape(outputs="video" if is_video else "images", flags="has_nsfw_concepts")
-        return cls(lines=[line], shape=shape, outputs_max=outputs)
+        return cls(lines=(line,), shape=shape, outputs_max=outputs)

@@ -234,7 +234,7 @@ MUTANTS = (
         (
             Change(
                 "app/domain/orders.py",
-                "            draw(order.draws, left)\n",
+                "            draw(draws, left)\n",
                 "            draw({}, left)\n",
             ),
         ),

@@ -136,7 +136,7 @@ def test_every_model_has_room_in_a_quote() -> None:
 def test_what_would_not_fit_is_not_signed() -> None:
     quote = quote_for(CATALOGUE.models[0], {"prompt": "x"})
     unit = quote.terms.lines[0].unit
-    lines = [PriceLine(line=f"{n**40}", unit=unit, unit_tokens=1, quantity=1) for n in range(500)]
+    lines = tuple(PriceLine(line=f"{n**40}", unit=unit, unit_tokens=1, quantity=1) for n in range(500))
 
     with pytest.raises(ValueError, match="too many price lines"):
         SIGNER.text_of(replace(quote, terms=replace(quote.terms, lines=lines)))

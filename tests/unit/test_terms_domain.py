@@ -11,22 +11,22 @@ from app.domain.terms import ResultShape, Terms
 PICTURE = {"url": "https://v3b.fal.media/files/b/fox.png"}
 IMAGES = ResultShape(outputs="images", flags="has_nsfw_concepts")
 BY_IMAGE = Terms(
-    lines=[PriceLine(line="images", unit=Unit.IMAGE, unit_tokens=5, quantity=4)], shape=IMAGES, outputs_max=4
+    lines=(PriceLine(line="images", unit=Unit.IMAGE, unit_tokens=5, quantity=4),), shape=IMAGES, outputs_max=4
 )
 BY_SIZE = Terms(
-    lines=[
+    lines=(
         PriceLine(line="size", unit=Unit.MEGAPIXEL, unit_tokens=3, quantity=4),
         PriceLine(line="search", unit=Unit.RUN, unit_tokens=2, quantity=1),
-    ],
+    ),
     shape=ResultShape(outputs="images"),
     outputs_max=2,
     megapixels=2,
 )
 FILM = Terms(
-    lines=[
+    lines=(
         PriceLine(line="seconds", unit=Unit.SECOND, unit_tokens=7, factor=Fraction(2, 3), quantity=8),
         PriceLine(line="sound", unit=Unit.RUN, unit_tokens=10, quantity=1),
-    ],
+    ),
     shape=ResultShape(outputs="video"),
     outputs_max=1,
     seconds=8,
@@ -109,7 +109,7 @@ def test_a_job_of_a_release_without_lines_is_settled_as_it_was(
 def test_what_delivers_something_ends_as_charged_whatever_its_lines_say() -> None:
     """No price that the catalogue takes leads here; PostgreSQL refuses a completed job that gives everything back."""
     line = PriceLine(line="size", unit=Unit.MEGAPIXEL, unit_tokens=3, quantity=3, after=1)
-    terms = Terms(lines=[line], shape=ResultShape(outputs="images"), outputs_max=1, megapixels=4)
+    terms = Terms(lines=(line,), shape=ResultShape(outputs="images"), outputs_max=1, megapixels=4)
 
     back = terms.refund_for({"images": [{"url": "https://fal.media/a.png", "width": 1024, "height": 1024}]})
 

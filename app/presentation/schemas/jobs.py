@@ -1,5 +1,6 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -12,6 +13,9 @@ from app.domain.pricing import PriceLine, Unit
 from app.domain.waiting import Outlook, Window
 from app.presentation.schemas.fields import OrNewer
 
+# So many jobs have few lines between them.
+KNOWN_LINES_MAX = 10_000
+
 
 class PriceLineView(BaseModel):
     line: str = Field(description="The name of this part of the price.")
@@ -23,17 +27,19 @@ class PriceLineView(BaseModel):
 
     @classmethod
     def each_of(cls, lines: Iterable[PriceLine]) -> list[Self]:
-        return [
-            cls(
-                line=it.line,
-                unit=it.unit,
-                unit_tokens=it.unit_tokens,
-                factor=str(it.factor),
-                quantity=it.quantity,
-                tokens=it.tokens,
-            )
-            for it in lines
-        ]
+        return [cls.of(line) for line in lines]
+
+    @classmethod
+    @lru_cache(KNOWN_LINES_MAX)
+    def of(cls, line: PriceLine) -> Self:
+        return cls(
+            line=line.line,
+            unit=line.unit,
+            unit_tokens=line.unit_tokens,
+            factor=str(line.factor),
+            quantity=line.quantity,
+            tokens=line.tokens,
+        )
 
 
 PRICE = Field(description="What the cost is made of, line by line.")

@@ -1,10 +1,12 @@
 """What a row of `jobs` becomes."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, cast, false, func
+from sqlalchemy import ColumnElement, Text, and_, case, cast, false, func
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.domain.attempts import JobInput
@@ -16,9 +18,18 @@ from app.infrastructure.postgres.statements import constant, constants
 from app.infrastructure.postgres.tables import jobs
 
 # What the terms of a job are read from, also of a job that the release before accepted.
-TERMS_COLUMNS = (jobs.c.kind, jobs.c.cost_tokens, jobs.c.outputs_requested, jobs.c.terms)
+TERMS_COLUMNS = (
+    jobs.c.kind,
+    jobs.c.cost_tokens,
+    jobs.c.outputs_requested,
+    cast(jobs.c.terms, Text).label("terms"),
+)
+# So many jobs have few terms between them.
+KNOWN_TERMS_MAX = 10_000
 _JOB_FIELDS = tuple(field.name for field in fields(Job))
-JOB_COLUMNS = tuple(dict.fromkeys([*(jobs.c[name] for name in _JOB_FIELDS), *TERMS_COLUMNS]))
+JOB_COLUMNS = tuple(
+    dict.fromkeys([*(jobs.c[name] for name in _JOB_FIELDS if name != jobs.c.terms.key), *TERMS_COLUMNS])
+)
 # What names the job's request at fal.
 REQUEST_COLUMNS = (jobs.c.fal_request_id, jobs.c.fal_status_url, jobs.c.fal_response_url, jobs.c.fal_cancel_url)
 
@@ -57,8 +68,7 @@ def job_of(row: Mapping[Any, Any]) -> Job:
     values = {name: row[name] for name in _JOB_FIELDS}
     values["kind"] = known(GenerationKind, row["kind"])
     values["status"] = known(JobStatus, row["status"])
-    stored = row["terms"]
-    values["terms"] = terms_of(row) if stored is None or stored.get("form") == FORM else None
+    values["terms"] = _terms_of(row)
     return Job(**values)
 
 
@@ -69,7 +79,25 @@ def input_of(row: Mapping[Any, Any]) -> JobInput:
 
 def terms_of(row: Mapping[Any, Any]) -> Terms:
     """From a row that has TERMS_COLUMNS, and terms of this release's form or none."""
+    terms = _terms_of(row)
+    assert terms is not None
+    return terms
+
+
+def _terms_of(row: Mapping[Any, Any]) -> Terms | None:
+    """None: only a newer release can read them."""
     if row["terms"] is not None:
-        return Terms.of_json(row["terms"])
+        return _terms_of_text(row["terms"])
     is_video = row["kind"] in (GenerationKind.TEXT_TO_VIDEO, GenerationKind.IMAGE_TO_VIDEO)
-    return Terms.before_lines(is_video=is_video, cost_tokens=row["cost_tokens"], outputs=row["outputs_requested"])
+    return _terms_before_lines(is_video, row["cost_tokens"], row["outputs_requested"])
+
+
+@lru_cache(KNOWN_TERMS_MAX)
+def _terms_of_text(text: str) -> Terms | None:
+    stored = json.loads(text)
+    return Terms.of_json(stored) if stored.get("form") == FORM else None
+
+
+@lru_cache(KNOWN_TERMS_MAX)
+def _terms_before_lines(is_video: bool, cost_tokens: int, outputs: int) -> Terms:
+    return Terms.before_lines(is_video=is_video, cost_tokens=cost_tokens, outputs=outputs)

@@ -57,7 +57,7 @@ class StorableOrder:
         return cls(
             Order(job, idempotency, size_bytes if size_bytes > LARGE_INPUT_BYTES else None, key),
             parameters,
-            json.dumps(job.terms.as_json()),
+            job.terms.json,
         )
 
     @property
