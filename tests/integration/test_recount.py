@@ -14,16 +14,40 @@ from app.domain.jobs import JobStatus
 from app.domain.ledger import Recounted
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.ledger import PostgresLedger
-from tests.builders import OUTCOMES, Connection, Customer, balance_of, find_caller, jobs_of, new_job, open_account
-from tests.builders import open_key as further_key
+from tests.builders import (
+    OUTCOMES,
+    Connection,
+    Customer,
+    balance_of,
+    blocked,
+    connect,
+    find_caller,
+    jobs_of,
+    new_job,
+    open_account,
+    open_key,
+)
 
 OF_ACCOUNT = "the account counts its unfinished jobs"
 OF_KEY = "a window counts what its jobs cost"
 MONEY = "SELECT balance_tokens, entry_count, (SELECT count(*) FROM ledger_entries) FROM accounts"
 
+ACCEPT = """
+WITH job AS (
+         INSERT INTO jobs (id, account_id, kind, model_id, parameters, cost_tokens, outputs_requested,
+                           time_limit_seconds, key_id)
+         SELECT gen_random_uuid(), account_id, kind, model_id, '{}', cost_tokens, 1, 60, $1 FROM jobs RETURNING *),
+     spent AS (UPDATE key_windows SET spent_tokens = spent_tokens + 5)
+INSERT INTO ledger_entries (account_id, kind, amount, job_id) SELECT account_id, 'DEBIT', cost_tokens, id FROM job
+"""
+END = """
+WITH job AS (UPDATE jobs SET status = 'CANCELED', error_code = 'canceled', refunded_tokens = cost_tokens RETURNING *)
+INSERT INTO ledger_entries (account_id, kind, amount, job_id) SELECT account_id, 'REFUND', cost_tokens, id FROM job
+"""
+
 
 async def budgeted(engine: AsyncEngine, customer: Customer, tokens: int) -> ApiKey:
-    return (await find_caller(engine, await further_key(engine, customer, budget=Budget(tokens, Period.EVER)))).key
+    return (await find_caller(engine, await open_key(engine, customer, budget=Budget(tokens, Period.EVER)))).key
 
 
 async def accept(engine: AsyncEngine, customer: Customer, key: ApiKey) -> UUID:
@@ -103,6 +127,31 @@ async def test_a_key_that_could_spend_more_than_its_budget_is_counted_all_the_sa
     assert await violated(engine) == set()
     with pytest.raises(DomainError, match="budget"):
         await accept(engine, customer, key)
+
+
+@pytest.mark.parametrize("status", [None, JobStatus.CANCELED], ids=["accept", "end"])
+async def test_waits_for_what_is_not_committed_yet(
+    engine: AsyncEngine, database: str, sql: Connection, status: JobStatus | None
+) -> None:
+    customer = await open_account(engine, 100)
+    key = await budgeted(engine, customer, 50)
+    await accept(engine, customer, key)
+    await sql.execute("UPDATE accounts SET unfinished_jobs = 9")
+    await sql.execute("UPDATE key_windows SET spent_tokens = 40")
+
+    async with connect(database) as other, other.transaction():
+        # Locks the account, and has not committed what it does under the lock.
+        if status is None:
+            await other.execute(ACCEPT, key.id)
+        else:
+            await other.execute(END)
+        counting = asyncio.create_task(recounted(engine))
+        await blocked(sql)
+
+    assert [(each.before, each.after) for each in await counting] == (
+        [(10, 2), (45, 10)] if status is None else [(8, 0), (35, 0)]
+    )
+    assert await violated(engine) == set()
 
 
 async def test_accepts_and_ends_meanwhile_are_counted(engine: AsyncEngine, crowd: AsyncEngine, sql: Connection) -> None:
