@@ -170,14 +170,16 @@ async def test_accepts_and_ends_meanwhile_are_counted(engine: AsyncEngine, crowd
 
     working = [asyncio.create_task(work(number)) for number in range(8)]
     left: list[Any] = []
-    for spoiled in range(30):
-        await sql.execute("UPDATE accounts SET unfinished_jobs = $1", spoiled % 3 * 1000)
-        await sql.execute("UPDATE key_windows SET spent_tokens = $1", spoiled % 2 * 80_000)
-        assert {each.counter for each in await recounted(crowd)} == {"unfinished_jobs", "spent_tokens"}
-        # The view sees one moment, in which the counters are right whatever is going on.
-        left += await PostgresLedger(crowd).violations()
-    is_over.set()
-    await asyncio.gather(*working)
+    try:
+        for spoiled in range(30):
+            await sql.execute("UPDATE accounts SET unfinished_jobs = $1", spoiled % 3 * 1000)
+            await sql.execute("UPDATE key_windows SET spent_tokens = $1", spoiled % 2 * 80_000)
+            assert {each.counter for each in await recounted(crowd)} == {"unfinished_jobs", "spent_tokens"}
+            # The view sees one moment, in which the counters are right whatever is going on.
+            left += await PostgresLedger(crowd).violations()
+    finally:
+        is_over.set()
+        await asyncio.gather(*working)
 
     assert left == []
     assert ended > 10
