@@ -1,8 +1,9 @@
 """Every secret belongs to a key: those that were there before revision 0015 become the first keys of their accounts.
 
 `fill_slice` does that for some accounts at a time, each time in a transaction of its own, so that nobody waits for all
-of them. What is left to the revision itself is what no slice did, and a lock that it holds for a moment. Where revision
-0015 still did all this by itself, nothing is left at all.
+of them. It passes over accounts that others have locked, so that it waits for nobody while it holds locks. Those few are
+left to the revision itself, and a lock of the table that it holds for a moment. Where revision 0015 still did all this
+by itself, nothing is left at all.
 """
 
 from uuid import UUID
@@ -55,7 +56,7 @@ CREATE INDEX IF NOT EXISTS api_keys_not_revoked ON api_keys (key_id, created_at)
 
 def fill_slice(connection: Connection, after: UUID) -> UUID | None:
     """For the next accounts by id. Returns the last one of them, or None after all."""
-    accounts = adopt_secrets(connection, after, ACCOUNTS_OF_A_SLICE)
+    accounts = adopt_secrets(connection, after, ACCOUNTS_OF_A_SLICE, is_patient=False)
     if accounts:
         return accounts[-1]
     for statement in ADD_INDEXES:
@@ -63,10 +64,10 @@ def fill_slice(connection: Connection, after: UUID) -> UUID | None:
     return None
 
 
-def adopt_secrets(connection: Connection, after: UUID, accounts_max: int | None) -> list[UUID]:
+def adopt_secrets(connection: Connection, after: UUID, accounts_max: int | None, *, is_patient: bool) -> list[UUID]:
     """Returns the accounts that had secrets without a key. They stay locked until the end of the transaction."""
-    found = connection.scalars(text(LOCK_ACCOUNTS), {"after": after, "accounts_max": accounts_max})
-    accounts: list[UUID] = list(found)
+    query = text(LOCK_ACCOUNTS if is_patient else f"{LOCK_ACCOUNTS} SKIP LOCKED")
+    accounts: list[UUID] = list(connection.scalars(query, {"after": after, "accounts_max": accounts_max}))
     # Each statement sees what was committed before the locks were there.
     for statement in ADOPT_SECRETS if accounts else ():
         connection.execute(text(statement), {"accounts": accounts})
@@ -74,7 +75,7 @@ def adopt_secrets(connection: Connection, after: UUID, accounts_max: int | None)
 
 
 def upgrade() -> None:
-    adopt_secrets(op.get_bind(), UUID(int=0), None)
+    adopt_secrets(op.get_bind(), UUID(int=0), None, is_patient=True)
     for statement in (
         # All at once: whoever has read the table, and writes to it next, would wait in a circle with us.
         "LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE",

@@ -130,7 +130,7 @@ async def test_what_the_release_before_does_in_between_stays_of_one_key(engine: 
     assert await sql.fetch("SELECT * FROM ledger_violations") == []
 
 
-async def test_one_that_dies_in_the_middle_goes_on_from_there(
+async def test_passes_over_what_is_locked_and_goes_on_from_there_after_its_death(
     empty_database: str, engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrations, "LOCK_WAIT_SECONDS", 30)
@@ -141,7 +141,7 @@ async def test_one_that_dies_in_the_middle_goes_on_from_there(
     await sql.execute("ALTER TABLE api_keys ENABLE TRIGGER api_keys_belong_to_a_key")
 
     async with connect(empty_database) as other, other.transaction():
-        await other.execute("SELECT FROM accounts ORDER BY id DESC LIMIT 1 FOR NO KEY UPDATE")
+        await other.execute("SELECT FROM accounts ORDER BY id LIMIT 1 FOR NO KEY UPDATE")
         migration = asyncio.create_task(migrate(engine))
         await blocked(sql)
         assert await sql.fetchval("SELECT count(key_id) FROM api_keys") == 2 * ACCOUNTS_OF_A_SLICE
