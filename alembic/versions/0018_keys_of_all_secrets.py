@@ -1,9 +1,9 @@
 """Every secret belongs to a key: those that were there before revision 0015 become the first keys of their accounts.
 
 `fill_slice` does that for some accounts at a time, each time in a transaction of its own, so that nobody waits for all
-of them. It passes over accounts that others have locked, so that it waits for nobody while it holds locks. Those few are
-left to the revision itself, and a lock of the table that it holds for a moment. Where revision 0015 still did all this
-by itself, nothing is left at all.
+of them. It passes over accounts that others have locked, so that it waits for nobody while it holds locks. These few
+are left to the revision itself, and a lock of the table that it holds for a moment. Where revision 0015 still did all
+this by itself, nothing is left at all.
 """
 
 from uuid import UUID
