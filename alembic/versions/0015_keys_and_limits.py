@@ -3,6 +3,9 @@
 A counter is a column of the row that an accept locks anyway, and triggers keep it: no statement can forget it, nor can
 one of the release before, whose processes go on working beside this schema. They find a secret by its digest, so the
 secret of a key that may not do everything is stored under the digest of its digest, which they never look for.
+
+Nothing here is read or written row by row but the counters of accounts with unfinished jobs: everybody waits for these
+locks. From here on a new secret belongs to a key, and revision 0018 gives one to those that were there before.
 """
 
 from types import ModuleType
@@ -78,22 +81,9 @@ ALTER TABLE api_keys
     ADD COLUMN expires_at timestamptz,
     ADD COLUMN is_hidden boolean NOT NULL DEFAULT false
 """
-# Nobody writes a secret meanwhile, so that each belongs to a key afterwards.
 CHANGED = "api_keys, jobs"
-ADOPT_SECRETS = (
-    """
-INSERT INTO keys (id, account_id, name, scopes, is_first, created_at, deleted_at)
-SELECT gen_random_uuid(), account_id, 'First key', ARRAY['generate', 'read', 'manage'], true, min(created_at),
-       CASE WHEN bool_and(revoked_at IS NOT NULL) THEN max(revoked_at) END
-  FROM api_keys GROUP BY account_id
-""",
-    "UPDATE api_keys SET key_id = keys.id FROM keys WHERE keys.account_id = api_keys.account_id",
-    "ALTER TABLE api_keys ALTER COLUMN key_id SET NOT NULL",
-    "CREATE INDEX api_keys_not_revoked ON api_keys (key_id, created_at) WHERE revoked_at IS NULL",
-    "CREATE INDEX api_keys_of_an_account ON api_keys (account_id, created_at)",
-    "DROP INDEX api_keys_account_id",
-    "DROP INDEX api_keys_one_live_per_account",
-)
+# An account may have several keys from here on.
+DROP_ONE_LIVE = "DROP INDEX api_keys_one_live_per_account"
 COUNT_UNFINISHED = """
 UPDATE accounts SET unfinished_jobs = unfinished.jobs
   FROM (SELECT account_id, count(*) AS jobs FROM jobs WHERE NOT is_final GROUP BY account_id) AS unfinished
@@ -161,8 +151,8 @@ BEGIN
 END $$;
 """
 # What comes back goes into the window that it was taken from, while that lasts.
-ADD_END = """
-CREATE FUNCTION count_ended_job() RETURNS trigger LANGUAGE plpgsql AS $$
+COUNT_ENDED_JOB = """
+CREATE OR REPLACE FUNCTION count_ended_job() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE accounts SET unfinished_jobs = unfinished_jobs - 1 WHERE id = NEW.account_id;
     IF NEW.key_id IS NOT NULL AND NEW.refunded_tokens > 0 THEN
@@ -171,7 +161,9 @@ BEGIN
          WHERE key_id = NEW.key_id AND starts_at <= NEW.created_at AND ends_at > NEW.created_at AND ends_at > now();
     END IF;
     RETURN NULL;
-END $$;
+END $$
+"""
+ADD_END = """
 CREATE TRIGGER jobs_end AFTER UPDATE OF status ON jobs
     FOR EACH ROW WHEN (NEW.is_final AND NOT OLD.is_final) EXECUTE FUNCTION count_ended_job();
 CREATE TRIGGER jobs_keep_their_key BEFORE UPDATE OF key_id ON jobs
@@ -213,11 +205,12 @@ def upgrade() -> None:
         ADD_WINDOWS,
         ADD_TO_JOBS,
         ADD_TO_SECRETS,
-        *ADOPT_SECRETS,
+        DROP_ONE_LIVE,
         COUNT_UNFINISHED,
         ADD_ADOPTION,
         ADD_VERSION,
         ADD_ENTRY,
+        COUNT_ENDED_JOB,
         ADD_END,
         ADD_LIMIT,
         *(module_before().AS_OWNER.format(function=function) for function in AS_OWNER),
@@ -274,8 +267,9 @@ def downgrade() -> None:
     # A secret that works no longer than an overlap is none that the release before may find.
     op.execute("UPDATE api_keys SET revoked_at = now() WHERE revoked_at IS NULL AND expires_at IS NOT NULL")
     op.execute("ALTER TABLE api_keys DROP COLUMN expires_at, DROP COLUMN is_hidden, DROP COLUMN key_id")
-    op.execute("DROP INDEX api_keys_of_an_account")
-    op.execute("CREATE INDEX api_keys_account_id ON api_keys (account_id)")
+    # Where this revision itself gave keys to all secrets, as it once did, it also exchanged these.
+    op.execute("DROP INDEX IF EXISTS api_keys_of_an_account")
+    op.execute("CREATE INDEX IF NOT EXISTS api_keys_account_id ON api_keys (account_id)")
     op.execute("DROP TABLE key_windows, keys")
     op.execute("CREATE UNIQUE INDEX api_keys_one_live_per_account ON api_keys (account_id) WHERE revoked_at IS NULL")
     op.execute("ALTER TABLE jobs DROP COLUMN key_id")

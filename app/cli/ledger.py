@@ -18,7 +18,7 @@ SIGNS: Mapping[str, str] = {
     EntryKind.ADJUSTMENT: "",
 }
 
-commands = typer.Typer(no_args_is_help=True, help="Check the books.")
+commands = typer.Typer(no_args_is_help=True, help="Check the books, and put counters right.")
 
 
 @commands.command()
@@ -32,6 +32,21 @@ def verify() -> None:
         if violations:
             fail(f"{len(violations)} differences")
         typer.echo("the ledger is right: every token is accounted for")
+
+    run_for_operator(work)
+
+
+@commands.command()
+def recount() -> None:
+    """Count anew what `verify` names: unfinished jobs of accounts, and what keys spent of budgets. Moves no token."""
+
+    async def work(operator: OperatorUseCases) -> None:
+        changes = 0
+        async for each in operator.ledger.recount():
+            typer.echo(f"{each.counter} of {each.subject}: {each.before} before, {each.after} now")
+            changes += 1
+        if not changes:
+            typer.echo("every counter is right: nothing was changed")
 
     run_for_operator(work)
 

@@ -62,3 +62,13 @@ class Violation:
 
     invariant: str
     subject: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recounted:
+    """A counter that was wrong; `subject` is the account or the key that it is of."""
+
+    counter: str
+    subject: UUID
+    before: int
+    after: int

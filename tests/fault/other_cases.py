@@ -273,6 +273,16 @@ def verifies_the_books(world: World, armed: str) -> None:
     assert world.launch("ledger", "verify").finish() == 0
 
 
+def recounts(world: World, armed: str) -> None:
+    story = Story(world)
+    world.sql("UPDATE accounts SET unfinished_jobs = 7 WHERE external_user_id = $1", story.user_id)
+    die_in_command(world, armed, "ledger", "recount")
+    counted = "SELECT unfinished_jobs FROM accounts WHERE external_user_id = $1"
+    assert world.sql(counted, story.user_id) == [0 if armed.endswith("after_commit") else 7]
+    assert world.launch("ledger", "recount").finish() == 0
+    assert world.sql(counted, story.user_id) == [0]
+
+
 def finds_a_lost_job(world: World, armed: str) -> None:
     """Dies in the sweep at its start."""
     story = Story(world, "[slow:1]")
@@ -459,6 +469,7 @@ OTHER_CASES = [
     *both("end_own_key", ends_its_own_key),
     *both("set_limits", sets_limits),
     *both("violations", verifies_the_books),
+    *both("recount", recounts),
     *both("requeue_lost", finds_a_lost_job),
     *both("forget_idempotency_keys", forgets_old_keys),
     *both("forget_input", forgets_an_input),

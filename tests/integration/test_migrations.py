@@ -324,6 +324,7 @@ async def test_jobs_without_terms_go_back_and_up_again(empty_database: str) -> N
         ("0014", "accounts"),
         ("0014", "jobs"),
         ("0014", "api_keys"),
+        ("0017", "api_keys"),
     ],
 )
 async def test_requests_pass_while_a_reader_keeps_the_migration_waiting(

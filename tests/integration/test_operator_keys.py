@@ -1,10 +1,11 @@
-"""What the operator does by hand with keys and limits, as the command line prints it."""
+"""What the operator does by hand with keys, limits and counters, as the command line prints it."""
 
 import re
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner
 
@@ -138,3 +139,18 @@ def test_shows_and_sets_the_limits_of_an_account(database: str, operator: Operat
 
     assert shown("--default", "jobs", "--default", "weight")[0] == ["1000", "the settings", "1"]
     assert [row[1] for row in shown()] == ["the settings", "the account", "the account", "the settings"]
+
+
+def test_counters_that_are_wrong_are_counted_anew(database: str, operator: Operator, owner: Customer) -> None:
+    async def spoil(engine: AsyncEngine) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text("UPDATE accounts SET unfinished_jobs = 3"))
+
+    run_with_engine(database, spoil)
+    named = f"the account counts its unfinished jobs: {owner.account_id}"
+    assert operator.run("ledger", "verify", is_refused=True) == [named, "error: 1 differences"]
+
+    assert operator.run("ledger", "recount") == [f"unfinished_jobs of {owner.account_id}: 3 before, 0 now"]
+
+    assert operator.run("ledger", "verify") == ["the ledger is right: every token is accounted for"]
+    assert operator.run("ledger", "recount") == ["every counter is right: nothing was changed"]

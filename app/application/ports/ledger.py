@@ -1,8 +1,8 @@
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 from uuid import UUID
 
-from app.domain.ledger import Adjustment, LedgerEntry, Violation
+from app.domain.ledger import Adjustment, LedgerEntry, Recounted, Violation
 
 
 class LedgerReader(Protocol):
@@ -18,6 +18,13 @@ class LedgerRecords(LedgerReader, Protocol):
 
     async def violations(self) -> Sequence[Violation]:
         """Recompute every balance and every job's money from the entries, and return what does not fit."""
+        ...
+
+    def recount(self) -> AsyncIterator[Recounted]:
+        """Count those counters anew that `violations` names, and tell each that was changed. Moves no token.
+
+        Each account is a transaction of its own, which locks the account and then the windows of its keys.
+        """
         ...
 
 

@@ -1,15 +1,16 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.domain.ledger import EntryKind, LedgerEntry, Violation
+from app.domain.ledger import EntryKind, LedgerEntry, Recounted, Violation
 from app.domain.newer_words import known
 from app.infrastructure.postgres.database import reading, transaction
-from app.infrastructure.postgres.tables import accounts, adjustments, ledger_entries
+from app.infrastructure.postgres.keys.windows import recount_windows
+from app.infrastructure.postgres.tables import accounts, adjustments, jobs, keys, ledger_entries
 
 
 def _of_adjustment(name: str) -> ColumnElement[Any]:
@@ -28,6 +29,10 @@ _OTHERS: Mapping[str, ColumnElement[Any]] = {
 _COLUMNS = [
     _OTHERS[field.name] if field.name in _OTHERS else ledger_entries.c[field.name] for field in fields(LedgerEntry)
 ]
+
+# What the view calls them.
+_COUNTER_OF_ACCOUNT = "the account counts its unfinished jobs"
+_COUNTER_OF_KEY = "a window counts what its jobs cost"
 
 
 class PostgresLedger:
@@ -60,3 +65,34 @@ class PostgresLedger:
             await connection.execute(text("SET LOCAL enable_seqscan = on"))
             found = await connection.execute(text("SELECT invariant, subject FROM ledger_violations"))
             return [Violation(**row) for row in found.mappings()]
+
+    async def recount(self) -> AsyncIterator[Recounted]:
+        named = await self.violations()
+        account_ids = {UUID(each.subject) for each in named if each.invariant == _COUNTER_OF_ACCOUNT}
+        key_ids = [UUID(each.subject) for each in named if each.invariant == _COUNTER_OF_KEY]
+        async with reading(self.engine) as connection:
+            account_ids.update(await connection.scalars(select(keys.c.account_id).where(keys.c.id.in_(key_ids))))
+        for account_id in sorted(account_ids):
+            async with transaction(self.engine, "recount") as connection:
+                changed = await _recount_account(connection, account_id)
+            for each in changed:
+                yield each
+
+
+async def _recount_account(connection: AsyncConnection, account_id: UUID) -> Sequence[Recounted]:
+    """Whoever accepts or ends a job changes the counters under the lock of the account, and keeps it until the commit:
+    what is counted once the lock is there is what the counters have been told.
+    """
+    await connection.execute(text("SET LOCAL statement_timeout = 0"))
+    is_account = accounts.c.id == account_id
+    before = await connection.scalar(
+        select(accounts.c.unfinished_jobs).where(is_account).with_for_update(key_share=True)
+    )
+    after = await connection.scalar(
+        select(func.count()).select_from(jobs).where(jobs.c.account_id == account_id, ~jobs.c.is_final)
+    )
+    windows = await recount_windows(connection, account_id)
+    if before is None or after is None or before == after:
+        return windows
+    await connection.execute(update(accounts).where(is_account).values(unfinished_jobs=after))
+    return [Recounted(counter="unfinished_jobs", subject=account_id, before=before, after=after), *windows]

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
+from uuid import UUID
 
 import structlog
 from alembic import command
@@ -103,6 +104,7 @@ async def _migrate(engine: AsyncEngine) -> None:
             # If a newer release has migrated already, this one does not know how to, and need not. Revisions are
             # compared as texts: they are numbers of four digits.
             while revision is None or revision < head:
+                await _fill_before(connection, revision)
                 revision = await _patiently(connection, _upgrade_one)
         finally:
             # This ends the session, and with it the lock and the settings.
@@ -111,6 +113,14 @@ async def _migrate(engine: AsyncEngine) -> None:
         log.info("schema_migrated", before=before, after=head)
     elif before > head:
         log.info("schema_of_a_newer_release", revision=before, own=head)
+
+
+async def _fill_before(connection: AsyncConnection, revision: str | None) -> None:
+    """What the revision after this one would else have to write while everybody waits: see `fill_slice` in it."""
+    fill_slice = _fill_slice_after(revision)
+    after: UUID | None = UUID(int=0)
+    while fill_slice is not None and after is not None:
+        after = await _patiently(connection, partial(fill_slice, after=after))
 
 
 async def _patiently(connection: AsyncConnection, work: Callable[[Connection], _ResultT]) -> _ResultT:
@@ -150,6 +160,11 @@ def _begin(connection: Connection) -> str | None:
     if schema is not None:
         _tell_former_releases(connection, schema)
     return _checked_revision(connection)
+
+
+def _fill_slice_after(revision: str | None) -> Callable[..., UUID | None] | None:
+    *_, following = ScriptDirectory.from_config(_config()).iterate_revisions("head", revision or "base")
+    return getattr(following.module, "fill_slice", None)
 
 
 def _upgrade_one(connection: Connection) -> str:
