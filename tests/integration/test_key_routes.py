@@ -13,7 +13,7 @@ from app.domain.budgets import AccountLimits
 from app.domain.keys import digest_of
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.ledger import PostgresLedger
-from tests.builders import Connection, Customer, open_account
+from tests.builders import Connection, Customer, begin_minute_of_writes, open_account
 from tests.integration.api_on_postgres import TEXT_TO_IMAGE, Api, open_api
 
 ALL = ["generate", "read", "manage"]
@@ -360,7 +360,7 @@ async def test_changes_of_keys_are_writes_and_their_ends_are_never_refused(
     engine: AsyncEngine, api: Api, owner: Customer, sql: Connection
 ) -> None:
     keys = [await create(api, owner) for _ in range(2)]
-    await sql.execute("UPDATE accounts SET writes_minute = now() + interval '1 hour', writes = 2")
+    await begin_minute_of_writes(sql, writes=2)
     async with open_api(engine, limits=AccountLimits(writes_per_minute=3)) as strict:
         path = f"/keys/{keys[0]['id']}"
         codes = [
@@ -379,7 +379,7 @@ async def test_changes_of_keys_are_writes_and_their_ends_are_never_refused(
 
 async def test_a_cancel_is_a_write(engine: AsyncEngine, api: Api, owner: Customer, sql: Connection) -> None:
     jobs = [UUID((await start(api, owner.api_key)).json()["job_id"]) for _ in range(2)]
-    await sql.execute("UPDATE accounts SET writes_minute = now() + interval '1 hour', writes = 2")
+    await begin_minute_of_writes(sql, writes=2)
     async with open_api(engine, limits=AccountLimits(writes_per_minute=3)) as strict:
         answers = [await strict.cancel(owner, job_id, f"cancel {job_id}") for job_id in jobs]
         repeat = await strict.cancel(owner, jobs[0], f"cancel {jobs[0]}")
