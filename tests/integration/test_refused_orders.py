@@ -16,7 +16,7 @@ from app.infrastructure.postgres.jobs import order_batches
 from app.infrastructure.postgres.jobs.acceptance import accept_all
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.order_batches import (
-    ACCEPTS_MAX,
+    APART_AT_ONCE_MAX,
     APART_EVERY_SECONDS,
     FRUITLESS_PER_SECOND,
     FruitlessOrders,
@@ -102,11 +102,11 @@ async def test_nobody_is_in_a_batch_with_who_orders_for_nothing(
     batches.clear()
     began = asyncio.get_running_loop().time()
 
-    each = [(noisy, cost_tokens, idempotency), (quiet, 5, None)] * (3 * ACCEPTS_MAX)
+    each = [(noisy, cost_tokens, idempotency), (quiet, 5, None)] * (3 * APART_AT_ONCE_MAX)
     outcomes = await asyncio.gather(*(outcome(desk, who, cost, idempotency=name) for who, cost, name in each))
 
     noise = "replayed" if idempotency else "insufficient_balance"
-    assert Counter(outcomes) == {noise: 3 * ACCEPTS_MAX, "accepted": 3 * ACCEPTS_MAX}
+    assert Counter(outcomes) == {noise: 3 * APART_AT_ONCE_MAX, "accepted": 3 * APART_AT_ONCE_MAX}
     assert {noisy.account_id, quiet.account_id} not in batches
     # Each of its own waits for its moment.
     assert batches.count({noisy.account_id}) >= 3
@@ -163,10 +163,10 @@ async def test_who_goes_away_leaves_no_place_taken(engine: AsyncEngine) -> None:
     for _ in range(FRUITLESS_PER_SECOND):
         accept._fruitless.count(noisy.account_id)
     waiting = [
-        asyncio.create_task(accept(StorableOrder.of(new_job(noisy), None, None))) for _ in range(ACCEPTS_MAX + 5)
+        asyncio.create_task(accept(StorableOrder.of(new_job(noisy), None, None))) for _ in range(APART_AT_ONCE_MAX + 5)
     ]
     await asyncio.sleep(0)
-    assert accept._apart_of[noisy.account_id].waiting == ACCEPTS_MAX + 5
+    assert accept._apart_of[noisy.account_id].waiting == APART_AT_ONCE_MAX + 5
 
     for task in waiting:
         task.cancel()

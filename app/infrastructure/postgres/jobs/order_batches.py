@@ -29,9 +29,10 @@ from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
 ACCEPTS_MAX = 64
 # Of an account in a second: whoever meets a limit now and then, or repeats an order, is not slowed down.
 FRUITLESS_PER_SECOND = 5
-# In each such time one batch of an account is asked, and the others of it wait.
+# In each such time so many of an account are asked, and the others of it wait.
 APART_EVERY_SECONDS = 0.05
-# By then the last of them waits for two seconds.
+APART_AT_ONCE_MAX = 32
+# By then the last of them waits for three seconds.
 APART_WAITING_MAX = 2_000
 
 
@@ -65,7 +66,7 @@ class _Apart:
     """The orders of one account that go apart."""
 
     waiting: int = 0
-    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ACCEPTS_MAX))
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(APART_AT_ONCE_MAX))
 
 
 class OrderBatches:
