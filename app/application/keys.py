@@ -60,7 +60,7 @@ class IssueFirstKey:
 class RotateKey:
     """Replace the key of whoever proves the right to it. `current_key` is None if the operator vouches for the user.
 
-    Raises ProofRequired.
+    Raises ProofRequired, and with a `current_key` TooManyWrites, TooManyNewSecrets.
     """
 
     keys: Keys
@@ -81,7 +81,7 @@ class IssueKey:
       one while it is exchanged. It also proves the right to replace a key.
     - Without one, a user who never had a key gets the first one, and only the current key can replace it.
 
-    Raises ProofRequired, KeyAlreadyIssued.
+    Raises ProofRequired, KeyAlreadyIssued, TooManyWrites, TooManyNewSecrets.
     """
 
     def __init__(self, issue_first: IssueFirstKey, rotate: RotateKey, auth_secrets: Sequence[str]) -> None:

@@ -70,7 +70,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
         job_execution = PostgresJobExecution(engine, needs_place=bool(settings.fal_concurrency))
         yield PostgresAdapters(
             engine=engine,
-            keys=PostgresKeys(engine),
+            keys=PostgresKeys(engine, settings.account_limits),
             key_reader=PostgresKeyReader(engine),
             key_management=PostgresKeyManagement(engine, settings.account_limits),
             account_records=PostgresAccountRecords(engine, settings.account_limits, settings.reads_per_second),

@@ -17,6 +17,7 @@ from app.infrastructure.postgres.faults import NO_TABLE, fault_of
 from app.infrastructure.postgres.heartbeats import DEAD_SECONDS, LOCKED, PAUSED, ages_seconds, silence, told_models
 from app.infrastructure.postgres.inspection import inspect_database
 from app.infrastructure.postgres.migrations import current_revision, head_revision, is_known
+from app.infrastructure.postgres.reversals import OVERDUE_HOURS, PostgresPendingReversals
 from app.infrastructure.settings import Settings, SettingsError
 from app.infrastructure.settings.values import unmet_demands
 
@@ -46,6 +47,7 @@ def _looks(settings: Settings) -> Sequence[tuple[str, Callable[[], Awaitable[Seq
         ("migrations", lambda: _migrations(settings)),
         ("runner", lambda: _runner(settings)),
         ("submissions", lambda: _submissions(settings)),
+        ("reversals", lambda: _reversals(settings)),
         ("catalogue", lambda: _catalogue(settings)),
         ("fal", lambda: _fal(settings)),
         ("public url", lambda: _public_url(settings)),
@@ -135,6 +137,25 @@ async def _submissions(settings: Settings) -> Sequence[Finding]:
 
 def _models(told: Collection[str]) -> str:
     return "all models" if EVERY_MODEL in told else ", ".join(sorted(told))
+
+
+async def _reversals(settings: Settings) -> Sequence[Finding]:
+    if settings.database_url is None:
+        return []
+    try:
+        async with open_engine(settings.database_url.get_secret_value(), pool_size=1) as engine:
+            overdue = await PostgresPendingReversals(engine).overdue()
+    except DatabaseUnavailable:
+        # What is wrong with it stands above.
+        return []
+    if not overdue:
+        return [Finding(Level.OK, "reversals", "none waits for long")]
+    counts = ", ".join(f"{count} of {source}" for source, count in overdue.items())
+    text = (
+        f"{counts} have waited for their payment for more than {OVERDUE_HOURS} hours:"
+        " python -m app tokens pending lists them; see reversal_pending in docs/runbook.md"
+    )
+    return [Finding(Level.WARNING, "reversals", text)]
 
 
 async def _catalogue(settings: Settings) -> Sequence[Finding]:

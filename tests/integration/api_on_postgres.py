@@ -70,7 +70,7 @@ class Api:
 async def open_api(
     engine: AsyncEngine, catalogue: Catalogue = BUILT_IN, *, limits: AccountLimits = NO_LIMITS
 ) -> AsyncIterator[Api]:
-    desk, keys = PostgresJobDesk(engine, limits), PostgresKeys(engine)
+    desk, keys = PostgresJobDesk(engine, limits), PostgresKeys(engine, limits)
     management = customer_key_management(PostgresKeyReader(engine), PostgresKeyManagement(engine, limits))
     quotes = SignedQuotes(["the secret that signs quotes, here"])
     api = create_api(catalogue, version="1.2.3")

@@ -24,6 +24,7 @@ from tests.builders import (
     Connection,
     Customer,
     balance_of,
+    begin_minute_of_writes,
     find_caller,
     jobs_of,
     new_job,
@@ -124,14 +125,13 @@ async def test_a_minute_has_so_many_changes_and_a_refused_one_does_not_count(
 ) -> None:
     customer = await open_account(engine, 30)
     limits = AccountLimits(writes_per_minute=5)
-    # The minute of the test is not over in its middle.
-    await asyncio.sleep(max(0, datetime.now(UTC).second - 54) and 60 - datetime.now(UTC).second)
+    await begin_minute_of_writes(sql)
     assert await outcome(PostgresJobDesk(engine, limits), customer, 31) == "insufficient_balance"
 
     outcomes = await asyncio.gather(*(outcome(PostgresJobDesk(crowd, limits), customer) for _ in range(12)))
     assert Counter(outcomes) == {"accepted": 5, "too_many_writes": 7}
 
-    await sql.execute("UPDATE accounts SET writes_minute = writes_minute - interval '1 minute'")
+    await sql.execute("UPDATE accounts SET writes_minute = writes_minute - interval '2 minutes'")
     assert await outcome(PostgresJobDesk(engine, limits), customer) == "accepted"
     assert await sql.fetchval("SELECT writes FROM accounts WHERE id = $1", customer.account_id) == 1
 

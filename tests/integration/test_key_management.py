@@ -19,6 +19,7 @@ from app.domain.jobs import Outcome
 from app.domain.keys import KeySettings, NewKey, digest_of, stored_form
 from app.domain.orders import IdempotencyKey
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
+from app.infrastructure.postgres.keys import issuing as issuing_module
 from app.infrastructure.postgres.keys import management as management_module
 from app.infrastructure.postgres.keys import windows
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
@@ -106,7 +107,7 @@ async def test_keys_that_have_ended_make_room(
 async def test_a_day_has_so_many_new_secrets(
     engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(management_module, "SECRETS_A_DAY_MAX", 4)
+    monkeypatch.setattr(issuing_module, "SECRETS_A_DAY_MAX", 4)
     customer, manager = await open_account(engine), PostgresKeyManagement(engine)
     by, new = await full_key(engine, customer), wanted()
     await manager.create(customer.account_id, new, by)

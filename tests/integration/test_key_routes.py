@@ -1,5 +1,7 @@
 """Keys over HTTP: what each may do, that a change of one holds everywhere at once, and what nobody may."""
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,11 +11,15 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.application.keys import new_key
 from app.domain.budgets import AccountLimits
-from app.domain.keys import digest_of
+from app.domain.keys import digest_of, stored_form
+from app.domain.limits import TooManyWrites
 from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.keys import issuing
+from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.ledger import PostgresLedger
-from tests.builders import Connection, Customer, open_account
+from tests.builders import Connection, Customer, begin_minute_of_writes, open_account
 from tests.integration.api_on_postgres import TEXT_TO_IMAGE, Api, open_api
 
 ALL = ["generate", "read", "manage"]
@@ -360,7 +366,7 @@ async def test_changes_of_keys_are_writes_and_their_ends_are_never_refused(
     engine: AsyncEngine, api: Api, owner: Customer, sql: Connection
 ) -> None:
     keys = [await create(api, owner) for _ in range(2)]
-    await sql.execute("UPDATE accounts SET writes_minute = now() + interval '1 hour', writes = 2")
+    await begin_minute_of_writes(sql, writes=2)
     async with open_api(engine, limits=AccountLimits(writes_per_minute=3)) as strict:
         path = f"/keys/{keys[0]['id']}"
         codes = [
@@ -377,9 +383,73 @@ async def test_changes_of_keys_are_writes_and_their_ends_are_never_refused(
     assert await sql.fetchval("SELECT writes FROM accounts") == 5
 
 
+async def rotated(api: Api, owner: Customer, key: str) -> tuple[str, str]:
+    """By `POST /auth`: the key that is good from then on, and what was said."""
+    body = {"external_user_id": str(owner.external_user_id), "rotate": True}
+    answer = (await call(api, key, "POST", "/auth", body)).json()
+    return answer.get("api_key", key), answer.get("code", "ok")
+
+
+async def test_whoever_replaces_a_key_by_itself_makes_a_write(
+    engine: AsyncEngine, owner: Customer, sql: Connection
+) -> None:
+    await begin_minute_of_writes(sql, writes=2)
+    async with open_api(engine, limits=AccountLimits(writes_per_minute=4)) as strict:
+        key, said = owner.api_key, []
+        for _ in range(4):
+            key, code = await rotated(strict, owner, key)
+            said.append(code)
+        assert said == ["ok", "ok", "too_many_writes", "too_many_writes"]
+        assert await sql.fetchval("SELECT writes FROM accounts") == 4
+        assert await code_of(strict, key, "GET", "/balance") == "ok"
+        assert await code_of(strict, key, "POST", "/keys", {"name": "refused", "scopes": ALL}) == "too_many_writes"
+    assert await sql.fetchval("SELECT count(*) FROM api_keys") == 3
+    # What the operator vouches for is nobody's write.
+    assert await PostgresKeys(engine, AccountLimits(writes_per_minute=4)).replace_key(
+        owner.external_user_id, stored_form(new_key()), None
+    )
+    assert await sql.fetchval("SELECT writes FROM accounts") == 4
+
+
+async def test_whoever_replaces_a_key_by_itself_makes_one_of_the_secrets_of_the_day(
+    api: Api, owner: Customer, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuing, "SECRETS_A_DAY_MAX", 3)
+    key, said = owner.api_key, []
+    for _ in range(4):
+        key, code = await rotated(api, owner, key)
+        said.append(code)
+
+    assert said == ["ok", "ok", "too_many_new_keys", "too_many_new_keys"]
+    assert await sql.fetchval("SELECT count(*) FROM api_keys") == 3
+    assert await code_of(api, key, "GET", "/balance") == "ok"
+    await sql.execute("UPDATE api_keys SET created_at = created_at - interval '1 day'")
+    assert (await rotated(api, owner, key))[1] == "ok"
+
+
+async def test_many_that_replace_a_key_at_once_make_no_write_too_many(
+    crowd: AsyncEngine, owner: Customer, sql: Connection
+) -> None:
+    keys = PostgresKeys(crowd, AccountLimits(writes_per_minute=3))
+    await begin_minute_of_writes(sql, writes=2)
+    current = digest_of(owner.api_key)
+
+    async def replace() -> str:
+        try:
+            is_replaced = await keys.replace_key(owner.external_user_id, stored_form(new_key()), current)
+        except TooManyWrites as error:
+            return error.code
+        return "replaced" if is_replaced else "no proof"
+
+    outcomes = Counter(await asyncio.gather(*(replace() for _ in range(20))))
+
+    assert outcomes == {"replaced": 1, "no proof": 19}
+    assert await sql.fetchval("SELECT writes FROM accounts") == 3
+
+
 async def test_a_cancel_is_a_write(engine: AsyncEngine, api: Api, owner: Customer, sql: Connection) -> None:
     jobs = [UUID((await start(api, owner.api_key)).json()["job_id"]) for _ in range(2)]
-    await sql.execute("UPDATE accounts SET writes_minute = now() + interval '1 hour', writes = 2")
+    await begin_minute_of_writes(sql, writes=2)
     async with open_api(engine, limits=AccountLimits(writes_per_minute=3)) as strict:
         answers = [await strict.cancel(owner, job_id, f"cancel {job_id}") for job_id in jobs]
         repeat = await strict.cancel(owner, jobs[0], f"cancel {jobs[0]}")

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,13 +13,17 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
+from app.application.ports.health import Level
+from app.bootstrap import doctor
 from app.domain.errors import BalanceLimitExceeded, InsufficientBalance, ReversalEventConflict
 from app.domain.ledger import BALANCE_TOKENS_MAX
 from app.domain.payments import EventName
 from app.domain.reversals import ReversalEvent, Reversed
+from app.infrastructure.postgres import reversals as reversals_module
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.reversals import PostgresPendingReversals, PostgresReversals
+from app.infrastructure.settings import load_settings
 from tests.builders import (
     Connection,
     Customer,
@@ -183,6 +189,27 @@ async def test_what_comes_before_its_payment_waits_and_is_booked_with_it(
     again = await send(api, bodies["refund_1"], "refund_1")
     assert again.json() == {"ok": True, "reversed_tokens": 80, "balance_tokens": 20}
     await assert_books(engine, customer, 20)
+
+
+async def test_doctor_says_whose_reversals_have_waited_for_long(
+    engine: AsyncEngine, customer: Customer, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(_env_file=None, data_dir=tmp_path, database_url=database)
+    events = [reversal("refund_1", 30), reversal("refund_2", 30, of="pay_2"), withdrawal("won_3", "refund_3")]
+    for event in (*events, replace(events[0], source="stripe")):
+        await PostgresReversals(engine).record(event)
+    early = await doctor._reversals(settings)
+    # As if a day had passed: the events themselves cannot be changed.
+    monkeypatch.setattr(reversals_module, "OVERDUE_HOURS", 0)
+    late = await doctor._reversals(settings)
+    await pay(engine, customer)
+    after_payment = await PostgresPendingReversals(engine).overdue()
+
+    assert [(finding.level, finding.text) for finding in early] == [(Level.OK, "none waits for long")]
+    assert [finding.level for finding in late] == [Level.WARNING]
+    assert late[0].text.startswith("1 of stripe, 3 of webhook have waited for their payment for more than")
+    assert "tokens pending" in late[0].text
+    assert after_payment == {"stripe": 1, "webhook": 2}
 
 
 async def test_a_withdrawal_that_comes_before_its_reversal_waits(

@@ -21,7 +21,8 @@ class Keys(KeyLookup, Protocol):
         """Revoke the secrets of a key, and store a new one: the key stays what it is, and keeps what it spent.
 
         `current`: a digest of that key's; None where the operator vouches: then it is the first key, which may do
-        everything. False: the proof does not hold, or there is no such account. Locks the account row.
+        everything, and nothing is counted. False: the proof does not hold, or there is no such account. Locks the
+        account row. Raises TooManyWrites, TooManyNewSecrets.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -76,6 +77,9 @@ _HAS_PAYMENT = exists(constant(1)).where(
 _WAITS = ~_HAS_PAYMENT | (reversal_events.c.withdraws.is_not(None) & ~_HAS_REVERSAL)
 _DOES_WAIT = Statement(select(_WAITS.label("waits")).where(_IS_NAMED))
 
+# Payment providers send the event of a payment within minutes, and repeat what was not answered for hours.
+OVERDUE_HOURS = 24
+
 
 class PostgresReversals:
     def __init__(self, engine: AsyncEngine) -> None:
@@ -99,6 +103,17 @@ class PostgresPendingReversals:
         async with reading(self._engine) as connection:
             found = (await connection.execute(query)).mappings()
             return [PendingReversal(event=_event_of(dict(row)), received_at=row["received_at"]) for row in found]
+
+    async def overdue(self) -> Mapping[str, int]:
+        """By source, how many have waited for more than OVERDUE_HOURS. None is ever dropped."""
+        query = (
+            select(reversal_events.c.source, func.count().label("reversals"))
+            .where(reversal_events.c.received_at < func.now() - timedelta(hours=OVERDUE_HOURS), _WAITS)
+            .group_by(reversal_events.c.source)
+            .order_by(reversal_events.c.source)
+        )
+        async with reading(self._engine) as connection:
+            return {row.source: row.reversals for row in await connection.execute(query)}
 
 
 async def record_one(

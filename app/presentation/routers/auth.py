@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from app.domain.errors import CommitUnknown, InvalidApiKey, KeyAlreadyIssued, ProofRequired
+from app.domain.limits import TooManyNewSecrets, TooManyWrites
 from app.presentation.http.api_keys import AUTHORIZATION_SCHEME
 from app.presentation.http.bodies import JsonBody
 from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, answer, problems
@@ -33,7 +34,16 @@ _read_body = JsonBody(
     response_description="The new key",
     responses={
         201: answer({"external_user_id": _USER_ID, "api_key": "tgk_" + "7bXq2Lr9" * 6 + "D"}),
-        **problems(ProofRequired, InvalidApiKey, KeyAlreadyIssued, *DATABASE_ERRORS, CommitUnknown, *BODY_ERRORS),
+        **problems(
+            ProofRequired,
+            InvalidApiKey,
+            KeyAlreadyIssued,
+            TooManyWrites,
+            TooManyNewSecrets,
+            *DATABASE_ERRORS,
+            CommitUnknown,
+            *BODY_ERRORS,
+        ),
     },
     openapi_extra={"security": [{AUTHORIZATION_SCHEME: []}, {}]},
 )
@@ -47,7 +57,7 @@ async def issue_key(
 
     Where the operator set a service secret, every call needs it in `X-Auth-Secret`, and it is the first key that is
     replaced. Elsewhere the first key needs nothing, and a key is replaced by whoever sends it in `X-API-Key`: it keeps
-    its id, scopes, expiry, budget and what it spent.
+    its id, scopes, expiry, budget and what it spent, and the change counts as `POST /keys/{key_id}/rotate` does.
     """
     api_key = await use_cases.keys.issue(
         body.external_user_id, rotate=body.rotate, current_key=current_key, auth_secret=auth_secret

@@ -1,7 +1,5 @@
 """Where users start and cancel jobs. Locks are always taken in the order job, account."""
 
-from functools import partial
-from operator import attrgetter
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -14,9 +12,9 @@ from app.domain.errors import CommitUnknown, IdempotencyKeyInUse, IdempotencyKey
 from app.domain.jobs import Job, JobStatus, NewJob, Outcome
 from app.domain.limits import TooManyWrites
 from app.domain.orders import Accepted, IdempotencyKey
-from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import fetch_through, reading, transaction
-from app.infrastructure.postgres.jobs.acceptance import accept_all, try_lock_of_key
+from app.infrastructure.postgres.jobs.acceptance import try_lock_of_key
+from app.infrastructure.postgres.jobs.order_batches import OrderBatches
 from app.infrastructure.postgres.jobs.reader import PostgresJobReader
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
@@ -26,9 +24,6 @@ from app.infrastructure.postgres.queue import look_after
 from app.infrastructure.postgres.tables import idempotency_keys, jobs
 from app.infrastructure.postgres.writes import count_write
 
-# With larger ones everybody would be in the same batch, and Python and PostgreSQL would take turns at waiting. Of 128
-# callers half are in one and half in the next.
-ACCEPTS_MAX = 64
 # By then whoever asked for the cancel has stopped waiting for it.
 LOOK_AFTER_CANCEL_SECONDS = 3.0
 
@@ -37,9 +32,7 @@ class PostgresJobDesk(PostgresJobReader):
     def __init__(self, engine: AsyncEngine, limits: AccountLimits = NO_LIMITS) -> None:
         super().__init__(engine)
         self._limits = limits
-        self._accept: Batcher[StorableOrder, Accepted] = Batcher(
-            engine, partial(accept_all, limits=limits), size_max=ACCEPTS_MAX, size_bytes=attrgetter("size_bytes")
-        )
+        self._accept = OrderBatches(engine, limits)
 
     async def accept(
         self, job: NewJob, idempotency: IdempotencyKey | None = None, key: ApiKey | None = None

@@ -1,5 +1,6 @@
 """First keys, and keys that are replaced by whoever proves the right to them."""
 
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -9,7 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.domain.accounts import ALL_SCOPES, Caller
-from app.domain.keys import FIRST_KEY_NAME, StoredKey
+from app.domain.budgets import NO_LIMITS, AccountLimits
+from app.domain.keys import FIRST_KEY_NAME, SECRETS_A_DAY_MAX, StoredKey
+from app.domain.limits import TooManyNewSecrets
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import transaction
 from app.infrastructure.postgres.keys.lookup import find_all
@@ -17,6 +20,7 @@ from app.infrastructure.postgres.keys.repeating import until_known
 from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, IS_LIVE_SECRET, KEY_COLUMNS, hidden, key_of
 from app.infrastructure.postgres.keys.uses import KeyUses
 from app.infrastructure.postgres.tables import accounts, api_keys, keys
+from app.infrastructure.postgres.writes import count_write
 
 
 async def ensure_account(connection: AsyncConnection, external_user_id: UUID) -> None:
@@ -55,9 +59,20 @@ async def has_secret(connection: AsyncConnection, key: StoredKey) -> bool:
     )
 
 
+async def check_secrets_of_day(connection: AsyncConnection, account_id: UUID, now: datetime) -> None:
+    """Raises TooManyNewSecrets."""
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    made = select(func.count()).where(api_keys.c.account_id == account_id, api_keys.c.created_at >= midnight)
+    if (await connection.scalar(made) or 0) >= SECRETS_A_DAY_MAX:
+        wait = midnight + timedelta(days=1) - now
+        raise TooManyNewSecrets(SECRETS_A_DAY_MAX, retry_after_seconds=int(wait.total_seconds()) + 1)
+
+
 class PostgresKeys:
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, limits: AccountLimits = NO_LIMITS) -> None:
+        """`limits` are those of accounts that have none of their own."""
         self.engine = engine
+        self._limits = limits
         self.uses = KeyUses(engine)
         self._find: Batcher[bytes, Caller | None] = Batcher(engine, find_all, flushes_max=1)
 
@@ -96,7 +111,7 @@ class PostgresKeys:
                 await _replace_first(connection, account_id, key)
                 return True
             found = await connection.execute(
-                select(*KEY_COLUMNS)
+                select(*KEY_COLUMNS, func.now().label("now"))
                 .join(api_keys, api_keys.c.key_id == keys.c.id)
                 .where(
                     api_keys.c.digest.in_([current, hidden(current)]),
@@ -108,6 +123,9 @@ class PostgresKeys:
             row = found.mappings().one_or_none()
             if row is None:
                 return False
+            # What the operator vouches for is nobody's write.
+            await check_secrets_of_day(connection, account_id, row["now"])
+            await count_write(connection, account_id, self._limits)
             await _replace_secrets(connection, account_id, row, key)
             return True
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,6 @@ from app.domain.errors import AccountNotFound, IdempotencyKeyReused, InvalidApiK
 from app.domain.key_errors import KeyEnded, KeyNotFound, TooManyKeys
 from app.domain.keys import (
     LIVE_KEYS_MAX,
-    SECRETS_A_DAY_MAX,
     KeyChanges,
     KeyRecord,
     KeySettings,
@@ -26,10 +25,9 @@ from app.domain.keys import (
     check_expiry,
     check_may_change_keys,
 )
-from app.domain.limits import TooManyNewSecrets
 from app.domain.orders import IdempotencyKey
 from app.infrastructure.postgres.database import transaction
-from app.infrastructure.postgres.keys.issuing import add_secret, has_secret, revoke_secrets
+from app.infrastructure.postgres.keys.issuing import add_secret, check_secrets_of_day, has_secret, revoke_secrets
 from app.infrastructure.postgres.keys.reader import PostgresKeyReader, key_record, key_settings
 from app.infrastructure.postgres.keys.repeating import until_known
 from app.infrastructure.postgres.keys.rows import HIDDEN, IS_LIVE_KEY, KEY_COLUMNS, key_of
@@ -150,7 +148,7 @@ class PostgresKeyManagement(PostgresKeyReader):
         if by is None:
             return
         if new_secret_at is not None:
-            await _check_secrets_of_day(connection, account_id, new_secret_at)
+            await check_secrets_of_day(connection, account_id, new_secret_at)
         await count_write(connection, account_id, self._limits)
 
 
@@ -206,15 +204,6 @@ async def _check_room(connection: AsyncConnection, account_id: UUID) -> None:
     live = select(func.count()).where(keys.c.account_id == account_id, keys.c.deleted_at.is_(None))
     if (await connection.scalar(live) or 0) >= LIVE_KEYS_MAX:
         raise TooManyKeys
-
-
-async def _check_secrets_of_day(connection: AsyncConnection, account_id: UUID, now: datetime) -> None:
-    """Raises TooManyNewSecrets."""
-    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    made = select(func.count()).where(api_keys.c.account_id == account_id, api_keys.c.created_at >= midnight)
-    if (await connection.scalar(made) or 0) >= SECRETS_A_DAY_MAX:
-        wait = midnight + timedelta(days=1) - now
-        raise TooManyNewSecrets(SECRETS_A_DAY_MAX, retry_after_seconds=int(wait.total_seconds()) + 1)
 
 
 async def _insert(connection: AsyncConnection, account_id: UUID, new: NewKey) -> None:

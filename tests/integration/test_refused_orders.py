@@ -1,0 +1,176 @@
+"""What an account orders for nothing, again and again, costs that account time, and nobody else."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain.budgets import NO_LIMITS
+from app.domain.errors import DomainError, Overloaded
+from app.domain.orders import IdempotencyKey
+from app.infrastructure.postgres.jobs import order_batches
+from app.infrastructure.postgres.jobs.acceptance import accept_all
+from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
+from app.infrastructure.postgres.jobs.order_batches import (
+    APART_AT_ONCE_MAX,
+    APART_EVERY_SECONDS,
+    FRUITLESS_PER_SECOND,
+    FruitlessOrders,
+    OrderBatches,
+)
+from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
+from app.infrastructure.postgres.ledger import PostgresLedger
+from tests.builders import Customer, balance_of, new_job, open_account
+
+NAME = IdempotencyKey("a name", b"a" * 32)
+
+
+class Clock:
+    now = 600.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[set[UUID]]:
+    """Whose orders came together, batch by batch."""
+    seen: list[set[UUID]] = []
+
+    async def recording(driver: Any, storable: Sequence[StorableOrder], **options: Any) -> Sequence[Any]:
+        seen.append({one.order.job.account_id for one in storable})
+        return await accept_all(driver, storable, **options)
+
+    monkeypatch.setattr(order_batches, "accept_all", recording)
+    return seen
+
+
+async def outcome(desk: PostgresJobDesk, customer: Customer, cost_tokens: int = 5, **named: Any) -> str:
+    try:
+        accepted = await desk.accept(new_job(customer, cost_tokens=cost_tokens), **named)
+    except DomainError as error:
+        return error.code
+    return "replayed" if accepted.is_replay else "accepted"
+
+
+async def refuse(desk: PostgresJobDesk, customer: Customer, times: int = FRUITLESS_PER_SECOND) -> None:
+    for _ in range(times):
+        assert await outcome(desk, customer, 10**6) == "insufficient_balance"
+
+
+def test_many_are_so_many_in_a_second_or_the_one_before() -> None:
+    clock, one, other = Clock(), uuid4(), uuid4()
+    orders = FruitlessOrders(clock)
+    for _ in range(FRUITLESS_PER_SECOND - 1):
+        orders.count(one)
+    assert not orders.are_many(one)
+    orders.count(one)
+    assert orders.are_many(one)
+    assert not orders.are_many(other)
+    clock.now += 1
+    assert orders.are_many(one)
+    clock.now += 1
+    assert not orders.are_many(one)
+
+
+def test_what_is_remembered_is_of_two_seconds() -> None:
+    clock = Clock()
+    orders = FruitlessOrders(clock)
+    for _ in range(3):
+        for _ in range(100):
+            orders.count(uuid4())
+        clock.now += 1
+    assert len(orders._counts) + len(orders._counts_before) == 200
+    clock.now += 60
+    assert not orders.are_many(uuid4())
+    assert not len(orders._counts_before)
+
+
+@pytest.mark.parametrize("idempotency", [None, NAME], ids=["refused", "repeated"])
+async def test_nobody_is_in_a_batch_with_who_orders_for_nothing(
+    engine: AsyncEngine, batches: list[set[UUID]], idempotency: IdempotencyKey | None
+) -> None:
+    noisy, quiet = await open_account(engine, 10), await open_account(engine, 10_000)
+    desk = PostgresJobDesk(engine)
+    cost_tokens = 5 if idempotency else 10**6
+    for _ in range(FRUITLESS_PER_SECOND + 1):
+        await outcome(desk, noisy, cost_tokens, idempotency=idempotency)
+    batches.clear()
+    began = asyncio.get_running_loop().time()
+
+    each = [(noisy, cost_tokens, idempotency), (quiet, 5, None)] * (3 * APART_AT_ONCE_MAX)
+    outcomes = await asyncio.gather(*(outcome(desk, who, cost, idempotency=name) for who, cost, name in each))
+
+    noise = "replayed" if idempotency else "insufficient_balance"
+    assert Counter(outcomes) == {noise: 3 * APART_AT_ONCE_MAX, "accepted": 3 * APART_AT_ONCE_MAX}
+    assert {noisy.account_id, quiet.account_id} not in batches
+    # Each of its own waits for its moment.
+    assert batches.count({noisy.account_id}) >= 3
+    assert asyncio.get_running_loop().time() - began > APART_EVERY_SECONDS
+
+
+async def test_among_many_refusals_what_fits_is_accepted_and_a_repeat_is_answered(engine: AsyncEngine) -> None:
+    customer = await open_account(engine, 10)
+    desk = PostgresJobDesk(engine)
+    assert await outcome(desk, customer, idempotency=NAME) == "accepted"
+    await refuse(desk, customer)
+
+    outcomes = await asyncio.gather(
+        *(outcome(desk, customer, 10**6) for _ in range(40)),
+        outcome(desk, customer, idempotency=NAME),
+        *(outcome(desk, customer) for _ in range(2)),
+    )
+
+    assert Counter(outcomes) == {"insufficient_balance": 41, "replayed": 1, "accepted": 1}
+    assert await balance_of(engine, customer) == 0
+    assert await PostgresLedger(engine).violations() == []
+
+
+async def test_who_is_refused_now_and_then_waits_for_nobody(engine: AsyncEngine, batches: list[set[UUID]]) -> None:
+    customer, other = await open_account(engine, 100), await open_account(engine, 100)
+    desk = PostgresJobDesk(engine)
+    await refuse(desk, customer, FRUITLESS_PER_SECOND - 1)
+    batches.clear()
+
+    await asyncio.gather(*(outcome(desk, each) for each in (other, customer, other, customer)))
+
+    assert {customer.account_id, other.account_id} in batches
+
+
+async def test_one_account_takes_no_more_places_than_it_has(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_batches, "APART_WAITING_MAX", 3)
+    noisy, other = await open_account(engine, 10), await open_account(engine, 10)
+    desk = PostgresJobDesk(engine)
+    await refuse(desk, noisy)
+    await refuse(desk, other)
+
+    outcomes = await asyncio.gather(*(outcome(desk, noisy, 10**6) for _ in range(5)), outcome(desk, other))
+
+    assert outcomes == [*["insufficient_balance"] * 3, *[Overloaded.code] * 2, "accepted"]
+    assert desk._accept._apart_of == {}
+
+
+async def test_who_goes_away_leaves_no_place_taken(engine: AsyncEngine) -> None:
+    noisy = await open_account(engine, 10)
+    clock = Clock()
+    accept = OrderBatches(engine, NO_LIMITS, clock)
+    for _ in range(FRUITLESS_PER_SECOND):
+        accept._fruitless.count(noisy.account_id)
+    waiting = [
+        asyncio.create_task(accept(StorableOrder.of(new_job(noisy), None, None))) for _ in range(APART_AT_ONCE_MAX + 5)
+    ]
+    await asyncio.sleep(0)
+    assert accept._apart_of[noisy.account_id].waiting == APART_AT_ONCE_MAX + 5
+
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+
+    assert accept._apart_of == {}
+    assert await balance_of(engine, noisy) == 10
