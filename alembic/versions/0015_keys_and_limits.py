@@ -188,9 +188,9 @@ CREATE TRIGGER key_windows_hold BEFORE UPDATE OF spent_tokens ON key_windows
 """
 # They write what a role of the release before may have no right on.
 AS_OWNER = ("belong_to_first_key()", "count_ended_job()")
-# Whatever went past the triggers is found by whoever verifies the books. Each of these reads the jobs once, however many
-# accounts and windows there are. A window is joined to its jobs by the key alone: no index leads the planner to read the
-# jobs of the account anew for each of its windows.
+# Whatever went past the triggers is found by whoever verifies the books. Each of these reads the jobs once, however
+# many accounts and windows there are. A window is joined to its jobs by the key alone: no index leads the planner to
+# read the jobs of the account anew for each of its windows.
 VIOLATIONS_OF_COUNTERS = """
 UNION ALL SELECT 'the account counts its unfinished jobs', a.id::text FROM accounts a
   LEFT JOIN (SELECT j.account_id, count(*) AS jobs FROM jobs j WHERE NOT j.is_final GROUP BY 1) unfinished
