@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, ScalarSelect, Select, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.budgets import Budget, Window
@@ -109,14 +109,12 @@ async def _brought_up(
         (ledger_entries.c.kind == constant(EntryKind.DEBIT), ledger_entries.c.amount),
         (ledger_entries.c.kind == constant(EntryKind.REFUND), -ledger_entries.c.amount),
     )
-    changes = (
-        select(func.sum(change))
-        .join_from(ledger_entries, jobs, jobs.c.id == ledger_entries.c.job_id)
-        .where(
-            ledger_entries.c.account_id == account_id,
-            ledger_entries.c.seq > before.entry_count,
-            *_are_charged_to(key_id, window),
-        )
+    # By a subquery, so that no plan reads all jobs of the account for the few that these entries are of.
+    is_charged = select(and_(*_are_charged_to(key_id, window))).where(jobs.c.id == ledger_entries.c.job_id)
+    changes = select(func.sum(change)).where(
+        ledger_entries.c.account_id == account_id,
+        ledger_entries.c.seq > before.entry_count,
+        is_charged.scalar_subquery(),
     )
     since = await _spent(connection, account_id, changes)
     return Spent(before.tokens + since.tokens, since.entry_count)
