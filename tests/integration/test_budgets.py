@@ -261,6 +261,23 @@ async def test_counters_that_are_wrong_are_found(engine: AsyncEngine, sql: Conne
     assert found == {"a window counts what its jobs cost", "the account counts its unfinished jobs"}
 
 
+async def test_the_books_are_verified_without_reading_the_jobs_for_each_window(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    customer, windows = await open_account(engine, 1000), 50
+    keys = [await budgeted(engine, customer) for _ in range(windows)]
+    desk = PostgresJobDesk(engine)
+    await asyncio.gather(*(outcome(desk, customer, key=key) for key in keys for _ in range(3)))
+
+    async with sql.transaction():
+        assert await sql.fetch("SELECT * FROM ledger_violations") == []
+        read = await sql.fetchrow("SELECT * FROM pg_stat_xact_user_tables WHERE relname = 'jobs'")
+
+    assert read is not None
+    assert await sql.fetchval("SELECT count(*) FROM key_windows") == windows
+    assert (read["seq_tup_read"] + read["idx_tup_fetch"]) / (3 * windows) < windows / 2
+
+
 async def test_refusals_say_what_the_limit_is() -> None:
     assert "1000 generations" in TooManyJobs(1000).detail
     assert TooManyWrites(600, 17).retry_after_seconds == 17

@@ -4,7 +4,7 @@ The operations run as they are: no statement is copied here.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
 
@@ -13,12 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.keys import new_key
 from app.application.ports.execution import AttemptEnd
+from app.domain.budgets import Budget, Period
 from app.domain.jobs import JobStatus, Outcome
 from app.domain.keys import digest_of, stored_form
 from app.domain.orders import IdempotencyKey
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
+from app.infrastructure.postgres.keys.windows import Spent, renew_windows
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
@@ -144,6 +146,21 @@ async def test_a_request_reads_its_own_rows_however_large_the_tables_are(
     read = {name: await rows_read(sql, database, operation) for name, operation in operations.items()}
 
     assert read == {name: set() for name in operations}
+
+
+async def test_what_is_done_with_the_account_locked_reads_the_newest_entries_alone(
+    sql: Connection, database: str, customer: Customer
+) -> None:
+    budget, before = Budget(100, Period.EVER), Spent(7, ROWS)
+    key_id = await sql.fetchval("SELECT id FROM keys WHERE account_id = $1", customer.account_id)
+
+    async def renew(on: AsyncEngine) -> None:
+        async with on.begin() as connection:
+            sums = {budget.window(datetime.now(UTC)): before}
+            await renew_windows(connection, customer.account_id, key_id, budget, sums)
+
+    assert await rows_read(sql, database, renew) == set()
+    assert await sql.fetchval("SELECT spent_tokens FROM key_windows") == before.tokens
 
 
 async def test_a_step_reads_its_own_rows_however_large_the_tables_are(

@@ -16,6 +16,7 @@ from app.infrastructure.postgres.jobs import (
     states,
     writing_orders,
 )
+from tests.mutants.budgets import BUDGET_MUTANTS
 from tests.mutants.changes import Change, Mutant, source_of
 from tests.mutants.turns import TURN_MUTANTS
 from tests.mutants.waits import WAIT_MUTANTS
@@ -408,6 +409,7 @@ MUTANTS = (
         (Change(TAKEN_BACK, "'ADJUSTMENT', NEW.amount, NEW.id", "'ADJUSTMENT', abs(NEW.amount), NEW.id"),),
         ("tests/integration/test_adjustments.py::test_gives_and_takes_also_to_below_zero",),
     ),
+    *BUDGET_MUTANTS,
     *TURN_MUTANTS,
     *WAIT_MUTANTS,
 )

@@ -103,6 +103,9 @@ each may do, spend and last as little as it needs, and can end alone:
 | `read` | look at generations, balance and ledger, ask for quotes |
 | `manage` | keys, and the account itself |
 
+Starting and cancelling answer with the job that they concern, and starting with the balance, whether or not the key has
+`read`.
+
 A `budget` is so many tokens each `day` or `month` of UTC, or `ever`. It is checked with the debit: never exceeded by a
 token, however many requests come at once, and 402 `budget_exceeded` has `budget_tokens`, `spent_tokens` and
 `renews_at`. What is refunded comes back to the budget while its period lasts. Only a key with every scope, no budget

@@ -20,7 +20,7 @@ from app.domain.orders import (
 )
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.inputs import recent_large_inputs
-from app.infrastructure.postgres.jobs.purses import Purses, locked_purses
+from app.infrastructure.postgres.jobs.purses import Purses, add_windows, locked_purses
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.jobs.writing_orders import StorableOrder, insert_jobs
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, constant
@@ -87,6 +87,7 @@ async def accept_all(
         standing, purses = await _standing(driver, orders, limits, is_repeated=is_repeated)
         decisions = decide_orders(orders, standing)
         new = [one for one, decision in zip(storable, decisions, strict=True) if is_new(one.order, decision, standing)]
+        await add_windows(driver.fetch, [one.order for one in new], purses)
         if new and await _write(driver, new, limits, purses) is None:
             raise RuntimeError("what fits into the locked purses was not written")
     return decisions

@@ -81,6 +81,15 @@ _LOCK_WINDOWS = Statement(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewWindow:
+    key_id: UUID
+    starts_at: datetime
+    ends_at: datetime
+    limit_tokens: int
+    spent_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Purses:
     """What is known, and kept from changing, of accounts and keys."""
 
@@ -88,18 +97,11 @@ class Purses:
     left: Mapping[Purse, int] = field(default_factory=dict)
     limits: Mapping[UUID, AccountLimits] = field(default_factory=dict)
     spending: Mapping[UUID, Spending] = field(default_factory=dict)
+    missing_windows: Mapping[UUID, NewWindow] = field(default_factory=dict)
+    """By key, those in which nothing has been spent yet."""
     changed_keys: Mapping[UUID, ApiKey | None] = field(default_factory=dict)
     keys_versions: Mapping[UUID, int] = field(default_factory=dict)
     """By account."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _NewWindow:
-    key_id: UUID
-    starts_at: datetime
-    ends_at: datetime
-    limit_tokens: int
-    spent_tokens: int = 0
 
 
 async def locked_purses(fetch: Fetch, orders: Sequence[Order], limits: AccountLimits) -> Purses:
@@ -112,7 +114,7 @@ async def locked_purses(fetch: Fetch, orders: Sequence[Order], limits: AccountLi
     changed = await _changed_keys(fetch, orders, versions)
     budgeted = {order.key.id for order in orders if order.key is not None and _has_budget(order.key, changed)}
     now = rows[0]["now"] if rows else None
-    spending = await _locked_spending(fetch, budgeted, now) if budgeted and now is not None else {}
+    spending, missing = await _locked_spending(fetch, budgeted, now) if budgeted and now is not None else ({}, {})
     left = {purse: tokens for row in rows for purse, tokens in _left(row).items()}
     left |= {
         Purse(PurseKind.BUDGET, key_id): each.budget.tokens - each.spent_tokens for key_id, each in spending.items()
@@ -122,6 +124,7 @@ async def locked_purses(fetch: Fetch, orders: Sequence[Order], limits: AccountLi
         left=left,
         limits={row["id"]: AccountLimits(row["unfinished_jobs_max"], row["writes_per_minute"]) for row in rows},
         spending=spending,
+        missing_windows=missing,
         changed_keys=changed,
         keys_versions=versions,
     )
@@ -159,26 +162,28 @@ def _has_budget(key: ApiKey, changed: Mapping[UUID, ApiKey | None]) -> bool:
     return now is not None and now.has_budget
 
 
-async def _locked_spending(fetch: Fetch, key_ids: set[UUID], now: datetime) -> Mapping[UUID, Spending]:
+async def add_windows(fetch: Fetch, orders: Sequence[Order], purses: Purses) -> None:
+    """Those that the orders spend in and that are missing. Before they are accepted, since a refused order leaves none.
+
+    The account has been locked ever since they were missed, so that nobody else has added them.
+    """
+    spent_by = {order.key.id for order in orders if order.key is not None}
+    new = [window for key_id, window in purses.missing_windows.items() if key_id in spent_by]
+    if new:
+        await _ADD_WINDOWS(fetch, **_NEW_WINDOWS.values(new))
+
+
+async def _locked_spending(
+    fetch: Fetch, key_ids: set[UUID], now: datetime
+) -> tuple[Mapping[UUID, Spending], Mapping[UUID, NewWindow]]:
     rows = await _BUDGETS(fetch, ids=list(key_ids))
     budgets = {row["id"]: Budget(row["budget_tokens"], Period(row["budget_per"])) for row in rows}
-    windows = {key_id: budget.window(now) for key_id, budget in budgets.items()}
-    spent = await _spent(fetch, key_ids)
-    missing = [key_id for key_id in budgets if key_id not in spent]
-    if missing:
-        new = [
-            _NewWindow(
-                key_id=key_id,
-                starts_at=windows[key_id].starts_at,
-                ends_at=windows[key_id].ends_at,
-                limit_tokens=budgets[key_id].tokens,
-            )
-            for key_id in missing
-        ]
-        await _ADD_WINDOWS(fetch, **_NEW_WINDOWS.values(new))
-        spent = await _spent(fetch, key_ids)
-    return {key_id: Spending(budget, spent[key_id], budget.renews_at(now)) for key_id, budget in budgets.items()}
+    spent = {row["key_id"]: row["spent_tokens"] for row in await _LOCK_WINDOWS(fetch, ids=list(key_ids))}
+    spending = {key_id: Spending(each, spent.get(key_id, 0), each.renews_at(now)) for key_id, each in budgets.items()}
+    missing = {key_id: _new_window(key_id, each, now) for key_id, each in budgets.items() if key_id not in spent}
+    return spending, missing
 
 
-async def _spent(fetch: Fetch, key_ids: set[UUID]) -> Mapping[UUID, int]:
-    return {row["key_id"]: row["spent_tokens"] for row in await _LOCK_WINDOWS(fetch, ids=list(key_ids))}
+def _new_window(key_id: UUID, budget: Budget, now: datetime) -> NewWindow:
+    window = budget.window(now)
+    return NewWindow(key_id=key_id, starts_at=window.starts_at, ends_at=window.ends_at, limit_tokens=budget.tokens)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.application.ports.key_management import CreatedKey
 from app.domain.accounts import ApiKey
-from app.domain.budgets import NO_LIMITS, AccountLimits
+from app.domain.budgets import NO_LIMITS, AccountLimits, Window
 from app.domain.errors import AccountNotFound, IdempotencyKeyReused, InvalidApiKey
 from app.domain.key_errors import KeyEnded, KeyNotFound, TooManyKeys
 from app.domain.keys import (
@@ -31,7 +31,7 @@ from app.infrastructure.postgres.keys.issuing import add_secret, check_secrets_o
 from app.infrastructure.postgres.keys.reader import PostgresKeyReader, key_record, key_settings
 from app.infrastructure.postgres.keys.repeating import until_known
 from app.infrastructure.postgres.keys.rows import HIDDEN, IS_LIVE_KEY, KEY_COLUMNS, key_of
-from app.infrastructure.postgres.keys.windows import renew_windows
+from app.infrastructure.postgres.keys.windows import Spent, WindowsNotSummed, renew_windows, sum_windows
 from app.infrastructure.postgres.tables import accounts, api_keys, keys
 from app.infrastructure.postgres.writes import count_write
 
@@ -83,6 +83,23 @@ class PostgresKeyManagement(PostgresKeyReader):
             return CreatedKey(key=await key_record(connection, account_id, new.id), is_replay=False)
 
     async def _change(self, account_id: UUID, key_id: UUID, changes: KeyChanges, by: ApiKey | None) -> KeyRecord:
+        """Only what nothing else stands against is worth the sum of the jobs."""
+        sums: dict[Window, Spent] = {}
+        while True:
+            try:
+                return await self._change_with(sums, account_id, key_id, changes, by)
+            except WindowsNotSummed as missing:
+                async with transaction(self.engine, "sum_windows") as connection:
+                    sums |= await sum_windows(connection, account_id, key_id, missing.windows)
+
+    async def _change_with(
+        self,
+        sums: Mapping[Window, Spent],
+        account_id: UUID,
+        key_id: UUID,
+        changes: KeyChanges,
+        by: ApiKey | None,
+    ) -> KeyRecord:
         async with transaction(self.engine, "change_key") as connection:
             now = await _locked(connection, account_id)
             await _check_still_may(connection, account_id, by)
@@ -93,7 +110,7 @@ class PostgresKeyManagement(PostgresKeyReader):
                 await self._count(connection, account_id, by)
                 await _update(connection, key_id, after)
                 if after.budget != before.budget:
-                    await renew_windows(connection, account_id, key_id, after.budget)
+                    await renew_windows(connection, account_id, key_id, after.budget, sums)
             return await key_record(connection, account_id, key_id)
 
     async def _rotate(
