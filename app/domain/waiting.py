@@ -1,7 +1,7 @@
 """How many jobs stand before one that waits, and when it may end: measured, or not said.
 
-A window is meant to hold nine ends of ten: from the 5th to the 95th hundredth of what was measured. From the middle to
-the 90th it would hold four of ten.
+A window is from the median to the 90th hundredth of what was measured: half of the jobs end before it begins, and nine
+of ten before it ends. So four of ten end within.
 """
 
 from bisect import bisect_left, bisect_right
@@ -17,9 +17,9 @@ RUNS_KEPT = 200
 # Fewer say nothing of the next one, and of those that run for longer than nearly all have, too few are left.
 RUNS_MIN = 10
 LONGER_RUNS_MIN = 4
-LOW, HIGH = 0.05, 0.95
+LOW, HIGH = 0.5, 0.9
 # The same two, in standard deviations.
-_Z = 1.645
+_LOW_DEVIATIONS, _HIGH_DEVIATIONS = 0.0, 1.2816
 # Between the first and the last look that a speed is measured from, and how many jobs must have gone on meanwhile.
 MEASURED_SECONDS_MIN = 8.0
 MEASURED_JOBS_MIN = 8.0
@@ -30,12 +30,13 @@ UNLIKE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Seconds from now."""
+    """Seconds from now, by which half of the jobs have ended, and nine of ten."""
 
     from_seconds: float
     to_seconds: float
 
     def __add__(self, other: "Window") -> "Window":
+        """The end is a little late: a wait and a run are seldom both that long."""
         return Window(self.from_seconds + other.from_seconds, self.to_seconds + other.to_seconds)
 
 
@@ -116,15 +117,13 @@ class QueueSpeed:
             return NO_WAIT
         if self.jobs_per_second is None:
             return None
-        before = position + 1 - self.now.free_places
-        seconds = before / self.jobs_per_second
-        expected = seconds
+        before: float = position + 1 - self.now.free_places
         if self.tags_per_second is not None:
-            # Those who come meanwhile and go first.
-            expected = max(seconds, (tag - self.now.virtual_time) / self.tags_per_second)
+            # With those who come meanwhile and go first.
+            before = max(before, (tag - self.now.virtual_time) / self.tags_per_second * self.jobs_per_second)
         return Window(
-            _time_of(before, self.measured_jobs, -_Z) / self.jobs_per_second,
-            _time_of(expected * self.jobs_per_second, self.measured_jobs, _Z) / self.jobs_per_second,
+            _time_of(before, self.measured_jobs, _LOW_DEVIATIONS) / self.jobs_per_second,
+            _time_of(before, self.measured_jobs, _HIGH_DEVIATIONS) / self.jobs_per_second,
         )
 
 

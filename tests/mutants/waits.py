@@ -38,8 +38,18 @@ WAIT_MUTANTS = (
         (f"{TEST_WAITS}::test_what_waits_for_its_turn_again_forgets_that_it_waited_for_fal",),
     ),
     Mutant(
-        "a window is from the middle to the 90th hundredth",
-        (Change(WINDOWS, "LOW, HIGH = 0.05, 0.95", "LOW, HIGH = 0.5, 0.9"),),
+        "the window of a run begins when one of twenty has ended",
+        (Change(WINDOWS, "LOW, HIGH = 0.5, 0.9", "LOW, HIGH = 0.05, 0.9"),),
+        ("tests/property/test_eta_windows.py",),
+    ),
+    Mutant(
+        "the window of a wait begins when one of twenty has its turn",
+        (Change(WINDOWS, "_HIGH_DEVIATIONS = 0.0, 1.2816", "_HIGH_DEVIATIONS = -1.645, 1.2816"),),
+        ("tests/property/test_eta_windows.py",),
+    ),
+    Mutant(
+        "the window of a wait ends when half have their turn",
+        (Change(WINDOWS, "_HIGH_DEVIATIONS = 0.0, 1.2816", "_HIGH_DEVIATIONS = 0.0, 0.0"),),
         ("tests/property/test_eta_windows.py",),
     ),
     Mutant(

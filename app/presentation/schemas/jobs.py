@@ -98,10 +98,10 @@ class BillingView(BaseModel):
 
 
 class EtaView(BaseModel):
-    """When a job may end, in seconds from now: nine of ten end in between."""
+    """When a job may end, in seconds from now. Four of ten end in between, and half of them before."""
 
-    from_seconds: float = Field(alias="from", serialization_alias="from", description="Few end earlier.")
-    to_seconds: float = Field(alias="to", serialization_alias="to", description="Few end later.")
+    from_seconds: float = Field(alias="from", serialization_alias="from", description="Half end by then.")
+    to_seconds: float = Field(alias="to", serialization_alias="to", description="Nine of ten end by then.")
 
     @classmethod
     def of(cls, window: Window) -> "EtaView":
