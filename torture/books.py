@@ -49,6 +49,7 @@ class Evidence:
     """Idempotency keys and the jobs they led to."""
 
     posts: Sequence[Post]
+    windows_over_budget: Sequence[str]
     ledger_violations: Sequence[str]
 
     def orders(self) -> Iterator[tuple[Book, Order]]:
@@ -70,6 +71,7 @@ def checks_of(evidence: Evidence) -> list[Check]:
         _final_stays_final(evidence),
         _lost_submissions_were_lost(evidence),
         _callers_books(evidence),
+        _budgets_hold(evidence),
         Check("the ledger has no violation", len(evidence.rows), evidence.ledger_violations),
     ]
 
@@ -105,7 +107,7 @@ def _one_job_for_each_order(evidence: Evidence) -> Check:
         found = jobs.pop(order.prompt, [])
         if len(found) > 1 or len(order.job_ids) > 1:
             violations.append(f"{order.prompt} made {found}, answers said {sorted(order.job_ids)}")
-        elif order.key is not None and [evidence.keys.get(order.key)] != found:
+        elif order.key is not None and found != ([] if order.is_refused else [evidence.keys.get(order.key)]):
             violations.append(f"{order.prompt}: its key leads to {evidence.keys.get(order.key)}, its jobs are {found}")
     violations += [f"nobody asked for {prompt}: {found}" for prompt, found in jobs.items()]
     orders = sum(len(book.orders) for book in evidence.books)
@@ -218,3 +220,13 @@ def _callers_books(evidence: Evidence) -> Check:
         if balance != expected:
             violations.append(f"{book.user_id} has {balance}, but {book.topped_up_tokens} - {charged} = {expected}")
     return Check("balance = top-ups - charges, by each caller's own book", len(evidence.books), violations)
+
+
+def _budgets_hold(evidence: Evidence) -> Check:
+    violations = [f"{window} is overspent" for window in evidence.windows_over_budget]
+    for book in evidence.books:
+        billings = [job["billing"] or {} for job in evidence.views[book.user_id].values()]
+        charged = sum(billing.get("charged_tokens", 0) for billing in billings)
+        if book.budget_tokens is not None and charged > book.budget_tokens:
+            violations.append(f"{book.user_id} spent {charged} of {book.budget_tokens}")
+    return Check("no budget is exceeded", sum(book.budget_tokens is not None for book in evidence.books), violations)

@@ -36,8 +36,14 @@ class Order:
     prompt: str
     wish: Wish
     key: str | None
+    is_over_budget: bool = False
+    """Once it was refused for that. A repeat may fit, after a refund."""
     job_ids: set[str] = field(default_factory=set)
     final_statuses_seen: set[str] = field(default_factory=set)
+
+    @property
+    def is_refused(self) -> bool:
+        return self.is_over_budget and not self.job_ids
 
 
 @dataclass(slots=True)
@@ -45,6 +51,8 @@ class Book:
     user_id: str
     api_key: str = ""
     topped_up_tokens: int = 0
+    budget_tokens: int | None = None
+    """Of the key, for ever."""
     orders: list[Order] = field(default_factory=list)
 
     @property
@@ -112,15 +120,26 @@ class Callers:
         book.api_key = answer.body["api_key"]
         return book
 
+    async def spend_by_budget(self, book: Book, tokens: int, per: str) -> None:
+        """From now on by a key of its own."""
+        body = {"name": "bounded", "scopes": ["generate", "read"], "budget": {"tokens": tokens, "per": per}}
+        answer = await self.insist("POST", "/keys", frozenset({201}), headers=book.headers, json=body)
+        book.api_key = answer.body["api_key"]
+        book.budget_tokens = tokens if per == "ever" else None
+
     async def place(self, book: Book, order: Order) -> str | None:
-        """The job's id; None where nobody can know whether there is a job."""
+        """The job's id; None where there is none, or nobody can know."""
         headers = dict(book.headers)
         body = {"prompt": order.prompt, "num_images": order.wish.images}
         if order.key is None:
-            answer = await self.ask("POST", START, frozenset({202}), headers=headers, json=body)
+            answer = await self.ask("POST", START, frozenset({202, 402}), headers=headers, json=body)
         else:
             headers["Idempotency-Key"] = order.key
             answer = await self._insist_on_202(headers, body)
+        if answer is not None and answer.status == 402:
+            order.is_over_budget = answer.body["code"] == "budget_exceeded"
+            if not order.is_over_budget:
+                self.wrong_answers.append(f"POST {START}: 402 {answer.body}")
         if answer is None or answer.status != 202:
             return None
         job_id = str(answer.body["job_id"])
@@ -130,7 +149,7 @@ class Callers:
     async def _insist_on_202(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> Answer:
         async with asyncio.timeout(DEFINITE_SECONDS_MAX):
             while True:
-                answer = await self.insist("POST", START, frozenset({202, 409}), headers=headers, json=body)
+                answer = await self.insist("POST", START, frozenset({202, 402, 409}), headers=headers, json=body)
                 if answer.status != 409 or answer.body.get("code") != "idempotency_key_in_use":
                     return answer
                 await asyncio.sleep(RETRY_SECONDS)

@@ -21,6 +21,9 @@ _ROWS = """
            refunded_tokens, result IS NOT NULL AS has_result, error_code, fal_request_id
       FROM jobs JOIN accounts ON accounts.id = jobs.account_id
 """
+_OVER_BUDGET = """
+    SELECT format('%s of %s', starts_at, key_id) AS window FROM key_windows WHERE spent_tokens > limit_tokens
+"""
 
 
 async def until_settled(fleet: Fleet) -> float:
@@ -47,6 +50,7 @@ async def evidence_of(fleet: Fleet, callers: Callers, books: list[Book]) -> Evid
             row["key"]: row["job"]
             for row in await connection.fetch("SELECT key, job_id::text AS job FROM idempotency_keys")
         }
+        over_budget = await connection.fetch(_OVER_BUDGET)
     finally:
         await connection.close()
     return Evidence(
@@ -56,6 +60,7 @@ async def evidence_of(fleet: Fleet, callers: Callers, books: list[Book]) -> Evid
         rows={row.id: row for row in rows},
         keys=keys,
         posts=await _posts(fleet),
+        windows_over_budget=[row["window"] for row in over_budget],
         ledger_violations=await ledger_violations(fleet.postgres.dsn),
     )
 

@@ -7,7 +7,7 @@ from torture.report import Outcome, Plan
 from torture.under_load import Trouble, suffer
 
 KILLS = 200
-JOBS = 5_400
+JOBS = 6_600
 # A start takes about as long as the shortest of these: every other victim or so dies before it is ready.
 PAUSE_SECONDS = (0.5, 7.0)
 

@@ -1,6 +1,7 @@
 """What the kill, PostgreSQL and backend scenarios share: orders come in while something is done to the service."""
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +16,8 @@ from torture.report import Check, Outcome, Plan
 from torture.timeline import Timeline, sampled
 
 USERS = 20
+# Of every other user, who asks for more.
+BUDGET_TOKENS = 900
 LOAD_LOOK_SECONDS = 5
 
 
@@ -47,6 +50,12 @@ async def suffer(
     began = time.monotonic()
     async with running_fleet(directory) as fleet, calling(fleet.url) as callers:
         books = await asyncio.gather(*(callers.register() for _ in range(USERS)))
+        await asyncio.gather(
+            *(
+                callers.spend_by_budget(book, plan.count(BUDGET_TOKENS), per)
+                for book, per in zip(books[::2], itertools.cycle(("ever", "day", "month")))
+            )
+        )
         timeline = Timeline()
         done = Trouble(fleet, timeline, rng, may_end=may_end)
         async with sampled(timeline, fleet.postgres.dsn):
@@ -64,6 +73,7 @@ async def suffer(
         counts = {
             **done.counts,
             "orders": sum(len(book.orders) for book in books),
+            "orders_over_budget": sum(order.is_refused for _, order in evidence.orders()),
             "jobs": len(evidence.rows),
             "submissions": len(evidence.posts),
             "ends": ends(evidence),

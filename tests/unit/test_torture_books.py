@@ -18,12 +18,13 @@ FAILING = Wish("[fail]", {"FAILED": 0})
 class Case:
     """A whole, right story of two jobs, for a test to spoil."""
 
-    book: Book = field(default_factory=lambda: Book("user", topped_up_tokens=100))
+    book: Book = field(default_factory=lambda: Book("user", topped_up_tokens=100, budget_tokens=5))
     rows: dict[str, Row] = field(default_factory=dict)
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
     posts: list[Post] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
     balance: int = 95
+    windows_over_budget: list[str] = field(default_factory=list)
     ledger_violations: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -33,7 +34,7 @@ class Case:
     def add(self, job: str, wish: Wish, status: str) -> None:
         has_result = status == "COMPLETED"
         request = f"fal-{job}"
-        self.book.orders.append(Order(f"order {job}", wish, f"key-{job}", {job}, {status}))
+        self.book.orders.append(Order(f"order {job}", wish, f"key-{job}", job_ids={job}, final_statuses_seen={status}))
         self.rows[job] = Row(job, "user", f"order {job}", status, 5, 0 if has_result else 5, has_result, None, request)
         self.views[job] = {
             "job_id": job,
@@ -48,17 +49,21 @@ class Case:
     def change(self, job: str, **columns: Any) -> None:
         self.rows[job] = replace(self.rows[job], **columns)
 
-    def broken_claims(self) -> set[str]:
-        evidence = Evidence(
+    @property
+    def evidence(self) -> Evidence:
+        return Evidence(
             books=[self.book],
             views={"user": self.views},
             balances={"user": self.balance},
             rows=self.rows,
             keys=self.keys,
             posts=self.posts,
+            windows_over_budget=self.windows_over_budget,
             ledger_violations=self.ledger_violations,
         )
-        return {check.claim for check in checks_of(evidence) if check.violations}
+
+    def broken_claims(self) -> set[str]:
+        return {check.claim for check in checks_of(self.evidence) if check.violations}
 
 
 def lose_the_job(case: Case) -> None:
@@ -154,6 +159,19 @@ def mint_a_token(case: Case) -> None:
     case.balance += 1
 
 
+def accept_what_was_refused(case: Case) -> None:
+    case.book.orders[0].is_over_budget = True
+    case.book.orders[0].job_ids.clear()
+
+
+def overspend_a_window(case: Case) -> None:
+    case.windows_over_budget.append("2026-11-01 of some key")
+
+
+def spend_more_than_the_budget(case: Case) -> None:
+    case.book.budget_tokens = 4
+
+
 def break_the_ledger(case: Case) -> None:
     case.ledger_violations.append("balance is the sum of its entries: user")
 
@@ -182,6 +200,9 @@ BREAKS: dict[Callable[[Case], None], str] = {
     refund_what_was_delivered: "nothing that fal delivered is refunded",
     lose_a_token: "balance = top-ups - charges, by each caller's own book",
     mint_a_token: "balance = top-ups - charges, by each caller's own book",
+    accept_what_was_refused: "an order is at most one job, with a key exactly one",
+    overspend_a_window: "no budget is exceeded",
+    spend_more_than_the_budget: "no budget is exceeded",
     break_the_ledger: "the ledger has no violation",
 }
 
@@ -200,10 +221,7 @@ def test_a_broken_book_is_noticed(spoil: Callable[[Case], None], claim: str) -> 
 
 
 def test_every_claim_can_be_broken() -> None:
-    case = Case()
-    evidence = Evidence([case.book], {"user": case.views}, {"user": 95}, case.rows, case.keys, case.posts, [])
-
-    checks = checks_of(evidence)
+    checks = checks_of(Case().evidence)
 
     assert {check.claim for check in checks} == set(BREAKS.values())
     assert all(check.holds for check in checks)
