@@ -22,7 +22,7 @@ from app.domain.errors import (
     PriceExceedsMaximum,
     QuoteNotValid,
 )
-from app.domain.jobs import NewJob
+from app.domain.jobs import NewJob, is_large
 from app.domain.kinds import GenerationKind
 from app.domain.limits import ProviderLocked
 from app.domain.models import Model
@@ -35,8 +35,6 @@ log = structlog.get_logger(__name__)
 # By whether it is a film. Part of every fingerprint since the first release, so that a repeat of what one of them has
 # accepted is still known.
 _FILLED_IN: Mapping[bool, Mapping[str, Any]] = {False: {"num_images": 1}, True: {"duration": 5}}
-# Characters. Up to here a fingerprint takes less time than a thread would cost.
-LARGE_PARAMETERS = 64 * 1024
 CANCEL_WAIT_SECONDS = 3.0
 CANCEL_LOOK_SECONDS = 0.2
 
@@ -202,15 +200,9 @@ async def _idempotency_of_wish(wish: Wish, key: str | None) -> IdempotencyKey | 
     if key is None:
         return None
     asked_for = wish.asked_for()
-    if _size(wish.parameters) <= LARGE_PARAMETERS:
+    if not is_large(wish.parameters):
         return IdempotencyKey(key, asked_for.fingerprint())
     return IdempotencyKey(key, await asyncio.to_thread(asked_for.fingerprint))
-
-
-def _size(parameters: Mapping[str, Any]) -> int:
-    """The number of characters in texts and lists of texts."""
-    values = (value if isinstance(value, list) else [value] for value in parameters.values())
-    return sum(len(text) for texts in values for text in texts if isinstance(text, str))
 
 
 def _fingerprint(asked_for: Sequence[Any]) -> bytes:

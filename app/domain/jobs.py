@@ -22,6 +22,15 @@ from app.domain.newer_words import known
 from app.domain.pricing import PriceLine
 from app.domain.terms import Terms
 
+# Characters. Up to here a fingerprint takes less time than a thread would cost; and no prompt is that long.
+LARGE_TEXTS = 64 * 1024
+
+
+def is_large(parameters: Mapping[str, Any]) -> bool:
+    """Whether there are whole pictures in its texts and lists of texts."""
+    values = (value if isinstance(value, list) else [value] for value in parameters.values())
+    return sum(len(text) for texts in values for text in texts if isinstance(text, str)) > LARGE_TEXTS
+
 
 class JobStatus(StrEnum):
     QUEUED = "QUEUED"

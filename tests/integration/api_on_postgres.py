@@ -33,6 +33,7 @@ from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.reversals import PostgresReversals
 from app.infrastructure.quotes import SignedQuotes
 from app.presentation.http.api import create_api
+from app.presentation.http.body_room import BodyRoom
 from tests.builders import BUILT_IN, Customer
 
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
@@ -44,6 +45,7 @@ SECRETS_BY_SOURCE = {source: [f"the secret of {source}"] for source in ("stripe"
 @dataclass(frozen=True)
 class Api:
     http: httpx.AsyncClient
+    room: BodyRoom
 
     async def start(
         self, customer: Customer, key: str | None, body: dict[str, Any] | None = None, *, path: str = TEXT_TO_IMAGE
@@ -95,7 +97,7 @@ async def open_api(
         paused_models=PostgresPausedModels(engine),
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate") as http:
-        yield Api(http)
+        yield Api(http, api.state.body_room)
 
 
 def job_id_of(answer: httpx.Response) -> UUID:

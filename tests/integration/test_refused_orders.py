@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -24,7 +25,9 @@ from app.infrastructure.postgres.jobs.order_batches import (
 )
 from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
 from app.infrastructure.postgres.ledger import PostgresLedger
-from tests.builders import Customer, balance_of, new_job, open_account
+from app.presentation.http.body_room import SMALL_BODY_BYTES_MAX
+from tests.builders import Connection, Customer, balance_of, connect, new_job, open_account
+from tests.integration.api_on_postgres import TEXT_TO_IMAGE, open_api
 
 NAME = IdempotencyKey("a name", b"a" * 32)
 
@@ -174,3 +177,50 @@ async def test_who_goes_away_leaves_no_place_taken(engine: AsyncEngine) -> None:
 
     assert accept._apart_of == {}
     assert await balance_of(engine, noisy) == 10
+
+
+async def test_all_accounts_together_take_no_more_places_than_there_are(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_batches, "APART_WAITING_OF_ALL_MAX", 3)
+    noisy = [await open_account(engine, 10) for _ in range(2)]
+    desk = PostgresJobDesk(engine)
+    for each in noisy:
+        await refuse(desk, each)
+
+    outcomes = await asyncio.gather(*(outcome(desk, each, 10**6) for each in noisy for _ in range(2)))
+
+    assert outcomes == [*["insufficient_balance"] * 3, Overloaded.code]
+    assert await outcome(desk, noisy[1]) == "accepted"
+
+
+async def test_a_large_order_does_not_go_apart(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it waits for its answer, every other large body waits for its turn."""
+    noisy = await open_account(engine, 10)
+    desk = PostgresJobDesk(engine)
+    await refuse(desk, noisy)
+    monkeypatch.setattr(desk._accept, "_turn_of", None)
+    large = replace(new_job(noisy), parameters={"image_urls": ["data:image/png;base64," + "A" * 64 * 1024]})
+
+    accepted = await desk.accept(large)
+
+    assert not accepted.is_replay
+    with pytest.raises(TypeError):
+        await desk.accept(new_job(noisy))
+
+
+async def test_a_body_that_blanks_made_large_keeps_nobody_waiting(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    customer = await open_account(engine, 10)
+    padded = b'{"prompt": "a lighthouse"' + b" " * SMALL_BODY_BYTES_MAX + b"}"
+    headers = {"X-API-Key": customer.api_key, "Content-Type": "application/json"}
+    async with open_api(engine) as api, connect(database) as blocker:
+        async with blocker.transaction():
+            await blocker.execute("SELECT FROM accounts FOR UPDATE")
+            request = asyncio.create_task(api.http.post(TEXT_TO_IMAGE, content=padded, headers=headers))
+            while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not request.done()
+                await asyncio.sleep(0.01)
+            assert not api.room.parsing.locked()
+        assert (await request).status_code == 202

@@ -82,7 +82,11 @@ class Batcher(Generic[Item, Answer]):
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Call(item, answer))
         self._start_worker()
-        return await answer
+        try:
+            return await answer
+        finally:
+            # Its exception holds this frame, and the frame would hold it: in a circle with all of a large item.
+            del answer
 
     def _start_worker(self) -> None:
         """Start a worker for the calls that wait, unless one that is in time will come for them."""

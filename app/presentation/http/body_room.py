@@ -117,7 +117,7 @@ class HeldBody:
         self._caller = caller
         self._taken_in = room.small
         self._taken_bytes = 0
-        self._is_parsing = False
+        self.is_parsing = False
 
     async def expect(self, size_bytes: int) -> None:
         """Take room for a large body before its first byte is read. Raises TooManyLargeBodies, NoRoomForBody."""
@@ -149,14 +149,18 @@ class HeldBody:
                 await self._room.parsing.acquire()
         except TimeoutError:
             raise NoRoomForBody from None
-        self._is_parsing = True
+        self.is_parsing = True
+
+    def end_turn(self) -> None:
+        if self.is_parsing:
+            self._room.parsing.release()
+        self.is_parsing = False
 
     def give_back(self) -> None:
-        if self._is_parsing:
-            self._room.parsing.release()
+        self.end_turn()
         if self._taken_bytes:
             self._taken_in.give_back(self._caller, self._taken_bytes)
-        self._is_parsing, self._taken_bytes = False, 0
+        self._taken_bytes = 0
 
 
 def hold_body(state: MutableMapping[str, Any], room: BodyRoom, caller: Hashable) -> HeldBody:
@@ -172,3 +176,9 @@ def give_back(state: MutableMapping[str, Any]) -> None:
     held: HeldBody | None = state.get(_HELD)
     if held is not None:
         held.give_back()
+
+
+def held_in_turn(state: MutableMapping[str, Any]) -> HeldBody | None:
+    """What the request holds while others wait until it is answered."""
+    held: HeldBody | None = state.get(_HELD)
+    return held if held is not None and held.is_parsing else None

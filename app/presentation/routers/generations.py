@@ -21,12 +21,13 @@ from app.domain.errors import (
     TooManyLargeInputs,
     UnknownModel,
 )
+from app.domain.jobs import is_large
 from app.domain.kinds import GenerationKind
 from app.domain.limits import BudgetExceeded, ProviderLocked, TooManyJobs, TooManyWrites
 from app.domain.orders import Accepted
 from app.presentation.http.answers import json_answer
 from app.presentation.http.bodies import Check, JsonBody, RefusedBody
-from app.presentation.http.body_room import LARGE_BODY_BYTES_MAX
+from app.presentation.http.body_room import LARGE_BODY_BYTES_MAX, held_in_turn
 from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, KEY_ERRORS, answer, problems
 from app.presentation.http.parameters import IdempotencyKey
 from app.presentation.http.routing import CurrentCaller, KeyedRoute, account_of
@@ -143,7 +144,12 @@ def _handler(bodies: GenerationBodies) -> Callable[..., Awaitable[Response]]:
         if isinstance(body, RefusedBody):
             accepted = await _repeated(start, caller.account, bodies, body, idempotency_key)
         else:
-            accepted = await start(caller.account.id, body.wish(), idempotency_key=idempotency_key, key=caller.key)
+            wish = body.wish()
+            held = held_in_turn(request.scope["state"])
+            if held is not None and not is_large(wish.parameters):
+                # Blanks and escapes made it large, and nobody has to wait for its end.
+                held.end_turn()
+            accepted = await start(caller.account.id, wish, idempotency_key=idempotency_key, key=caller.key)
         return _answer(request, accepted, caller.account)
 
     return handler

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.budgets import AccountLimits
 from app.domain.errors import DomainError, Overloaded, Unavailable
+from app.domain.jobs import is_large
 from app.domain.orders import Accepted
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.jobs.acceptance import accept_all
@@ -32,8 +33,9 @@ FRUITLESS_PER_SECOND = 5
 # In each such time so many of an account are asked, and the others of it wait.
 APART_EVERY_SECONDS = 0.05
 APART_AT_ONCE_MAX = 32
-# By then the last of them waits for three seconds.
-APART_WAITING_MAX = 2_000
+# Of one account: by then the last of them waits for most of a second. And of all.
+APART_WAITING_MAX = 500
+APART_WAITING_OF_ALL_MAX = 2_000
 
 
 class FruitlessOrders:
@@ -81,6 +83,7 @@ class OrderBatches:
         )
         self._fruitless = FruitlessOrders(clock)
         self._apart_of: dict[UUID, _Apart] = {}
+        self._waiting_apart = 0
 
     async def __call__(self, order: StorableOrder) -> Accepted:
         """Raises Overloaded, and what the order is refused for."""
@@ -98,7 +101,8 @@ class OrderBatches:
         return accepted
 
     async def _accepted(self, order: StorableOrder, account_id: UUID) -> Accepted:
-        if not self._fruitless.are_many(account_id):
+        # A large one holds the turn of all large bodies until it is answered, so it must not wait; and it goes alone.
+        if not self._fruitless.are_many(account_id) or is_large(order.order.job.parameters):
             return await self._together(order)
         async with self._turn_of(account_id):
             await asyncio.sleep(APART_EVERY_SECONDS - self._clock() % APART_EVERY_SECONDS)
@@ -107,13 +111,15 @@ class OrderBatches:
     @asynccontextmanager
     async def _turn_of(self, account_id: UUID) -> AsyncIterator[None]:
         apart = self._apart_of.setdefault(account_id, _Apart())
-        if apart.waiting >= APART_WAITING_MAX:
+        if apart.waiting >= APART_WAITING_MAX or self._waiting_apart >= APART_WAITING_OF_ALL_MAX:
             raise Overloaded
         apart.waiting += 1
+        self._waiting_apart += 1
         try:
             async with apart.turns:
                 yield
         finally:
             apart.waiting -= 1
+            self._waiting_apart -= 1
             if not apart.waiting:
                 del self._apart_of[account_id]
