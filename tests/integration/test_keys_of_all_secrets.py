@@ -211,3 +211,18 @@ async def test_a_secret_that_was_replaced_before_it_had_a_key_stays_dead(engine:
     live = await sql.fetch("SELECT digest FROM api_keys WHERE revoked_at IS NULL")
     assert [row["digest"] for row in live] == [second.digest]
     assert await sql.fetch(WRONG_KEYS) == []
+
+
+async def test_a_view_of_violations_that_is_there_already_becomes_the_present_one(
+    database: str, engine: AsyncEngine, sql: Connection
+) -> None:
+    """Revision 0015 once made a slower one."""
+    definition = "SELECT pg_get_viewdef('ledger_violations'::regclass)"
+    await upgrade(engine, "0018")
+    await sql.execute("CREATE OR REPLACE VIEW ledger_violations (invariant, subject) AS SELECT '', '' WHERE false")
+
+    await migrate(engine)
+
+    async with connect(database) as present:
+        assert await sql.fetchval(definition) == await present.fetchval(definition)
+    assert "unfinished" in await sql.fetchval(definition)
