@@ -274,5 +274,8 @@ async def current_revision(engine: AsyncEngine) -> str | None:
 
 async def check_migrated(engine: AsyncEngine) -> None:
     """Raises DatabaseRefused. What this release writes may mean something else to a schema before its own."""
-    if not is_usable(await current_revision(engine)):
+    revision = await current_revision(engine)
+    if revision is None:
+        raise DatabaseRefused("the tables of this release are not there: run python -m app migrate")
+    if not is_usable(revision):
         raise DatabaseRefused("the database is not at this release's schema: run python -m app migrate")
