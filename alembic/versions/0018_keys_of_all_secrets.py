@@ -18,13 +18,12 @@ depends_on = None
 
 # Accepts and changes of keys of these accounts wait for so many at most.
 ACCOUNTS_OF_A_SLICE = 500
-# Whoever changes the keys of an account has locked it before.
-LOCK_ACCOUNTS = """
-SELECT id FROM accounts
- WHERE id IN (SELECT DISTINCT account_id FROM api_keys WHERE key_id IS NULL AND account_id > :after
-               ORDER BY account_id LIMIT CAST(:accounts_max AS bigint))
- ORDER BY id FOR NO KEY UPDATE
+FIND_ACCOUNTS = """
+SELECT DISTINCT account_id FROM api_keys WHERE key_id IS NULL AND account_id > :after
+ ORDER BY account_id LIMIT CAST(:accounts_max AS bigint)
 """
+# Whoever changes the keys of an account has locked it before.
+LOCK_ACCOUNTS = "SELECT id FROM accounts WHERE id = ANY(:accounts) ORDER BY id FOR NO KEY UPDATE"
 # The release before may have issued a secret since revision 0015, and the account has its first key by that.
 ADOPT_SECRETS = (
     """
@@ -56,26 +55,33 @@ CREATE INDEX IF NOT EXISTS api_keys_not_revoked ON api_keys (key_id, created_at)
 
 def fill_slice(connection: Connection, after: UUID) -> UUID | None:
     """For the next accounts by id. Returns the last one of them, or None after all."""
-    accounts = adopt_secrets(connection, after, ACCOUNTS_OF_A_SLICE, is_patient=False)
+    accounts = find_accounts(connection, after, ACCOUNTS_OF_A_SLICE)
     if accounts:
+        # Others may have locked all of these, and none of the next ones.
+        adopt_secrets(connection, accounts, is_patient=False)
         return accounts[-1]
     for statement in ADD_INDEXES:
         connection.execute(text(statement))
     return None
 
 
-def adopt_secrets(connection: Connection, after: UUID, accounts_max: int | None, *, is_patient: bool) -> list[UUID]:
-    """Returns the accounts that had secrets without a key. They stay locked until the end of the transaction."""
+def find_accounts(connection: Connection, after: UUID, accounts_max: int | None) -> list[UUID]:
+    """Those with secrets without a key, by id."""
+    return list(connection.scalars(text(FIND_ACCOUNTS), {"after": after, "accounts_max": accounts_max}))
+
+
+def adopt_secrets(connection: Connection, accounts: list[UUID], *, is_patient: bool) -> None:
+    """The accounts stay locked until the end of the transaction."""
     query = text(LOCK_ACCOUNTS if is_patient else f"{LOCK_ACCOUNTS} SKIP LOCKED")
-    accounts: list[UUID] = list(connection.scalars(query, {"after": after, "accounts_max": accounts_max}))
+    locked = list(connection.scalars(query, {"accounts": accounts}))
     # Each statement sees what was committed before the locks were there.
-    for statement in ADOPT_SECRETS if accounts else ():
-        connection.execute(text(statement), {"accounts": accounts})
-    return accounts
+    for statement in ADOPT_SECRETS if locked else ():
+        connection.execute(text(statement), {"accounts": locked})
 
 
 def upgrade() -> None:
-    adopt_secrets(op.get_bind(), UUID(int=0), None, is_patient=True)
+    connection = op.get_bind()
+    adopt_secrets(connection, find_accounts(connection, UUID(int=0), None), is_patient=True)
     for statement in (
         # All at once: whoever has read the table, and writes to it next, would wait in a circle with us.
         "LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE",

@@ -4,6 +4,9 @@ A counter that is too low, because somebody wrote to the database past the trigg
 would refuse the end of the job, each time it was tried: a job that never ends and tokens that never come back are worse
 than a limit that lets a job too many through. Whoever verifies the books still finds the counter for as long as it is
 wrong, and `ledger recount` puts it right.
+
+The view that finds it is made anew: where revision 0015 ran as it once was, the view still reads the jobs of an account
+for each of its windows.
 """
 
 from types import ModuleType
@@ -27,6 +30,7 @@ def upgrade() -> None:
         assert function.count(old) == 1, old
         function = function.replace(old, new)
     replace(function)
+    op.execute(f"{module_of_keys().violations_before()} {module_of_keys().VIOLATIONS_OF_COUNTERS}")
 
 
 def downgrade() -> None:

@@ -20,7 +20,7 @@ from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.dsn import Dsn
 from app.infrastructure.postgres.faults import DATABASE_ERRORS, DatabaseRefused, explained
 from app.infrastructure.postgres.inspection import check_before_start
-from app.infrastructure.postgres.migrations import migrate
+from app.infrastructure.postgres.migrations import check_migrated, migrate
 from app.infrastructure.settings import Settings, SettingsError, load_settings
 from app.serving import handle_stop_signals
 
@@ -71,12 +71,17 @@ async def _interruptible(work: Awaitable[None]) -> None:
 
 
 def run_for_operator(work: Callable[[OperatorUseCases], Awaitable[None]]) -> None:
-    """For one-off commands: connected to the database alone, with nothing running in the background."""
+    """For one-off commands: connected to the database alone, with nothing running in the background.
+
+    A database that was given is migrated by whoever deploys, and by no command in passing.
+    """
 
     async def connected(settings: Settings) -> None:
         async with with_database(settings) as complete:
             if settings.database_url is None:
                 await migrate_database(complete)
+            else:
+                await _check_migrated(complete)
             async with build_operator(complete) as operator:
                 await work(operator)
 
@@ -107,6 +112,12 @@ async def migrate_database(settings: Settings) -> None:
     # An index of a large table takes longer than any request may.
     async with open_engine(url_of(settings), pool_size=1, is_patient=True) as engine:
         await migrate(engine)
+
+
+async def _check_migrated(settings: Settings) -> None:
+    """Raises DatabaseRefused, with one line."""
+    async with open_engine(url_of(settings), pool_size=1) as engine:
+        await check_migrated(engine)
 
 
 async def check_database(settings: Settings) -> None:

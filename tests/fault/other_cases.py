@@ -220,7 +220,7 @@ def changes_a_key(world: World, armed: str) -> None:
     assert spent.status_code == 202
     story.until("COMPLETED")
     is_over = ask_and_die(story, armed, "PATCH", f"/keys/{key['id']}", json={"budget": BUDGET})
-    is_changed = is_over and not armed.startswith("sum_windows")
+    is_changed = is_over and not armed.startswith(("count_sum", "sum_windows"))
     assert [found["budget"] is not None for found in keys_of(story)] == [is_changed]
     repeat = world.http.patch(f"/keys/{key['id']}", json={"budget": BUDGET}, headers=story.headers).raise_for_status()
     assert repeat.json()["budget"] == {**BUDGET, "spent_tokens": COST_TOKENS, "renews_at": None}
@@ -279,7 +279,7 @@ def recounts(world: World, armed: str) -> None:
     world.sql("UPDATE accounts SET unfinished_jobs = 7 WHERE external_user_id = $1", story.user_id)
     die_in_command(world, armed, "ledger", "recount")
     counted = "SELECT unfinished_jobs FROM accounts WHERE external_user_id = $1"
-    assert world.sql(counted, story.user_id) == [0 if armed.endswith("after_commit") else 7]
+    assert world.sql(counted, story.user_id) == [0 if armed == "recount.after_commit" else 7]
     assert world.launch("ledger", "recount").finish() == 0
     assert world.sql(counted, story.user_id) == [0]
 
@@ -464,6 +464,7 @@ OTHER_CASES = [
     *both("replace_key", replaces_a_key),
     *both("revoke_keys", revokes_a_key),
     *both("create_key", creates_a_key),
+    *both("count_sum", changes_a_key),
     *both("sum_windows", changes_a_key),
     *both("change_key", changes_a_key),
     *both("rotate_key", rotates_a_key),
@@ -471,6 +472,7 @@ OTHER_CASES = [
     *both("end_own_key", ends_its_own_key),
     *both("set_limits", sets_limits),
     *both("violations", verifies_the_books),
+    *both("sum_running_windows", recounts),
     *both("recount", recounts),
     *both("requeue_lost", finds_a_lost_job),
     *both("forget_idempotency_keys", forgets_old_keys),

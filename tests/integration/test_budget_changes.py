@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.accounts import ApiKey
 from app.domain.budgets import Budget, Period
-from app.domain.errors import InsufficientBalance
+from app.domain.errors import InsufficientBalance, Overloaded
 from app.domain.jobs import Outcome
 from app.domain.limits import BudgetExceeded, TooManyWrites
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
@@ -144,6 +144,46 @@ async def test_a_sum_is_made_only_where_nothing_else_stands_against_the_change(
 
     await account.change(EVER)
     assert sums["made"] == 1
+    assert await spent(sql, account.key) == [5]
+
+
+async def test_an_account_makes_one_sum_at_a_time_and_no_more_than_it_may_write(
+    account: Account, engine: AsyncEngine, sql: Connection, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others, who share the connections, go on meanwhile."""
+    await account.start(5)
+    other = await open_account(engine, 100)
+    sums: Counter[str] = Counter()
+
+    async def counted(*named: Any) -> Mapping[Any, Any]:
+        sums["begun"] += 1
+        return await sum_windows(*named)
+
+    monkeypatch.setattr(management, "sum_windows", counted)
+    next_minute = "date_trunc('minute', now()) + interval '1 minute'"
+    await sql.execute(
+        f"UPDATE accounts SET writes_per_minute = 5, writes = 0, writes_minute = {next_minute} WHERE id = $1",
+        account.customer.account_id,
+    )
+    by = (await find_caller(engine, account.customer.api_key)).key
+
+    async def change(number: int) -> None:
+        budget = Budget(20_000 + number, (Period.MONTH, Period.EVER)[number % 2])
+        await account.manager.change(account.customer.account_id, account.key.id, {"budget": budget}, by)
+
+    async with connect(database) as slow, slow.transaction():
+        # A sum lasts as long as this.
+        await slow.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+        changes = [asyncio.create_task(change(number)) for number in range(40)]
+        await asyncio.wait_for(find_caller(engine, other.api_key), 2)
+        going_on = set(changes)
+        while len(going_on) > 1:
+            _, going_on = await asyncio.wait(going_on, return_when=asyncio.FIRST_COMPLETED)
+
+    outcomes = Counter(type(each) for each in await asyncio.gather(*changes, return_exceptions=True))
+    assert outcomes == {type(None): 1, Overloaded: 4, TooManyWrites: 35}
+    assert sums["begun"] == 5
+    assert await sql.fetchval("SELECT writes FROM accounts WHERE id = $1", account.customer.account_id) == 5
     assert await spent(sql, account.key) == [5]
 
 

@@ -10,8 +10,10 @@ from alembic import command
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import DatabaseUnavailable
+from app.domain.keys import StoredKey
 from app.infrastructure.postgres import migrations
 from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.migrations import current_revision, head_revision, migrate
 from tests.builders import Connection, blocked, connect
 from tests.integration.test_migrations import ACCEPT_BEFORE_TERMS, ACCOUNT_BEFORE_KEYS, run_alembic, schema
@@ -173,3 +175,54 @@ async def test_a_database_whose_secrets_have_their_keys_already_comes_to_the_sam
     assert await current_revision(engine) == head_revision()
     assert await schema(empty_database) == await schema(database)
     assert await sql.fetch("SELECT * FROM keys") == keys
+
+
+async def test_goes_on_behind_a_slice_that_is_locked_as_a_whole(
+    empty_database: str, engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "LOCK_WAIT_SECONDS", 30)
+    await upgrade(engine, "0017")
+    await sql.execute("ALTER TABLE api_keys DISABLE TRIGGER api_keys_belong_to_a_key")
+    await sql.execute(MANY_SECRETS, 2 * ACCOUNTS_OF_A_SLICE)
+    await sql.execute("ALTER TABLE api_keys ENABLE TRIGGER api_keys_belong_to_a_key")
+
+    async with connect(empty_database) as other, other.transaction():
+        lock = "SELECT FROM accounts ORDER BY id LIMIT $1 FOR NO KEY UPDATE"
+        await other.execute(lock, ACCOUNTS_OF_A_SLICE)
+        migration = asyncio.create_task(migrate(engine))
+        await blocked(sql)
+        assert await sql.fetchval("SELECT count(key_id) FROM api_keys") == ACCOUNTS_OF_A_SLICE
+
+    await migration
+    assert await sql.fetch(WRONG_KEYS) == []
+
+
+async def test_a_secret_that_was_replaced_before_it_had_a_key_stays_dead(engine: AsyncEngine, sql: Connection) -> None:
+    await upgrade(engine, "0014")
+    account_id = await sql.fetchval(ACCOUNT_BEFORE_KEYS, bytes(32))
+    user = await sql.fetchval("SELECT external_user_id FROM accounts WHERE id = $1", account_id)
+    await upgrade(engine, "0017")
+    first, second = [StoredKey(digest=bytes([number]) * 32, hint="tgk_5678") for number in (1, 2)]
+
+    assert not await PostgresKeys(engine).add_first_key(user, first)
+    assert await PostgresKeys(engine).replace_key(user, second, None)
+    await migrate(engine)
+
+    live = await sql.fetch("SELECT digest FROM api_keys WHERE revoked_at IS NULL")
+    assert [row["digest"] for row in live] == [second.digest]
+    assert await sql.fetch(WRONG_KEYS) == []
+
+
+async def test_a_view_of_violations_that_is_there_already_becomes_the_present_one(
+    database: str, engine: AsyncEngine, sql: Connection
+) -> None:
+    """Revision 0015 once made a slower one."""
+    definition = "SELECT pg_get_viewdef('ledger_violations'::regclass)"
+    await upgrade(engine, "0018")
+    await sql.execute("CREATE OR REPLACE VIEW ledger_violations (invariant, subject) AS SELECT '', '' WHERE false")
+
+    await migrate(engine)
+
+    async with connect(database) as present:
+        assert await sql.fetchval(definition) == await present.fetchval(definition)
+    assert "unfinished" in await sql.fetchval(definition)

@@ -154,3 +154,17 @@ def test_counters_that_are_wrong_are_counted_anew(database: str, operator: Opera
 
     assert operator.run("ledger", "verify") == ["the ledger is right: every token is accounted for"]
     assert operator.run("ledger", "recount") == ["every counter is right: nothing was changed"]
+
+
+@pytest.mark.parametrize("words", [["keys", "rotate"], ["keys", "issue"], ["ledger", "show"]], ids=" ".join)
+def test_an_older_schema_is_left_as_it_is(database: str, operator: Operator, owner: Customer, words: list[str]) -> None:
+    async def set_back(engine: AsyncEngine) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text("UPDATE tollgate_version SET version_num = '0017'"))
+
+    run_with_engine(database, set_back)
+
+    assert operator.run(*words, owner.external_user_id, is_refused=True) == [
+        "error: the database is not at this release's schema: run python -m app migrate"
+    ]
+    assert opens(database, owner.api_key) == [True]

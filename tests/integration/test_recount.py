@@ -12,7 +12,10 @@ from app.domain.budgets import Budget, Period
 from app.domain.errors import DomainError
 from app.domain.jobs import JobStatus
 from app.domain.ledger import Recounted
+from app.infrastructure.postgres import ledger
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
+from app.infrastructure.postgres.keys import windows
+from app.infrastructure.postgres.keys.windows import sum_running_windows
 from app.infrastructure.postgres.ledger import PostgresLedger
 from tests.builders import (
     OUTCOMES,
@@ -151,6 +154,33 @@ async def test_waits_for_what_is_not_committed_yet(
     assert [(each.before, each.after) for each in await counting] == (
         [(10, 2), (45, 10)] if status is None else [(8, 0), (35, 0)]
     )
+    assert await violated(engine) == set()
+
+
+async def test_no_accept_waits_for_the_sum_and_what_happens_after_it_is_added(
+    engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = await open_account(engine, 100)
+    key = await budgeted(engine, customer, 50)
+    seen = await accept(engine, customer, key)
+    await accept(engine, customer, key)
+    await sql.execute("UPDATE key_windows SET spent_tokens = 40")
+
+    async def sum_of_jobs(*named: Any) -> Any:
+        await sql.fetch("SELECT FROM accounts FOR UPDATE NOWAIT")
+        return await windows_sum(*named)
+
+    async def and_then(*named: Any) -> Any:
+        sums = await sum_running_windows(*named)
+        await accept(engine, customer, key)
+        await end(engine, seen)
+        return sums
+
+    windows_sum = windows._sum_of_jobs
+    monkeypatch.setattr(windows, "_sum_of_jobs", sum_of_jobs)
+    monkeypatch.setattr(ledger, "sum_running_windows", and_then)
+
+    assert [(each.before, each.after) for each in await recounted(engine)] == [(40, 10)]
     assert await violated(engine) == set()
 
 

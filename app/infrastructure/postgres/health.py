@@ -11,7 +11,7 @@ from app.infrastructure.postgres.database import reading
 from app.infrastructure.postgres.failures import failures_of
 from app.infrastructure.postgres.faults import NO_TABLE, WRITES_REFUSED, fault_of
 from app.infrastructure.postgres.heartbeats import DEAD_SECONDS, Heartbeats, ages_seconds, has_silent_runner, silence
-from app.infrastructure.postgres.migrations import current_revision, head_revision, is_known
+from app.infrastructure.postgres.migrations import current_revision, head_revision, is_usable
 from app.infrastructure.postgres.queue import oldest_due_seconds
 
 BACKLOG_SECONDS_MAX = 30
@@ -48,8 +48,7 @@ def migrations_check(engine: AsyncEngine) -> Callable[[], Awaitable[Check]]:
             current = await current_revision(engine)
         except DatabaseUnavailable:
             return Check("migrations", False, NOT_ANSWERING)
-        # A newer release may have migrated first: each revision leaves the release before it working.
-        if current is not None and current >= head and is_known(current):
+        if is_usable(current):
             return Check("migrations", True, f"at revision {current}")
         return Check("migrations", False, f"at revision {current or 'none'}, this release needs {head}")
 

@@ -6,10 +6,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.domain.budgets import Window
 from app.domain.ledger import EntryKind, LedgerEntry, Recounted, Violation
 from app.domain.newer_words import known
 from app.infrastructure.postgres.database import reading, transaction
-from app.infrastructure.postgres.keys.windows import recount_windows
+from app.infrastructure.postgres.keys.windows import Spent, recount_windows, sum_running_windows
 from app.infrastructure.postgres.tables import accounts, adjustments, jobs, keys, ledger_entries
 
 
@@ -73,13 +74,19 @@ class PostgresLedger:
         async with reading(self.engine) as connection:
             account_ids.update(await connection.scalars(select(keys.c.account_id).where(keys.c.id.in_(key_ids))))
         for account_id in sorted(account_ids):
+            # Of many jobs it takes long, and the account goes on meanwhile.
+            async with transaction(self.engine, "sum_running_windows") as connection:
+                await connection.execute(text("SET LOCAL statement_timeout = 0"))
+                sums = await sum_running_windows(connection, account_id)
             async with transaction(self.engine, "recount") as connection:
-                changed = await _recount_account(connection, account_id)
+                changed = await _recount_account(connection, account_id, sums)
             for each in changed:
                 yield each
 
 
-async def _recount_account(connection: AsyncConnection, account_id: UUID) -> Sequence[Recounted]:
+async def _recount_account(
+    connection: AsyncConnection, account_id: UUID, sums: Mapping[tuple[UUID, Window], Spent]
+) -> Sequence[Recounted]:
     """Whoever accepts or ends a job changes the counters under the lock of the account, and keeps it until the commit:
     what is counted once the lock is there is what the counters have been told.
     """
@@ -91,7 +98,7 @@ async def _recount_account(connection: AsyncConnection, account_id: UUID) -> Seq
     after = await connection.scalar(
         select(func.count()).select_from(jobs).where(jobs.c.account_id == account_id, ~jobs.c.is_final)
     )
-    windows = await recount_windows(connection, account_id)
+    windows = await recount_windows(connection, account_id, sums)
     if before is None or after is None or before == after:
         return windows
     await connection.execute(update(accounts).where(is_account).values(unfinished_jobs=after))

@@ -236,6 +236,11 @@ def is_known(revision: str) -> bool:
     )
 
 
+def is_usable(revision: str | None) -> bool:
+    """A newer release may have migrated first: each revision leaves the release before it working."""
+    return revision is not None and revision >= head_revision() and is_known(revision)
+
+
 def _refuse_taken_names(connection: Connection) -> None:
     """Where nothing is migrated, none of our tables is there."""
     taken = connection.scalars(_TAKEN_NAMES, {"names": sorted(OWN_TABLES)}).all()
@@ -265,3 +270,12 @@ async def current_revision(engine: AsyncEngine) -> str | None:
     async with reading(engine) as connection:
         revisions = await connection.run_sync(_revisions)
     return max(revisions or (), default=None)
+
+
+async def check_migrated(engine: AsyncEngine) -> None:
+    """Raises DatabaseRefused. What this release writes may mean something else to a schema before its own."""
+    revision = await current_revision(engine)
+    if revision is None:
+        raise DatabaseRefused("the tables of this release are not there: run python -m app migrate")
+    if not is_usable(revision):
+        raise DatabaseRefused("the database is not at this release's schema: run python -m app migrate")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import RowMapping, exists, func, select, update
+from sqlalchemy import RowMapping, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
@@ -95,7 +95,8 @@ class PostgresKeys:
             assert account_id is not None
             if await has_secret(connection, key):
                 return True
-            if await connection.scalar(select(exists().where(keys.c.account_id == account_id))):
+            of_account = (exists().where(table.c.account_id == account_id) for table in (keys, api_keys))
+            if await connection.scalar(select(or_(*of_account))):
                 return False
             await _add_first(connection, account_id, key)
             return True
@@ -156,7 +157,15 @@ async def _add_first(connection: AsyncConnection, account_id: UUID, secret: Stor
 
 
 async def _replace_first(connection: AsyncConnection, account_id: UUID, secret: StoredKey) -> None:
-    """Whoever vouches for the user gets a key that may do everything, whatever became of the first one."""
+    """Whoever vouches for the user gets a key that may do everything, whatever became of the first one.
+
+    Before revision 0018 a secret may have no key yet. It is one of the first key's, and would become that again.
+    """
+    await connection.execute(
+        update(api_keys)
+        .where(api_keys.c.account_id == account_id, api_keys.c.key_id.is_(None), api_keys.c.revoked_at.is_(None))
+        .values(revoked_at=func.now())
+    )
     found = await connection.execute(
         select(*KEY_COLUMNS).where(keys.c.account_id == account_id, keys.c.is_first, keys.c.deleted_at.is_(None))
     )

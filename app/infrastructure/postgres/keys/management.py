@@ -83,14 +83,23 @@ class PostgresKeyManagement(PostgresKeyReader):
             return CreatedKey(key=await key_record(connection, account_id, new.id), is_replay=False)
 
     async def _change(self, account_id: UUID, key_id: UUID, changes: KeyChanges, by: ApiKey | None) -> KeyRecord:
-        """Only what nothing else stands against is worth the sum of the jobs."""
+        """Only what nothing else stands against is worth the sum of the jobs, and none is made that was not counted."""
         sums: dict[Window, Spent] = {}
         while True:
             try:
                 return await self._change_with(sums, account_id, key_id, changes, by)
             except WindowsNotSummed as missing:
+                if not sums:
+                    await self._count_sum(account_id, by)
                 async with transaction(self.engine, "sum_windows") as connection:
                     sums |= await sum_windows(connection, account_id, key_id, missing.windows)
+
+    async def _count_sum(self, account_id: UUID, by: ApiKey | None) -> None:
+        """As the write that it is for, whatever becomes of that."""
+        async with transaction(self.engine, "count_sum") as connection:
+            await _locked(connection, account_id)
+            await _check_still_may(connection, account_id, by)
+            await self._count(connection, account_id, by)
 
     async def _change_with(
         self,
@@ -107,7 +116,8 @@ class PostgresKeyManagement(PostgresKeyReader):
             after = replace(before, **changes)
             if after != before:
                 check_expiry(after.expires_at, now)
-                await self._count(connection, account_id, by)
+                if not sums:
+                    await self._count(connection, account_id, by)
                 await _update(connection, key_id, after)
                 if after.budget != before.budget:
                     await renew_windows(connection, account_id, key_id, after.budget, sums)

@@ -14,12 +14,14 @@ has been booked since. The sum of both is exact, because each change of it is an
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.budgets import Budget, Window
+from app.domain.errors import Overloaded
 from app.domain.ledger import EntryKind, Recounted
 from app.infrastructure.postgres.statements import constant
 from app.infrastructure.postgres.tables import accounts, jobs, key_windows, keys, ledger_entries
@@ -49,9 +51,14 @@ async def sum_windows(
 ) -> Mapping[Window, Spent]:
     """Reads all jobs of the account in the windows, and locks no row.
 
-    Waits for the other sums of the account, which would take a processor each.
+    Raises Overloaded while another sum of the account is made, in any process: each takes a processor, and whoever
+    waited for it here would keep a connection from others.
     """
-    await connection.execute(select(func.pg_advisory_xact_lock(_turn_of(account_id))))
+    if not await connection.scalar(select(func.pg_try_advisory_xact_lock(_turn_of(account_id)))):
+        raise Overloaded(
+            "Another change of a budget of your account is still being worked out. Nothing was changed. "
+            "Try again in a few seconds."
+        )
     sums = {window: await _sum_of_jobs(connection, account_id, key_id, window) for window in windows}
     # Where that took long, much was booked meanwhile, which nobody has to wait for either.
     return {window: await _brought_up(connection, account_id, key_id, window, spent) for window, spent in sums.items()}
@@ -86,19 +93,30 @@ async def renew_windows(
         await _add(connection, key_id, window, limit_tokens=budget.tokens, spent_tokens=spent.tokens)
 
 
-async def recount_windows(connection: AsyncConnection, account_id: UUID) -> Sequence[Recounted]:
-    """Make the running windows of the account's keys count what was spent. The account is locked."""
-    found = await connection.execute(
-        select(key_windows)
-        .join(keys, keys.c.id == key_windows.c.key_id)
-        .where(keys.c.account_id == account_id, key_windows.c.ends_at > func.now())
-        .order_by(key_windows.c.key_id, key_windows.c.starts_at)
-        .with_for_update(of=key_windows)
-    )
+async def sum_running_windows(connection: AsyncConnection, account_id: UUID) -> Mapping[tuple[UUID, Window], Spent]:
+    """What each window of the account's keys should count. Locks no row."""
+    sums = {}
+    for row in (await connection.execute(_running_windows(account_id))).all():
+        window = Window(row.starts_at, row.ends_at)
+        sums[row.key_id, window] = await _sum_of_jobs(connection, account_id, row.key_id, window)
+    return sums
+
+
+async def recount_windows(
+    connection: AsyncConnection, account_id: UUID, sums: Mapping[tuple[UUID, Window], Spent]
+) -> Sequence[Recounted]:
+    """Make the running windows of the account's keys count what was spent. The account is locked.
+
+    One that is not among the sums, because it has begun since, has few jobs.
+    """
+    found = await connection.execute(_running_windows(account_id).with_for_update(of=key_windows))
     changed = []
     for row in found.all():
         window = Window(row.starts_at, row.ends_at)
-        spent_tokens = (await _sum_of_jobs(connection, account_id, row.key_id, window)).tokens
+        before = sums.get((row.key_id, window))
+        if before is None:
+            before = await _sum_of_jobs(connection, account_id, row.key_id, window)
+        spent_tokens = (await _brought_up(connection, account_id, row.key_id, window, before)).tokens
         if spent_tokens == row.spent_tokens:
             continue
         # A row that counted too little may have let too much through, and none may be changed to more than its limit.
@@ -108,6 +126,15 @@ async def recount_windows(connection: AsyncConnection, account_id: UUID) -> Sequ
             Recounted(counter="spent_tokens", subject=row.key_id, before=row.spent_tokens, after=spent_tokens)
         )
     return changed
+
+
+def _running_windows(account_id: UUID) -> Select[Any]:
+    return (
+        select(key_windows)
+        .join(keys, keys.c.id == key_windows.c.key_id)
+        .where(keys.c.account_id == account_id, key_windows.c.ends_at > func.now())
+        .order_by(key_windows.c.key_id, key_windows.c.starts_at)
+    )
 
 
 async def _add(
