@@ -183,15 +183,16 @@ async def test_all_accounts_together_take_no_more_places_than_there_are(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(order_batches, "APART_WAITING_OF_ALL_MAX", 3)
-    noisy = [await open_account(engine, 10) for _ in range(2)]
+    noisy = [await open_account(engine, 10) for _ in range(3)]
     desk = PostgresJobDesk(engine)
     for each in noisy:
         await refuse(desk, each)
 
     outcomes = await asyncio.gather(*(outcome(desk, each, 10**6) for each in noisy for _ in range(2)))
 
-    assert outcomes == [*["insufficient_balance"] * 3, Overloaded.code]
-    assert await outcome(desk, noisy[1]) == "accepted"
+    assert outcomes == [*["insufficient_balance"] * 3, *[Overloaded.code] * 3]
+    assert desk._accept._apart_of == {}
+    assert await outcome(desk, noisy[2]) == "accepted"
 
 
 async def test_a_large_order_does_not_go_apart(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:

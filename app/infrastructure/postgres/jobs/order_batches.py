@@ -110,9 +110,10 @@ class OrderBatches:
 
     @asynccontextmanager
     async def _turn_of(self, account_id: UUID) -> AsyncIterator[None]:
-        apart = self._apart_of.setdefault(account_id, _Apart())
+        apart = self._apart_of.get(account_id) or _Apart()
         if apart.waiting >= APART_WAITING_MAX or self._waiting_apart >= APART_WAITING_OF_ALL_MAX:
             raise Overloaded
+        self._apart_of[account_id] = apart
         apart.waiting += 1
         self._waiting_apart += 1
         try:
