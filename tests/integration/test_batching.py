@@ -1,8 +1,11 @@
 """Natural batching: who goes alone, who goes together, and whose failure is whose."""
 
 import asyncio
+import gc
 import itertools
+import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -373,3 +376,29 @@ async def test_a_worker_that_is_cancelled_leaves_nobody_waiting_and_a_free_place
 
     flush.gate.set()
     assert await batcher(2) == 4
+
+
+@pytest.mark.parametrize("is_answered", [True, False], ids=["an answer of its own", "a failed flush"])
+async def test_what_failed_is_in_no_circle(engine: AsyncEngine, is_answered: bool) -> None:
+    """An item may be large, and the collector walks seldom."""
+
+    class Large:
+        pass
+
+    async def fail(driver: DriverConnection, items: Sequence[Large], *, is_repeated: bool) -> Sequence[Exception]:
+        if is_answered:
+            return [InsufficientBalance(required_tokens=5, balance_tokens=0) for _ in items]
+        raise ValueError("poison")
+
+    batcher: Batcher[Large, None] = Batcher(engine, fail)
+    item = Large()
+    seen = weakref.ref(item)
+    gc.disable()
+    try:
+        with suppress(InsufficientBalance, ValueError):
+            await batcher(item)
+        del item
+        await asyncio.sleep(0.01)
+        assert seen() is None
+    finally:
+        gc.enable()
