@@ -23,6 +23,7 @@ from tests.builders import (
     RESULT,
     Connection,
     Customer,
+    begin_minute_of_writes,
     connect,
     find_caller,
     jobs_of,
@@ -121,50 +122,46 @@ async def test_what_happens_after_the_sum_is_added_to_the_token(
     assert await PostgresLedger(engine).violations() == []
 
 
+@pytest.fixture
+def sums(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was asked of each sum that was begun."""
+    begun: list[Any] = []
+
+    async def noted(*asked: Any) -> Mapping[Any, Any]:
+        begun.append(asked)
+        return await sum_windows(*asked)
+
+    monkeypatch.setattr(management, "sum_windows", noted)
+    return begun
+
+
 async def test_a_sum_is_made_only_where_nothing_else_stands_against_the_change(
-    account: Account, engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch
+    account: Account, engine: AsyncEngine, sql: Connection, sums: list[Any]
 ) -> None:
     await account.start(5)
-    sums: Counter[str] = Counter()
-
-    async def counted(*named: Any) -> Mapping[Any, Any]:
-        sums["made"] += 1
-        return await sum_windows(*named)
-
-    monkeypatch.setattr(management, "sum_windows", counted)
-    next_minute = "date_trunc('minute', now()) + interval '1 minute'"
-    await sql.execute(f"UPDATE accounts SET writes_per_minute = 1, writes = 1, writes_minute = {next_minute}")
+    await begin_minute_of_writes(sql, writes=1)
+    await sql.execute("UPDATE accounts SET writes_per_minute = 1")
     by = (await find_caller(engine, account.customer.api_key)).key
     for _ in range(3):
         with pytest.raises(TooManyWrites):
             await account.manager.change(account.customer.account_id, account.key.id, {"budget": MONTH}, by)
     await account.change(Budget(9_000, Period.DAY))
     await account.change(None)
-    assert sums["made"] == 0
+    assert sums == []
 
     await account.change(EVER)
-    assert sums["made"] == 1
+    assert len(sums) == 1
     assert await spent(sql, account.key) == [5]
 
 
 async def test_an_account_makes_one_sum_at_a_time_and_no_more_than_it_may_write(
-    account: Account, engine: AsyncEngine, sql: Connection, database: str, monkeypatch: pytest.MonkeyPatch
+    account: Account, engine: AsyncEngine, sql: Connection, database: str, sums: list[Any]
 ) -> None:
     """Others, who share the connections, go on meanwhile."""
     await account.start(5)
     other = await open_account(engine, 100)
-    sums: Counter[str] = Counter()
-
-    async def counted(*named: Any) -> Mapping[Any, Any]:
-        sums["begun"] += 1
-        return await sum_windows(*named)
-
-    monkeypatch.setattr(management, "sum_windows", counted)
-    next_minute = "date_trunc('minute', now()) + interval '1 minute'"
-    await sql.execute(
-        f"UPDATE accounts SET writes_per_minute = 5, writes = 0, writes_minute = {next_minute} WHERE id = $1",
-        account.customer.account_id,
-    )
+    await begin_minute_of_writes(sql)
+    await sql.execute("UPDATE accounts SET writes_per_minute = 5 WHERE id = $1", account.customer.account_id)
     by = (await find_caller(engine, account.customer.api_key)).key
 
     async def change(number: int) -> None:
@@ -182,7 +179,7 @@ async def test_an_account_makes_one_sum_at_a_time_and_no_more_than_it_may_write(
 
     outcomes = Counter(type(each) for each in await asyncio.gather(*changes, return_exceptions=True))
     assert outcomes == {type(None): 1, Overloaded: 4, TooManyWrites: 35}
-    assert sums["begun"] == 5
+    assert len(sums) == 5
     assert await sql.fetchval("SELECT writes FROM accounts WHERE id = $1", account.customer.account_id) == 5
     assert await spent(sql, account.key) == [5]
 
