@@ -333,6 +333,30 @@ def test_a_data_directory_in_use_is_one_clear_line_and_disturbs_nobody(run: Run)
     assert run.balance(run.printed_key()) > 0
 
 
+def test_sigint_during_an_import_that_passes_over_exceptions_ends_the_process(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(
+        "import os, signal, time\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(5)\n"
+        "except BaseException:\n"
+        "    print('it went on')\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PROJECT_DIR)])}
+
+    outcome = subprocess.run(
+        [sys.executable, "-m", "app", "serve"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env=environment,
+    )
+
+    assert (outcome.returncode, outcome.stdout) == (-signal.SIGINT, "")
+
+
 def test_sigint_at_any_early_moment_leaves_nothing_behind() -> None:
     """Half of the moments are counted from the launch, half from when the first file is there."""
 
