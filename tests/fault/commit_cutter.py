@@ -1,8 +1,9 @@
-"""A piece of wire in front of PostgreSQL that cuts a connection at its COMMIT: before the server has it, or after it
-has done it and before anybody hears of it.
+"""A piece of wire in front of PostgreSQL that cuts a connection at its commit: before the server has it, or after it
+has done it and before anybody hears of it. A commit is a COMMIT, or orders that are written by a statement alone.
 """
 
 import asyncio
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -11,9 +12,33 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 SOCKET_NAME = ".s.PGSQL.5432"
-# As SQLAlchemy's driver sends it, and as the server confirms it.
+# As SQLAlchemy's driver sends them.
+BEGIN = b"BEGIN"
 COMMIT = b"COMMIT;\0"
-COMMITTED = b"COMMIT\0"
+ROLLBACK = b"ROLLBACK;\0"
+# PostgreSQL's protocol: Parse gives a statement its name, Bind is the first message of each execution.
+PREPARED_ORDERS = re.compile(rb"P.{4}(\w+)\0[^\0]*INSERT INTO jobs", re.DOTALL)
+BIND = re.compile(rb"B.{4}\0(\w+)\0", re.DOTALL)
+# ReadyForQuery, with no transaction open.
+COMMITTED = b"Z\0\0\0\5I"
+
+
+@dataclass
+class _Said:
+    """What a client has said on one connection so far."""
+
+    orders: set[bytes] = field(default_factory=set)
+    """Names of statements that write orders."""
+    is_in_transaction: bool = False
+
+    def commits(self, data: bytes) -> bool:
+        self.orders |= set(PREPARED_ORDERS.findall(data))
+        if BEGIN in data:
+            self.is_in_transaction = True
+        if COMMIT in data or ROLLBACK in data:
+            self.is_in_transaction = False
+            return COMMIT in data
+        return not self.is_in_transaction and not self.orders.isdisjoint(BIND.findall(data))
 
 
 @dataclass
@@ -21,7 +46,7 @@ class CommitCutter:
     upstream: str
     dsn: str
     cuts: list[int] = field(default_factory=list)
-    """The numbers of the COMMITs to cut, counted from 1."""
+    """The numbers of the commits to cut, counted from 1."""
     is_done_first: bool = True
     commits: int = 0
     open: set[object] = field(default_factory=set)
@@ -31,12 +56,13 @@ class CommitCutter:
     """Connections from which nothing arrives any more, and which nobody closes."""
 
     def cut(self, *after_commits: int, is_done_first: bool) -> None:
-        """The next COMMIT is number 1."""
+        """The next commit is number 1."""
         self.commits, self.cuts, self.is_done_first = 0, list(after_commits), is_done_first
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_unix_connection(self.upstream)
         is_cut = asyncio.Event()
+        said = _Said()
         self.open.add(writer)
         down = asyncio.create_task(_confirm(server_reader, writer, is_cut))
         try:
@@ -45,7 +71,7 @@ class CommitCutter:
                     return
                 if writer in self.silent:
                     continue
-                if COMMIT in data:
+                if said.commits(data):
                     self.commits += 1
                     if self.commits in self.cuts:
                         if not self.is_done_first:

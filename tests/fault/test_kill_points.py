@@ -112,7 +112,7 @@ def points_in(app: Path) -> set[str]:
             if not isinstance(call, ast.Call) or not call.args:
                 continue
             function, name = getattr(call.func, "id", getattr(call.func, "attr", None)), call.args[-1]
-            if function in ("reach", "transaction", "driver_transaction"):
+            if function in ("reach", "transaction", "driver_transaction", "driver_statement"):
                 value = name.value if isinstance(name, ast.Constant) else None
                 assert isinstance(value, str), f"{file}:{call.lineno}: a point needs a literal name"
                 points |= {value} if function == "reach" else {f"{value}.{half}_commit" for half in ("before", "after")}

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -374,6 +375,44 @@ async def test_a_repeat_waits_for_its_own_first_try_and_tells_what_became_of_it(
     assert isinstance(answer, Accepted)
     assert (answer.job.id, answer.is_replay) == (orders[0].order.job.id, False)
     assert await balance_of(engine, customer) == 5
+
+
+async def test_a_first_try_that_begins_after_its_repeat_writes_nothing(engine: AsyncEngine) -> None:
+    """A statement that commits by itself may still lie in a socket when its connection is given up."""
+    accepted_again, beside = await open_account(engine, 10), await open_account(engine, 10)
+    orders = [order(accepted_again, 5), order(beside, 5)]
+
+    async with driver_connection(engine) as driver:
+        answers = await accept_all(driver, orders[:1], is_repeated=True)
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await accept_all(driver, orders)
+
+    assert isinstance(answers[0], Accepted)
+    assert [await balance_of(engine, customer) for customer in (accepted_again, beside)] == [5, 10]
+    assert await PostgresLedger(engine).violations() == []
+
+
+async def test_what_a_repeat_refuses_may_still_be_accepted_by_the_first_try(engine: AsyncEngine) -> None:
+    customer = await open_account(engine, 4)
+    orders = [order(customer, 5)]
+
+    async with driver_connection(engine) as driver:
+        answers = await accept_all(driver, orders, is_repeated=True)
+        await PostgresPayments(engine).credit(payment(customer.external_user_id, 1))
+        late = await accept_all(driver, orders)
+
+    assert [type(answer) for answer in answers] == [CommitUnknown]
+    assert isinstance(late[0], Accepted)
+    assert await balance_of(engine, customer) == 0
+
+
+async def test_what_a_repeat_refuses_of_a_transaction_is_refused(engine: AsyncEngine) -> None:
+    customer = await open_account(engine, 4)
+
+    async with driver_connection(engine) as driver:
+        answers = await accept_all(driver, [order(customer, 5, "key")], is_repeated=True)
+
+    assert [type(answer) for answer in answers] == [InsufficientBalance]
 
 
 @pytest.mark.parametrize("has_proof", [True, False])

@@ -15,7 +15,7 @@ from app.application.fault_points import reach
 from app.domain.errors import CommitUnknown, DatabaseUnavailable
 from app.infrastructure.postgres.dsn import plain_dsn
 from app.infrastructure.postgres.failures import failures_of
-from app.infrastructure.postgres.faults import READ_ONLY, is_unavailable
+from app.infrastructure.postgres.faults import READ_ONLY, is_refused, is_unavailable
 
 POOL_SIZE = 16
 POOL_WAIT_SECONDS = 5.0
@@ -154,6 +154,22 @@ async def driver_transaction(driver: DriverConnection, operation: str) -> AsyncI
         await own.commit()
     except Exception as error:
         if is_unavailable(error):
+            raise CommitUnknown from error
+        raise
+    reach(f"{operation}.after_commit")
+
+
+@asynccontextmanager
+async def driver_statement(operation: str) -> AsyncIterator[None]:
+    """Around a single statement on a `driver_connection`, which commits with it: one round trip instead of three.
+
+    Raises CommitUnknown. Unlike a commit of which that is said, the statement may even begin after that.
+    """
+    reach(f"{operation}.before_commit")
+    try:
+        yield
+    except Exception as error:
+        if is_unavailable(error) and not is_refused(error):
             raise CommitUnknown from error
         raise
     reach(f"{operation}.after_commit")

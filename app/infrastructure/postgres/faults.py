@@ -81,6 +81,12 @@ def is_unavailable(error: BaseException) -> bool:
     return code.startswith(_UNAVAILABLE_CLASSES) or code in _UNAVAILABLE_CODES
 
 
+def is_refused(error: BaseException) -> bool:
+    """Whether the server itself has said that the statement failed, and not that the connection did."""
+    code = getattr(error, "sqlstate", None) or ""
+    return isinstance(error, asyncpg.PostgresError) and not code.startswith(("08", "57P"))
+
+
 def is_contention(error: Unavailable) -> bool:
     """Whether one locked row, or one slow statement, may be what failed all that shared its transaction."""
     cause = error.__cause__

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Text, cast, func, insert, select
 
 from app.domain.budgets import NO_LIMITS, AccountLimits, Purse, PurseKind
+from app.domain.errors import CommitUnknown, DomainError
 from app.domain.jobs import Job
 from app.domain.orders import (
     FirstUse,
@@ -18,7 +19,7 @@ from app.domain.orders import (
     decide_orders,
     is_new,
 )
-from app.infrastructure.postgres.database import DriverConnection, driver_transaction
+from app.infrastructure.postgres.database import DriverConnection, driver_statement, driver_transaction
 from app.infrastructure.postgres.jobs.inputs import recent_large_inputs
 from app.infrastructure.postgres.jobs.purses import Purses, add_windows, locked_purses
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
@@ -75,21 +76,26 @@ async def accept_all(
     """Accept what fits, in the order of arrival. `limits` are those of accounts that have none of their own.
 
     Locks the accounts, in the order of their ids. Should an earlier try with the same orders still run, the locks
-    wait for its end: what then is not there never will be.
+    wait for its end: what then is not there never will be. Only a try in a single statement may yet begin; then a job
+    that is written here fails it by its id, and of an order that is refused here CommitUnknown is the answer.
     """
     orders = [one.order for one in storable]
-    async with driver_transaction(driver, "accept"):
-        if not is_repeated and not any(order.idempotency or order.input_bytes for order in orders):
-            # Almost always all of them fit, and nothing has to be asked first.
+    is_one_statement = not any(order.idempotency or order.input_bytes for order in orders)
+    if is_one_statement and not is_repeated:
+        # Almost always all of them fit, and nothing has to be asked first.
+        async with driver_statement("accept"):
             written = await _write(driver, storable, limits)
-            if written is not None:
-                return decide_orders(orders, written)
+        if written is not None:
+            return decide_orders(orders, written)
+    async with driver_transaction(driver, "accept"):
         standing, purses = await _standing(driver, orders, limits, is_repeated=is_repeated)
         decisions = decide_orders(orders, standing)
         new = [one for one, decision in zip(storable, decisions, strict=True) if is_new(one.order, decision, standing)]
         await add_windows(driver.fetch, [one.order for one in new], purses)
         if new and await _write(driver, new, limits, purses) is None:
             raise RuntimeError("what fits into the locked purses was not written")
+    if is_one_statement and is_repeated:
+        return [CommitUnknown() if isinstance(decision, DomainError) else decision for decision in decisions]
     return decisions
 
 
