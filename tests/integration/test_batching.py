@@ -100,6 +100,22 @@ async def test_calls_wait_for_a_flush_that_is_in_time_and_go_together(
     assert flush.at_work_max == 1
 
 
+async def test_half_of_those_who_are_around_wait_for_the_next_batch(
+    engine: AsyncEngine, flush: Flush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "LATE_SECONDS", 5)
+    batcher = Batcher(engine, flush, takes_half=True)
+    first = asyncio.create_task(batcher(1))
+    await asyncio.sleep(0.02)
+    others = [asyncio.create_task(batcher(item)) for item in range(2, 9)]
+    await asyncio.sleep(0.02)
+    flush.gate.set()
+
+    assert await asyncio.gather(first, *others) == [2 * item for item in range(1, 9)]
+    assert flush.batches == [[1], [2, 3, 4, 5], [6, 7, 8]]
+    assert flush.at_work_max == 1
+
+
 async def test_a_flush_that_is_late_holds_nobody_up(engine: AsyncEngine) -> None:
     held, batches = asyncio.Event(), []
 

@@ -59,16 +59,19 @@ class Batcher(Generic[Item, Answer]):
         flushes_max: int = FLUSHES_MAX,
         size_max: int = BATCH_SIZE_MAX,
         size_bytes: Callable[[Item], int] = lambda _: 0,
+        takes_half: bool = False,
         drops_abandoned: bool = False,
     ) -> None:
-        """`size_bytes` measures an item, if items can be large. `drops_abandoned`: an item is not sent once its caller
-        has gone away.
+        """`size_bytes` measures an item, if items can be large. `takes_half`: a batch is at most half of the calls that
+        wait or were just answered; where a flush takes long, Python prepares one half while PostgreSQL works on the
+        other. `drops_abandoned`: an item is not sent once its caller has gone away.
         """
         self._engine = engine
         self._flush = flush
         self._flushes_max = flushes_max
         self._size_max = size_max
         self._size_bytes = size_bytes
+        self._takes_half = takes_half
         self._drops_abandoned = drops_abandoned
         self._waiting: deque[_Call[Item, Answer]] = deque()
         self._workers = 0
@@ -126,7 +129,7 @@ class Batcher(Generic[Item, Answer]):
                             with self._late_after(LATE_SECONDS):
                                 answers = await self._flush(driver, _items(batch), is_repeated=False)
                             _answer(batch, answers)
-                            batch = self._next()
+                            batch = self._next(answered=len(batch))
                 except Exception as error:
                     with self._late_after(0):
                         await self._answer_after(error, batch)
@@ -136,11 +139,14 @@ class Batcher(Generic[Item, Answer]):
             for call in batch:
                 call.answer.cancel()
 
-    def _next(self) -> list[_Call[Item, Answer]]:
+    def _next(self, answered: int = 0) -> list[_Call[Item, Answer]]:
         """Take as many calls as one transaction should hold. A large item goes alone, so that no other waits for it."""
         batch: list[_Call[Item, Answer]] = []
         size_bytes = 0
-        while self._waiting and len(batch) < self._size_max:
+        size_max = self._size_max
+        if self._takes_half:
+            size_max = min(size_max, (len(self._waiting) + answered + 1) // 2)
+        while self._waiting and len(batch) < size_max:
             size_bytes += self._size_bytes(self._waiting[0].item)
             if batch and size_bytes > BATCH_BYTES_MAX:
                 break

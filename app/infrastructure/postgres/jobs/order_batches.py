@@ -25,9 +25,8 @@ from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.jobs.acceptance import accept_all
 from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
 
-# With larger ones everybody would be in the same batch, and Python and PostgreSQL would take turns at waiting. With
-# smaller ones many callers pay for each batch's own costs: at 16 a 128 of them get a fourteenth less done.
-ACCEPTS_MAX = 24
+# However many wait: a larger batch costs no less for each of its orders, and all of them wait for its end.
+ACCEPTS_MAX = 32
 # Of an account in a second: whoever meets a limit now and then, or repeats an order, is not slowed down.
 FRUITLESS_PER_SECOND = 5
 # In each such time so many of an account are asked, and the others of it wait.
@@ -76,7 +75,7 @@ class OrderBatches:
         accept, size_bytes = partial(accept_all, limits=limits), attrgetter("size_bytes")
         self._clock = clock
         self._together: Batcher[StorableOrder, Accepted] = Batcher(
-            engine, accept, size_max=ACCEPTS_MAX, size_bytes=size_bytes
+            engine, accept, size_max=ACCEPTS_MAX, size_bytes=size_bytes, takes_half=True
         )
         self._apart: Batcher[StorableOrder, Accepted] = Batcher(
             engine, accept, flushes_max=1, size_max=ACCEPTS_MAX, size_bytes=size_bytes
