@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypedDict
 from uuid import UUID
@@ -36,6 +36,8 @@ class ApiKey:
     expires: bool
     version: int
     """Of the keys of the account. Any change of one of them, or of their secrets, makes it another."""
+    secret: bytes | None = field(default=None, repr=False)
+    """The digest of the one that was shown; None: none was, so a change of the keys ends it."""
 
     @property
     def may_manage_keys(self) -> bool:
@@ -49,6 +51,13 @@ class Caller:
 
     account: Account
     key: ApiKey
+    secret_expires: bool = False
+    is_remembered: bool = False
+    """As looked up some time ago: nothing may be told or done unless `key.version` is still right."""
+
+    @property
+    def ends_by_itself(self) -> bool:
+        return self.key.expires or self.secret_expires
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,10 @@
 from app.domain.errors import Conflict, DomainError, FieldRefused, NotFound
 
 
+class KeyOutdated(Exception):
+    """A remembered caller may be another by now. Nobody is told: the key is looked up again."""
+
+
 class ScopeMissing(DomainError):
     code = "scope_missing"
     default_detail = "This key has no scope `generate`. Nothing was done. Use a key that has it."

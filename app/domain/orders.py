@@ -115,7 +115,7 @@ class Standing:
     """By account, where one is in force."""
     spending: Mapping[UUID, Spending] = field(default_factory=dict)
     """By key, where it has a budget."""
-    changed_keys: Mapping[UUID, ApiKey | None] = field(default_factory=dict)
+    changed_keys: Mapping[bytes | None, ApiKey | None] = field(default_factory=dict)
     """As they are now, where the keys of the account have changed since the caller was let in. None: it has ended."""
     first_uses: Mapping[OwnedKey, FirstUse] = field(default_factory=dict)
     keys_in_use: Collection[OwnedKey] = ()
@@ -176,8 +176,8 @@ def _decide(
     large_inputs: Mapping[UUID, LargeInputs],
 ) -> OrderDecision:
     job = order.job
-    if order.key is not None and order.key.id in standing.changed_keys:
-        key = standing.changed_keys[order.key.id]
+    if order.key is not None and order.key.secret in standing.changed_keys:
+        key = standing.changed_keys[order.key.secret]
         if key is None:
             return InvalidApiKey()
         if Scope.GENERATE not in key.scopes:

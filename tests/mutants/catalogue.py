@@ -18,6 +18,7 @@ from app.infrastructure.postgres.jobs import (
 )
 from tests.mutants.budgets import BUDGET_MUTANTS
 from tests.mutants.changes import Change, Mutant, source_of
+from tests.mutants.keys import KEY_MUTANTS
 from tests.mutants.turns import TURN_MUTANTS
 from tests.mutants.waits import WAIT_MUTANTS
 
@@ -199,14 +200,18 @@ MUTANTS = (
         (
             Change(
                 DATABASE,
-                "            raise CommitUnknown from error\n        raise\n    reach(",
-                "            raise CommitUnknown from error\n    reach(",
+                "        await own.commit()\n    except Exception as error:\n        if is_unavailable(error):\n"
+                "            raise CommitUnknown from error\n        raise\n",
+                "        await own.commit()\n    except Exception as error:\n        if is_unavailable(error):\n"
+                "            raise CommitUnknown from error\n",
             ),
         ),
-        (
-            "tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[top-up]",
-            "tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[text to image]",
-        ),
+        ("tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[top-up]",),
+    ),
+    Mutant(
+        "an order whose answer was lost is taken for refused",
+        (Change(ACCEPTANCE, "    if is_one_statement and is_repeated:\n", "    if False:\n"),),
+        ("tests/integration/test_acceptance.py::test_what_a_repeat_refuses_may_still_be_accepted_by_the_first_try",),
     ),
     Mutant(
         "a job of a restored backup is submitted",
@@ -410,6 +415,7 @@ MUTANTS = (
         ("tests/integration/test_adjustments.py::test_gives_and_takes_also_to_below_zero",),
     ),
     *BUDGET_MUTANTS,
+    *KEY_MUTANTS,
     *TURN_MUTANTS,
     *WAIT_MUTANTS,
 )

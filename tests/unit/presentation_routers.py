@@ -10,7 +10,8 @@ from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response
 from pydantic import BaseModel
 
 from app.presentation.http.api import create_api
-from app.presentation.http.routing import CurrentAccount, DirectRoute, KeyedRoute, account_of, splice
+from app.presentation.http.keyed_routes import CurrentAccount, KeyedRoute, account_of
+from app.presentation.http.routing import DirectRoute, splice
 from tests.builders import BUILT_IN
 from tests.unit.presentation_stand_ins import World
 

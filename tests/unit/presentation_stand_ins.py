@@ -81,6 +81,9 @@ class AccountsInMemory:
         users = [user for user, known in self.keys.items() if known == digest]
         return Caller(self.accounts[users[0]], self.key) if users else None
 
+    def remembered(self, digest: bytes) -> Caller | None:
+        return None
+
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
         self.get_or_add(external_user_id)
         return self.keys.setdefault(external_user_id, key.digest) == key.digest
@@ -197,7 +200,7 @@ class JobsInMemory:
         self.owners[job.id] = account_id
         return job
 
-    async def get(self, account_id: UUID, job_id: UUID) -> Job:
+    async def get(self, account_id: UUID, job_id: UUID, *, keys_version: int | None = None) -> Job:
         self.looked_up.append(job_id)
         if self.owners.get(job_id) != account_id:
             raise JobNotFound

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.types import Message
 
 from app.presentation.http.api import create_api
-from app.presentation.http.routing import DirectRoute, KeyedRoute, account_of
+from app.presentation.http.keyed_routes import KeyedRoute, account_of
+from app.presentation.http.routing import DirectRoute
 from tests.builders import BUILT_IN
 from tests.unit.presentation_routers import (
     Way,

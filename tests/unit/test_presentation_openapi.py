@@ -12,8 +12,9 @@ from pydantic import BaseModel, TypeAdapter
 
 from app.presentation.http.api import create_api
 from app.presentation.http.bodies import JsonBody
+from app.presentation.http.keyed_routes import KeyedRoute
 from app.presentation.http.openapi import answer, complete
-from app.presentation.http.routing import DirectRoute, KeyedRoute, calls_of
+from app.presentation.http.routing import DirectRoute, calls_of
 from app.presentation.routers import auth, jobs, keys, ledger, payments, reversals, system
 from app.presentation.routers.generations import generations_router
 from app.presentation.routers.models import models_router

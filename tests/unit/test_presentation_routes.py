@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.domain.accounts import Account
 from app.presentation.http.api import create_api
 from app.presentation.http.errors import problem
-from app.presentation.http.routing import CurrentAccount, DirectRoute, KeyedRoute, account_of, splice
+from app.presentation.http.keyed_routes import CurrentAccount, KeyedRoute, account_of
+from app.presentation.http.routing import DirectRoute, splice
 from app.presentation.http.state import use_cases_of
 from tests.builders import BUILT_IN
 from tests.unit.presentation_routers import (

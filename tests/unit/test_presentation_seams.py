@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from app.presentation.http.routing import CurrentAccount, DirectRoute
+from app.presentation.http.keyed_routes import CurrentAccount
+from app.presentation.http.routing import DirectRoute
 from tests.unit.presentation_routers import api_of, client_of, included, router_with, simple, spliced, ways
 from tests.unit.presentation_stand_ins import World, problem_of
 

@@ -4,7 +4,7 @@ from fastapi.routing import APIRoute
 
 from app.domain.accounts import Scope
 from app.presentation.http.api import create_api
-from app.presentation.http.routing import KeyedRoute
+from app.presentation.http.keyed_routes import KeyedRoute
 from app.presentation.http.scopes import SCOPES, scope_of
 from tests.builders import BUILT_IN
 

@@ -37,8 +37,11 @@ class JobAcceptance(NamedJobs, Protocol):
 
 
 class JobReader(Protocol):
-    async def get(self, account_id: UUID, job_id: UUID) -> Job:
-        """Raises JobNotFound, also for another account's job."""
+    async def get(self, account_id: UUID, job_id: UUID, *, keys_version: int | None = None) -> Job:
+        """Raises JobNotFound, also for another account's job.
+
+        With a `keys_version` it raises KeyOutdated instead, also if that is no longer the account's.
+        """
         ...
 
     async def page(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:

@@ -8,6 +8,10 @@ from app.domain.keys import StoredKey
 class KeyLookup(Protocol):
     async def find_by_key(self, digest: bytes) -> Caller | None: ...
 
+    def remembered(self, digest: bytes) -> Caller | None:
+        """As found some seconds ago; `is_remembered` is then set. None: look the key up."""
+        ...
+
 
 class Keys(KeyLookup, Protocol):
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:

@@ -155,14 +155,14 @@ async def read_body(request: Request, size_bytes_max: int, before_large: Check |
 
     Raises RequestBodyTooLarge, RequestTimeout, TooManyLargeBodies, NoRoomForBody, and what `before_large` raises.
     """
-    declared_bytes = _declared_bytes(request)
-    if declared_bytes is not None and declared_bytes > size_bytes_max:
+    size_bytes = declared_bytes(request)
+    if size_bytes is not None and size_bytes > size_bytes_max:
         _refuse_size(size_bytes_max)
-    if declared_bytes is None or declared_bytes > SMALL_BODY_BYTES_MAX:
+    if size_bytes is None or size_bytes > SMALL_BODY_BYTES_MAX:
         if before_large is not None:
             await before_large(request)
-        if declared_bytes is not None:
-            await _held(request).expect(declared_bytes)
+        if size_bytes is not None:
+            await _held(request).expect(size_bytes)
     try:
         async with asyncio.timeout(PROGRESS_SECONDS) as limit:
             return await _receive(request, size_bytes_max, limit)
@@ -197,7 +197,7 @@ async def _receive(request: Request, size_bytes_max: int, limit: asyncio.Timeout
     return body
 
 
-def _declared_bytes(request: Request) -> int | None:
+def declared_bytes(request: Request) -> int | None:
     """How long the body is; None: only its end tells."""
     declared = request.headers.get("content-length")
     if declared is None:

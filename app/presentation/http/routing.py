@@ -6,23 +6,17 @@ inclusion of its router. So a route asks for its key however it is added.
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Annotated, Any, Protocol, Self, cast, runtime_checkable
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.domain.accounts import Account, Caller
-from app.domain.key_errors import ScopeMissing
 from app.presentation.http.answers import json_bytes
-from app.presentation.http.api_keys import SECURITY, presented_key
 from app.presentation.http.bodies import JsonBody
-from app.presentation.http.scopes import is_read, scope_of
-from app.presentation.http.state import CALLER, state_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Reader = Callable[..., Awaitable[Any]]
@@ -45,18 +39,18 @@ class DirectRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         self._options = options
-        self._is_direct = False
+        self.is_direct = False
         super().__init__(path, endpoint, **options)
         self.openapi_extra = _documented(self.openapi_extra or {}, self.dependant)
         if _is_simple(self):
-            self._is_direct = True
+            self.is_direct = True
             self.app = _short_way(self.get_route_handler(), self.app)
-            self._is_direct = False
+            self.is_direct = False
 
     def get_route_handler(self) -> Handler:
         # FastAPI itself always gets the whole handler. It asks again for each inclusion of the router, and an inclusion
         # may bring dependencies that only FastAPI knows.
-        return _direct_handler(self) if self._is_direct else super().get_route_handler()
+        return _direct_handler(self) if self.is_direct else super().get_route_handler()
 
     def of(self, api: FastAPI) -> Self:
         """Makes the same route for this application, whose `dependency_overrides` it then obeys."""
@@ -64,52 +58,6 @@ class DirectRoute(APIRoute):
         # What guards the whole application guards this route as well.
         options["dependencies"] = [*api.router.dependencies, *(options.get("dependencies") or ())]
         return type(self)(self.path, self.endpoint, **options)
-
-
-class KeyedRoute(DirectRoute):
-    """A route for users: it looks the key up before it reads or judges anything else of the request.
-
-    The look-up is no dependency, so no override can switch it off.
-    """
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        # The route always asks for the key, so no option may document otherwise.
-        options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "security": list(SECURITY)}
-        super().__init__(path, endpoint, **options)
-
-    def get_route_handler(self) -> Handler:
-        handler = super().get_route_handler()
-
-        scope = scope_of(self.operation_id)
-
-        async def authenticate_first(request: Request) -> Response:
-            keys = state_of(request.scope).use_cases.keys
-            caller = await keys.authenticate(presented_key(request.scope["headers"]))
-            if scope is not None and scope not in caller.key.scopes:
-                raise ScopeMissing(scope)
-            if is_read(request.method, scope):
-                state_of(request.scope).reads.count(caller)
-            request.scope[CALLER] = caller
-            return await handler(request)
-
-        return authenticate_first
-
-
-async def caller_of(request: HTTPConnection) -> Caller:
-    """Whose key the request carries. Raises RuntimeError if its route is no KeyedRoute."""
-    caller: Caller | None = request.scope.get(CALLER)
-    if caller is None:
-        raise RuntimeError(f"{request.scope['route'].path} asks for an account, and its route for no key")
-    return caller
-
-
-async def account_of(request: HTTPConnection) -> Account:
-    """Raises RuntimeError if its route is no KeyedRoute."""
-    return (await caller_of(request)).account
-
-
-CurrentCaller = Annotated[Caller, Depends(caller_of)]
-CurrentAccount = Annotated[Account, Depends(account_of)]
 
 
 def splice(api: FastAPI, *routers: APIRouter) -> None:

@@ -14,9 +14,9 @@ from app.domain.limits import TooManyWrites
 from app.presentation.http.answers import json_answer
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.field_errors import field_error
+from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute, VersionedRoute
 from app.presentation.http.openapi import DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, problems
 from app.presentation.http.parameters import IdempotencyKey, JobId
-from app.presentation.http.routing import CurrentAccount, KeyedRoute
 from app.presentation.http.state import UseCases
 from app.presentation.schemas.examples import JOB_ID, PRICE, REPLAYED
 from app.presentation.schemas.fields import PageOffset, PageSize, parse_uuid
@@ -77,17 +77,23 @@ _CANCELED = {
 }
 
 
-@router.get(
+async def get_generation(caller: CurrentCaller, job_id: JobId, use_cases: UseCases) -> JobView:
+    """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
+    keys_version = caller.key.version if caller.is_remembered else None
+    job = await use_cases.jobs.reader.get(caller.account.id, job_id, keys_version=keys_version)
+    return JobView.of(job, await use_cases.jobs.outlooks.of(job))
+
+
+router.add_api_route(
     "/{job_id}",
+    get_generation,
+    methods=["GET"],
+    route_class_override=VersionedRoute,
     operation_id="get_generation",
     summary="Look at a job",
     response_description="The job",
     responses={200: answer(_COMPLETED), **problems(*READ_ERRORS, JobNotFound, *DATABASE_ERRORS)},
 )
-async def get_generation(account: CurrentAccount, job_id: JobId, use_cases: UseCases) -> JobView:
-    """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
-    job = await use_cases.jobs.reader.get(account.id, job_id)
-    return JobView.of(job, await use_cases.jobs.outlooks.of(job))
 
 
 @router.get(

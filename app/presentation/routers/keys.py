@@ -19,9 +19,9 @@ from app.domain.key_errors import ExpiresInThePast, KeyEnded, KeyNotFound, KeyRe
 from app.domain.limits import TooManyFailedAuthentications, TooManyNewSecrets, TooManyReads, TooManyWrites
 from app.presentation.http.answers import json_answer
 from app.presentation.http.bodies import JsonBody
+from app.presentation.http.keyed_routes import CurrentCaller, KeyedRoute
 from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, problems
 from app.presentation.http.parameters import KeyId, KeyIdempotencyKey
-from app.presentation.http.routing import CurrentCaller, KeyedRoute
 from app.presentation.http.state import UseCases
 from app.presentation.schemas.examples import REPLAYED
 from app.presentation.schemas.keys import (

@@ -5,8 +5,8 @@ from fastapi import APIRouter, Query
 
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.field_errors import field_error
+from app.presentation.http.keyed_routes import CurrentAccount, KeyedRoute
 from app.presentation.http.openapi import DATABASE_ERRORS, READ_ERRORS, answer, problems
-from app.presentation.http.routing import CurrentAccount, KeyedRoute
 from app.presentation.http.state import UseCases
 from app.presentation.schemas.fields import PageSize
 from app.presentation.schemas.ledger import Balance, LedgerEntryView, LedgerPage

@@ -7,8 +7,8 @@ from app.domain.catalogue import Catalogue
 from app.domain.errors import CombinationNotAllowed, UnknownModel
 from app.domain.kinds import GenerationKind
 from app.presentation.http.bodies import JsonBody
+from app.presentation.http.keyed_routes import CurrentAccount, KeyedRoute
 from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, READ_ERRORS, answer, problems
-from app.presentation.http.routing import CurrentAccount, KeyedRoute
 from app.presentation.http.state import UseCases
 from app.presentation.schemas.examples import PRICE
 from app.presentation.schemas.quotes import QuoteBodies, QuoteBody, QuoteView

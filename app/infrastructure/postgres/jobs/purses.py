@@ -16,9 +16,10 @@ from app.domain.accounts import ApiKey
 from app.domain.budgets import AccountLimits, Budget, Period, Purse, PurseKind, Spending
 from app.domain.orders import Order
 from app.infrastructure.postgres.database import Fetch
-from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, KEY_COLUMNS, key_of
+from app.infrastructure.postgres.keys.lookup import forms_of
+from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, IS_LIVE_SECRET, KEY_COLUMNS, hidden, key_of
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, constant
-from app.infrastructure.postgres.tables import accounts, key_windows, keys
+from app.infrastructure.postgres.tables import accounts, api_keys, key_windows, keys
 
 THIS_MINUTE = func.date_trunc(constant("minute"), func.now())
 # A minute that is over for this transaction may have been left by a later one, which had the lock first. One further
@@ -58,7 +59,11 @@ _LOCK_ACCOUNTS = Statement(
         WRITES_PER_MINUTE.label("writes_per_minute"),
     ).where(any_of(accounts.c.id, "ids"))
 )
-_KEYS = Statement(select(*KEY_COLUMNS).where(any_of(keys.c.id, "ids"), IS_LIVE_KEY))
+_KEYS = Statement(
+    select(api_keys.c.digest, *KEY_COLUMNS)
+    .join_from(api_keys, keys, keys.c.id == api_keys.c.key_id)
+    .where(any_of(api_keys.c.digest, "digests"), IS_LIVE_SECRET, IS_LIVE_KEY)
+)
 _BUDGETS = Statement(
     select(keys.c.id, keys.c.budget_tokens, keys.c.budget_per).where(
         any_of(keys.c.id, "ids"), keys.c.budget_tokens.is_not(None)
@@ -99,7 +104,8 @@ class Purses:
     spending: Mapping[UUID, Spending] = field(default_factory=dict)
     missing_windows: Mapping[UUID, NewWindow] = field(default_factory=dict)
     """By key, those in which nothing has been spent yet."""
-    changed_keys: Mapping[UUID, ApiKey | None] = field(default_factory=dict)
+    changed_keys: Mapping[bytes | None, ApiKey | None] = field(default_factory=dict)
+    """By secret."""
     keys_versions: Mapping[UUID, int] = field(default_factory=dict)
     """By account."""
 
@@ -141,24 +147,27 @@ def _left(row: Mapping[str, Any]) -> Mapping[Purse, int]:
 
 async def _changed_keys(
     fetch: Fetch, orders: Sequence[Order], versions: Mapping[UUID, int]
-) -> Mapping[UUID, ApiKey | None]:
-    """Of accounts whose keys have changed since the callers were let in."""
+) -> Mapping[bytes | None, ApiKey | None]:
+    """Of accounts whose keys have changed since the callers were looked up, by what they showed."""
     outdated = {
-        order.key.id: order.job.account_id
+        order.key.secret: order.job.account_id
         for order in orders
         if order.key is not None and versions.get(order.job.account_id) != order.key.version
     }
     if not outdated:
         return {}
-    found = {row["key_id"]: row for row in await _KEYS(fetch, ids=list(outdated))}
-    return {
-        key_id: key_of(found[key_id], versions[account_id]) if key_id in found else None
-        for key_id, account_id in outdated.items()
-    }
+    rows = await _KEYS(fetch, digests=forms_of([secret for secret in outdated if secret is not None]))
+    found = {row["digest"]: row for row in rows}
+
+    def now(secret: bytes | None, account_id: UUID) -> ApiKey | None:
+        row = None if secret is None else found.get(secret) or found.get(hidden(secret))
+        return None if row is None else key_of(row, versions[account_id], secret)
+
+    return {secret: now(secret, account_id) for secret, account_id in outdated.items()}
 
 
-def _has_budget(key: ApiKey, changed: Mapping[UUID, ApiKey | None]) -> bool:
-    now = changed.get(key.id, key)
+def _has_budget(key: ApiKey, changed: Mapping[bytes | None, ApiKey | None]) -> bool:
+    now = changed.get(key.secret, key)
     return now is not None and now.has_budget
 
 

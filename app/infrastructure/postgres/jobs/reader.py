@@ -4,27 +4,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import JobNotFound
 from app.domain.jobs import Job
+from app.domain.key_errors import KeyOutdated
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, reading
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.statements import RowArrays, Statement
-from app.infrastructure.postgres.tables import jobs
+from app.infrastructure.postgres.tables import accounts, jobs
 
 
 @dataclass(frozen=True, slots=True)
 class _OwnedJob:
     account_id: UUID
     id: UUID
+    keys_version: int | None
 
 
-_WANTED = RowArrays("wanted", jobs.c.account_id, jobs.c.id)
+_WANTED = RowArrays("wanted", jobs.c.account_id, jobs.c.id, accounts.c.keys_version)
 _FIND_JOBS = Statement(
-    select(*JOB_COLUMNS).join(_WANTED.table, (jobs.c.id == _WANTED.c.id) & (jobs.c.account_id == _WANTED.c.account_id))
+    select(*JOB_COLUMNS, _WANTED.c.keys_version)
+    .join(_WANTED.table, (jobs.c.id == _WANTED.c.id) & (jobs.c.account_id == _WANTED.c.account_id))
+    .join(accounts, accounts.c.id == jobs.c.account_id)
+    .where(accounts.c.keys_version == func.coalesce(_WANTED.c.keys_version, accounts.c.keys_version))
 )
 
 
@@ -33,11 +38,11 @@ class PostgresJobReader:
         self.engine = engine
         self._find: Batcher[_OwnedJob, Job | None] = Batcher(engine, _find_all, flushes_max=1)
 
-    async def get(self, account_id: UUID, job_id: UUID) -> Job:
+    async def get(self, account_id: UUID, job_id: UUID, *, keys_version: int | None = None) -> Job:
         # Another account's job is answered like one that does not exist.
-        job = await self._find(_OwnedJob(account_id, job_id))
+        job = await self._find(_OwnedJob(account_id, job_id, keys_version))
         if job is None:
-            raise JobNotFound
+            raise JobNotFound if keys_version is None else KeyOutdated
         return job
 
     async def page(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:
@@ -58,6 +63,6 @@ class PostgresJobReader:
 async def _find_all(
     driver: DriverConnection, wanted: Sequence[_OwnedJob], *, is_repeated: bool = False
 ) -> Sequence[Job | None]:
-    found = [job_of(row) for row in await _FIND_JOBS(driver.fetch, **_WANTED.values(wanted))]
-    jobs_by_owner = {_OwnedJob(job.account_id, job.id): job for job in found}
-    return [jobs_by_owner.get(owned) for owned in wanted]
+    rows = await _FIND_JOBS(driver.fetch, **_WANTED.values(wanted))
+    found = {_OwnedJob(row["account_id"], row["id"], row["keys_version"]): job_of(row) for row in rows}
+    return [found.get(owned) for owned in wanted]

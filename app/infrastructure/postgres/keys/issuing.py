@@ -16,6 +16,7 @@ from app.domain.limits import TooManyNewSecrets
 from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import transaction
 from app.infrastructure.postgres.keys.lookup import find_all
+from app.infrastructure.postgres.keys.memory import CallerMemory
 from app.infrastructure.postgres.keys.repeating import until_known
 from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, IS_LIVE_SECRET, KEY_COLUMNS, hidden, key_of
 from app.infrastructure.postgres.keys.uses import KeyUses
@@ -75,9 +76,19 @@ class PostgresKeys:
         self._limits = limits
         self.uses = KeyUses(engine)
         self._find: Batcher[bytes, Caller | None] = Batcher(engine, find_all, flushes_max=1)
+        self._memory = CallerMemory()
 
     async def find_by_key(self, digest: bytes) -> Caller | None:
         caller = await self._find(digest)
+        if caller is None:
+            self._memory.forget(digest)
+        else:
+            self._memory.add(digest, caller)
+            self.uses.note(caller.key.id)
+        return caller
+
+    def remembered(self, digest: bytes) -> Caller | None:
+        caller = self._memory.get(digest)
         if caller is not None:
             self.uses.note(caller.key.id)
         return caller

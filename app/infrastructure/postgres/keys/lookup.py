@@ -1,4 +1,4 @@
-"""Whose secret it is, asked for many secrets at once, and each time anew: no answer outlives a revocation."""
+"""Whose secret it is, asked for many secrets at once."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +14,7 @@ from app.infrastructure.postgres.tables import accounts, api_keys, keys
 _FIND = Statement(
     select(
         api_keys.c.digest,
+        api_keys.c.expires_at.is_not(None).label("secret_expires"),
         *KEY_COLUMNS,
         accounts.c.id,
         accounts.c.external_user_id,
@@ -30,17 +31,22 @@ _FIND = Statement(
 async def find_all(
     driver: DriverConnection, digests: Sequence[bytes], *, is_repeated: bool = False
 ) -> Sequence[Caller | None]:
-    stored = [(digest, hidden(digest)) for digest in digests]
-    rows = await _FIND(driver.fetch, digests=[form for forms in stored for form in forms])
-    found = {row["digest"]: _caller_of(row) for row in rows}
-    return [found.get(plain) or found.get(other) for plain, other in stored]
+    rows = await _FIND(driver.fetch, digests=forms_of(digests))
+    found = {row["digest"]: row for row in rows}
+    stored = ((digest, found.get(digest) or found.get(hidden(digest))) for digest in digests)
+    return [None if row is None else _caller_of(row, digest) for digest, row in stored]
 
 
-def _caller_of(row: Mapping[str, Any]) -> Caller:
+def forms_of(digests: Sequence[bytes]) -> list[bytes]:
+    """Any of them is stored in one of two forms."""
+    return [*digests, *map(hidden, digests)]
+
+
+def _caller_of(row: Mapping[str, Any], secret: bytes) -> Caller:
     account = Account(
         id=row["id"],
         external_user_id=row["external_user_id"],
         balance_tokens=row["balance_tokens"],
         reads_per_second=row["reads_per_second"],
     )
-    return Caller(account, key_of(row, row["keys_version"]))
+    return Caller(account, key_of(row, row["keys_version"], secret), secret_expires=row["secret_expires"])

@@ -23,13 +23,14 @@ IS_LIVE_SECRET = api_keys.c.revoked_at.is_(None) & or_(
 )
 
 
-def key_of(row: Mapping[str, Any] | RowMapping, version: int) -> ApiKey:
+def key_of(row: Mapping[str, Any] | RowMapping, version: int, secret: bytes | None = None) -> ApiKey:
     return ApiKey(
         id=row["key_id"],
         scopes=_scopes_of(tuple(row["scopes"])),
         has_budget=row["has_budget"],
         expires=row["expires"],
         version=version,
+        secret=secret,
     )
 
 
