@@ -114,7 +114,9 @@ async def rotate(api: Api, owner: Customer, sql: Connection, key_id: str) -> Non
 
 async def end_overlap(api: Api, owner: Customer, sql: Connection, key_id: str) -> None:
     await change(api, owner, "POST", f"/keys/{key_id}/rotate", {"overlap_seconds": 60})
-    await sql.execute("UPDATE api_keys SET expires_at = now() WHERE key_id = $1 AND expires_at IS NOT NULL", UUID(key_id))
+    await sql.execute(
+        "UPDATE api_keys SET expires_at = now() WHERE key_id = $1 AND expires_at IS NOT NULL", UUID(key_id)
+    )
 
 
 async def revoke_all(api: Api, owner: Customer, sql: Connection, key_id: str) -> None:
