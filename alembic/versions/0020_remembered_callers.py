@@ -1,7 +1,7 @@
 """A process that remembers a caller is told of all that it remembers.
 
-Whoever was looked up some seconds ago is only looked up again if `keys_version` says so. That a secret is deleted, which
-no release does, and that an account may read less or more, counts as well from here on.
+Whoever was looked up some seconds ago is only looked up again if `keys_version` says so. That a secret is deleted,
+which no release does, and that an account may read less or more, counts as well from here on.
 """
 
 from alembic import context, op

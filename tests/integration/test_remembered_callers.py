@@ -90,6 +90,7 @@ async def test_whatever_does_not_look_at_the_version_looks_the_key_up(
     other_process: Api,
     owner: Customer,
     lookups: list[bytes],
+    *,
     method: str,
     path: str,
     body: Any,
@@ -138,6 +139,7 @@ async def test_what_has_ended_opens_nothing(
     other_process: Api,
     sql: Connection,
     owner: Customer,
+    *,
     end: Callable[[Api, Customer, Connection, str], Awaitable[None]],
     asks: str,
 ) -> None:
