@@ -30,8 +30,8 @@ _FOR_OPERATORS: Mapping[type[DomainError], str] = {
     JobNotFound: "There is no job with this id. `jobs list` shows the newest ones.",
     KeyAlreadyIssued: "This user has, or had, a key. `keys rotate USER` replaces the first one by a new one.",
     KeyNotFound: "This user has no live key with this id. `keys list USER` shows those there are.",
-    ProofRequired: "There is no account for this user, or none that ever had a key. `keys issue USER` makes the first one.",
-    TooManyKeys: "This user has 100 live keys, which is the most. Nothing was done. `keys revoke USER --key KEY` ends one.",
+    ProofRequired: "No account of this user ever had a key. `keys issue USER` makes the first one.",
+    TooManyKeys: "This user has 100 live keys, the most. Nothing was done. `keys revoke USER --key KEY` ends one.",
 }
 
 User = Annotated[UUID, typer.Argument(help="The user's id in your own system (external_user_id).")]
