@@ -74,7 +74,7 @@ A job never has both a result and a refund.
 `parameters` in `GET /models/{model}` is a JSON Schema of them, and `example` a body that works as it is. The same name
 means the same at every model: `duration` is whole seconds, `image_url` the first picture, `generate_audio` the sound.
 What you leave out is filled in with the default that the schema names. While a model `is_paused`, nothing is
-submitted to it, because fal refuses it or cannot be reached: new jobs are accepted, and wait.
+submitted to it, because fal refuses it or cannot be reached: new jobs wait, or get 503.
 
 ## Prices
 
