@@ -74,16 +74,18 @@ def create(
     budget: Annotated[
         int | None, typer.Option(min=1, max=BALANCE_TOKENS_MAX, help="Tokens that it may spend in each period.")
     ] = None,
-    per: Annotated[Period, typer.Option(help="The period of the budget.")] = Period.MONTH,
+    per: Annotated[Period | None, typer.Option(help="The period of the budget; without it a month.")] = None,
 ) -> None:
     """Make a further key and print it. It is shown this once."""
     if not name.strip() or len(name) > KEY_NAME_LENGTH_MAX:
         fail(f"--name must have 1 to {KEY_NAME_LENGTH_MAX} characters")
+    if per is not None and budget is None:
+        fail("--per needs --budget: without one the balance is the only bound")
     settings = KeySettings(
         name=name,
         scopes=frozenset(scope),
         expires_at=None if expires_at is None else expires_at.replace(tzinfo=UTC),
-        budget=None if budget is None else Budget(budget, per),
+        budget=None if budget is None else Budget(budget, per or Period.MONTH),
     )
 
     async def work(operator: OperatorUseCases) -> None:

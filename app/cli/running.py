@@ -1,7 +1,7 @@
 """What the commands share: how one runs, on which database, and what it says when it fails."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, NoReturn
 from uuid import UUID
@@ -14,7 +14,8 @@ from tabulate import tabulate
 from app.application.use_cases import OperatorUseCases
 from app.bootstrap import build_operator
 from app.cli.development import DevelopmentError, embedded_postgres, running_dsn
-from app.domain.errors import CommitUnknown, DomainError
+from app.domain.errors import CommitUnknown, DomainError, JobNotFound, KeyAlreadyIssued, ProofRequired
+from app.domain.key_errors import KeyNotFound, TooManyKeys
 from app.infrastructure.logging import configure_logging
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.dsn import Dsn
@@ -23,6 +24,15 @@ from app.infrastructure.postgres.inspection import check_before_start
 from app.infrastructure.postgres.migrations import check_migrated, migrate
 from app.infrastructure.settings import Settings, SettingsError, load_settings
 from app.serving import handle_stop_signals
+
+# What a caller of the API is told would send an operator to headers and routes.
+_FOR_OPERATORS: Mapping[type[DomainError], str] = {
+    JobNotFound: "There is no job with this id. `jobs list` shows the newest ones.",
+    KeyAlreadyIssued: "This user has, or had, a key. `keys rotate USER` replaces the first one by a new one.",
+    KeyNotFound: "This user has no live key with this id. `keys list USER` shows those there are.",
+    ProofRequired: "No account of this user ever had a key. `keys issue USER` makes the first one.",
+    TooManyKeys: "This user has 100 live keys, the most. Nothing was done. `keys revoke USER --key KEY` ends one.",
+}
 
 User = Annotated[UUID, typer.Argument(help="The user's id in your own system (external_user_id).")]
 
@@ -46,7 +56,7 @@ def run(
     except (SettingsError, DevelopmentError, DatabaseRefused) as error:
         fail(error)
     except DomainError as error:
-        fail(error.detail)
+        fail(_FOR_OPERATORS.get(type(error), error.detail))
     except asyncio.CancelledError:
         raise typer.Exit(130) from None
 
@@ -132,4 +142,11 @@ def url_of(settings: Settings) -> str:
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Whole ids, however narrow the terminal: they are there to be copied."""
-    typer.echo(tabulate(rows, headings, tablefmt="plain", disable_numparse=True) if rows else "nothing yet")
+    shown = [[_in_a_cell(value) for value in row] for row in rows]
+    typer.echo(tabulate(shown, headings, tablefmt="plain", disable_numparse=True) if rows else "nothing yet")
+
+
+def _in_a_cell(value: object) -> str:
+    """Users name their keys: what they wrote neither breaks a row nor gives orders to the operator's terminal."""
+    text = "" if value is None else str(value)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -79,7 +79,7 @@ def test_makes_lists_rotates_and_revokes_a_key(database: str, operator: Operator
     assert operator.run("keys", "revoke", user, "--key", key_id) == ["revoked"]
     assert opens(database, again, owner.api_key) == [False, True]
     assert operator.run("keys", "revoke", user, "--key", key_id, is_refused=True) == [
-        "error: There is no live key with this id in your account. GET /keys lists those there are."
+        "error: This user has no live key with this id. `keys list USER` shows those there are."
     ]
 
 
@@ -106,6 +106,10 @@ def test_the_first_key_is_rotated_and_all_are_revoked_as_before(
             ("keys", "create", "{user}", "--name", "a", "--scope", "read", "--expires-at", "2020-01-01"),
             "This must be in the future",
         ),
+        (("keys", "create", "{user}", "--name", "a", "--scope", "read", "--per", "day"), "--per needs --budget"),
+        (("keys", "issue", "{user}"), "`keys rotate USER` replaces the first one"),
+        (("keys", "rotate", "{nobody}"), "`keys issue USER` makes the first one"),
+        (("jobs", "show", "{nobody}"), "There is no job with this id. `jobs list`"),
         (("accounts", "limits", "{nobody}"), "There is no account for this user."),
         (("accounts", "limits", "{nobody}", "--jobs", "5"), "There is no account for this user."),
         (("accounts", "limits", "{user}", "--jobs", "5", "--default", "jobs"), "contradict each other"),

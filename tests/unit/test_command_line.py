@@ -8,6 +8,7 @@ import pytest
 
 from app.cli.jobs import print_jobs
 from app.cli.ledger import SIGNS, print_entries
+from app.cli.running import print_table
 from app.domain.jobs import JobStatus
 from app.domain.kinds import GenerationKind
 from app.domain.ledger import EntryKind, LedgerEntry
@@ -65,3 +66,19 @@ def test_shows_the_kind_and_the_status_of_a_job_as_they_are_stored(
 
     _, row = capsys.readouterr().out.splitlines()
     assert row.split()[1:3] == [str(kind), str(status)]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\nb", "a\\nb"),
+        ("\x1b[2Jgone", "\\x1b[2Jgone"),
+        ("a\u202eb", "a\\u202eb"),
+        ("Маша's bot", "Маша's bot"),
+        ("00012", "00012"),
+    ],
+)
+def test_what_a_user_named_stays_in_its_cell(capsys: pytest.CaptureFixture[str], name: str, shown: str) -> None:
+    print_table(("id", "name"), [(1, name), (2, None)])
+
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == ["id    name", f"1     {shown}", "2"]

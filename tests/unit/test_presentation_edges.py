@@ -17,6 +17,8 @@ START = "/generations/images/text-to-image"
 EXPOSED = {
     "X-Request-Id",
     "Retry-After",
+    "RateLimit-Policy",
+    "RateLimit",
     "Location",
     "Idempotent-Replayed",
     "ETag",

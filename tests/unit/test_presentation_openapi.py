@@ -79,6 +79,9 @@ def test_describes_an_operation_with_examples(name: str) -> None:
     for status, response in operation["responses"].items():
         assert response["description"]
         assert "X-Request-Id" in response["headers"]
+        is_problem = "application/problem+json" in response.get("content", {})
+        assert ("Retry-After" in response["headers"]) == (is_problem and status in ("429", "503"))
+        assert ("RateLimit" in response["headers"]) == ("RateLimit-Policy" in response["headers"]) == (status == "429")
         assert ("content" in response) == (status != "204")
         for content in response.get("content", {}).values():
             assert "$ref" in content["schema"]

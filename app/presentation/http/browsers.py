@@ -15,6 +15,8 @@ _REQUEST_HEADERS = ("Authorization", "X-API-Key", "Idempotency-Key", "X-Request-
 _ANSWER_HEADERS = (
     "X-Request-Id",
     "Retry-After",
+    "RateLimit-Policy",
+    "RateLimit",
     "Location",
     "Idempotent-Replayed",
     "ETag",

@@ -74,7 +74,7 @@ A job never has both a result and a refund.
 `parameters` in `GET /models/{model}` is a JSON Schema of them, and `example` a body that works as it is. The same name
 means the same at every model: `duration` is whole seconds, `image_url` the first picture, `generate_audio` the sound.
 What you leave out is filled in with the default that the schema names. While a model `is_paused`, nothing is
-submitted to it, because fal refuses it or cannot be reached: new jobs are accepted, and wait.
+submitted to it, because fal refuses it or cannot be reached: new jobs wait, or get 503.
 
 ## Prices
 
@@ -126,6 +126,7 @@ Besides what each route documents: 400 `invalid_http` and `invalid_host` for wha
 431 `request_headers_too_large` above 32 KiB of headers, 500 `internal_error`, which is our fault, and
 503 `too_many_connections`. Whatever answers to GET answers to HEAD, with the same headers.
 A body that was not there as a whole when it was refused ends the connection.
+On 429 nothing was done: `Retry-After` says when to ask again, and `RateLimit-Policy` which limit of yours was reached.
 On 503 nothing was done: wait as `Retry-After` says and ask again. Only where its code is `outcome_unknown` that is not
 known: ask again with the same `Idempotency-Key` or event id, and it is done once.
 
@@ -165,6 +166,12 @@ _REQUEST_ID_HEADER = {
     "description": "The caller's, if it sent one of 1 to 128 letters, digits, dots, hyphens or underscores; else ours.",
     "schema": {"type": "string"},
 }
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds until asking again may help.", "schema": {"type": "integer"}}}
+_LIMIT_HEADERS = {
+    "RateLimit-Policy": {"description": 'The limit, such as `"writes";q=600;w=60`.', "schema": {"type": "string"}},
+    "RateLimit": {"description": 'What is left, and for how long: `"writes";r=0;t=60`.', "schema": {"type": "string"}},
+}
+_HEADERS_BY_STATUS = {"429": _RETRY_AFTER | _LIMIT_HEADERS, "503": _RETRY_AFTER}
 
 Errors = type[DomainError] | type[RefusedRequest]
 
@@ -196,7 +203,7 @@ def complete(document: dict[str, Any], routes: Sequence[BaseRoute]) -> None:
     # Routes stand in the order in which requests are matched, which is not the one to read them in.
     document["paths"] = dict(sorted(document["paths"].items(), key=_reading_order))
     document["components"]["schemas"] = dict(sorted(schemas.items()))
-    document["components"]["headers"] = {"X-Request-Id": _REQUEST_ID_HEADER}
+    document["components"]["headers"] = {"X-Request-Id": _REQUEST_ID_HEADER, **_RETRY_AFTER, **_LIMIT_HEADERS}
     document["components"].setdefault("securitySchemes", {})[AUTHORIZATION_SCHEME] = AUTHORIZATION_DOCUMENT
 
 
@@ -280,8 +287,11 @@ def _restore_examples(documented: Mapping[str, Any], responses: Mapping[int | st
 def _complete_responses(responses: dict[str, Any]) -> None:
     if _is_fastapis(responses.get("422", {})):
         responses.update({str(status): response for status, response in problems(InvalidRequest).items()})
-    for response in responses.values():
-        response.setdefault("headers", {})["X-Request-Id"] = {"$ref": "#/components/headers/X-Request-Id"}
+    for status, response in responses.items():
+        names = ["X-Request-Id"]
+        if PROBLEM_MEDIA_TYPE in response.get("content", {}):
+            names += _HEADERS_BY_STATUS.get(status, {})
+        response.setdefault("headers", {}).update({name: {"$ref": f"#/components/headers/{name}"} for name in names})
 
 
 def _is_fastapis(response: Mapping[str, Any]) -> bool:
