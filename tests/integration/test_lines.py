@@ -84,8 +84,9 @@ async def test_jobs_of_many_models_that_share_a_transaction_keep_their_own_lines
     accepted = await asyncio.gather(
         *(
             start(customer.account_id, wish_of(model_id, **others))
-            for model_id, others in wishes.items()
+            # Those of one model do not come one after the other: a batch would have no others.
             for customer in customers
+            for model_id, others in wishes.items()
         )
     )
 
