@@ -43,6 +43,11 @@ class Authenticate:
         """Whose key it was some seconds ago: only for what looks at `key.version` before it tells or does anything."""
         return self._keys.remembered(_digest_of(api_key))
 
+    def forget(self, caller: Caller) -> None:
+        """Whose keys have changed since: next time the key is looked up."""
+        if caller.key.secret is not None:
+            self._keys.forget(caller.key.secret)
+
 
 def _digest_of(api_key: str | None) -> bytes:
     """Raises InvalidApiKey."""

@@ -91,6 +91,8 @@ class Accepted:
     is_replay: bool
     balance_tokens: int | None = None
     """After the debit, this request's or the first one's. None where nobody looked."""
+    have_keys_changed: bool = False
+    """Of the account, since the caller was looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,8 @@ def _decide(
     large_inputs: Mapping[UUID, LargeInputs],
 ) -> OrderDecision:
     job = order.job
-    if order.key is not None and order.key.secret in standing.changed_keys:
+    have_keys_changed = order.key is not None and order.key.secret in standing.changed_keys
+    if order.key is not None and have_keys_changed:
         key = standing.changed_keys[order.key.secret]
         if key is None:
             return InvalidApiKey()
@@ -190,7 +193,8 @@ def _decide(
         return TooManyLargeInputs(retry_after_seconds=recent.seconds_to_wait)
     assert standing.accepted_at is not None
     balance_tokens = left[Purse(PurseKind.BALANCE, job.account_id)] - job.cost_tokens
-    return Accepted(Job.accepted(job, standing.accepted_at), is_replay=False, balance_tokens=balance_tokens)
+    accepted = Job.accepted(job, standing.accepted_at)
+    return Accepted(accepted, is_replay=False, balance_tokens=balance_tokens, have_keys_changed=have_keys_changed)
 
 
 def _refusal(purse: Purse, required: int, left: int, standing: Standing) -> DomainError:

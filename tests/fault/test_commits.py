@@ -530,3 +530,19 @@ async def test_one_dead_connection_makes_all_that_are_as_old_suspect(
                 failures += 1
 
     assert failures == 1
+
+
+async def test_an_order_that_a_silent_network_swallows_makes_all_other_connections_suspect(
+    cutter: CommitCutter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "COMMAND_TIMEOUT_SECONDS", 0.5)
+    async with open_engine(cutter.dsn, pool_size=5) as engine:
+        customer = await open_account(engine, BALANCE_TOKENS)
+        async with AsyncExitStack() as stack:
+            await asyncio.gather(*(stack.enter_async_context(engine.connect()) for _ in range(5)))
+        cutter.silent.update(cutter.open)
+
+        await accept_job(engine, customer)
+
+        balances = await asyncio.gather(*(balance_of(engine, customer) for _ in range(4)))
+        assert balances == [BALANCE_TOKENS - COST_TOKENS] * 4

@@ -10,7 +10,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.accounts import Caller
+from app.domain.errors import CommitUnknown
+from app.domain.orders import Accepted
 from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.jobs import acceptance
+from app.infrastructure.postgres.jobs.order_batches import FruitlessOrders, OrderBatches
+from app.infrastructure.postgres.jobs.purses import Purses, locked_purses
+from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
 from app.infrastructure.postgres.keys import memory
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from tests.builders import Connection, Customer, accept_job, open_account
@@ -248,3 +254,95 @@ async def test_memory_ends_and_has_a_bound(
 
     assert [await code_of(other_process, owner.api_key, "POST", TEXT_TO_IMAGE, PROMPT) for _ in range(2)] == ["ok"] * 2
     assert len(lookups) == 2
+
+
+async def test_a_secret_that_has_ended_burdens_its_account_once(
+    api: Api, other_process: Api, owner: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever still has it must not get the orders of the account set apart."""
+    key_id, secret = await create(api, owner)
+    assert await code_of(other_process, secret, "POST", TEXT_TO_IMAGE, PROMPT) == "ok"
+    await change(api, owner, "DELETE", f"/keys/{key_id}")
+    burdened: list[UUID] = []
+    monkeypatch.setattr(FruitlessOrders, "count", lambda self, account_id: burdened.append(account_id))
+
+    codes = [await code_of(other_process, secret, "POST", TEXT_TO_IMAGE, PROMPT) for _ in range(6)]
+
+    assert set(codes) == {"invalid_api_key"}
+    assert len(burdened) == 1
+
+
+async def test_a_change_of_keys_costs_one_order_a_second_look(
+    api: Api, other_process: Api, owner: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that are in its batch wait for that look."""
+    key_id, _ = await create(api, owner)
+    assert await code_of(other_process, owner.api_key, "POST", TEXT_TO_IMAGE, PROMPT) == "ok"
+    await change(api, owner, "PATCH", f"/keys/{key_id}", {"scopes": ["read"]})
+    looks: list[object] = []
+
+    async def noting(*arguments: Any, **named: Any) -> Purses:
+        looks.append(arguments)
+        return await locked_purses(*arguments, **named)
+
+    monkeypatch.setattr(acceptance, "locked_purses", noting)
+    codes = [await code_of(other_process, owner.api_key, "POST", TEXT_TO_IMAGE, PROMPT) for _ in range(4)]
+
+    assert codes == ["ok"] * 4
+    assert len(looks) == 1
+
+
+async def rotate_slowly(api: Api, owner: Customer, key_id: str) -> None:
+    await change(api, owner, "POST", f"/keys/{key_id}/rotate", {"overlap_seconds": 60})
+
+
+async def set_an_end(api: Api, owner: Customer, key_id: str) -> None:
+    expires_at = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    await change(api, owner, "PATCH", f"/keys/{key_id}", {"expires_at": expires_at})
+
+
+@pytest.mark.parametrize("end", [rotate_slowly, set_an_end], ids=lambda end: end.__name__)
+async def test_what_ends_by_itself_from_now_on_is_forgotten(
+    api: Api,
+    other_process: Api,
+    owner: Customer,
+    sql: Connection,
+    end: Callable[[Api, Customer, str], Awaitable[None]],
+) -> None:
+    key_id, secret = await create(api, owner)
+    answer = await other_process.http.post(TEXT_TO_IMAGE, json=PROMPT, headers={"X-API-Key": secret})
+    look = ("GET", f"/generations/{answer.json()['job_id']}")
+    await end(api, owner, key_id)
+    assert await code_of(other_process, secret, *look) == "ok"
+
+    await sql.execute("UPDATE accounts SET reads_per_second = 1 WHERE id = $1", owner.account_id)
+
+    assert "too_many_reads" in [await code_of(other_process, secret, *look) for _ in range(4)]
+
+
+async def test_who_lost_a_scope_is_told_so_whatever_is_wrong_besides(
+    api: Api, other_process: Api, owner: Customer
+) -> None:
+    key_id, secret = await create(api, owner)
+    assert await code_of(other_process, secret, "POST", TEXT_TO_IMAGE, PROMPT) == "ok"
+    await change(api, owner, "PATCH", f"/keys/{key_id}", {"scopes": ["read"]})
+
+    assert await code_of(other_process, secret, "POST", TEXT_TO_IMAGE, {"prompt": 1}) == "scope_missing"
+
+
+async def test_an_order_that_may_be_written_is_never_said_to_be_refused(
+    api: Api, other_process: Api, owner: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the key ends before its caller hears of the order."""
+    key_id, secret = await create(api, owner)
+    assert await code_of(other_process, secret, "POST", TEXT_TO_IMAGE, PROMPT) == "ok"
+    accept = OrderBatches.__call__
+
+    async def lose_the_answer(self: OrderBatches, order: StorableOrder) -> Accepted:
+        await accept(self, order)
+        await change(api, owner, "DELETE", f"/keys/{key_id}")
+        raise CommitUnknown
+
+    monkeypatch.setattr(OrderBatches, "__call__", lose_the_answer)
+
+    assert await code_of(other_process, secret, "POST", TEXT_TO_IMAGE, PROMPT) == "outcome_unknown"

@@ -36,7 +36,13 @@ KEY_MUTANTS = (
     ),
     Mutant(
         "a refusal is told to whoever is remembered",
-        (Change(ROUTES, "                await _check_still_known(authenticate, presented, refusal)\n", ""),),
+        (
+            Change(
+                ROUTES,
+                "                _check_scope(request, await authenticate(presented), scope)\n                raise\n",
+                "                raise\n",
+            ),
+        ),
         (f"{TEST_ENDED}[wrong body-delete]",),
     ),
     Mutant(

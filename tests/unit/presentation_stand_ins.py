@@ -84,6 +84,8 @@ class AccountsInMemory:
     def remembered(self, digest: bytes) -> Caller | None:
         return None
 
+    def forget(self, digest: bytes) -> None: ...
+
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
         self.get_or_add(external_user_id)
         return self.keys.setdefault(external_user_id, key.digest) == key.digest

@@ -12,6 +12,8 @@ class KeyLookup(Protocol):
         """As found some seconds ago; `is_remembered` is then set. None: look the key up."""
         ...
 
+    def forget(self, digest: bytes) -> None: ...
+
 
 class Keys(KeyLookup, Protocol):
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:

@@ -137,7 +137,7 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator[DriverConnecti
                     with suppress(exc.DBAPIError):
                         await connection.exec_driver_sql("SELECT 1")
                 await connection.invalidate()
-                if isinstance(error, TimeoutError):
+                if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
                     # The server ends statements earlier, so it is the network that is silent, on all connections.
                     await engine.dispose(close=False)
                 raise

@@ -8,8 +8,8 @@ from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect, HTTPConnection
 
 from app.application.keys import Authenticate
-from app.domain.accounts import Account, Caller
-from app.domain.errors import InvalidApiKey, Unavailable
+from app.domain.accounts import Account, Caller, Scope
+from app.domain.errors import CommitUnknown, InvalidApiKey
 from app.domain.key_errors import KeyOutdated, ScopeMissing
 from app.domain.limits import TooManyReads
 from app.presentation.http.api_keys import SECURITY, presented_key
@@ -44,36 +44,48 @@ class KeyedRoute(DirectRoute):
             authenticate = state_of(request.scope).use_cases.keys.authenticate
             presented = presented_key(request.scope["headers"])
             known = _remembered(authenticate, presented, request) if takes_remembered else None
-            if known is None or not is_let_in(request, known):
-                let_in(request, await authenticate(presented))
+            if known is None or not _is_let_in(request, known, scope):
+                _let_in(request, await authenticate(presented), scope)
                 return await handler(request)
             try:
                 return await handler(request)
             except KeyOutdated:
-                check_scope(request, await authenticate(presented))
+                _check_scope(request, await authenticate(presented), scope)
                 return await handler(request)
-            except Exception as refusal:
-                await _check_still_known(authenticate, presented, refusal)
+            except InvalidApiKey:
+                # Or what has ended would go on asking in the name of its account.
+                authenticate.forget(known)
+                raise
+            except (ClientDisconnect, CommitUnknown):
+                # Nobody hears of it, or what may be written must not be said to be refused.
+                raise
+            except Exception:
+                # Told only to whoever still may ask.
+                _check_scope(request, await authenticate(presented), scope)
                 raise
 
-        def let_in(request: Request, caller: Caller) -> None:
-            check_scope(request, caller)
-            if is_read(request.method, scope):
-                state_of(request.scope).reads.count(caller)
-
-        def is_let_in(request: Request, known: Caller) -> bool:
-            """Whoever may not by what is remembered may be allowed to by now."""
-            with suppress(ScopeMissing, TooManyReads):
-                let_in(request, known)
-                return True
-            return False
-
-        def check_scope(request: Request, caller: Caller) -> None:
-            if scope is not None and scope not in caller.key.scopes:
-                raise ScopeMissing(scope)
-            request.scope[CALLER] = caller
-
         return authenticate_first
+
+
+def _let_in(request: Request, caller: Caller, scope: Scope | None) -> None:
+    """Raises ScopeMissing, TooManyReads."""
+    _check_scope(request, caller, scope)
+    if is_read(request.method, scope):
+        state_of(request.scope).reads.count(caller)
+
+
+def _is_let_in(request: Request, known: Caller, scope: Scope | None) -> bool:
+    """Whoever may not by what is remembered may be allowed to by now."""
+    with suppress(ScopeMissing, TooManyReads):
+        _let_in(request, known, scope)
+        return True
+    return False
+
+
+def _check_scope(request: Request, caller: Caller, scope: Scope | None) -> None:
+    if scope is not None and scope not in caller.key.scopes:
+        raise ScopeMissing(scope)
+    request.scope[CALLER] = caller
 
 
 class VersionedRoute(KeyedRoute):
@@ -94,18 +106,6 @@ def _remembered(authenticate: Authenticate, presented: str | None, request: Requ
     if size_bytes is None or size_bytes > SMALL_BODY_BYTES_MAX or "idempotency-key" in request.headers:
         return None
     return authenticate.remembered(presented)
-
-
-async def _check_still_known(authenticate: Authenticate, presented: str | None, refusal: Exception) -> None:
-    """Before a remembered caller is told of the refusal. Raises InvalidApiKey, DatabaseUnavailable."""
-    if isinstance(refusal, InvalidApiKey | ClientDisconnect):
-        return
-    try:
-        await authenticate(presented)
-    except Unavailable:
-        # What became of an order whose answer was lost is more than that the database cannot be asked.
-        if not isinstance(refusal, Unavailable):
-            raise
 
 
 async def caller_of(request: HTTPConnection) -> Caller:

@@ -150,6 +150,9 @@ def _handler(bodies: GenerationBodies) -> Callable[..., Awaitable[Response]]:
                 # Blanks and escapes made it large, and nobody has to wait for its end.
                 held.end_turn()
             accepted = await start(caller.account.id, wish, idempotency_key=idempotency_key, key=caller.key)
+            if accepted.have_keys_changed:
+                # Or each of the next orders would make all of its batch wait for a second look.
+                use_cases.keys.authenticate.forget(caller)
         return _answer(request, accepted, caller.account)
 
     return handler

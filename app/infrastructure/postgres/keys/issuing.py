@@ -93,6 +93,9 @@ class PostgresKeys:
             self.uses.note(caller.key.id)
         return caller
 
+    def forget(self, digest: bytes) -> None:
+        self._memory.forget(digest)
+
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
         return await until_known(partial(self._add_first_key, external_user_id, key))
 

@@ -20,6 +20,7 @@ class CallerMemory:
 
     def add(self, digest: bytes, caller: Caller) -> None:
         if caller.ends_by_itself:
+            self.forget(digest)
             return
         if len(self._known) >= REMEMBERED_MAX:
             self._known.clear()
