@@ -82,9 +82,14 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Whether the server itself has said that the statement failed, and not that the connection did."""
+    """Whether the server itself has said that the statement failed, and goes on.
+
+    What ends its process, or all of it, may come while the commit is written. So may what a pooler says of a server
+    that it has lost.
+    """
     code = getattr(error, "sqlstate", None) or ""
-    return isinstance(error, asyncpg.PostgresError) and not code.startswith(("08", "57P"))
+    is_plain = getattr(error, "severity_en", None) == "ERROR"
+    return isinstance(error, asyncpg.PostgresError) and is_plain and not code.startswith(("08", "57P"))
 
 
 def is_contention(error: Unavailable) -> bool:

@@ -28,7 +28,7 @@ from app.domain.orders import Accepted
 from app.presentation.http.answers import json_answer
 from app.presentation.http.bodies import Check, JsonBody, RefusedBody
 from app.presentation.http.body_room import LARGE_BODY_BYTES_MAX, held_in_turn
-from app.presentation.http.keyed_routes import CurrentCaller, VersionedRoute, account_of
+from app.presentation.http.keyed_routes import CurrentCaller, KeyedRoute, VersionedRoute, account_of
 from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, KEY_ERRORS, answer, problems
 from app.presentation.http.parameters import IdempotencyKey
 from app.presentation.http.state import UseCases, state_of
@@ -75,7 +75,7 @@ _WORDS: Mapping[GenerationKind, _Words] = {
 
 
 def generations_router(catalogue: Catalogue) -> APIRouter:
-    router = APIRouter(prefix="/generations", tags=["Generations"], route_class=VersionedRoute)
+    router = APIRouter(prefix="/generations", tags=["Generations"], route_class=KeyedRoute)
     for kind in GenerationKind:
         name = kind.value.lower()
         words = _WORDS[kind]
@@ -83,6 +83,7 @@ def generations_router(catalogue: Catalogue) -> APIRouter:
             f"/{'videos' if kind.is_video else 'images'}/{name.replace('_', '-')}",
             _handler(GenerationBodies.of(catalogue, kind)),
             methods=["POST"],
+            route_class_override=VersionedRoute,
             operation_id=f"start_{name}",
             summary=words.summary,
             description=words.description,
