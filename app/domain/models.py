@@ -133,7 +133,7 @@ class Model:
 
     def price_lines(self, parameters: Mapping[str, Any]) -> Sequence[PriceLine]:
         """Of completed parameters."""
-        return self.terms(parameters).lines
+        return self._price_lines(self._amounts(parameters), parameters)
 
     def terms(self, parameters: Mapping[str, Any]) -> Terms:
         """On which a job with these completed parameters is accepted."""
@@ -144,7 +144,7 @@ class Model:
         if known is not None:
             return known
         terms = Terms(
-            lines=tuple(price(self.prices, parameters, self.quantities(parameters))),
+            lines=self._price_lines(amounts, parameters),
             shape=self.shape,
             outputs_max=outputs,
             megapixels=megapixels,
@@ -238,6 +238,20 @@ class Model:
             self._megapixels_of(parameters[SIZE]) if self._is_priced_by_size else 0,
             parameters[SECONDS] if self._is_priced_by_length else 0,
         )
+
+    def _price_lines(self, amounts: tuple[int, int, int], parameters: Mapping[str, Any]) -> tuple[PriceLine, ...]:
+        key = (*amounts, *[parameters.get(name) for name in self._condition_names])
+        lines = self._known_lines.get(key)
+        if lines is None:
+            lines = tuple(price(self.prices, parameters, self.quantities(parameters)))
+            if len(self._known_lines) < KNOWN_TERMS_MAX:
+                self._known_lines[key] = lines
+        return lines
+
+    @cached_property
+    def _known_lines(self) -> dict[Hashable, tuple[PriceLine, ...]]:
+        """A price is also asked for without its terms."""
+        return {}
 
     @cached_property
     def _known_terms(self) -> dict[Hashable, Terms]:
