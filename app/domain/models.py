@@ -20,7 +20,7 @@ from app.domain.terms import ResultShape, Terms
 COUNT, SECONDS, SIZE = "num_images", "duration", "image_size"
 SEED = "seed"
 SAFETY_CHECKER = "enable_safety_checker"
-KNOWN_TERMS_MAX = 10_000
+KNOWN_MAX = 10_000
 SEED_MAX = 2**31 - 1
 
 
@@ -131,28 +131,31 @@ class Model:
     def has_safety_switch(self) -> bool:
         return self.safety_switch is not None or SAFETY_CHECKER in self.parameters
 
-    def price_lines(self, parameters: Mapping[str, Any]) -> Sequence[PriceLine]:
+    def price_lines(self, parameters: Mapping[str, Any]) -> tuple[PriceLine, ...]:
         """Of completed parameters."""
-        return self._price_lines(self._amounts(parameters), parameters)
+        key = (*self._amounts(parameters), *[parameters.get(name) for name in self._condition_names])
+        if (lines := self._known_lines.get(key)) is None:
+            lines = tuple(price(self.prices, parameters, self.quantities(parameters)))
+            if len(self._known_lines) < KNOWN_MAX:
+                self._known_lines[key] = lines
+        return lines
 
     def terms(self, parameters: Mapping[str, Any]) -> Terms:
         """On which a job with these completed parameters is accepted."""
         amounts = outputs, megapixels, seconds = self._amounts(parameters)
         takes_seed = self.takes_seed_with(parameters)
         key = (*amounts, takes_seed, *[parameters.get(name) for name in self._condition_names])
-        known = self._known_terms.get(key)
-        if known is not None:
-            return known
-        terms = Terms(
-            lines=self._price_lines(amounts, parameters),
-            shape=self.shape,
-            outputs_max=outputs,
-            megapixels=megapixels,
-            seconds=seconds,
-            takes_seed=takes_seed,
-        )
-        if len(self._known_terms) < KNOWN_TERMS_MAX:
-            self._known_terms[key] = terms
+        if (terms := self._known_terms.get(key)) is None:
+            terms = Terms(
+                lines=self.price_lines(parameters),
+                shape=self.shape,
+                outputs_max=outputs,
+                megapixels=megapixels,
+                seconds=seconds,
+                takes_seed=takes_seed,
+            )
+            if len(self._known_terms) < KNOWN_MAX:
+                self._known_terms[key] = terms
         return terms
 
     def takes_seed_with(self, parameters: Mapping[str, Any]) -> bool:
@@ -239,18 +242,8 @@ class Model:
             parameters[SECONDS] if self._is_priced_by_length else 0,
         )
 
-    def _price_lines(self, amounts: tuple[int, int, int], parameters: Mapping[str, Any]) -> tuple[PriceLine, ...]:
-        key = (*amounts, *[parameters.get(name) for name in self._condition_names])
-        lines = self._known_lines.get(key)
-        if lines is None:
-            lines = tuple(price(self.prices, parameters, self.quantities(parameters)))
-            if len(self._known_lines) < KNOWN_TERMS_MAX:
-                self._known_lines[key] = lines
-        return lines
-
     @cached_property
     def _known_lines(self) -> dict[Hashable, tuple[PriceLine, ...]]:
-        """A price is also asked for without its terms."""
         return {}
 
     @cached_property
