@@ -24,11 +24,17 @@ from app.infrastructure.settings.values import unmet_demands
 LOOK_SECONDS_MAX = 5.0
 FREE_BYTES_MIN = 1_000_000_000
 DESCRIPTORS_MIN = 4096
+_UNKNOWN = "unknown while the database cannot be used"
+# They say nothing then, and would only wait once more for a database that is silent.
+_QUIET_WITHOUT_DATABASE = ("submissions", "reversals")
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """`settings` need not be good enough for production."""
+    is_database_away = False
     for name, look in _looks(settings):
+        if is_database_away and name in _QUIET_WITHOUT_DATABASE:
+            continue
         try:
             async with asyncio.timeout(LOOK_SECONDS_MAX):
                 findings = await look()
@@ -37,6 +43,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         except Exception as error:
             findings = [Finding(Level.WRONG, name, f"cannot be looked at ({type(error).__name__})")]
         for finding in findings:
+            is_database_away |= finding.text == _UNKNOWN
             yield finding
 
 
@@ -78,7 +85,7 @@ async def _migrations(settings: Settings) -> Sequence[Finding]:
         async with open_engine(settings.database_url.get_secret_value(), pool_size=1) as engine:
             current = await current_revision(engine)
     except DatabaseUnavailable:
-        return [Finding(Level.WARNING, "migrations", "unknown while the database cannot be used")]
+        return [Finding(Level.WARNING, "migrations", _UNKNOWN)]
     if current is None:
         text = f"the tables of revision {head} are not there yet: run python -m app migrate; serve does so by itself"
         return [Finding(Level.WARNING, "migrations", text)]
@@ -99,7 +106,7 @@ async def _runner(settings: Settings) -> Sequence[Finding]:
             ages = await ages_seconds(engine, runner_duties())
     except DatabaseUnavailable as error:
         is_early = fault_of(error.__cause__ or error).kind == NO_TABLE
-        reason = "none before the first migration" if is_early else "unknown while the database cannot be used"
+        reason = "none before the first migration" if is_early else _UNKNOWN
         return [Finding(Level.WARNING, "runner", reason)]
     dead = {duty: age for duty, age in ages.items() if age > DEAD_SECONDS}
     if not ages:
