@@ -247,7 +247,7 @@ async def test_what_ends_by_itself_is_not_remembered(api: Api, owner: Customer, 
     assert len(lookups) == 2
 
 
-async def test_memory_ends_and_has_a_bound(
+async def test_memory_ends(
     other_process: Api, owner: Customer, lookups: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "REMEMBERED_SECONDS", 0.0)

@@ -63,6 +63,7 @@ class AccountsInMemory:
     """What each of the keys may do."""
     failure: Exception | None = None
     lookups: int = 0
+    remembers: bool = False
 
     def get_or_add(self, external_user_id: UUID) -> Account:
         return self.accounts.setdefault(
@@ -82,7 +83,8 @@ class AccountsInMemory:
         return Caller(self.accounts[users[0]], self.key) if users else None
 
     def remembered(self, digest: bytes) -> Caller | None:
-        return None
+        users = [user for user, known in self.keys.items() if known == digest and self.remembers]
+        return Caller(self.accounts[users[0]], self.key, is_remembered=True) if users else None
 
     def forget(self, digest: bytes) -> None: ...
 

@@ -25,7 +25,7 @@ from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.jobs.acceptance import accept_all
 from app.infrastructure.postgres.jobs.writing_orders import StorableOrder
 
-# However many wait: a larger batch costs no less for each of its orders, and all of them wait for its end.
+# However many wait: with up to 64 in a batch no more was done for 128 callers, and each waits for the end of his batch.
 ACCEPTS_MAX = 32
 # Of an account in a second: whoever meets a limit now and then, or repeats an order, is not slowed down.
 FRUITLESS_PER_SECOND = 5

@@ -16,8 +16,8 @@ from app.domain.accounts import ApiKey
 from app.domain.budgets import AccountLimits, Budget, Period, Purse, PurseKind, Spending
 from app.domain.orders import Order
 from app.infrastructure.postgres.database import Fetch
-from app.infrastructure.postgres.keys.lookup import forms_of
-from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, IS_LIVE_SECRET, KEY_COLUMNS, hidden, key_of
+from app.infrastructure.postgres.keys.lookup import find_each
+from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, IS_LIVE_SECRET, KEY_COLUMNS, key_of
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, constant
 from app.infrastructure.postgres.tables import accounts, api_keys, key_windows, keys
 
@@ -156,14 +156,9 @@ async def _changed_keys(
     }
     if not outdated:
         return {}
-    rows = await _KEYS(fetch, digests=forms_of([secret for secret in outdated if secret is not None]))
-    found = {row["digest"]: row for row in rows}
-
-    def now(secret: bytes | None, account_id: UUID) -> ApiKey | None:
-        row = None if secret is None else found.get(secret) or found.get(hidden(secret))
-        return None if row is None else key_of(row, versions[account_id], secret)
-
-    return {secret: now(secret, account_id) for secret, account_id in outdated.items()}
+    found = await find_each(_KEYS, fetch, [secret for secret in outdated if secret is not None])
+    now = {secret: key_of(row, versions[outdated[secret]], secret) for secret, row in found if row is not None}
+    return {secret: None if secret is None else now.get(secret) for secret in outdated}
 
 
 def _has_budget(key: ApiKey, changed: Mapping[bytes | None, ApiKey | None]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select
 
 from app.domain.accounts import Account, Caller
-from app.infrastructure.postgres.database import DriverConnection
+from app.infrastructure.postgres.database import DriverConnection, Fetch
 from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, IS_LIVE_SECRET, KEY_COLUMNS, hidden, key_of
 from app.infrastructure.postgres.statements import Statement, any_of
 from app.infrastructure.postgres.tables import accounts, api_keys, keys
@@ -31,15 +31,17 @@ _FIND = Statement(
 async def find_all(
     driver: DriverConnection, digests: Sequence[bytes], *, is_repeated: bool = False
 ) -> Sequence[Caller | None]:
-    rows = await _FIND(driver.fetch, digests=forms_of(digests))
+    found = await find_each(_FIND, driver.fetch, digests)
+    return [None if row is None else _caller_of(row, digest) for digest, row in found]
+
+
+async def find_each(
+    statement: Statement, fetch: Fetch, digests: Sequence[bytes]
+) -> Sequence[tuple[bytes, Mapping[str, Any] | None]]:
+    """What the statement has of each of the `digests`, in their order. A secret is stored in one of two forms."""
+    rows = await statement(fetch, digests=[*digests, *map(hidden, digests)])
     found = {row["digest"]: row for row in rows}
-    stored = ((digest, found.get(digest) or found.get(hidden(digest))) for digest in digests)
-    return [None if row is None else _caller_of(row, digest) for digest, row in stored]
-
-
-def forms_of(digests: Sequence[bytes]) -> list[bytes]:
-    """Any of them is stored in one of two forms."""
-    return [*digests, *map(hidden, digests)]
+    return [(digest, found.get(digest) or found.get(hidden(digest))) for digest in digests]
 
 
 def _caller_of(row: Mapping[str, Any], secret: bytes) -> Caller:
