@@ -33,6 +33,7 @@ def create_app(
             build(chosen) as runtime,
             runtime.heartbeats.beating("serve"),
             runtime.key_uses.writing(),
+            runtime.sequencer.working(),
         ):
             api.state.use_cases = runtime.customers(sold)
             if chosen.runner is RunnerHome.EMBEDDED:

@@ -31,6 +31,7 @@ from app.domain.pricing import PriceLine, Unit
 from app.domain.terms import ResultShape, Terms
 from app.infrastructure.catalogue.reading import read_catalogue
 from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.events import PostgresEventLog
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
@@ -86,6 +87,8 @@ TABLES = (
     "jobs",
     "attempts",
     "ledger_entries",
+    "event_inbox",
+    "events",
     "pgqueuer",
 )
 
@@ -166,7 +169,13 @@ async def begin_minute_of_writes(sql: Connection, *, writes: int = 0) -> None:
 
 def sweep_of(engine: AsyncEngine) -> Sweep:
     jobs = jobs_of(engine)
-    return Sweep(lost_steps(engine), jobs, PostgresJobInputs(engine), PostgresRestoredJobs(engine, jobs))
+    return Sweep(
+        lost_steps(engine), jobs, PostgresJobInputs(engine), PostgresRestoredJobs(engine, jobs), event_log_of(engine)
+    )
+
+
+def event_log_of(engine: AsyncEngine) -> PostgresEventLog:
+    return PostgresEventLog(engine, days_kept=30)
 
 
 def jobs_of(engine: AsyncEngine) -> PostgresJobs:

@@ -23,6 +23,7 @@ from app.domain.catalogue import Catalogue
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.fal.urls import QueueUrls
 from app.infrastructure.postgres.dsn import plain_dsn
+from app.infrastructure.postgres.event_sequencer import EventSequencer
 from app.infrastructure.postgres.health import database_check, migrations_check, workers_check
 from app.infrastructure.postgres.heartbeats import Heartbeats
 from app.infrastructure.postgres.keys.uses import KeyUses
@@ -42,6 +43,8 @@ class Runtime:
     """For the process that serves or works: `beating` for as long as it does."""
     key_uses: KeyUses
     """For the process that serves: `writing` for as long as it does."""
+    sequencer: EventSequencer
+    """For the process that serves or works: `working` for as long as it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,13 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         handlers = step_handlers(settings, adapters, breaker)
         dsn = plain_dsn(settings.database_url.get_secret_value())
         postgres = adapters.postgres
-        sweep = Sweep(lost_steps(postgres.engine), postgres.job_records, postgres.job_inputs, postgres.restored_jobs)
+        sweep = Sweep(
+            lost_steps(postgres.engine),
+            postgres.job_records,
+            postgres.job_inputs,
+            postgres.restored_jobs,
+            postgres.events,
+        )
         runner = Runner(
             dsn,
             handlers_by_step(handlers),
@@ -97,6 +106,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             runner=runner,
             heartbeats=heartbeats,
             key_uses=postgres.keys.uses,
+            sequencer=EventSequencer(postgres.engine),
         )
 
 

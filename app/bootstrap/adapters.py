@@ -14,6 +14,7 @@ from app.infrastructure.fal.webhooks import FalWebhooks
 from app.infrastructure.postgres.accounts import PostgresAccountRecords
 from app.infrastructure.postgres.adjustments import PostgresAdjustments
 from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.events import PostgresEventLog
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
@@ -39,6 +40,7 @@ class PostgresAdapters:
     key_management: PostgresKeyManagement
     account_records: PostgresAccountRecords
     ledger: PostgresLedger
+    events: PostgresEventLog
     payments: PostgresPayments
     refused_payments: PostgresRefusedPayments
     reversals: PostgresReversals
@@ -75,6 +77,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
             key_management=PostgresKeyManagement(engine, settings.account_limits),
             account_records=PostgresAccountRecords(engine, settings.account_limits, settings.reads_per_second),
             ledger=PostgresLedger(engine),
+            events=PostgresEventLog(engine, settings.event_days),
             payments=PostgresPayments(engine),
             refused_payments=PostgresRefusedPayments(engine),
             reversals=PostgresReversals(engine),

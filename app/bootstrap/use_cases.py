@@ -66,6 +66,7 @@ def customer_use_cases(
             outlooks=PostgresOutlooks(postgres.engine, settings.fal_concurrency),
         ),
         ledger=postgres.ledger,
+        events=postgres.events,
         receive_payment=receive_payment,
         receive_reversal=ReceiveReversal(ReversePayment(postgres.reversals), receive_payment.check_secret),
         receive_provider_event=ReceiveProviderEvent(

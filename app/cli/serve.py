@@ -158,7 +158,11 @@ def worker(
             fail("set FAL_KEY (and FAL_QUEUE_URL for a simulator): a worker talks to fal")
         async with with_database(settings) as complete:
             await check_database(complete)
-            async with build(complete) as runtime, runtime.heartbeats.beating("worker"):
+            async with (
+                build(complete) as runtime,
+                runtime.heartbeats.beating("worker"),
+                runtime.sequencer.working(),
+            ):
                 await _work_until_stopped(runtime.runner)
 
     run(work, kind=WorkerSettings)

@@ -12,6 +12,7 @@ DomainError
 │  ├─ JobNotFound              also for a job of another account
 │  ├─ ModelNotFound
 │  └─ AccountNotFound
+├─ EventsForgotten             in events.py: a place in the log that is not kept any more
 ├─ JobFinished                 cancel came too late
 ├─ Conflict
 │  ├─ KeyAlreadyIssued

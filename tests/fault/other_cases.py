@@ -311,6 +311,25 @@ def forgets_old_keys(world: World, armed: str) -> None:
     world.until(lambda: world.sql("SELECT count(*) FROM idempotency_keys") == [0], "the keys are forgotten")
 
 
+OLD_EVENTS = "SELECT count(*) FROM events WHERE seq < (extract(epoch FROM now()) - 24 * 60 * 60) * 1000000"
+
+
+def forgets_old_events(world: World, armed: str) -> None:
+    story = Story(world)
+    story.start_and_reach("COMPLETED")
+    world.until(lambda: world.sql("SELECT count(*) >= 3 FROM events") == [True], "the job is told of")
+    world.stop()
+    world.sql("UPDATE events SET seq = seq - 40 * 24 * 60 * 60 * 1000000::bigint")
+    world.use(armed=[armed])
+    world.die()
+    is_done = armed.startswith("forget_events.after")
+    assert (world.sql(OLD_EVENTS) == [0]) == is_done
+    assert world.sql("SELECT count(*) FROM forgotten_events") == [int(is_done)]
+    world.run()
+    world.until(lambda: world.sql(OLD_EVENTS) == [0], "the events are forgotten")
+    assert world.sql("SELECT count(*) FROM forgotten_events") == [1]
+
+
 LARGE_INPUT = """
 UPDATE jobs SET input_forgotten_at = NULL, input_bytes = {marked}, parameters = parameters || jsonb_build_object(
     'image_url', 'data:image/png;base64,' || (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) AS i))
@@ -476,6 +495,7 @@ OTHER_CASES = [
     *both("recount", recounts),
     *both("requeue_lost", finds_a_lost_job),
     *both("forget_idempotency_keys", forgets_old_keys),
+    *both("forget_events", forgets_old_events),
     *both("forget_input", forgets_an_input),
     *both("mark_older_inputs", forgets_an_input),
     *both("forget_waits", forgets_what_was_waited_for),

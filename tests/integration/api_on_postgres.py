@@ -34,7 +34,7 @@ from app.infrastructure.postgres.reversals import PostgresReversals
 from app.infrastructure.quotes import SignedQuotes
 from app.presentation.http.api import create_api
 from app.presentation.http.body_room import BodyRoom
-from tests.builders import BUILT_IN, Customer
+from tests.builders import BUILT_IN, Customer, event_log_of
 
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
 TEXT_TO_VIDEO = "/generations/videos/text-to-video"
@@ -90,6 +90,7 @@ async def open_api(
             outlooks=PostgresOutlooks(engine),
         ),
         ledger=PostgresLedger(engine),
+        events=event_log_of(engine),
         receive_payment=receive_payment,
         receive_reversal=ReceiveReversal(ReversePayment(PostgresReversals(engine)), receive_payment.check_secret),
         receive_provider_event=cast(ReceiveProviderEvent, None),

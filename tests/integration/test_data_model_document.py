@@ -29,6 +29,10 @@ OWN_TABLES = (
     "installation",
     "idempotency_keys",
     "ledger_entries",
+    "event_inbox",
+    "events",
+    "event_log",
+    "forgotten_events",
     "heartbeats",
 )
 DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```$", re.DOTALL | re.MULTILINE)

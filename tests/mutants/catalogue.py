@@ -193,7 +193,7 @@ MUTANTS = (
     ),
     Mutant(
         "a commit that failed is taken for a good one",
-        (Change(DATABASE, "                raise\n            reach(", "            reach("),),
+        (Change(DATABASE, "                raise\n            _tell", "            _tell"),),
         ("tests/fault/test_commits.py::test_what_fails_at_its_commit_is_not_acknowledged[first key]",),
     ),
     Mutant(

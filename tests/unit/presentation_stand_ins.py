@@ -15,6 +15,7 @@ from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
 from app.application.key_management import CustomerKeyManagement
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
+from app.application.ports.events import EventLog
 from app.application.ports.execution import JobFollowing
 from app.application.ports.health import Check
 from app.application.ports.jobs import JobCancellation
@@ -297,6 +298,7 @@ class World:
                 outlooks=Outlooks(),
             ),
             ledger=cast(LedgerReader, None),
+            events=cast(EventLog, None),
             receive_payment=receive_payment,
             receive_reversal=ReceiveReversal(ReversePayment(self.reversals), receive_payment.check_secret),
             receive_provider_event=cast(ReceiveProviderEvent, None),

@@ -2,6 +2,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from app.application.ports.events import EventUpkeep
 from app.application.ports.execution import JobInputs, JobUpkeep, StepUpkeep
 from app.application.ports.restores import RestoreNotice
 
@@ -13,13 +14,14 @@ class Sweep:
     """Queue the steps again that the queue has lost, and forget idempotency keys that have served their time.
 
     First of all it notices a restored backup: no step runs before the first sweep has. At the end it marks the large
-    inputs that an older release accepted, so that they are forgotten, too.
+    inputs that an older release accepted, so that they are forgotten, too, and forgets old events.
     """
 
     steps: StepUpkeep
     jobs: JobUpkeep
     inputs: JobInputs
     restores: RestoreNotice
+    events: EventUpkeep
 
     async def __call__(self) -> None:
         held = await self.restores.notice()
@@ -33,3 +35,5 @@ class Sweep:
         while await self.jobs.forget_waits():
             pass
         await self.inputs.mark_older()
+        while await self.events.forget():
+            pass

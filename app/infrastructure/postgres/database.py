@@ -109,6 +109,7 @@ async def transaction(engine: AsyncEngine, operation: str) -> AsyncIterator[Asyn
                 if is_unavailable(error):
                     raise CommitUnknown from error
                 raise
+            _tell_of_commit()
             reach(f"{operation}.after_commit")
 
 
@@ -156,6 +157,7 @@ async def driver_transaction(driver: DriverConnection, operation: str) -> AsyncI
         if is_unavailable(error):
             raise CommitUnknown from error
         raise
+    _tell_of_commit()
     reach(f"{operation}.after_commit")
 
 
@@ -172,7 +174,26 @@ async def driver_statement(operation: str) -> AsyncIterator[None]:
         if is_unavailable(error) and not is_refused(error):
             raise CommitUnknown from error
         raise
+    _tell_of_commit()
     reach(f"{operation}.after_commit")
+
+
+_commit_listeners: set[Callable[[], None]] = set()
+
+
+@contextmanager
+def listening_to_commits(listener: Callable[[], None]) -> Iterator[None]:
+    """Call it, in the thread of whoever commits, after each transaction that this process has committed."""
+    _commit_listeners.add(listener)
+    try:
+        yield
+    finally:
+        _commit_listeners.discard(listener)
+
+
+def _tell_of_commit() -> None:
+    for listener in tuple(_commit_listeners):
+        listener()
 
 
 def fetch_through(connection: AsyncConnection) -> Fetch:

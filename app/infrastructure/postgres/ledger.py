@@ -3,7 +3,7 @@ from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.budgets import Window
@@ -57,7 +57,7 @@ class PostgresLedger:
             query = query.where(ledger_entries.c.seq < before_seq)
         async with reading(self.engine) as connection:
             found = (await connection.execute(query)).mappings()
-            return [LedgerEntry(**{**row, "kind": known(EntryKind, row["kind"])}) for row in found]
+            return [_entry_of(row) for row in found]
 
     async def violations(self) -> Sequence[Violation]:
         async with transaction(self.engine, "violations") as connection:
@@ -82,6 +82,21 @@ class PostgresLedger:
                 changed = await _recount_account(connection, account_id, sums)
             for each in changed:
                 yield each
+
+
+async def entries_of(
+    connection: AsyncConnection, keys_of_entries: Sequence[tuple[UUID, int]]
+) -> Mapping[tuple[UUID, int], LedgerEntry]:
+    """By account and number."""
+    key = tuple_(ledger_entries.c.account_id, ledger_entries.c.seq)
+    query = select(ledger_entries.c.account_id, *_COLUMNS).where(key.in_(keys_of_entries))
+    found = (await connection.execute(query)).mappings()
+    return {(row["account_id"], row["seq"]): _entry_of(row) for row in found}
+
+
+def _entry_of(row: Mapping[Any, Any]) -> LedgerEntry:
+    values = {field.name: row[field.name] for field in fields(LedgerEntry)}
+    return LedgerEntry(**{**values, "kind": known(EntryKind, row["kind"])})
 
 
 async def _recount_account(

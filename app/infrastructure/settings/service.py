@@ -78,6 +78,7 @@ class ServiceSettings(BaseModel):
     root_path: Annotated[str, AfterValidator(_root_path)] | None = None
     cors_origins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_origins)] = None
     trusted_proxies: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_networks)] = None
+    event_days: Annotated[int, Field(ge=1, le=3650)] = 30
     drain_seconds: Annotated[float, Field(ge=0, le=DRAIN_SECONDS_MAX)] | None = None
 
     @property

@@ -7,6 +7,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import Lifespan
 
 from app.domain.catalogue import Catalogue
+from app.presentation.http import description
 from app.presentation.http import openapi as documentation
 from app.presentation.http.body_room import BodyRoom
 from app.presentation.http.browsers import allow_origins
@@ -20,6 +21,7 @@ from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
 from app.presentation.routers import (
     auth,
+    events,
     generations,
     jobs,
     keys,
@@ -88,8 +90,8 @@ def _without_routes(version: str, lifespan: Lifespan[FastAPI] | None) -> FastAPI
         title="Tollgate",
         version=version,
         summary="Metered image and video generation.",
-        description=documentation.DESCRIPTION,
-        openapi_tags=documentation.TAGS,
+        description=description.DESCRIPTION,
+        openapi_tags=description.TAGS,
         lifespan=lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
         # A redirect would answer a path that does not exist, with a URL made of the caller's Host header.
@@ -107,6 +109,7 @@ def _routers(catalogue: Catalogue) -> Sequence[APIRouter]:
         jobs.router,
         generations.generations_router(catalogue),
         ledger.router,
+        events.router,
         payments.router,
         reversals.router,
         provider_events.router,

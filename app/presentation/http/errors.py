@@ -27,6 +27,7 @@ from app.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
+from app.domain.events import EventsForgotten
 from app.domain.key_errors import KeyRestricted, OwnKey, ScopeMissing
 from app.domain.limits import BudgetExceeded, LimitReached, ProviderLocked
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
@@ -42,6 +43,7 @@ STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
     KeyRestricted: 403,
     OwnKey: 403,
     NotFound: 404,
+    EventsForgotten: 410,
     JobFinished: 400,
     Conflict: 409,
     PaymentEventIdRequired: 400,

@@ -15,6 +15,7 @@ SCOPES: Mapping[str, Scope | None] = {
     "make_quote": Scope.READ,
     "get_balance": Scope.READ,
     "list_ledger_entries": Scope.READ,
+    "list_events": Scope.READ,
     "list_keys": Scope.MANAGE,
     "get_key": Scope.MANAGE,
     # Beyond the scope, only a key that may do everything may do these.

@@ -1,5 +1,4 @@
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -18,39 +17,14 @@ from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, Ke
 from app.presentation.http.openapi import DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, problems
 from app.presentation.http.parameters import IdempotencyKey, JobId
 from app.presentation.http.state import UseCases
-from app.presentation.schemas.examples import JOB_ID, PRICE, REPLAYED
+from app.presentation.schemas.examples import COMPLETED_JOB, REPLAYED
 from app.presentation.schemas.fields import PageOffset, PageSize, parse_uuid
 from app.presentation.schemas.jobs import JobPage, JobView
 
 router = APIRouter(prefix="/generations", tags=["Generations"], route_class=KeyedRoute)
 
-_COMPLETED: Mapping[str, Any] = {
-    "job_id": JOB_ID,
-    "type": "TEXT_TO_IMAGE",
-    "model_id": "fal-ai/wan-25-preview/text-to-image",
-    "status": "COMPLETED",
-    "cost_tokens": 5,
-    "price": PRICE,
-    "fal_request_id": "764cabcf-b745-4b3e-ae38-1200304cf45b",
-    "result": {"images": [{"url": "https://v3b.fal.media/files/b/0a1b2c3d/fox.png", "width": 1024, "height": 1024}]},
-    "error_code": None,
-    "error_message": None,
-    "status_reason": None,
-    "waiting_for": None,
-    "queue_position": None,
-    "eta_seconds": None,
-    "billing": {
-        "charged_tokens": 5,
-        "refunded_tokens": 0,
-        "outcome": "charged",
-        "reason": "Everything was delivered.",
-        "lines": [{"line": "images", "charged_tokens": 5, "refunded_tokens": 0}],
-    },
-    "created_at": "2026-11-23T10:15:30.123456Z",
-    "updated_at": "2026-11-23T10:15:41.654321Z",
-}
 _WAITING = {
-    **_COMPLETED,
+    **COMPLETED_JOB,
     "status": "QUEUED",
     "fal_request_id": None,
     "result": None,
@@ -61,7 +35,7 @@ _WAITING = {
     "updated_at": "2026-11-23T10:15:30.123456Z",
 }
 _CANCELED = {
-    **_COMPLETED,
+    **COMPLETED_JOB,
     "status": "CANCELED",
     "fal_request_id": None,
     "result": None,
@@ -92,7 +66,7 @@ router.add_api_route(
     operation_id="get_generation",
     summary="Look at a job",
     response_description="The job",
-    responses={200: answer(_COMPLETED), **problems(*READ_ERRORS, JobNotFound, *DATABASE_ERRORS)},
+    responses={200: answer(COMPLETED_JOB), **problems(*READ_ERRORS, JobNotFound, *DATABASE_ERRORS)},
 )
 
 
@@ -102,7 +76,7 @@ router.add_api_route(
     summary="List your jobs",
     response_description="The newest jobs first",
     responses={
-        200: answer({"items": [_WAITING, _COMPLETED], "limit": 20, "offset": 0, "next_cursor": None}),
+        200: answer({"items": [_WAITING, COMPLETED_JOB], "limit": 20, "offset": 0, "next_cursor": None}),
         **problems(*READ_ERRORS, JobNotFound, InvalidRequest, *DATABASE_ERRORS),
     },
 )

@@ -7,6 +7,31 @@ JOB_ID = "019d2f6a-7c40-7d1e-8a55-3f0c9b2e4d61"
 PRICE: Sequence[Mapping[str, Any]] = [
     {"line": "images", "unit": "image", "unit_tokens": 5, "factor": "1", "quantity": 1, "tokens": 5}
 ]
+COMPLETED_JOB: Mapping[str, Any] = {
+    "job_id": JOB_ID,
+    "type": "TEXT_TO_IMAGE",
+    "model_id": "fal-ai/wan-25-preview/text-to-image",
+    "status": "COMPLETED",
+    "cost_tokens": 5,
+    "price": PRICE,
+    "fal_request_id": "764cabcf-b745-4b3e-ae38-1200304cf45b",
+    "result": {"images": [{"url": "https://v3b.fal.media/files/b/0a1b2c3d/fox.png", "width": 1024, "height": 1024}]},
+    "error_code": None,
+    "error_message": None,
+    "status_reason": None,
+    "waiting_for": None,
+    "queue_position": None,
+    "eta_seconds": None,
+    "billing": {
+        "charged_tokens": 5,
+        "refunded_tokens": 0,
+        "outcome": "charged",
+        "reason": "Everything was delivered.",
+        "lines": [{"line": "images", "charged_tokens": 5, "refunded_tokens": 0}],
+    },
+    "created_at": "2026-11-23T10:15:30.123456Z",
+    "updated_at": "2026-11-23T10:15:41.654321Z",
+}
 REPLAYED: Mapping[str, Any] = {
     "Idempotent-Replayed": {
         "description": "`true` where the key came before: this is the first request's job, and nothing was debited.",

@@ -62,8 +62,9 @@ def _not_blank(text: str) -> str:
 CanonicalUuid = Annotated[UUID, BeforeValidator(_uuid)]
 # Query parameters are texts, and pydantic would also take "5.0", "1_000" and " 5 " for integers.
 # The limits belong inside: the document would not know them around the validator.
-PageSize = Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole_number)]
-PageOffset = Annotated[int, Field(ge=0, le=100_000), BeforeValidator(_whole_number)]
+WHOLE_NUMBER = BeforeValidator(_whole_number)
+PageSize = Annotated[int, Field(ge=1, le=100), WHOLE_NUMBER]
+PageOffset = Annotated[int, Field(ge=0, le=100_000), WHOLE_NUMBER]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 STORABLE = AfterValidator(_storable)
 NOT_BLANK = AfterValidator(_not_blank)

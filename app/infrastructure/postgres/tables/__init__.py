@@ -10,6 +10,7 @@ from app.infrastructure.postgres.tables.accounts import (
     key_windows,
     keys,
 )
+from app.infrastructure.postgres.tables.events import event_inbox, event_log, events, forgotten_events
 from app.infrastructure.postgres.tables.jobs import (
     REQUEST_OF_ONE_ATTEMPT,
     REQUEST_OF_ONE_JOB,
@@ -36,8 +37,12 @@ __all__ = [
     "adjustments",
     "api_keys",
     "attempts",
+    "event_inbox",
+    "event_log",
+    "events",
     "fair_clock",
     "fair_turns",
+    "forgotten_events",
     "heartbeats",
     "idempotency_keys",
     "installation",

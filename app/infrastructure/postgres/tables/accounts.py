@@ -35,6 +35,7 @@ accounts = Table(
     Column("writes_per_minute", Integer),
     Column("reads_per_second", Integer),
     Column("weight", Integer),
+    Column("balance_low_tokens", BigInteger),
     UniqueConstraint("external_user_id", name="accounts_external_user_id_key"),
     CheckConstraint("balance_tokens BETWEEN -9007199254740991 AND 9007199254740991", name=BALANCE_LIMIT),
 )

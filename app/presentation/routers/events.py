@@ -1,0 +1,56 @@
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from app.domain.errors import JobNotFound
+from app.domain.events import EventsForgotten, EventType
+from app.presentation.http.errors import InvalidRequest
+from app.presentation.http.keyed_routes import CurrentAccount, KeyedRoute
+from app.presentation.http.openapi import DATABASE_ERRORS, READ_ERRORS, answer, problems
+from app.presentation.http.state import UseCases
+from app.presentation.schemas.events import EventPageView, EventView, Seq
+from app.presentation.schemas.examples import COMPLETED_JOB, JOB_ID
+from app.presentation.schemas.fields import CanonicalUuid, PageSize
+
+router = APIRouter(tags=["Events"], route_class=KeyedRoute)
+
+_EVENT = {
+    "id": "evt_1795515341654321",
+    "seq": 1795515341654321,
+    "type": "generation.completed",
+    "created_at": "2026-11-23T10:15:41.654321Z",
+    "data": COMPLETED_JOB,
+}
+
+
+@router.get(
+    "/events",
+    operation_id="list_events",
+    summary="Read what happened",
+    response_description="The oldest events first",
+    responses={
+        200: answer({"items": [_EVENT], "next_after": 1795515341654321, "has_more": False}),
+        **problems(*READ_ERRORS, JobNotFound, EventsForgotten, InvalidRequest, *DATABASE_ERRORS),
+    },
+)
+async def list_events(
+    account: CurrentAccount,
+    use_cases: UseCases,
+    *,
+    after: Annotated[
+        Seq | None,
+        Query(description="`next_after` of the page before, or the `seq` of an event; left out, the oldest events."),
+    ] = None,
+    types: Annotated[list[EventType] | None, Query(alias="type", description="Only these; left out, all.")] = None,
+    job_id: Annotated[CanonicalUuid | None, Query(description=f"Only of this job, such as `{JOB_ID}`.")] = None,
+    limit: Annotated[PageSize, Query(description="How many events.")] = 20,
+) -> EventPageView:
+    """Everything that happened to your generations and your balance, in an order that never changes.
+
+    Ask again with `next_after` as `after`, and you miss nothing and read nothing twice, whatever happens at the same
+    time. Events are kept for some weeks; a place in the log that is older is answered with 410 `events_forgotten`.
+    """
+    page = await use_cases.events.page(account.id, after=after, types=types or (), job_id=job_id, limit=limit)
+    return EventPageView(
+        items=[EventView.of(event) for event in page.events], next_after=page.next_after, has_more=page.has_more
+    )

@@ -1,0 +1,53 @@
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from app.domain.events import SEQ_MAX, Event, EventType
+from app.domain.waiting import NOTHING_TO_SAY
+from app.presentation.schemas.fields import WHOLE_NUMBER, OrNewer
+from app.presentation.schemas.jobs import JobView
+from app.presentation.schemas.ledger import LedgerEntryView
+
+Seq = Annotated[int, Field(ge=0, le=SEQ_MAX), WHOLE_NUMBER]
+
+
+class BalanceMoved(BaseModel):
+    balance_tokens: int = Field(description="Right after it.")
+    entry: LedgerEntryView = Field(description="What moved it, as `GET /ledger` has it.")
+
+
+class BalanceCrossed(BaseModel):
+    balance_tokens: int = Field(description="Right after it.")
+    balance_low_tokens: int = Field(description="The bound that was crossed.")
+
+
+class EventView(BaseModel):
+    id: str = Field(description="Names the event, wherever and however often it is told.")
+    seq: int = Field(description="Its place. Later events of the account have larger ones; there are gaps.")
+    type: Annotated[EventType | str, OrNewer()]
+    created_at: datetime
+    data: JobView | BalanceMoved | BalanceCrossed | dict[str, int | str | UUID | None] = Field(
+        description="Of `generation.*` the job, as it was then; of `balance.*` the balance."
+    )
+
+    @classmethod
+    def of(cls, event: Event) -> "EventView":
+        return cls(id=event.id, seq=event.seq, type=event.type, created_at=event.created_at, data=_data_of(event))
+
+
+def _data_of(event: Event) -> JobView | BalanceMoved | BalanceCrossed | dict[str, int | str | UUID | None]:
+    if event.job is not None:
+        return JobView.of(event.job, NOTHING_TO_SAY)
+    if event.entry is not None:
+        return BalanceMoved(balance_tokens=event.entry.balance_after, entry=LedgerEntryView.of(event.entry))
+    if event.type in (EventType.BALANCE_LOW, EventType.BALANCE_RECOVERED):
+        return BalanceCrossed(**event.facts)
+    return dict(event.facts)
+
+
+class EventPageView(BaseModel):
+    items: list[EventView] = Field(description="The oldest first.")
+    next_after: int = Field(description="Send it as `after` to go on, now or later: nothing in between is missed.")
+    has_more: bool = Field(description="Whether there may be more already.")
