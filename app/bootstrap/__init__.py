@@ -16,7 +16,7 @@ from app.application.ports.provider import Provider
 from app.application.ports.restores import RestoredJobs
 from app.application.restores import CheckRestored, EndRestored
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
-from app.bootstrap.adapters import open_adapters, open_postgres, open_request_history
+from app.bootstrap.adapters import PostgresAdapters, open_adapters, open_postgres, open_request_history
 from app.bootstrap.steps import handlers_by_step, lost_steps, runner_duties, step_handlers
 from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
 from app.domain.catalogue import Catalogue
@@ -70,17 +70,10 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         handlers = step_handlers(settings, adapters, breaker)
         dsn = plain_dsn(settings.database_url.get_secret_value())
         postgres = adapters.postgres
-        sweep = Sweep(
-            lost_steps(postgres.engine),
-            postgres.job_records,
-            postgres.job_inputs,
-            postgres.restored_jobs,
-            postgres.events,
-        )
         runner = Runner(
             dsn,
             handlers_by_step(handlers),
-            sweep,
+            _sweep_of(postgres),
             precedence,
             connections_max=settings.runner_connections_max,
             tidy=QueueTidying(postgres.engine),
@@ -134,6 +127,16 @@ async def build_after_restore(settings: Settings) -> AsyncIterator[AfterRestore]
             check=CheckRestored(jobs, postgres.lost_submissions, history, QueueUrls(settings.fal_queue_url).rebuild),
             end=EndRestored(jobs),
         )
+
+
+def _sweep_of(postgres: PostgresAdapters) -> Sweep:
+    return Sweep(
+        lost_steps(postgres.engine),
+        postgres.job_records,
+        postgres.job_inputs,
+        postgres.restored_jobs,
+        postgres.events,
+    )
 
 
 def _checks(

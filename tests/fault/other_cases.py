@@ -324,10 +324,10 @@ def forgets_old_events(world: World, armed: str) -> None:
     world.die()
     is_done = armed.startswith("forget_events.after")
     assert (world.sql(OLD_EVENTS) == [0]) == is_done
-    assert world.sql("SELECT count(*) FROM forgotten_events") == [int(is_done)]
+    assert world.sql("SELECT count(*) > 0 FROM forgotten_events") == [is_done]
     world.run()
     world.until(lambda: world.sql(OLD_EVENTS) == [0], "the events are forgotten")
-    assert world.sql("SELECT count(*) FROM forgotten_events") == [1]
+    assert world.sql("SELECT count(*) > 0 FROM forgotten_events") == [True]
 
 
 LARGE_INPUT = """
