@@ -55,6 +55,7 @@ def create_app(
             root_path=chosen.root_path or "",
             cors_origins=chosen.cors_origins or (),
             reads_per_second=chosen.reads_per_second,
+            streams_max=chosen.streams_max,
         )
     except RootPathTaken as error:
         raise SettingsError(f"ROOT_PATH: {error}") from None

@@ -129,6 +129,7 @@ class _Stop:
     def begin(self) -> None:
         log.info("stop_begun", drain_seconds=self._drain_seconds)
         self._api.state.is_stopping = True
+        self._api.state.streams.end_all()
         if self._runner is not None:
             self._runner.begin_stop()
         asyncio.get_running_loop().call_later(max(self._drain_seconds, DRAIN_SECONDS_MIN), self._close)

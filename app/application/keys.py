@@ -1,6 +1,6 @@
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -42,6 +42,10 @@ class Authenticate:
     def remembered(self, api_key: str | None) -> Caller | None:
         """Whose key it was some seconds ago: only for what looks at `key.version` before it tells or does anything."""
         return self._keys.remembered(_digest_of(api_key))
+
+    async def versions(self, account_ids: Collection[UUID]) -> Mapping[UUID, int]:
+        """`ApiKey.version` as it is now."""
+        return await self._keys.versions(account_ids)
 
     def forget(self, caller: Caller) -> None:
         """Whose keys have changed since: next time the key is looked up."""

@@ -12,7 +12,7 @@ from app.application.key_management import CustomerKeyManagement, KeysOfUsers
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.accounts import AccountRecords
-from app.application.ports.events import EventLog
+from app.application.ports.events import EventFeed, EventLog
 from app.application.ports.execution import StepUpkeep
 from app.application.ports.health import HealthChecks, PausedModels
 from app.application.ports.jobs import JobOutlooks, JobReader, JobRecords
@@ -48,6 +48,7 @@ class CustomerUseCases:
     jobs: CustomerJobs
     ledger: LedgerReader
     events: EventLog
+    event_feed: EventFeed
     receive_payment: ReceivePayment
     receive_reversal: ReceiveReversal
     receive_provider_event: ReceiveProviderEvent

@@ -20,6 +20,7 @@ from app.bootstrap.adapters import Adapters, PostgresAdapters
 from app.bootstrap.steps import lost_steps
 from app.domain.catalogue import Catalogue
 from app.infrastructure.postgres.admission import PostgresAdmission
+from app.infrastructure.postgres.event_feed import PostgresEventFeed
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.outlooks import PostgresOutlooks
 from app.infrastructure.quotes import SignedQuotes
@@ -67,6 +68,7 @@ def customer_use_cases(
         ),
         ledger=postgres.ledger,
         events=postgres.events,
+        event_feed=PostgresEventFeed(postgres.engine),
         receive_payment=receive_payment,
         receive_reversal=ReceiveReversal(ReversePayment(postgres.reversals), receive_payment.check_secret),
         receive_provider_event=ReceiveProviderEvent(

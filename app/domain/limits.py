@@ -114,6 +114,19 @@ class TooManyReads(LimitReached):
         )
 
 
+class TooManyStreams(LimitReached):
+    code = "too_many_streams"
+    default_detail = "100 streams and waits of your account are open in this process, which is the most."
+
+    def __init__(self, streams_max: int = 100) -> None:
+        super().__init__(
+            f"{streams_max} streams and waits of your account are open in this process, which is the most. Close one: "
+            "a single stream of all events tells of every generation.",
+            Quota("streams", streams_max),
+            retry_after_seconds=5,
+        )
+
+
 class TooManyFailedAuthentications(TooManyRequests):
     code = "too_many_failed_authentications"
     default_detail = (

@@ -7,6 +7,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import httpx
+from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.follow import FollowJob
@@ -21,6 +22,7 @@ from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCas
 from app.bootstrap.use_cases import customer_key_management
 from app.domain.budgets import NO_LIMITS, AccountLimits
 from app.domain.catalogue import Catalogue
+from app.infrastructure.postgres.event_feed import PostgresEventFeed
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
@@ -68,10 +70,7 @@ class Api:
         return await self.http.get(path, params=params, headers={"X-API-Key": customer.api_key})
 
 
-@asynccontextmanager
-async def open_api(
-    engine: AsyncEngine, catalogue: Catalogue = BUILT_IN, *, limits: AccountLimits = NO_LIMITS
-) -> AsyncIterator[Api]:
+def api_of(engine: AsyncEngine, catalogue: Catalogue = BUILT_IN, *, limits: AccountLimits = NO_LIMITS) -> FastAPI:
     desk, keys = PostgresJobDesk(engine, limits), PostgresKeys(engine, limits)
     management = customer_key_management(PostgresKeyReader(engine), PostgresKeyManagement(engine, limits))
     quotes = SignedQuotes(["the secret that signs quotes, here"])
@@ -91,12 +90,21 @@ async def open_api(
         ),
         ledger=PostgresLedger(engine),
         events=event_log_of(engine),
+        event_feed=PostgresEventFeed(engine),
         receive_payment=receive_payment,
         receive_reversal=ReceiveReversal(ReversePayment(PostgresReversals(engine)), receive_payment.check_secret),
         receive_provider_event=cast(ReceiveProviderEvent, None),
         health=cast(HealthChecks, None),
         paused_models=PostgresPausedModels(engine),
     )
+    return api
+
+
+@asynccontextmanager
+async def open_api(
+    engine: AsyncEngine, catalogue: Catalogue = BUILT_IN, *, limits: AccountLimits = NO_LIMITS
+) -> AsyncIterator[Api]:
+    api = api_of(engine, catalogue, limits=limits)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate") as http:
         yield Api(http, api.state.body_room)
 

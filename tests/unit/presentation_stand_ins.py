@@ -15,7 +15,7 @@ from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
 from app.application.key_management import CustomerKeyManagement
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
-from app.application.ports.events import EventLog
+from app.application.ports.events import EventFeed, EventLog
 from app.application.ports.execution import JobFollowing
 from app.application.ports.health import Check
 from app.application.ports.jobs import JobCancellation
@@ -88,6 +88,9 @@ class AccountsInMemory:
         return Caller(self.accounts[users[0]], self.key, is_remembered=True) if users else None
 
     def forget(self, digest: bytes) -> None: ...
+
+    async def versions(self, account_ids: Collection[UUID]) -> Mapping[UUID, int]:
+        return dict.fromkeys(account_ids, self.key.version)
 
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
         self.get_or_add(external_user_id)
@@ -299,6 +302,7 @@ class World:
             ),
             ledger=cast(LedgerReader, None),
             events=cast(EventLog, None),
+            event_feed=cast(EventFeed, None),
             receive_payment=receive_payment,
             receive_reversal=ReceiveReversal(ReversePayment(self.reversals), receive_payment.check_secret),
             receive_provider_event=cast(ReceiveProviderEvent, None),

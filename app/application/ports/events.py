@@ -1,8 +1,10 @@
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
-from app.domain.events import EventPage
+from app.domain.events import Event, EventPage
+from app.domain.jobs import Job
 
 
 class EventLog(Protocol):
@@ -19,4 +21,34 @@ class EventLog(Protocol):
 class EventUpkeep(Protocol):
     async def forget(self) -> int:
         """Delete some of the events that are kept for long enough, and return how many those were."""
+        ...
+
+
+class EventSubscription(Protocol):
+    @property
+    def place(self) -> int:
+        """It tells of whatever has a larger `seq`; all that has a smaller one is in the log."""
+        ...
+
+    @property
+    def is_ended(self) -> bool: ...
+
+    has_missed: bool
+    """More has come than was asked for in time: the log has it. Whoever has read it there sets this back."""
+
+    seen: Job | None
+    """Once set to the subscription's job, `next` also returns, with nothing, within some seconds of a change of its
+    status.
+    """
+
+    async def next(self, seconds: float) -> Sequence[Event]:
+        """What has come since the last call, or comes within so long; nothing, where it was ended."""
+        ...
+
+    def end(self) -> None: ...
+
+
+class EventFeed(Protocol):
+    def follow(self, account_id: UUID, job_id: UUID | None = None) -> AbstractAsyncContextManager[EventSubscription]:
+        """What happens from now on to the account, or to one of its jobs. Raises DatabaseUnavailable."""
         ...

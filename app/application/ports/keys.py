@@ -1,3 +1,4 @@
+from collections.abc import Collection, Mapping
 from typing import Protocol
 from uuid import UUID
 
@@ -13,6 +14,10 @@ class KeyLookup(Protocol):
         ...
 
     def forget(self, digest: bytes) -> None: ...
+
+    async def versions(self, account_ids: Collection[UUID]) -> Mapping[UUID, int]:
+        """`ApiKey.version` as it is now."""
+        ...
 
 
 class Keys(KeyLookup, Protocol):

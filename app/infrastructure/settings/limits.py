@@ -16,6 +16,7 @@ class LimitSettings(BaseModel):
     jobs_unfinished_max: Limit = 1000
     writes_per_minute: Limit = 600
     reads_per_second: Limit = 100
+    streams_max: Limit = 100
 
     @property
     def account_limits(self) -> AccountLimits:

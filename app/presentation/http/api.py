@@ -19,6 +19,7 @@ from app.presentation.http.refusals import RefusalLog
 from app.presentation.http.root_path import check_root_path
 from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
+from app.presentation.http.streams import STREAMS_MAX, OpenStreams
 from app.presentation.routers import (
     auth,
     events,
@@ -47,6 +48,7 @@ def create_api(
     root_path: str = "",
     cors_origins: Sequence[str] = (),
     reads_per_second: int = 0,
+    streams_max: int = STREAMS_MAX,
 ) -> FastAPI:
     """The web application around the use cases.
 
@@ -55,7 +57,8 @@ def create_api(
     `allow_private_media_urls` lets `*_url` fields name http on loopback, where the simulator keeps its media.
     `is_safety_checker_required` refuses requests that switch fal's safety checker off.
     `root_path` is the path behind which a proxy publishes all of it. Raises RootPathTaken.
-    Pages from `cors_origins` may call it. A key reads at most `reads_per_second` times; 0 is no limit.
+    Pages from `cors_origins` may call it. A key reads at most `reads_per_second` times, and an
+    account has at most `streams_max` streams and waits open; 0 is no limit.
     """
     api = _without_routes(version, lifespan)
     context: ValidationContext = {
@@ -70,6 +73,7 @@ def create_api(
             "refusals": RefusalLog(),
             "reads": Reads(reads_per_second),
             "failed_authentications": FailedAuthentications(),
+            "streams": OpenStreams(streams_max),
         }
     )
     # Middleware that is added later stands around this one, as in every application of FastAPI.

@@ -1,5 +1,6 @@
 """What the OpenAPI document says beyond what the code of the routes says by itself."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -74,6 +75,15 @@ def problems(*errors: Errors) -> dict[int | str, dict[str, Any]]:
 
 def answer(example: object, description: str = "", **more: Any) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"example": example}}, **more}
+
+
+def event_stream(description: str, example: object) -> dict[str, Any]:
+    """`example` is the data of a message."""
+    text = f"id: 1795515341654321\nevent: generation.completed\ndata: {json.dumps(example)}\n\n"
+    return {
+        "description": description,
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": text}},
+    }
 
 
 def complete(document: dict[str, Any], routes: Sequence[BaseRoute]) -> None:

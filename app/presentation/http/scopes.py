@@ -16,6 +16,8 @@ SCOPES: Mapping[str, Scope | None] = {
     "get_balance": Scope.READ,
     "list_ledger_entries": Scope.READ,
     "list_events": Scope.READ,
+    "stream_events": Scope.READ,
+    "stream_generation": Scope.READ,
     "list_keys": Scope.MANAGE,
     "get_key": Scope.MANAGE,
     # Beyond the scope, only a key that may do everything may do these.

@@ -15,6 +15,7 @@ from app.presentation.schemas.media_urls import ValidationContext
 if TYPE_CHECKING:
     # It raises errors, which are answered with the help of the state.
     from app.presentation.http.body_room import BodyRoom
+    from app.presentation.http.streams import OpenStreams
 
 # Where a KeyedRoute puts the caller into the scope. A key of our own: `request.state` is open to every middleware.
 CALLER = "tollgate.caller"
@@ -28,6 +29,7 @@ class ApiState(State):
     refusals: RefusalLog
     reads: Reads
     failed_authentications: FailedAuthentications
+    streams: "OpenStreams"
 
 
 def state_of(scope: Scope) -> ApiState:

@@ -1,13 +1,17 @@
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 
 from app.domain.errors import JobNotFound
 from app.domain.events import EventsForgotten, EventType
+from app.domain.limits import TooManyStreams
 from app.presentation.http.errors import InvalidRequest
-from app.presentation.http.keyed_routes import CurrentAccount, KeyedRoute
-from app.presentation.http.openapi import DATABASE_ERRORS, READ_ERRORS, answer, problems
+from app.presentation.http.event_streams import events_of_account
+from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute
+from app.presentation.http.openapi import DATABASE_ERRORS, READ_ERRORS, answer, event_stream, problems
 from app.presentation.http.state import UseCases
+from app.presentation.http.stream_parameters import LastEventId
+from app.presentation.http.streams import EventStream, open_stream
 from app.presentation.schemas.events import EventPageView, EventView, Seq
 from app.presentation.schemas.examples import COMPLETED_JOB, JOB_ID
 from app.presentation.schemas.fields import CanonicalUuid, PageSize
@@ -54,3 +58,43 @@ async def list_events(
     return EventPageView(
         items=[EventView.of(event) for event in page.events], next_after=page.next_after, has_more=page.has_more
     )
+
+
+@router.get(
+    "/events/stream",
+    operation_id="stream_events",
+    summary="Hear what happens",
+    response_class=Response,
+    responses={
+        200: event_stream(
+            "Each event as a message: its `seq` as `id`, its type as `event`, and the event as `GET /events` has it as "
+            "`data`. A comment comes every 15 seconds.",
+            _EVENT,
+        ),
+        **problems(*READ_ERRORS, EventsForgotten, InvalidRequest, TooManyStreams, *DATABASE_ERRORS),
+    },
+)
+async def stream_events(
+    request: Request,
+    caller: CurrentCaller,
+    use_cases: UseCases,
+    *,
+    last_event_id: LastEventId,
+    after: Annotated[
+        Seq | None,
+        Query(description="Begin after this `seq`, 0 for the oldest event; left out, with what happens from now on."),
+    ] = None,
+    types: Annotated[list[EventType] | None, Query(alias="type", description="Only these; left out, all.")] = None,
+) -> Response:
+    """The same as `GET /events`, as it happens, as server-sent events.
+
+    A connection that ends, as it does when a process of the service is exchanged, is opened again with the last `id`
+    as `Last-Event-ID`: nothing is missed, and nothing comes twice. Browsers do so by themselves.
+    """
+    place = after if last_event_id is None else last_event_id
+    if place:
+        # What cannot be told any more is said before the stream begins.
+        await use_cases.events.page(caller.account.id, after=place, types=(), job_id=None, limit=1)
+    stream = open_stream(request, caller)
+    chunks = events_of_account(stream, use_cases.events, use_cases.event_feed, place, frozenset(types or ()))
+    return EventStream(stream, chunks)

@@ -1,7 +1,10 @@
+from functools import partial
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
+from app.domain.accounts import Caller
 from app.domain.errors import (
     CommitUnknown,
     IdempotencyKeyInUse,
@@ -9,14 +12,19 @@ from app.domain.errors import (
     JobFinished,
     JobNotFound,
 )
-from app.domain.limits import TooManyWrites
+from app.domain.events import EventsForgotten
+from app.domain.jobs import Job
+from app.domain.limits import TooManyStreams, TooManyWrites
 from app.presentation.http.answers import json_answer
 from app.presentation.http.errors import InvalidRequest
+from app.presentation.http.event_streams import events_of_job, wait_for_change
 from app.presentation.http.field_errors import field_error
 from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute, VersionedRoute
-from app.presentation.http.openapi import DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, problems
+from app.presentation.http.openapi import DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, event_stream, problems
 from app.presentation.http.parameters import IdempotencyKey, JobId
-from app.presentation.http.state import UseCases
+from app.presentation.http.state import UseCases, state_of
+from app.presentation.http.stream_parameters import LastEventId, Wait
+from app.presentation.http.streams import EventStream, open_stream
 from app.presentation.schemas.examples import COMPLETED_JOB, REPLAYED
 from app.presentation.schemas.fields import PageOffset, PageSize, parse_uuid
 from app.presentation.schemas.jobs import JobPage, JobView
@@ -51,11 +59,30 @@ _CANCELED = {
 }
 
 
-async def get_generation(caller: CurrentCaller, job_id: JobId, use_cases: UseCases) -> JobView:
-    """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one."""
+async def get_generation(
+    request: Request, caller: CurrentCaller, job_id: JobId, wait: Wait, use_cases: UseCases
+) -> JobView:
+    """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one.
+
+    With `wait` the answer comes when its status changes.
+    """
     keys_version = caller.key.version if caller.is_remembered else None
-    job = await use_cases.jobs.reader.get(caller.account.id, job_id, keys_version=keys_version)
+    look = partial(use_cases.jobs.reader.get, caller.account.id, job_id, keys_version=keys_version)
+    job = await look() if wait is None else await _wait(request, caller, job_id, wait)
     return JobView.of(job, await use_cases.jobs.outlooks.of(job))
+
+
+async def _wait(request: Request, caller: Caller, job_id: UUID, seconds: int) -> Job:
+    """Raises TooManyStreams, JobNotFound, InvalidApiKey."""
+    use_cases = state_of(request.scope).use_cases
+    stream = open_stream(request, caller)
+    try:
+        async with use_cases.event_feed.follow(caller.account.id, job_id) as subscription:
+            stream.ends(subscription)
+            look = partial(use_cases.jobs.reader.get, caller.account.id, job_id)
+            return await wait_for_change(stream, subscription, seconds, look)
+    finally:
+        stream.leave()
 
 
 router.add_api_route(
@@ -66,8 +93,46 @@ router.add_api_route(
     operation_id="get_generation",
     summary="Look at a job",
     response_description="The job",
-    responses={200: answer(COMPLETED_JOB), **problems(*READ_ERRORS, JobNotFound, *DATABASE_ERRORS)},
+    responses={
+        200: answer(COMPLETED_JOB),
+        **problems(*READ_ERRORS, JobNotFound, InvalidRequest, TooManyStreams, *DATABASE_ERRORS),
+    },
 )
+
+
+@router.get(
+    "/{job_id}/stream",
+    operation_id="stream_generation",
+    summary="Follow a job to its end",
+    response_class=Response,
+    responses={
+        200: event_stream(
+            "First `generation.state` with the job as it stands, again whenever its status changes without an event; "
+            "then each event of the job, as in `GET /events/stream`. It ends with the job's end.",
+            COMPLETED_JOB,
+        ),
+        204: {"description": "The job has ended, and you have heard of that: there is nothing more to come."},
+        **problems(*READ_ERRORS, JobNotFound, EventsForgotten, InvalidRequest, TooManyStreams, *DATABASE_ERRORS),
+    },
+)
+async def stream_generation(
+    request: Request, caller: CurrentCaller, job_id: JobId, last_event_id: LastEventId, use_cases: UseCases
+) -> Response:
+    """What happens to one job, as server-sent events."""
+
+    async def look() -> tuple[Job, JobView]:
+        job = await use_cases.jobs.reader.get(caller.account.id, job_id)
+        return job, JobView.of(job, await use_cases.jobs.outlooks.of(job))
+
+    job, _ = await look()
+    if job.is_final and last_event_id is not None:
+        log = use_cases.events
+        later = await log.page(caller.account.id, after=last_event_id, types=(), job_id=job_id, limit=1)
+        if not later.events:
+            # A browser asks again whenever a stream has ended, and stops at this answer alone.
+            return Response(status_code=204)
+    stream = open_stream(request, caller)
+    return EventStream(stream, events_of_job(stream, use_cases.events, use_cases.event_feed, job_id, look))
 
 
 @router.get(

@@ -1,5 +1,6 @@
 """First keys, and keys that are replaced by whoever proves the right to them."""
 
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -14,12 +15,13 @@ from app.domain.budgets import NO_LIMITS, AccountLimits
 from app.domain.keys import FIRST_KEY_NAME, SECRETS_A_DAY_MAX, StoredKey
 from app.domain.limits import TooManyNewSecrets
 from app.infrastructure.postgres.batching import Batcher
-from app.infrastructure.postgres.database import transaction
+from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.keys.lookup import find_all
 from app.infrastructure.postgres.keys.memory import CallerMemory
 from app.infrastructure.postgres.keys.repeating import until_known
 from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, IS_LIVE_SECRET, KEY_COLUMNS, hidden, key_of
 from app.infrastructure.postgres.keys.uses import KeyUses
+from app.infrastructure.postgres.statements import any_of
 from app.infrastructure.postgres.tables import accounts, api_keys, keys
 from app.infrastructure.postgres.writes import count_write
 
@@ -95,6 +97,12 @@ class PostgresKeys:
 
     def forget(self, digest: bytes) -> None:
         self._memory.forget(digest)
+
+    async def versions(self, account_ids: Collection[UUID]) -> Mapping[UUID, int]:
+        query = select(accounts.c.id, accounts.c.keys_version).where(any_of(accounts.c.id, "account_ids"))
+        async with reading(self.engine) as connection:
+            rows = await connection.execute(query, {"account_ids": list(account_ids)})
+            return {row.id: row.keys_version for row in rows}
 
     async def add_first_key(self, external_user_id: UUID, key: StoredKey) -> bool:
         return await until_known(partial(self._add_first_key, external_user_id, key))

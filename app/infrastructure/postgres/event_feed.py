@@ -1,0 +1,210 @@
+"""One reader of the log for everybody in this process who waits for events."""
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import BigInteger, bindparam, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain.errors import DatabaseUnavailable
+from app.domain.events import Event
+from app.domain.jobs import Job
+from app.infrastructure.postgres.database import DriverConnection, driver_connection, reading
+from app.infrastructure.postgres.events import complete
+from app.infrastructure.postgres.statements import any_of
+from app.infrastructure.postgres.tables import event_log, events, jobs
+
+log = structlog.get_logger(__name__)
+
+CHANNEL = "tollgate_events"
+EVENTS_MAX = 1_000
+# Whoever falls so far behind reads what it has missed from the log.
+HELD_MAX = 100
+# A notification may be lost with its connection.
+LOOK_SECONDS = 1.0
+FAILED_SECONDS = 1.0
+
+_LAST_SEQ = select(event_log.c.last_seq)
+_NEXT = (
+    select(events).where(events.c.seq > bindparam("place", type_=BigInteger)).order_by(events.c.seq).limit(EVENTS_MAX)
+)
+
+
+_STATUSES = select(
+    jobs.c.id, jobs.c.status, jobs.c.cancel_requested_at.is_not(None).label("is_cancel_requested")
+).where(any_of(jobs.c.id, "job_ids"))
+
+
+class Subscription:
+    """What happens to an account, or to one job of it, from a place in the log on."""
+
+    __slots__ = ("_held", "_woken", "account_id", "has_missed", "is_ended", "job_id", "place", "seen")
+
+    def __init__(self, account_id: UUID, job_id: UUID | None) -> None:
+        self.account_id = account_id
+        self.job_id = job_id
+        self.place = 0
+        """Of whatever comes later it hears."""
+        self.has_missed = False
+        self.is_ended = False
+        self.seen: Job | None = None
+        """Whoever waits for its status to change has seen it so."""
+        self._held: deque[Event] = deque()
+        self._woken = asyncio.Event()
+
+    async def next(self, seconds: float) -> Sequence[Event]:
+        """What has come since the last call, or comes within so long. Empty: nothing, or `end` was called.
+
+        Where `has_missed` is set afterwards, more has come than is held: the log has it.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        self._woken.clear()
+        found = list(self._held)
+        self._held.clear()
+        return found
+
+    def end(self) -> None:
+        self.is_ended = True
+        self._woken.set()
+
+    def tell(self, event: Event) -> None:
+        if len(self._held) == HELD_MAX:
+            self.miss()
+        if not self.has_missed:
+            self._held.append(event)
+        self._woken.set()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def miss(self) -> None:
+        self.has_missed = True
+        self._held.clear()
+        self._woken.set()
+
+
+class PostgresEventFeed:
+    """Reads while somebody listens, through one connection of the pool, which tells it when there is something new."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._listeners: defaultdict[UUID, set[Subscription]] = defaultdict(set)
+        self._place: int | None = None
+        self._new = asyncio.Event()
+        self._looked_at_seconds = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def follow(self, account_id: UUID, job_id: UUID | None = None) -> AsyncIterator[Subscription]:
+        """From now on. Raises DatabaseUnavailable."""
+        subscription = Subscription(account_id, job_id)
+        self._listeners[account_id].add(subscription)
+        try:
+            if self._place is None:
+                await self._find_place()
+            assert self._place is not None
+            subscription.place = self._place
+            if self._task is None:
+                self._task = asyncio.create_task(self._read_on(), name="event feed")
+            yield subscription
+        finally:
+            self._listeners[account_id].discard(subscription)
+            if not self._listeners[account_id]:
+                del self._listeners[account_id]
+            self._new.set()
+
+    async def _find_place(self) -> None:
+        async with reading(self._engine) as connection:
+            place = await connection.scalar(_LAST_SEQ)
+        if self._place is None:
+            self._place = place
+
+    async def _read_on(self) -> None:
+        """Until nobody listens any more."""
+        try:
+            while self._listeners:
+                try:
+                    async with driver_connection(self._engine) as driver:
+                        await self._listen(driver)
+                except DatabaseUnavailable:
+                    # The event database_failed says why. Nothing is missed: the place stays.
+                    await asyncio.sleep(FAILED_SECONDS)
+                except Exception:
+                    log.exception("event_feed_failed")
+                    await asyncio.sleep(FAILED_SECONDS)
+        finally:
+            self._task = self._place = None
+
+    async def _listen(self, driver: DriverConnection) -> None:
+        def wake(*_: object) -> None:
+            self._new.set()
+
+        await driver.add_listener(CHANNEL, wake)
+        try:
+            while self._listeners:
+                self._new.clear()
+                if await self._read() == EVENTS_MAX:
+                    continue
+                await self._look_at_statuses()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._new.wait()
+        finally:
+            await driver.remove_listener(CHANNEL, wake)
+
+    async def _read(self) -> int:
+        async with reading(self._engine) as connection:
+            rows = (await connection.execute(_NEXT, {"place": self._place})).all()
+            if rows:
+                # At once: whoever begins to listen from here on finds these in the log.
+                self._place = rows[-1].seq
+            wanted = [row for row in rows if self._has_listener(row)]
+            try:
+                found = await complete(connection, wanted) if wanted else []
+            except BaseException:
+                self._send_to_the_log()
+                raise
+        for event in found:
+            for subscription in self._listeners.get(event.account_id, ()):
+                if _is_of(subscription, event):
+                    subscription.tell(event)
+        return len(rows)
+
+    async def _look_at_statuses(self) -> None:
+        """Not each change of a status is an event: some seconds between fal's queue and its work are none."""
+        if time.monotonic() < self._looked_at_seconds + LOOK_SECONDS:
+            return
+        self._looked_at_seconds = time.monotonic()
+        watching = [one for each in self._listeners.values() for one in each if one.seen is not None]
+        if not watching:
+            return
+        async with reading(self._engine) as connection:
+            rows = await connection.execute(_STATUSES, {"job_ids": [one.job_id for one in watching]})
+            found = {row.id: (row.status, row.is_cancel_requested) for row in rows}
+        for one in watching:
+            seen = one.seen
+            if seen is not None and found.get(seen.id) != (seen.status, seen.cancel_requested_at is not None):
+                one.wake()
+
+    def _send_to_the_log(self) -> None:
+        for subscriptions in self._listeners.values():
+            for subscription in subscriptions:
+                subscription.miss()
+
+    def _has_listener(self, row: Any) -> bool:
+        listeners = self._listeners.get(row.account_id, ())
+        return any(listener.job_id is None or listener.job_id == row.job_id for listener in listeners)
+
+
+def _is_of(subscription: Subscription, event: Event) -> bool:
+    if event.seq <= subscription.place:
+        return False
+    return subscription.job_id is None or (event.job is not None and event.job.id == subscription.job_id)

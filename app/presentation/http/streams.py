@@ -1,0 +1,166 @@
+"""Answers that stay open: how many there are, for how long their keys are good, and how they end."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from uuid import UUID
+
+import structlog
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from app.application.keys import Authenticate
+from app.application.ports.events import EventSubscription
+from app.domain.accounts import Caller
+from app.domain.accounts import Scope as KeyScope
+from app.domain.errors import DomainError, InvalidApiKey
+from app.domain.limits import TooManyStreams
+from app.presentation.http.api_keys import presented_key
+from app.presentation.http.state import state_of
+
+log = structlog.get_logger(__name__)
+
+STREAMS_MAX = 100
+# A key that was revoked, has expired or may no longer read ends its streams within a second.
+LOOK_SECONDS = 0.5
+PING_SECONDS = 15.0
+PING = b": still here\n\n"
+
+
+class OpenStream:
+    """One stream or wait. `end` may be called at any time, from outside; `leave` is called once, at the end."""
+
+    def __init__(self, caller: Caller, presented: str | None, leave: Callable[["OpenStream"], None]) -> None:
+        self.account_id = caller.account.id
+        self.presented = presented
+        self.version = caller.key.version
+        self.ends_by_itself = caller.ends_by_itself
+        self.is_ended = False
+        self.is_locked_out = False
+        self._leave = leave
+        self._subscription: EventSubscription | None = None
+
+    def ends(self, subscription: EventSubscription) -> None:
+        """The subscription ends with the stream."""
+        self._subscription = subscription
+        if self.is_ended:
+            subscription.end()
+
+    def end(self) -> None:
+        self.is_ended = True
+        if self._subscription is not None:
+            self._subscription.end()
+
+    def leave(self) -> None:
+        self._leave(self)
+
+
+class OpenStreams:
+    """Of this process. While there are any, a task looks whether their keys are still good."""
+
+    def __init__(self, of_account_max: int = STREAMS_MAX) -> None:
+        """0: no limit."""
+        self._of_account_max = of_account_max
+        self._streams: set[OpenStream] = set()
+        self._of_account: Counter[UUID] = Counter()
+        self._watch: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def open(self, caller: Caller, presented: str | None, authenticate: Authenticate) -> OpenStream:
+        """Raises TooManyStreams."""
+        account_id = caller.account.id
+        if self._of_account_max and self._of_account[account_id] >= self._of_account_max:
+            raise TooManyStreams(self._of_account_max)
+        stream = OpenStream(caller, presented, self._forget)
+        self._streams.add(stream)
+        self._of_account[account_id] += 1
+        if self._is_stopping:
+            stream.end()
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._watch_keys(authenticate), name="keys of streams")
+        return stream
+
+    def end_all(self) -> None:
+        """The process stops: whoever listens goes on with another one."""
+        self._is_stopping = True
+        for stream in self._streams:
+            stream.end()
+
+    def _forget(self, stream: OpenStream) -> None:
+        self._streams.discard(stream)
+        self._of_account[stream.account_id] -= 1
+        if not self._of_account[stream.account_id]:
+            del self._of_account[stream.account_id]
+
+    async def _watch_keys(self, authenticate: Authenticate) -> None:
+        try:
+            while self._streams:
+                await asyncio.sleep(LOOK_SECONDS)
+                try:
+                    await self._check_keys(authenticate)
+                except DomainError:
+                    # Without a database nothing new is told either.
+                    continue
+                except Exception:
+                    log.exception("stream_check_failed")
+        finally:
+            self._watch = None
+
+    async def _check_keys(self, authenticate: Authenticate) -> None:
+        versions = await authenticate.versions({stream.account_id for stream in self._streams})
+        for stream in list(self._streams):
+            if stream.ends_by_itself or versions.get(stream.account_id) != stream.version:
+                await _check_key(stream, authenticate)
+
+
+async def _check_key(stream: OpenStream, authenticate: Authenticate) -> None:
+    try:
+        caller = await authenticate(stream.presented)
+    except InvalidApiKey:
+        caller = None
+    if caller is None or KeyScope.READ not in caller.key.scopes:
+        stream.is_locked_out = True
+        stream.end()
+    else:
+        stream.version, stream.ends_by_itself = caller.key.version, caller.ends_by_itself
+
+
+def open_stream(request: Request, caller: Caller) -> OpenStream:
+    """Raises TooManyStreams."""
+    state = state_of(request.scope)
+    presented = presented_key(request.scope["headers"])
+    return state.streams.open(caller, presented, state.use_cases.keys.authenticate)
+
+
+class EventStream(Response):
+    """Server-sent events, as the HTML standard has them, until the chunks end or the caller goes."""
+
+    def __init__(self, stream: OpenStream, chunks: AsyncGenerator[bytes]) -> None:
+        super().__init__(
+            media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+        del self.headers["content-length"]
+        self._stream = stream
+        self._chunks = chunks
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        gone = asyncio.create_task(self._end_with_the_caller(receive), name="caller of a stream")
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            with suppress(DomainError):
+                async for chunk in self._chunks:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            gone.cancel()
+            self._stream.leave()
+            await self._chunks.aclose()
+
+    async def _end_with_the_caller(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._stream.end()
