@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Never, cast
 from uuid import UUID, uuid4
 
 import httpx
@@ -28,6 +28,7 @@ from app.domain.accounts import ALL_SCOPES, Account, ApiKey, Caller
 from app.domain.catalogue import Catalogue
 from app.domain.errors import (
     BalanceLimitExceeded,
+    DatabaseUnavailable,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
     InsufficientBalance,
@@ -36,6 +37,7 @@ from app.domain.errors import (
     PaymentEventConflict,
     ReversalEventConflict,
 )
+from app.domain.events import EventPage
 from app.domain.jobs import Job, JobStatus, NewJob
 from app.domain.keys import StoredKey
 from app.domain.kinds import GenerationKind
@@ -255,6 +257,16 @@ class Health:
         return self.checks
 
 
+class EmptyLog:
+    async def page(self, account_id: UUID, **_: object) -> EventPage:
+        return EventPage(events=(), next_after=0, has_more=False)
+
+
+class NoFeed:
+    def follow(self, account_id: UUID, job_id: UUID | None = None) -> Never:
+        raise DatabaseUnavailable
+
+
 @dataclass
 class World:
     """Everything behind the use cases that a test may want to arrange or look at."""
@@ -301,8 +313,8 @@ class World:
                 outlooks=Outlooks(),
             ),
             ledger=cast(LedgerReader, None),
-            events=cast(EventLog, None),
-            event_feed=cast(EventFeed, None),
+            events=cast(EventLog, EmptyLog()),
+            event_feed=cast(EventFeed, NoFeed()),
             receive_payment=receive_payment,
             receive_reversal=ReceiveReversal(ReversePayment(self.reversals), receive_payment.check_secret),
             receive_provider_event=cast(ReceiveProviderEvent, None),

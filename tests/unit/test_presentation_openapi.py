@@ -15,7 +15,7 @@ from app.presentation.http.bodies import JsonBody
 from app.presentation.http.keyed_routes import KeyedRoute
 from app.presentation.http.openapi import answer, complete
 from app.presentation.http.routing import DirectRoute, calls_of
-from app.presentation.routers import auth, jobs, keys, ledger, payments, reversals, system
+from app.presentation.routers import auth, events, jobs, keys, ledger, payments, reversals, system
 from app.presentation.routers.generations import generations_router
 from app.presentation.routers.models import models_router
 from app.presentation.routers.quotes import quotes_router
@@ -49,6 +49,8 @@ def test_documents_every_route_and_its_answers() -> None:
         "rotate_key": ["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "503"],
         "get_balance": ["200", "401", "403", "429", "503"],
         "list_ledger_entries": ["200", "401", "403", "422", "429", "503"],
+        "stream_events": ["200", "401", "403", "410", "422", "429", "503"],
+        "stream_generation": ["200", "204", "401", "403", "404", "410", "422", "429", "503"],
         "list_events": ["200", "401", "403", "404", "410", "422", "429", "503"],
         "top_up": ["200", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
         "top_up_from_source": ["200", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
@@ -60,7 +62,7 @@ def test_documents_every_route_and_its_answers() -> None:
         "start_image_to_video": ["202", "400", "401", "402", "403", "408", "409", "413", "415", "422", "429", "503"],
         "receive_provider_event": ["200", "401", "408", "413", "429", "503"],
         "list_generations": ["200", "401", "403", "404", "422", "429", "503"],
-        "get_generation": ["200", "401", "403", "404", "429", "503"],
+        "get_generation": ["200", "401", "403", "404", "422", "429", "503"],
         "cancel_generation": ["200", "400", "401", "403", "404", "409", "422", "429", "503"],
         "list_models": ["200", "422"],
         "get_model": ["200", "404"],
@@ -85,7 +87,7 @@ def test_describes_an_operation_with_examples(name: str) -> None:
         assert ("RateLimit" in response["headers"]) == ("RateLimit-Policy" in response["headers"]) == (status == "429")
         assert ("content" in response) == (status != "204")
         for content in response.get("content", {}).values():
-            assert "$ref" in content["schema"]
+            assert "$ref" in content["schema"] or "text/event-stream" in response["content"]
             assert {"example", "examples"} & content.keys() or name == "get_health"
 
 
@@ -156,6 +158,7 @@ def test_gives_examples_of_answers_that_the_service_gives() -> None:
         keys.router,
         auth.router,
         ledger.router,
+        events.router,
         payments.router,
         reversals.router,
         jobs.router,
@@ -166,9 +169,10 @@ def test_gives_examples_of_answers_that_the_service_gives() -> None:
             if route.status_code == 204:  # type: ignore[attr-defined]
                 continue
             operation = OPERATIONS[route.operation_id]  # type: ignore[attr-defined]
-            content = operation["responses"][str(route.status_code or 200)]["content"]["application/json"]  # type: ignore[attr-defined]
-            if "example" in content:
-                TypeAdapter(route.response_model).validate_python(content["example"])  # type: ignore[attr-defined]
+            content = operation["responses"][str(route.status_code or 200)]["content"]  # type: ignore[attr-defined]
+            if "example" in content.get("application/json", {}):
+                example = content["application/json"]["example"]
+                TypeAdapter(route.response_model).validate_python(example)  # type: ignore[attr-defined]
 
 
 def test_is_the_same_each_time_and_carries_the_version() -> None:
