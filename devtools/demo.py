@@ -2,8 +2,9 @@
 
 import asyncio
 import base64
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,8 @@ from devtools import DevtoolError
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "spheres.jpg"
 TOPUP_STEP_TOKENS = 100
 JOB_SECONDS_MAX = 600
-POLL_SECONDS = 0.5
+# A comment comes every 15 s where nothing happens.
+STREAM_TIMEOUT = httpx.Timeout(30)
 STEPS = ("QUEUED", "SUBMITTED", "IN_QUEUE", "IN_PROGRESS", "COMPLETED")
 # For the default of each type and whoever else gets our picture; all others are asked for their examples.
 WISHES: Mapping[GenerationKind, Mapping[str, Any]] = {
@@ -164,9 +166,9 @@ async def _follow(client: httpx.AsyncClient, order: Order, folder: Path, progres
     job = await _send(client, "POST", order.path, json=order.body)
     async with asyncio.timeout(JOB_SECONDS_MAX):
         while job["status"] not in ("COMPLETED", "FAILED", "CANCELED"):
-            _show(progress, bar, order, job["status"])
-            await asyncio.sleep(POLL_SECONDS)
-            job = await _send(client, "GET", f"/generations/{job['job_id']}")
+            async for told in _told(client, job["job_id"]):
+                job = told
+                _show(progress, bar, order, job["status"])
     if job["status"] != "COMPLETED":
         progress.update(bar, description=f"{order.title}: {job['status']}, {job['error_message']}")
         return []
@@ -174,6 +176,18 @@ async def _follow(client: httpx.AsyncClient, order: Order, folder: Path, progres
     media = job["result"].get("images") or [job["result"]["video"]]
     names = [f"{order.file_name}-{number}" for number, _ in enumerate(media, 1)]
     return [await _save(client, item["url"], folder, name) for item, name in zip(media, names, strict=True)]
+
+
+async def _told(client: httpx.AsyncClient, job_id: str) -> AsyncIterator[dict[str, Any]]:
+    """The job as it stands and at each event, until the stream ends: at the job's end, or with the process."""
+    async with client.stream("GET", f"/generations/{job_id}/stream", timeout=STREAM_TIMEOUT) as answer:
+        answer.raise_for_status()
+        async for line in answer.aiter_lines():
+            field, _, value = line.partition(": ")
+            if field == "data":
+                told = json.loads(value)
+                # An event has the job as its data.
+                yield told.get("data", told)
 
 
 def _show(progress: Progress, bar: TaskID, order: Order, status: str) -> None:

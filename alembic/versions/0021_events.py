@@ -45,6 +45,11 @@ CREATE TABLE event_log (
     CONSTRAINT event_log_is_one CHECK (is_the_only_row)
 );
 INSERT INTO event_log (last_seq) VALUES (0);
+CREATE TABLE budget_notices (
+    key_id uuid,
+    ends_at timestamptz,
+    PRIMARY KEY (key_id, ends_at)
+);
 CREATE TABLE forgotten_events (
     account_id uuid PRIMARY KEY,
     last_seq bigint NOT NULL
@@ -182,7 +187,7 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION sequence_events(integer)")
     for function in FUNCTIONS:
         op.execute(f"DROP FUNCTION {function}()")
-    op.execute("DROP TABLE event_inbox, events, event_log, forgotten_events")
+    op.execute("DROP TABLE event_inbox, events, event_log, budget_notices, forgotten_events")
     op.execute("ALTER TABLE accounts DROP COLUMN balance_low_tokens")
     op.execute("ALTER TABLE jobs DROP COLUMN started_at")
 

@@ -2,6 +2,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,19 +13,21 @@ from uuid_utils.compat import uuid7
 
 from app.application.execution.follow import FollowJob
 from app.application.execution.steps import RetryLater
+from app.application.ports.events import BudgetNotices
 from app.application.ports.health import Admission
 from app.application.ports.jobs import JobAcceptance, JobCancellation
 from app.application.ports.quotes import Quotes
 from app.domain.accounts import Account, ApiKey
 from app.domain.errors import (
     CombinationNotAllowed,
+    DatabaseUnavailable,
     InsufficientBalance,
     PriceExceedsMaximum,
     QuoteNotValid,
 )
 from app.domain.jobs import NewJob, is_large
 from app.domain.kinds import GenerationKind
-from app.domain.limits import ProviderLocked
+from app.domain.limits import BudgetExceeded, ProviderLocked
 from app.domain.models import Model
 from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.quotes import Quote, check_maximum
@@ -118,6 +121,7 @@ class StartJob:
     """fal is then told in so many words to filter its results, where the model has a switch for it."""
     _admission: Admission | None = None
     """None: jobs are accepted whatever fal does."""
+    _budget_notices: BudgetNotices | None = None
 
     def check_balance(self, account: Account, kind: GenerationKind) -> None:
         """Raises InsufficientBalance if the balance is below the cheapest price of the type: nothing fits."""
@@ -141,7 +145,13 @@ class StartJob:
                 raise
         else:
             job = self._job(account_id, wish.model, completed, terms)
-            accepted = await self._jobs.accept(job, idempotency, key)
+            try:
+                accepted = await self._jobs.accept(job, idempotency, key)
+            except BudgetExceeded as refused:
+                if key is not None and self._budget_notices is not None:
+                    with suppress(DatabaseUnavailable):
+                        await self._budget_notices.note(account_id, key.id, refused)
+                raise
         return _logged(accepted)
 
     async def repeated(self, account_id: UUID, asked_for: AskedFor, idempotency_key: str) -> Accepted | None:

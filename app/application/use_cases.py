@@ -11,7 +11,7 @@ from app.application.jobs import CancelJob, QuoteJob, StartJob
 from app.application.key_management import CustomerKeyManagement, KeysOfUsers
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
 from app.application.payments import ReceivePayment, TopUp
-from app.application.ports.accounts import AccountRecords
+from app.application.ports.accounts import AccountRecords, AccountSettings
 from app.application.ports.events import EventFeed, EventLog
 from app.application.ports.execution import StepUpkeep
 from app.application.ports.health import HealthChecks, PausedModels
@@ -46,6 +46,7 @@ class CustomerUseCases:
 
     keys: CustomerKeys
     jobs: CustomerJobs
+    account: AccountSettings
     ledger: LedgerReader
     events: EventLog
     event_feed: EventFeed

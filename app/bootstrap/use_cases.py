@@ -19,7 +19,9 @@ from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCas
 from app.bootstrap.adapters import Adapters, PostgresAdapters
 from app.bootstrap.steps import lost_steps
 from app.domain.catalogue import Catalogue
+from app.infrastructure.postgres.accounts import PostgresAccountSettings
 from app.infrastructure.postgres.admission import PostgresAdmission
+from app.infrastructure.postgres.budget_notices import PostgresBudgetNotices
 from app.infrastructure.postgres.event_feed import PostgresEventFeed
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.outlooks import PostgresOutlooks
@@ -41,11 +43,7 @@ def customer_use_cases(
     keys, desk = postgres.keys, postgres.job_desk
     time_limits = TimeLimits(settings.image_time_limit_seconds, settings.video_time_limit_seconds)
     quotes = SignedQuotes(signing_secrets(settings))
-    receive_payment = ReceivePayment(
-        TopUp(postgres.payments, settings.is_event_id_required),
-        settings.webhook_secrets,
-        settings.secrets_by_source,
-    )
+    receive_payment = _receive_payment(settings, postgres)
     return CustomerUseCases(
         keys=CustomerKeys(
             authenticate=Authenticate(keys),
@@ -60,12 +58,14 @@ def customer_use_cases(
                 catalogue.cheapest_tokens,
                 settings.is_safety_checker_required,
                 PostgresAdmission(postgres.engine, settings.admit_while_locked_seconds),
+                PostgresBudgetNotices(postgres.engine),
             ),
             quote=QuoteJob(quotes),
             cancel=CancelJob(desk, follow),
             reader=desk,
             outlooks=PostgresOutlooks(postgres.engine, settings.fal_concurrency),
         ),
+        account=PostgresAccountSettings(postgres.engine, settings.account_limits),
         ledger=postgres.ledger,
         events=postgres.events,
         event_feed=PostgresEventFeed(postgres.engine),
@@ -76,6 +76,14 @@ def customer_use_cases(
         ),
         health=health,
         paused_models=PostgresPausedModels(postgres.engine),
+    )
+
+
+def _receive_payment(settings: Settings, postgres: PostgresAdapters) -> ReceivePayment:
+    return ReceivePayment(
+        TopUp(postgres.payments, settings.is_event_id_required),
+        settings.webhook_secrets,
+        settings.secrets_by_source,
     )
 
 

@@ -61,6 +61,14 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountOverview:
+    external_user_id: UUID
+    balance_tokens: int
+    balance_low_tokens: int | None
+    """A balance below it is told of as an event; None: none is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
     """0: no limit."""
 

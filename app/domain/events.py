@@ -34,6 +34,8 @@ class EventType(StrEnum):
     BALANCE_REVERSED = "balance.reversed"
     BALANCE_LOW = "balance.low"
     BALANCE_RECOVERED = "balance.recovered"
+    KEY_BUDGET_EXCEEDED = "key.budget_exceeded"
+    """An order was refused for the budget of its key: once for each key and period."""
 
 
 _UNFINISHED: Mapping[str, JobStatus] = {

@@ -23,6 +23,7 @@ class BudgetExceeded(DomainError):
 
     def __init__(self, spending: Spending, required_tokens: int) -> None:
         super().__init__()
+        self.spending = spending
         self.figures = {
             "required_tokens": required_tokens,
             "budget_tokens": spending.budget.tokens,

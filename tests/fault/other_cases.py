@@ -314,6 +314,30 @@ def forgets_old_keys(world: World, armed: str) -> None:
 OLD_EVENTS = "SELECT count(*) FROM events WHERE seq < (extract(epoch FROM now()) - 24 * 60 * 60) * 1000000"
 
 
+def changes_an_account(world: World, armed: str) -> None:
+    story = Story(world)
+    is_over = ask_and_die(story, armed, "PATCH", "/account", json={"balance_low_tokens": 10**6})
+    before = world.http.get("/account", headers=story.headers).raise_for_status().json()
+    assert (before["balance_low_tokens"] == 10**6) == is_over
+    world.http.patch("/account", json={"balance_low_tokens": 10**6}, headers=story.headers).raise_for_status()
+    world.until(lambda: world.sql("SELECT count(*) FROM event_inbox") == [0], "all is told")
+    assert world.sql("SELECT count(*) FROM events WHERE type = 'balance.low'") == [1], world.sql("TABLE events")
+
+
+def tells_of_a_budget(world: World, armed: str) -> None:
+    story = Story(world)
+    key = key_of(story)
+    path = f"/keys/{key['id']}"
+    world.http.patch(path, json={"budget": {"tokens": 1, "per": "ever"}}, headers=story.headers).raise_for_status()
+    headers, body = {"X-API-Key": key["api_key"]}, {"prompt": story.prompt}
+    ask_and_die(story, armed, "POST", TEXT_TO_IMAGE, json=body, headers=headers)
+    assert world.http.post(TEXT_TO_IMAGE, json=body, headers=headers).status_code == 402
+    told = "SELECT count(*) FROM events WHERE type = 'key.budget_exceeded'"
+    world.until(lambda: world.sql(told) == [1], "the refusal is told")
+    assert world.http.post(TEXT_TO_IMAGE, json=body, headers=headers).status_code == 402
+    assert world.sql("SELECT count(*) FROM budget_notices") == [1]
+
+
 def forgets_old_events(world: World, armed: str) -> None:
     story = Story(world)
     story.start_and_reach("COMPLETED")
@@ -490,6 +514,8 @@ OTHER_CASES = [
     *both("delete_key", deletes_a_key),
     *both("end_own_key", ends_its_own_key),
     *both("set_limits", sets_limits),
+    *both("change_account", changes_an_account),
+    *both("note_budget", tells_of_a_budget),
     *both("violations", verifies_the_books),
     *both("sum_running_windows", recounts),
     *both("recount", recounts),

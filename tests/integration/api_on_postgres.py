@@ -22,6 +22,8 @@ from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCas
 from app.bootstrap.use_cases import customer_key_management
 from app.domain.budgets import NO_LIMITS, AccountLimits
 from app.domain.catalogue import Catalogue
+from app.infrastructure.postgres.accounts import PostgresAccountSettings
+from app.infrastructure.postgres.budget_notices import PostgresBudgetNotices
 from app.infrastructure.postgres.event_feed import PostgresEventFeed
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
@@ -81,13 +83,20 @@ def api_of(engine: AsyncEngine, catalogue: Catalogue = BUILT_IN, *, limits: Acco
     api.state.use_cases = CustomerUseCases(
         keys=CustomerKeys(Authenticate(keys), IssueKey(IssueFirstKey(keys), RotateKey(keys), ()), management),
         jobs=CustomerJobs(
-            start=StartJob(desk, quotes, TimeLimits(), catalogue.cheapest_tokens),
+            start=StartJob(
+                desk,
+                quotes,
+                TimeLimits(),
+                catalogue.cheapest_tokens,
+                _budget_notices=PostgresBudgetNotices(engine),
+            ),
             quote=QuoteJob(quotes),
             # What is QUEUED ends without a word to fal.
             cancel=CancelJob(desk, FollowJob(PostgresJobExecution(engine), cast(Provider, None))),
             reader=desk,
             outlooks=PostgresOutlooks(engine),
         ),
+        account=PostgresAccountSettings(engine, limits),
         ledger=PostgresLedger(engine),
         events=event_log_of(engine),
         event_feed=PostgresEventFeed(engine),

@@ -32,6 +32,7 @@ OWN_TABLES = (
     "event_inbox",
     "events",
     "event_log",
+    "budget_notices",
     "forgotten_events",
     "heartbeats",
 )

@@ -15,6 +15,7 @@ from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
 from app.application.key_management import CustomerKeyManagement
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
+from app.application.ports.accounts import AccountSettings
 from app.application.ports.events import EventFeed, EventLog
 from app.application.ports.execution import JobFollowing
 from app.application.ports.health import Check
@@ -24,7 +25,7 @@ from app.application.ports.payments import Payments
 from app.application.ports.provider import Provider
 from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
-from app.domain.accounts import ALL_SCOPES, Account, ApiKey, Caller
+from app.domain.accounts import ALL_SCOPES, Account, AccountOverview, ApiKey, Caller
 from app.domain.catalogue import Catalogue
 from app.domain.errors import (
     BalanceLimitExceeded,
@@ -257,6 +258,14 @@ class Health:
         return self.checks
 
 
+class OneAccount:
+    async def overview(self, account_id: UUID) -> AccountOverview:
+        return AccountOverview(external_user_id=account_id, balance_tokens=0, balance_low_tokens=None)
+
+    async def set_balance_low(self, account_id: UUID, tokens: int | None) -> AccountOverview:
+        return AccountOverview(external_user_id=account_id, balance_tokens=0, balance_low_tokens=tokens)
+
+
 class EmptyLog:
     async def page(self, account_id: UUID, **_: object) -> EventPage:
         return EventPage(events=(), next_after=0, has_more=False)
@@ -312,6 +321,7 @@ class World:
                 reader=self.jobs,
                 outlooks=Outlooks(),
             ),
+            account=cast(AccountSettings, OneAccount()),
             ledger=cast(LedgerReader, None),
             events=cast(EventLog, EmptyLog()),
             event_feed=cast(EventFeed, NoFeed()),

@@ -15,7 +15,7 @@ from app.presentation.http.bodies import JsonBody
 from app.presentation.http.keyed_routes import KeyedRoute
 from app.presentation.http.openapi import answer, complete
 from app.presentation.http.routing import DirectRoute, calls_of
-from app.presentation.routers import auth, events, jobs, keys, ledger, payments, reversals, system
+from app.presentation.routers import account, auth, events, jobs, keys, ledger, payments, reversals, system
 from app.presentation.routers.generations import generations_router
 from app.presentation.routers.models import models_router
 from app.presentation.routers.quotes import quotes_router
@@ -51,6 +51,8 @@ def test_documents_every_route_and_its_answers() -> None:
         "list_ledger_entries": ["200", "401", "403", "422", "429", "503"],
         "stream_events": ["200", "401", "403", "410", "422", "429", "503"],
         "stream_generation": ["200", "204", "401", "403", "404", "410", "422", "429", "503"],
+        "get_account": ["200", "401", "403", "429", "503"],
+        "change_account": ["200", "400", "401", "403", "408", "413", "415", "422", "429", "503"],
         "list_events": ["200", "401", "403", "404", "410", "422", "429", "503"],
         "top_up": ["200", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
         "top_up_from_source": ["200", "400", "401", "408", "409", "413", "415", "422", "429", "503"],
@@ -134,6 +136,7 @@ def test_documents_where_an_accepted_job_is_found() -> None:
 def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> None:
     routers = (
         keys.router,
+        account.router,
         auth.router,
         payments.router,
         reversals.router,
@@ -159,6 +162,7 @@ def test_gives_examples_of_answers_that_the_service_gives() -> None:
         auth.router,
         ledger.router,
         events.router,
+        account.router,
         payments.router,
         reversals.router,
         jobs.router,
@@ -208,7 +212,7 @@ def test_request_bodies_refuse_unknown_fields() -> None:
 
     # Its other fields are those of the generation that is asked about.
     assert requests.pop("QuoteRequest")["additionalProperties"] is True
-    assert len(requests) == 8 + len(BUILT_IN)
+    assert len(requests) == 9 + len(BUILT_IN)
     assert all(schema["additionalProperties"] is False for schema in requests.values())
 
 

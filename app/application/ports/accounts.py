@@ -1,7 +1,20 @@
 from typing import Protocol
 from uuid import UUID
 
-from app.domain.accounts import AccountUsage, LimitChanges
+from app.domain.accounts import AccountOverview, AccountUsage, LimitChanges
+
+
+class AccountSettings(Protocol):
+    """An account as its holder sees it."""
+
+    async def overview(self, account_id: UUID) -> AccountOverview: ...
+
+    async def set_balance_low(self, account_id: UUID, tokens: int | None) -> AccountOverview:
+        """Whether the balance is low by this is told of at once, where it was not by the bound before.
+
+        Raises TooManyWrites. Locks the account row.
+        """
+        ...
 
 
 class AccountRecords(Protocol):

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from app.domain.events import Event, EventPage
 from app.domain.jobs import Job
+from app.domain.limits import BudgetExceeded
 
 
 class EventLog(Protocol):
@@ -14,6 +15,15 @@ class EventLog(Protocol):
         """The account's events after `after`, oldest first. None: from the oldest one that is kept. No types: all.
 
         Raises EventsForgotten where some of them are not kept any more, JobNotFound.
+        """
+        ...
+
+
+class BudgetNotices(Protocol):
+    async def note(self, account_id: UUID, key_id: UUID, refused: BudgetExceeded) -> None:
+        """Let the log tell of it, once for each key and period of its budget, in a transaction of its own.
+
+        Raises DatabaseUnavailable.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Accounts as the operator sees them: their limits, and what is used of them."""
+"""Accounts as their holders and the operator see them."""
 
 from typing import Any
 from uuid import UUID
@@ -6,12 +6,13 @@ from uuid import UUID
 from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.domain.accounts import AccountUsage, Limit, LimitChanges
+from app.domain.accounts import AccountOverview, AccountUsage, Limit, LimitChanges
 from app.domain.budgets import AccountLimits
 from app.domain.errors import AccountNotFound
 from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.jobs.purses import WRITES_IN_MINUTE
 from app.infrastructure.postgres.tables import accounts
+from app.infrastructure.postgres.writes import count_write
 
 _USAGE = select(
     accounts.c.id,
@@ -23,6 +24,33 @@ _USAGE = select(
     accounts.c.weight,
 )
 _WEIGHT = 1
+
+
+_OVERVIEW = select(accounts.c.external_user_id, accounts.c.balance_tokens, accounts.c.balance_low_tokens)
+
+
+class PostgresAccountSettings:
+    def __init__(self, engine: AsyncEngine, limits: AccountLimits) -> None:
+        """The limits are those of accounts that have none of their own."""
+        self.engine = engine
+        self._limits = limits
+
+    async def overview(self, account_id: UUID) -> AccountOverview:
+        async with reading(self.engine) as connection:
+            return await _overview(connection, account_id)
+
+    async def set_balance_low(self, account_id: UUID, tokens: int | None) -> AccountOverview:
+        async with transaction(self.engine, "change_account") as connection:
+            await count_write(connection, account_id, self._limits)
+            await connection.execute(
+                update(accounts).where(accounts.c.id == account_id).values(balance_low_tokens=tokens)
+            )
+            return await _overview(connection, account_id)
+
+
+async def _overview(connection: AsyncConnection, account_id: UUID) -> AccountOverview:
+    row = (await connection.execute(_OVERVIEW.where(accounts.c.id == account_id))).mappings().one()
+    return AccountOverview(**row)
 
 
 class PostgresAccountRecords:

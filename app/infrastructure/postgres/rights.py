@@ -30,6 +30,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
     "event_inbox": ("SELECT", "INSERT", "DELETE"),
     "events": ("SELECT", "INSERT", "DELETE"),
     "event_log": ("SELECT", "UPDATE"),
+    "budget_notices": ("SELECT", "INSERT", "DELETE"),
     "forgotten_events": ("SELECT", "INSERT", "UPDATE"),
     "heartbeats": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     VERSION_TABLE: ("SELECT",),

@@ -21,6 +21,7 @@ from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
 from app.presentation.http.streams import STREAMS_MAX, OpenStreams
 from app.presentation.routers import (
+    account,
     auth,
     events,
     generations,
@@ -119,6 +120,7 @@ def _routers(catalogue: Catalogue) -> Sequence[APIRouter]:
         provider_events.router,
         system.router,
         auth.router,
+        account.router,
         keys.router,
         quotes.quotes_router(catalogue),
         models.models_router(catalogue),

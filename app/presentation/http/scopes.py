@@ -18,6 +18,8 @@ SCOPES: Mapping[str, Scope | None] = {
     "list_events": Scope.READ,
     "stream_events": Scope.READ,
     "stream_generation": Scope.READ,
+    "get_account": Scope.READ,
+    "change_account": Scope.MANAGE,
     "list_keys": Scope.MANAGE,
     "get_key": Scope.MANAGE,
     # Beyond the scope, only a key that may do everything may do these.

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from app.domain.budgets import Period
 from app.domain.events import SEQ_MAX, Event, EventType
 from app.domain.waiting import NOTHING_TO_SAY
 from app.presentation.schemas.fields import WHOLE_NUMBER, OrNewer
@@ -23,13 +24,25 @@ class BalanceCrossed(BaseModel):
     balance_low_tokens: int = Field(description="The bound that was crossed.")
 
 
+class RefusedByBudget(BaseModel):
+    key_id: UUID
+    required_tokens: int = Field(description="What the order would have cost that was refused.")
+    budget_tokens: int
+    per: Annotated[Period | str, OrNewer()]
+    spent_tokens: int
+    renews_at: datetime | None = Field(description="When the next period begins; null for `ever`.")
+
+
+EventData = JobView | BalanceMoved | BalanceCrossed | RefusedByBudget | dict[str, int | str | None]
+
+
 class EventView(BaseModel):
     id: str = Field(description="Names the event, wherever and however often it is told.")
     seq: int = Field(description="Its place. Later events of the account have larger ones; there are gaps.")
     type: Annotated[EventType | str, OrNewer()]
     created_at: datetime
-    data: JobView | BalanceMoved | BalanceCrossed | dict[str, int | str | UUID | None] = Field(
-        description="Of `generation.*` the job, as it was then; of `balance.*` the balance."
+    data: EventData = Field(
+        description="Of `generation.*` the job, as it was then; of `balance.*` the balance; of `key.*` the key."
     )
 
     @classmethod
@@ -37,13 +50,15 @@ class EventView(BaseModel):
         return cls(id=event.id, seq=event.seq, type=event.type, created_at=event.created_at, data=_data_of(event))
 
 
-def _data_of(event: Event) -> JobView | BalanceMoved | BalanceCrossed | dict[str, int | str | UUID | None]:
+def _data_of(event: Event) -> EventData:
     if event.job is not None:
         return JobView.of(event.job, NOTHING_TO_SAY)
     if event.entry is not None:
         return BalanceMoved(balance_tokens=event.entry.balance_after, entry=LedgerEntryView.of(event.entry))
     if event.type in (EventType.BALANCE_LOW, EventType.BALANCE_RECOVERED):
         return BalanceCrossed(**event.facts)
+    if event.type is EventType.KEY_BUDGET_EXCEEDED:
+        return RefusedByBudget(**event.facts)
     return dict(event.facts)
 
 

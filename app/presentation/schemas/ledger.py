@@ -4,14 +4,27 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from app.domain.ledger import EntryKind, LedgerEntry
-from app.presentation.schemas.fields import OrNewer
+from app.domain.ledger import BALANCE_TOKENS_MAX, EntryKind, LedgerEntry
+from app.presentation.schemas.fields import OrNewer, RequestModel
 
 
 class Balance(BaseModel):
     external_user_id: UUID
     balance_tokens: int = Field(
         description="Whole tokens. Below zero only where a payment was taken back, or by the operator's own entry."
+    )
+
+
+class AccountView(Balance):
+    balance_low_tokens: int | None = Field(
+        description="When the balance falls below it, `balance.low` is told, and `balance.recovered` when it is there "
+        "again; null: never."
+    )
+
+
+class ChangeAccountRequest(RequestModel):
+    balance_low_tokens: Annotated[int, Field(ge=1, le=BALANCE_TOKENS_MAX)] | None = Field(
+        default=None, description="Null: the balance may fall without a word."
     )
 
 

@@ -10,7 +10,7 @@ from app.infrastructure.postgres.tables.accounts import (
     key_windows,
     keys,
 )
-from app.infrastructure.postgres.tables.events import event_inbox, event_log, events, forgotten_events
+from app.infrastructure.postgres.tables.events import budget_notices, event_inbox, event_log, events, forgotten_events
 from app.infrastructure.postgres.tables.jobs import (
     REQUEST_OF_ONE_ATTEMPT,
     REQUEST_OF_ONE_JOB,
@@ -37,6 +37,7 @@ __all__ = [
     "adjustments",
     "api_keys",
     "attempts",
+    "budget_notices",
     "event_inbox",
     "event_log",
     "events",

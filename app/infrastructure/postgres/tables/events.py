@@ -35,6 +35,13 @@ event_log = Table(
     CheckConstraint("is_the_only_row", name="event_log_is_one"),
 )
 
+budget_notices = Table(
+    "budget_notices",
+    metadata,
+    Column("key_id", Uuid, primary_key=True),
+    Column("ends_at", time, primary_key=True),
+)
+
 forgotten_events = Table(
     "forgotten_events",
     metadata,
