@@ -21,7 +21,7 @@ STOP_SECONDS_MAX = 40
 PORTS = range(20_000, 32_000)
 
 # For whatever asks more often than an account may, and looks at something else.
-WITHOUT_LIMITS = {"JOBS_UNFINISHED_MAX": "0", "WRITES_PER_MINUTE": "0", "READS_PER_SECOND": "0"}
+WITHOUT_LIMITS = {"JOBS_UNFINISHED_MAX": "0", "WRITES_PER_MINUTE": "0", "READS_PER_SECOND": "0", "STREAMS_MAX": "0"}
 
 _claims: list[socket.socket] = []
 
