@@ -19,10 +19,10 @@ ADD_COLUMNS = """
 ALTER TABLE jobs ADD COLUMN started_at timestamptz;
 ALTER TABLE accounts ADD COLUMN balance_low_tokens bigint
 """
-# Facts alone: no prompt, no input and no URL of a customer. The inbox has no index: it is read whole, and almost empty.
+# Facts alone: no prompt, no input and no URL of a customer.
 ADD_TABLES = """
 CREATE TABLE event_inbox (
-    id bigint GENERATED ALWAYS AS IDENTITY,
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account_id uuid NOT NULL,
     type text NOT NULL,
     job_id uuid,
@@ -55,23 +55,20 @@ CREATE TABLE forgotten_events (
     last_seq bigint NOT NULL
 )
 """
-# An order for each statement, whatever order its rows came in.
+# Most changes of a job are told to nobody, and those cost nothing.
 NOTE_JOBS = """
 CREATE FUNCTION note_new_jobs() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO event_inbox (account_id, type, job_id) SELECT account_id, 'generation.submitted', id FROM added;
     RETURN NULL;
 END $$;
-CREATE FUNCTION note_changed_jobs() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION note_changed_job() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO event_inbox (account_id, type, job_id, facts)
-    SELECT after.account_id,
-           CASE WHEN after.is_final THEN 'generation.' || lower(after.status) ELSE 'generation.started' END,
-           after.id,
-           CASE WHEN NOT after.is_final THEN jsonb_build_object('fal_request_id', after.fal_request_id) END
-      FROM after JOIN before ON before.id = after.id
-     WHERE NOT before.is_final
-       AND (after.is_final OR before.started_at IS NULL AND after.started_at IS NOT NULL);
+    INSERT INTO event_inbox (account_id, type, job_id, facts) VALUES (
+        NEW.account_id,
+        CASE WHEN NEW.is_final THEN 'generation.' || lower(NEW.status) ELSE 'generation.started' END,
+        NEW.id,
+        CASE WHEN NOT NEW.is_final THEN jsonb_build_object('fal_request_id', NEW.fal_request_id) END);
     RETURN NULL;
 END $$;
 CREATE FUNCTION start_job() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -83,8 +80,9 @@ CREATE TRIGGER jobs_start BEFORE UPDATE OF status ON jobs
     FOR EACH ROW WHEN (NEW.status = 'IN_PROGRESS' AND OLD.started_at IS NULL) EXECUTE FUNCTION start_job();
 CREATE TRIGGER jobs_note_new AFTER INSERT ON jobs
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION note_new_jobs();
-CREATE TRIGGER jobs_note_changed AFTER UPDATE ON jobs
-    REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note_changed_jobs()
+CREATE TRIGGER jobs_note_changed AFTER UPDATE OF status ON jobs
+    FOR EACH ROW WHEN (NOT OLD.is_final AND (NEW.is_final OR OLD.started_at IS NULL AND NEW.started_at IS NOT NULL))
+    EXECUTE FUNCTION note_changed_job()
 """
 # A debit and a refund are told of by their job.
 NOTE_ENTRIES = """
@@ -152,7 +150,7 @@ BEGIN
     RETURN moved;
 END $$
 """
-FUNCTIONS = ("note_new_jobs", "note_changed_jobs", "start_job", "note_entries", "note_crossing")
+FUNCTIONS = ("note_new_jobs", "note_changed_job", "start_job", "note_entries", "note_crossing")
 
 
 def upgrade() -> None:
@@ -176,6 +174,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute(module("0014").LOCK_TABLES.format(others=CHANGED))
     for trigger, table in (
         ("jobs_start", "jobs"),
         ("jobs_note_new", "jobs"),

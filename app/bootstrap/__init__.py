@@ -27,7 +27,7 @@ from app.infrastructure.postgres.event_sequencer import EventSequencer
 from app.infrastructure.postgres.health import database_check, migrations_check, workers_check
 from app.infrastructure.postgres.heartbeats import Heartbeats
 from app.infrastructure.postgres.keys.uses import KeyUses
-from app.infrastructure.postgres.tidying import QueueTidying
+from app.infrastructure.postgres.tidying import Tidying
 from app.infrastructure.settings import RunnerHome, Settings
 
 log = structlog.get_logger(__name__)
@@ -76,7 +76,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             _sweep_of(postgres),
             precedence,
             connections_max=settings.runner_connections_max,
-            tidy=QueueTidying(postgres.engine),
+            tidy=Tidying(postgres.engine),
             places=postgres.places,
         )
         heartbeats = Heartbeats(

@@ -13,7 +13,7 @@ from app.infrastructure.background import items as items_module
 from app.infrastructure.background import lanes as lanes_module
 from app.infrastructure.background import runner as runner_module
 from app.infrastructure.postgres import tidying as tidying_module
-from app.infrastructure.postgres.tidying import QueueTidying
+from app.infrastructure.postgres.tidying import Tidying
 from tests.builders import Connection, accept_job, job_in, jobs_of, open_account, until
 from tests.integration.test_runner import Calls, running, two_at_once, wait_until_working
 
@@ -96,7 +96,7 @@ async def test_the_dead_rows_of_the_queue_are_taken_away(
         return await dead_rows() >= 5_000
 
     await until(are_counted)
-    await QueueTidying(engine)()
+    await Tidying(engine)()
 
     async def are_gone() -> bool:
         return await dead_rows() < 100
@@ -104,7 +104,7 @@ async def test_the_dead_rows_of_the_queue_are_taken_away(
     await until(are_gone)
     # Nothing to do, and nothing done.
     monkeypatch.setattr(tidying_module, "VACUUM", "this is no statement")
-    await QueueTidying(engine)()
+    await Tidying(engine)()
 
 
 async def test_an_ended_job_keeps_the_id_of_its_request_and_no_urls(engine: AsyncEngine, sql: Connection) -> None:

@@ -13,7 +13,7 @@ from app.infrastructure.postgres import event_feed
 from app.infrastructure.postgres.event_feed import PostgresEventFeed
 from app.infrastructure.postgres.event_sequencer import EventSequencer
 from app.infrastructure.postgres.events import complete
-from tests.builders import Connection, Customer, event_log_of, open_account
+from tests.builders import Connection, Customer, event_log_of, open_account, until
 
 SECONDS = 5.0
 
@@ -84,6 +84,8 @@ async def test_who_listens_again_later_hears_what_happens_then(engine: AsyncEngi
         async with feed.follow(customer.account_id) as subscription, asyncio.timeout(SECONDS):
             await write(engine, sql, customer, f"heard.{number}")
             assert [event.type for event in await subscription.next(SECONDS)] == [f"heard.{number}"]
+        # The reader ends with its last listener; until it has, it may tell what happened a moment before.
+        await until(lambda: asyncio.sleep(0, feed._task is None))
         await write(engine, sql, customer, f"unheard.{number}")
 
 
@@ -96,3 +98,20 @@ async def test_nobody_hears_of_another_account(engine: AsyncEngine, sql: Connect
         async with asyncio.timeout(SECONDS):
             assert [event.type for event in await own.next(SECONDS)] == ["ours"]
             assert [event.type for event in await other.next(SECONDS)] == ["theirs"]
+
+
+async def test_a_listening_connection_that_dies_is_opened_anew(
+    engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_feed, "LOOK_SECONDS", 60.0)
+    monkeypatch.setattr(event_feed, "FAILED_SECONDS", 0.1)
+    customer, feed = await open_account(engine), PostgresEventFeed(engine)
+    listening = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+
+    async with feed.follow(customer.account_id) as subscription, asyncio.timeout(20):
+        await until(lambda: sql.fetchval(listening))
+        dead = await sql.fetchval(listening)
+        await sql.execute("SELECT pg_terminate_backend($1)", dead)
+        await until(lambda: sql.fetchval(f"{listening} AND pid <> {dead}"))
+        await write(engine, sql, customer, "heard")
+        assert [event.type for event in await subscription.next(10)] == ["heard"]

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.events import Event, EventsForgotten
@@ -13,6 +14,7 @@ from app.domain.jobs import JobStatus
 from app.domain.reversals import ReversalEvent
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.event_sequencer import EventSequencer
+from app.infrastructure.postgres.events import old_events
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.reversals import PostgresReversals
 from tests.builders import (
@@ -299,3 +301,43 @@ async def test_a_process_puts_into_order_what_it_commits_at_once_and_what_others
         async with EventSequencer(engine).working():
             pass
         assert await sql.fetchval("SELECT count(*) FROM events") == 3
+
+
+async def test_a_page_of_rare_events_goes_on_however_many_others_there_are(
+    engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.infrastructure.postgres.events.SCANNED_MAX", 10)
+    customer, log = await open_account(engine), event_log_of(engine)
+    for number in range(1, 96):
+        await sql.execute(NOTE, customer.account_id, "rare" if number % 25 == 0 else "common")
+    await EventSequencer(engine).move()
+
+    found, after, pages = [], None, 0
+    while True:
+        page = await log.page(customer.account_id, after=after, types={"rare"}, job_id=None, limit=2)
+        found += [event.type for event in page.events]
+        after, pages = page.next_after, pages + 1
+        if not page.has_more:
+            break
+
+    assert found == ["rare"] * 3
+    assert pages == 10
+    everything_read = await read_all(engine, customer.account_id, after)
+    assert everything_read == []
+
+
+async def test_old_events_are_found_by_their_index(sql: Connection, engine: AsyncEngine) -> None:
+    customer = await open_account(engine)
+    await sql.execute(
+        "INSERT INTO events (seq, account_id, type, created_at)"
+        " SELECT (extract(epoch FROM now()) * 1000000)::bigint + number, $1, 'told', now()"
+        " FROM generate_series(1, 50000) AS number",
+        customer.account_id,
+    )
+    await sql.execute("ANALYZE events")
+    assert await event_log_of(engine).forget() == 0
+
+    # The statement itself, as the service prepares it.
+    compiled = old_events(30).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    plan = [row[0] for row in await sql.fetch(f"EXPLAIN {compiled}")]
+    assert any("Index Cond" in line for line in plan), plan

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from uuid import UUID
@@ -13,6 +13,8 @@ import uvicorn
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.accounts import Scope
+from app.domain.errors import DatabaseUnavailable
+from app.domain.events import Event
 from app.domain.jobs import JobStatus, Outcome
 from app.infrastructure.postgres.event_sequencer import EventSequencer
 from app.infrastructure.postgres.payments import PostgresPayments
@@ -25,6 +27,8 @@ from tests.builders import (
     Customer,
     accept_job,
     claimed_job,
+    event_log_of,
+    job_in,
     jobs_of,
     open_account,
     open_key,
@@ -59,18 +63,32 @@ class Messages:
     async def begun(self) -> None:
         assert await anext(self._lines) == ": listening"
         assert await anext(self._lines) == "retry: 2000"
+        self.place = int((await anext(self._lines)).removeprefix("id: "))
+        assert await anext(self._lines) == ""
 
     async def next(self) -> dict[str, Any]:
         """The next message that is no comment; empty where the stream has ended."""
         found: dict[str, Any] = {}
         async with asyncio.timeout(10):
             async for line in self._lines:
-                if not line and found:
+                if not line and "data" in found:
                     return {**found, "data": json.loads(found["data"])}
+                if not line:
+                    # A place alone, with a comment.
+                    found = {}
+                    continue
                 name, _, value = line.partition(": ")
                 if name:
                     found[name] = value
         return {}
+
+    async def next_place(self) -> int:
+        """Of the next comment."""
+        async for line in self._lines:
+            name, _, value = line.partition(": ")
+            if name == "id":
+                return int(value)
+        raise AssertionError
 
     async def ends(self) -> None:
         assert await self.next() == {}
@@ -91,12 +109,22 @@ async def served(engine: AsyncEngine) -> AsyncIterator[Served]:
         await running
 
 
+async def everything(engine: AsyncEngine, customer: Customer) -> Sequence[Event]:
+    page = await event_log_of(engine).page(customer.account_id, after=None, types=(), job_id=None, limit=100)
+    return page.events
+
+
+async def all_told(sql: Connection) -> None:
+    await until(lambda: sql.fetchval("SELECT count(*) = 0 FROM event_inbox"))
+
+
 async def pay(engine: AsyncEngine, customer: Customer, amount: int = 5) -> None:
     await PostgresPayments(engine).credit(payment(customer.external_user_id, amount))
 
 
-async def test_a_stream_tells_what_happens_from_now_on(engine: AsyncEngine, served: Served) -> None:
+async def test_a_stream_tells_what_happens_from_now_on(engine: AsyncEngine, served: Served, sql: Connection) -> None:
     customer, neighbour = await open_account(engine, 100), await open_account(engine)
+    await all_told(sql)
 
     async with served.stream(customer.api_key) as messages:
         await pay(engine, neighbour)
@@ -270,9 +298,10 @@ async def test_an_account_has_so_many_streams_and_no_more(engine: AsyncEngine, s
         pass
 
 
-async def test_streams_end_when_the_process_stops(engine: AsyncEngine, served: Served) -> None:
+async def test_streams_end_when_the_process_stops(engine: AsyncEngine, served: Served, sql: Connection) -> None:
     customer = await open_account(engine, 100)
     job_id = await accept_job(engine, customer)
+    await all_told(sql)
 
     async with (
         served.stream(customer.api_key) as all_events,
@@ -308,3 +337,139 @@ async def test_a_database_that_goes_ends_no_stream_and_loses_nothing(
                 "INSERT INTO event_inbox (account_id, type) VALUES ($1, $2)", customer.account_id, f"number.{number}"
             )
             assert (await messages.next())["event"] == f"number.{number}"
+
+
+async def test_who_hears_nothing_before_it_is_cut_off_goes_on_from_there(
+    engine: AsyncEngine, served: Served, sql: Connection
+) -> None:
+    customer = await open_account(engine, 100)
+    await all_told(sql)
+    async with served.stream(customer.api_key) as messages:
+        place = messages.place
+    job_id = await accept_job(engine, customer)
+
+    async with served.stream(customer.api_key, **{"Last-Event-ID": str(place)}) as messages:
+        missed = await messages.next()
+
+    assert missed["data"]["data"]["job_id"] == str(job_id)
+
+
+async def test_a_stream_says_where_it_is_while_only_other_things_happen(
+    engine: AsyncEngine, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_streams, "PING_SECONDS", 0.2)
+    customer = await open_account(engine, 100)
+
+    async with served.stream(customer.api_key, "/events/stream?type=generation.failed") as messages:
+        await accept_job(engine, customer)
+        async with asyncio.timeout(5):
+            while (place := await messages.next_place()) == messages.place:
+                pass
+
+    (submitted,) = [event for event in await everything(engine, customer) if event.type == "generation.submitted"]
+    assert place == submitted.seq
+
+
+async def test_the_end_of_a_job_is_told_as_an_event_however_soon_it_is_seen(
+    engine: AsyncEngine, served: Served, sql: Connection
+) -> None:
+    """The event comes seconds after the end can be seen."""
+    customer = await open_account(engine, 100)
+    job_id, _ = await claimed_job(engine, customer)
+    await all_told(sql)
+    path = f"/generations/{job_id}/stream"
+
+    async with served.stream(customer.api_key, path) as messages:
+        assert (await messages.next())["event"] == "generation.state"
+        own = sql.transaction()
+        await own.start()
+        await sql.execute("SELECT * FROM event_log FOR UPDATE")
+        assert await jobs_of(engine).settle(job_id, Outcome.completed(RESULT))
+        async with served.stream(customer.api_key, path) as late:
+            state = asyncio.create_task(late.next())
+            await asyncio.sleep(2.5)
+            await own.rollback()
+            told = await messages.next()
+            await messages.ends()
+            assert told["event"] == "generation.completed"
+            assert (await state)["id"] == told["id"]
+            await late.ends()
+
+
+async def test_a_job_that_is_no_longer_told_of_is_shown_and_left(
+    engine: AsyncEngine, served: Served, sql: Connection
+) -> None:
+    customer = await open_account(engine, 100)
+    job_id = await job_in(engine, customer, JobStatus.COMPLETED)
+    await all_told(sql)
+    await sql.execute("DELETE FROM events")
+    path = f"/generations/{job_id}/stream"
+
+    async with served.stream(customer.api_key, path) as messages:
+        state = await messages.next()
+        await messages.ends()
+
+    assert state["data"]["status"] == "COMPLETED"
+    again = await served.http.get(path, headers={"X-API-Key": customer.api_key, "Last-Event-ID": state["id"]})
+    assert again.status_code == 204
+
+
+async def test_a_wait_that_nobody_waits_for_any_more_ends(engine: AsyncEngine, served: Served) -> None:
+    customer = await open_account(engine, 100)
+    job_id = await accept_job(engine, customer)
+
+    with pytest.raises(httpx.ReadTimeout):
+        await served.http.get(f"/generations/{job_id}?wait=60", headers={"X-API-Key": customer.api_key}, timeout=0.5)
+
+    await until(lambda: asyncio.sleep(0, len(served.state.streams) == 0), seconds=5)
+
+
+async def test_a_wait_asks_for_the_key_that_is_remembered_elsewhere(
+    engine: AsyncEngine, served: Served, sql: Connection
+) -> None:
+    customer = await open_account(engine, 100)
+    job_id = await job_in(engine, customer, JobStatus.COMPLETED)
+    headers = {"X-API-Key": customer.api_key}
+    assert (await served.http.get(f"/generations/{job_id}", headers=headers)).status_code == 200
+
+    await sql.execute("UPDATE api_keys SET revoked_at = now()")
+
+    assert (await served.http.get(f"/generations/{job_id}?wait=1", headers=headers)).status_code == 401
+
+
+async def test_a_process_has_so_many_streams_and_who_has_most_gives_way(engine: AsyncEngine, served: Served) -> None:
+    greedy, modest, late = [await open_account(engine) for _ in range(3)]
+    served.state.streams.streams_max = 4
+
+    async with (
+        served.stream(greedy.api_key) as first,
+        served.stream(greedy.api_key) as second,
+        served.stream(greedy.api_key) as third,
+        served.stream(modest.api_key) as fourth,
+        served.stream(late.api_key) as fifth,
+    ):
+        ended = [asyncio.create_task(one.ends()) for one in (first, second, third)]
+        done, left = await asyncio.wait(ended, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert len(done) == 1
+        refused = await served.http.get("/events/stream", headers={"X-API-Key": late.api_key})
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        for task in left:
+            task.cancel()
+        for customer, stream in ((modest, fourth), (late, fifth)):
+            await pay(engine, customer)
+            assert (await stream.next())["event"] == "balance.credited"
+
+
+async def test_without_a_database_a_stream_is_refused(
+    engine: AsyncEngine, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = await open_account(engine)
+
+    async def fail(*_: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr("app.infrastructure.postgres.event_feed.PostgresEventFeed._find_place", fail)
+    refused = await served.http.get("/events/stream", headers={"X-API-Key": customer.api_key})
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
+    assert len(served.state.streams) == 0

@@ -28,11 +28,7 @@ EVENT_MUTANTS = (
     ),
     Mutant(
         "a job starts whenever fal works on it again",
-        (
-            Change(
-                REVISION, "before.started_at IS NULL AND after.started_at IS NOT NULL", "after.status = 'IN_PROGRESS'"
-            ),
-        ),
+        (Change(REVISION, "OLD.started_at IS NULL AND NEW.started_at IS NOT NULL", "NEW.status = 'IN_PROGRESS'"),),
         (f"{TEST_LOG}::test_a_job_starts_once_however_often_fal_queues_it_again",),
     ),
     Mutant(
@@ -64,7 +60,7 @@ EVENT_MUTANTS = (
     ),
     Mutant(
         "a stream begins where it is opened, whatever was read before",
-        (Change(WHAT_IS_TOLD, "subscription.has_missed = after is not None", "subscription.has_missed = False"),),
+        (Change(WHAT_IS_TOLD, "        if after is not None:\n            subscription.has_missed = True\n", ""),),
         (f"{TEST_STREAMS}::test_a_stream_goes_on_where_another_one_ended",),
     ),
     Mutant(

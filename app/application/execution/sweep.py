@@ -8,6 +8,8 @@ from app.application.ports.restores import RestoreNotice
 
 log = structlog.get_logger(__name__)
 
+FORGET_TIMES_MAX = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
@@ -35,5 +37,7 @@ class Sweep:
         while await self.jobs.forget_waits():
             pass
         await self.inputs.mark_older()
-        while await self.events.forget():
-            pass
+        # No step runs before the first sweep is over, so there is an end to it; the rest has time.
+        for _ in range(FORGET_TIMES_MAX):
+            if not await self.events.forget():
+                break

@@ -17,6 +17,7 @@ from app.domain.events import Event
 from app.domain.jobs import Job
 from app.infrastructure.postgres.database import DriverConnection, driver_connection, reading
 from app.infrastructure.postgres.events import complete
+from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
 from app.infrastructure.postgres.statements import any_of
 from app.infrastructure.postgres.tables import event_log, events, jobs
 
@@ -38,7 +39,7 @@ _NEXT = (
 
 _STATUSES = select(
     jobs.c.id, jobs.c.status, jobs.c.cancel_requested_at.is_not(None).label("is_cancel_requested")
-).where(any_of(jobs.c.id, "job_ids"))
+).where(any_of(jobs.c.id, "job_ids"), IS_UNFINISHED)
 
 
 class Subscription:
@@ -148,17 +149,20 @@ class PostgresEventFeed:
             self._new.set()
 
         await driver.add_listener(CHANNEL, wake)
-        try:
-            while self._listeners:
-                self._new.clear()
-                if await self._read() == EVENTS_MAX:
-                    continue
-                await self._look_at_statuses()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await self._new.wait()
-        finally:
-            await driver.remove_listener(CHANNEL, wake)
+        driver.add_termination_listener(wake)
+        while self._listeners:
+            if driver.is_closed():
+                raise DatabaseUnavailable
+            self._new.clear()
+            if await self._read() == EVENTS_MAX:
+                continue
+            await self._look_at_statuses()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._new.wait()
+        # Whatever goes wrong before this, the pool does not get the connection back.
+        driver.remove_termination_listener(wake)
+        await driver.remove_listener(CHANNEL, wake)
 
     async def _read(self) -> int:
         async with reading(self._engine) as connection:
@@ -191,7 +195,8 @@ class PostgresEventFeed:
             found = {row.id: (row.status, row.is_cancel_requested) for row in rows}
         for one in watching:
             seen = one.seen
-            if seen is not None and found.get(seen.id) != (seen.status, seen.cancel_requested_at is not None):
+            # An end is an event, which comes by itself.
+            if seen is not None and found.get(seen.id, _status_of(seen)) != _status_of(seen):
                 one.wake()
 
     def _send_to_the_log(self) -> None:
@@ -202,6 +207,10 @@ class PostgresEventFeed:
     def _has_listener(self, row: Any) -> bool:
         listeners = self._listeners.get(row.account_id, ())
         return any(listener.job_id is None or listener.job_id == row.job_id for listener in listeners)
+
+
+def _status_of(job: Job) -> tuple[str, bool]:
+    return job.status, job.cancel_requested_at is not None
 
 
 def _is_of(subscription: Subscription, event: Event) -> bool:

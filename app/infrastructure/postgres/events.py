@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, delete, exists, func, select
+from sqlalchemy import BigInteger, Row, Select, cast, delete, exists, extract, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -20,7 +20,7 @@ from app.infrastructure.postgres.statements import any_of
 from app.infrastructure.postgres.tables import events, forgotten_events, jobs
 
 # Of an account with very many events, those of a rare type are searched for in so many at a time.
-SCANNED_MAX = 10_000
+SCANNED_MAX = 1_000
 FORGOTTEN_AT_ONCE = 5_000
 SEQ_PER_SECOND = 1_000_000
 
@@ -33,34 +33,32 @@ class PostgresEventLog:
     async def page(
         self, account_id: UUID, *, after: int | None, types: Collection[str], job_id: UUID | None, limit: int
     ) -> EventPage:
+        scanned_max = SCANNED_MAX if types else limit + 1
+        scanned = _scanned(account_id, after or 0, job_id).limit(scanned_max).cte("scanned")
+        # One more than asked for tells whether there is another page.
+        wanted = select(scanned).order_by(scanned.c.seq).limit(limit + 1)
         async with reading(self.engine) as connection:
             if job_id is not None:
                 await _check_owner(connection, account_id, job_id)
-            # One more than asked for tells whether there is another page.
-            scanned_max = SCANNED_MAX if types else limit + 1
-            scanned = (await connection.execute(_scan(account_id, after or 0, job_id).limit(scanned_max))).all()
+            count, last_seq = (await connection.execute(select(func.count(), func.max(scanned.c.seq)))).one()
+            # What comes between the two looks is for the next page.
+            wanted = wanted.where(scanned.c.seq <= (last_seq or 0))
+            if types:
+                wanted = wanted.where(scanned.c.type.in_(types))
+            rows = (await connection.execute(wanted)).all() if count else []
             if after:
-                # After the look: what is forgotten meanwhile was seen.
+                # After the looks: what is forgotten meanwhile was seen.
                 await _check_kept(connection, account_id, after)
-            wanted = [row for row in scanned if not types or row.type in types]
-            chosen = wanted[:limit]
-            found = await complete(connection, chosen)
-        is_cut = len(wanted) > limit
-        last = chosen if is_cut else scanned
-        return EventPage(
-            events=found,
-            next_after=last[-1].seq if last else after or 0,
-            has_more=is_cut or len(scanned) == SCANNED_MAX,
-        )
+            found = await complete(connection, rows[:limit])
+        if len(rows) > limit:
+            return EventPage(events=found, next_after=found[-1].seq, has_more=True)
+        return EventPage(events=found, next_after=last_seq or after or 0, has_more=count == scanned_max)
 
     async def forget(self) -> int:
-        age_seconds = self._days_kept * 24 * 60 * 60
-        horizon = (func.extract("epoch", func.now()) - age_seconds) * SEQ_PER_SECOND
-        old = select(events.c.seq).where(events.c.seq < horizon).order_by(events.c.seq).limit(FORGOTTEN_AT_ONCE)
         async with transaction(self.engine, "forget_events") as connection:
             gone = (
                 delete(events)
-                .where(events.c.seq.in_(old.scalar_subquery()))
+                .where(events.c.seq.in_(old_events(self._days_kept)))
                 .returning(events.c.account_id, events.c.seq)
                 .cte("gone")
             )
@@ -75,9 +73,18 @@ class PostgresEventLog:
             return sum(row[2] for row in rows)
 
 
-def _scan(account_id: UUID, after: int, job_id: UUID | None) -> Select[Any]:
-    query = select(events).where(events.c.account_id == account_id, events.c.seq > after).order_by(events.c.seq)
-    return query if job_id is None else query.where(events.c.job_id == job_id)
+def old_events(days_kept: int) -> Select[int]:
+    age_seconds = days_kept * 24 * 60 * 60
+    # Of the type of the column: by another one it would not be searched for in the index.
+    horizon = cast((extract("epoch", func.now()) - age_seconds) * SEQ_PER_SECOND, BigInteger)
+    return select(events.c.seq).where(events.c.seq < horizon).order_by(events.c.seq).limit(FORGOTTEN_AT_ONCE)
+
+
+def _scanned(account_id: UUID, after: int, job_id: UUID | None) -> Select[Any]:
+    query = select(events).where(events.c.account_id == account_id, events.c.seq > after)
+    if job_id is not None:
+        query = query.where(events.c.job_id == job_id)
+    return query.order_by(events.c.seq)
 
 
 async def _check_owner(connection: AsyncConnection, account_id: UUID, job_id: UUID) -> None:

@@ -34,7 +34,7 @@ from sqlalchemy import (
     table,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, ENUM, REGCLASS, aggregate_order_by, insert
+from sqlalchemy.dialects.postgresql import ARRAY, ENUM, aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
@@ -64,9 +64,6 @@ QUEUE_TABLES: Mapping[str, Sequence[str]] = {
     "pgqueuer_statistics": (),
 }
 ITEM_IDS = "pgqueuer_id_seq"
-# Whoever vacuums already, and whoever changes the table, goes first.
-VACUUM = "VACUUM (SKIP_LOCKED) pgqueuer"
-DEAD_ROWS: Select[int] = select(func.pg_stat_get_dead_tuples(cast("pgqueuer", REGCLASS)))
 # Spelled out in the statements: the planner uses a partial index only if it sees the values.
 QUEUED: ColumnElement[str] = literal_column("'queued'", queue_items.c.status.type)
 PICKED: ColumnElement[str] = literal_column("'picked'", queue_items.c.status.type)

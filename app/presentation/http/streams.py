@@ -1,9 +1,9 @@
 """Answers that stay open: how many there are, for how long their keys are good, and how they end."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 import structlog
@@ -14,7 +14,7 @@ from app.application.keys import Authenticate
 from app.application.ports.events import EventSubscription
 from app.domain.accounts import Caller
 from app.domain.accounts import Scope as KeyScope
-from app.domain.errors import DomainError, InvalidApiKey
+from app.domain.errors import DomainError, InvalidApiKey, Overloaded
 from app.domain.limits import TooManyStreams
 from app.presentation.http.api_keys import presented_key
 from app.presentation.http.state import state_of
@@ -24,8 +24,8 @@ log = structlog.get_logger(__name__)
 STREAMS_MAX = 100
 # A key that was revoked, has expired or may no longer read ends its streams within a second.
 LOOK_SECONDS = 0.5
-PING_SECONDS = 15.0
-PING = b": still here\n\n"
+# Replays at once, of all accounts; of one account one at a time.
+REPLAYS_MAX = 4
 
 
 class OpenStream:
@@ -55,6 +55,11 @@ class OpenStream:
     def leave(self) -> None:
         self._leave(self)
 
+    async def end_with_the_caller(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.end()
+
 
 class OpenStreams:
     """Of this process. While there are any, a task looks whether their keys are still good."""
@@ -66,15 +71,21 @@ class OpenStreams:
         self._of_account: Counter[UUID] = Counter()
         self._watch: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self._replays = asyncio.Semaphore(REPLAYS_MAX)
+        self._replays_of_account: dict[UUID, asyncio.Lock] = {}
+        self.streams_max: int | None = None
+        """Of this process, set by whoever knows how many connections it may have. None: as many as come."""
 
     def __len__(self) -> int:
         return len(self._streams)
 
     def open(self, caller: Caller, presented: str | None, authenticate: Authenticate) -> OpenStream:
-        """Raises TooManyStreams."""
+        """Raises TooManyStreams, Overloaded."""
         account_id = caller.account.id
         if self._of_account_max and self._of_account[account_id] >= self._of_account_max:
             raise TooManyStreams(self._of_account_max)
+        if self.streams_max is not None and len(self._streams) >= self.streams_max:
+            self._make_room(account_id)
         stream = OpenStream(caller, presented, self._forget)
         self._streams.add(stream)
         self._of_account[account_id] += 1
@@ -84,6 +95,21 @@ class OpenStreams:
             self._watch = asyncio.create_task(self._watch_keys(authenticate), name="keys of streams")
         return stream
 
+    def _make_room(self, account_id: UUID) -> None:
+        """End one of the account that has most: its caller goes on elsewhere, or later. Raises Overloaded."""
+        (most, count), *_ = self._of_account.most_common(1)
+        if count <= self._of_account[account_id] + 1:
+            raise Overloaded
+        given_up = next(stream for stream in self._streams if stream.account_id == most and not stream.is_ended)
+        given_up.end()
+        given_up.leave()
+
+    @asynccontextmanager
+    async def replaying(self, account_id: UUID) -> AsyncIterator[None]:
+        """What streams read of the log is counted by nobody, so they take turns."""
+        async with self._replays_of_account.setdefault(account_id, asyncio.Lock()), self._replays:
+            yield
+
     def end_all(self) -> None:
         """The process stops: whoever listens goes on with another one."""
         self._is_stopping = True
@@ -91,10 +117,14 @@ class OpenStreams:
             stream.end()
 
     def _forget(self, stream: OpenStream) -> None:
+        """A second time nothing happens."""
+        if stream not in self._streams:
+            return
         self._streams.discard(stream)
         self._of_account[stream.account_id] -= 1
         if not self._of_account[stream.account_id]:
             del self._of_account[stream.account_id]
+            self._replays_of_account.pop(stream.account_id, None)
 
     async def _watch_keys(self, authenticate: Authenticate) -> None:
         try:
@@ -112,21 +142,29 @@ class OpenStreams:
 
     async def _check_keys(self, authenticate: Authenticate) -> None:
         versions = await authenticate.versions({stream.account_id for stream in self._streams})
-        for stream in list(self._streams):
+        doubtful: defaultdict[str | None, list[OpenStream]] = defaultdict(list)
+        for stream in self._streams:
             if stream.ends_by_itself or versions.get(stream.account_id) != stream.version:
-                await _check_key(stream, authenticate)
+                doubtful[stream.presented].append(stream)
+        # At once: the look-ups of secrets share their queries.
+        checks = (_check_key(presented, streams, authenticate) for presented, streams in doubtful.items())
+        await asyncio.gather(*checks)
 
 
-async def _check_key(stream: OpenStream, authenticate: Authenticate) -> None:
+async def _check_key(presented: str | None, streams: Sequence[OpenStream], authenticate: Authenticate) -> None:
     try:
-        caller = await authenticate(stream.presented)
+        caller = await authenticate(presented)
     except InvalidApiKey:
         caller = None
-    if caller is None or KeyScope.READ not in caller.key.scopes:
-        stream.is_locked_out = True
-        stream.end()
-    else:
-        stream.version, stream.ends_by_itself = caller.key.version, caller.ends_by_itself
+    except DomainError:
+        # Without a database nothing new is told either.
+        return
+    for stream in streams:
+        if caller is None or KeyScope.READ not in caller.key.scopes:
+            stream.is_locked_out = True
+            stream.end()
+        else:
+            stream.version, stream.ends_by_itself = caller.key.version, caller.ends_by_itself
 
 
 def open_stream(request: Request, caller: Caller) -> OpenStream:
@@ -148,19 +186,19 @@ class EventStream(Response):
         self._chunks = chunks
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        gone = asyncio.create_task(self._end_with_the_caller(receive), name="caller of a stream")
+        gone = asyncio.create_task(self._stream.end_with_the_caller(receive), name="caller of a stream")
         try:
+            # What cannot be begun is answered like anything else that fails.
+            chunk = await anext(self._chunks)
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
             with suppress(DomainError):
                 async for chunk in self._chunks:
+                    if self._stream.is_locked_out:
+                        break
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             gone.cancel()
             self._stream.leave()
             await self._chunks.aclose()
-
-    async def _end_with_the_caller(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._stream.end()

@@ -9,7 +9,7 @@ from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.event_streams import events_of_account
 from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute
 from app.presentation.http.openapi import DATABASE_ERRORS, READ_ERRORS, answer, event_stream, problems
-from app.presentation.http.state import UseCases
+from app.presentation.http.state import UseCases, state_of
 from app.presentation.http.stream_parameters import LastEventId
 from app.presentation.http.streams import EventStream, open_stream
 from app.presentation.schemas.events import EventPageView, EventView, Seq
@@ -25,6 +25,12 @@ _EVENT = {
     "created_at": "2026-11-23T10:15:41.654321Z",
     "data": COMPLETED_JOB,
 }
+
+
+_Types = Annotated[
+    list[EventType] | None,
+    Query(alias="type", max_length=len(EventType), description="Only these; left out, all."),
+]
 
 
 @router.get(
@@ -45,7 +51,7 @@ async def list_events(
         Seq | None,
         Query(description="`next_after` of the page before, or the `seq` of an event; left out, the oldest events."),
     ] = None,
-    types: Annotated[list[EventType] | None, Query(alias="type", description="Only these; left out, all.")] = None,
+    types: _Types = None,
     job_id: Annotated[CanonicalUuid | None, Query(description=f"Only of this job, such as `{JOB_ID}`.")] = None,
     limit: Annotated[PageSize, Query(description="How many events.")] = 20,
 ) -> EventPageView:
@@ -54,7 +60,9 @@ async def list_events(
     Ask again with `next_after` as `after`, and you miss nothing and read nothing twice, whatever happens at the same
     time. Events are kept for some weeks; a place in the log that is older is answered with 410 `events_forgotten`.
     """
-    page = await use_cases.events.page(account.id, after=after, types=types or (), job_id=job_id, limit=limit)
+    page = await use_cases.events.page(
+        account.id, after=after, types=frozenset(types or ()), job_id=job_id, limit=limit
+    )
     return EventPageView(
         items=[EventView.of(event) for event in page.events], next_after=page.next_after, has_more=page.has_more
     )
@@ -84,7 +92,7 @@ async def stream_events(
         Seq | None,
         Query(description="Begin after this `seq`, 0 for the oldest event; left out, with what happens from now on."),
     ] = None,
-    types: Annotated[list[EventType] | None, Query(alias="type", description="Only these; left out, all.")] = None,
+    types: _Types = None,
 ) -> Response:
     """The same as `GET /events`, as it happens, as server-sent events.
 
@@ -96,5 +104,6 @@ async def stream_events(
         # What cannot be told any more is said before the stream begins.
         await use_cases.events.page(caller.account.id, after=place, types=(), job_id=None, limit=1)
     stream = open_stream(request, caller)
-    chunks = events_of_account(stream, use_cases.events, use_cases.event_feed, place, frozenset(types or ()))
+    streams, chosen = state_of(request.scope).streams, frozenset(types or ())
+    chunks = events_of_account(stream, streams, use_cases.events, use_cases.event_feed, after=place, types=chosen)
     return EventStream(stream, chunks)

@@ -1,3 +1,4 @@
+import asyncio
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -14,10 +15,11 @@ from app.domain.errors import (
 )
 from app.domain.events import EventsForgotten
 from app.domain.jobs import Job
+from app.domain.key_errors import KeyOutdated
 from app.domain.limits import TooManyStreams, TooManyWrites
 from app.presentation.http.answers import json_answer
 from app.presentation.http.errors import InvalidRequest
-from app.presentation.http.event_streams import events_of_job, wait_for_change
+from app.presentation.http.event_streams import JobStream, wait_for_change
 from app.presentation.http.field_errors import field_error
 from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute, VersionedRoute
 from app.presentation.http.openapi import DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, event_stream, problems
@@ -68,6 +70,9 @@ async def get_generation(
     """
     keys_version = caller.key.version if caller.is_remembered else None
     look = partial(use_cases.jobs.reader.get, caller.account.id, job_id, keys_version=keys_version)
+    if wait is not None and caller.is_remembered:
+        # Whoever waits may do so for longer than is remembered.
+        raise KeyOutdated
     job = await look() if wait is None else await _wait(request, caller, job_id, wait)
     return JobView.of(job, await use_cases.jobs.outlooks.of(job))
 
@@ -76,12 +81,14 @@ async def _wait(request: Request, caller: Caller, job_id: UUID, seconds: int) ->
     """Raises TooManyStreams, JobNotFound, InvalidApiKey."""
     use_cases = state_of(request.scope).use_cases
     stream = open_stream(request, caller)
+    gone = asyncio.create_task(stream.end_with_the_caller(request.receive), name="caller of a wait")
     try:
         async with use_cases.event_feed.follow(caller.account.id, job_id) as subscription:
             stream.ends(subscription)
             look = partial(use_cases.jobs.reader.get, caller.account.id, job_id)
             return await wait_for_change(stream, subscription, seconds, look)
     finally:
+        gone.cancel()
         stream.leave()
 
 
@@ -132,7 +139,7 @@ async def stream_generation(
             # A browser asks again whenever a stream has ended, and stops at this answer alone.
             return Response(status_code=204)
     stream = open_stream(request, caller)
-    return EventStream(stream, events_of_job(stream, use_cases.events, use_cases.event_feed, job_id, look))
+    return EventStream(stream, JobStream(stream, use_cases.events, use_cases.event_feed, job_id, look).chunks())
 
 
 @router.get(

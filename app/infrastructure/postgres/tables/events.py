@@ -6,7 +6,7 @@ from app.infrastructure.postgres.tables.shared import metadata, time
 event_inbox = Table(
     "event_inbox",
     metadata,
-    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("account_id", Uuid, nullable=False),
     Column("type", Text, nullable=False),
     Column("job_id", Uuid),
