@@ -338,6 +338,6 @@ async def test_old_events_are_found_by_their_index(sql: Connection, engine: Asyn
     assert await event_log_of(engine).forget() == 0
 
     # The statement itself, as the service prepares it.
-    compiled = old_events(30).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    compiled = old_events(30).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})  # type: ignore[no-untyped-call]
     plan = [row[0] for row in await sql.fetch(f"EXPLAIN {compiled}")]
     assert any("Index Cond" in line for line in plan), plan

@@ -183,9 +183,12 @@ async def test_only_the_types_that_were_asked_for_come(engine: AsyncEngine, serv
     assert [told["data"]["data"]["entry"]["amount"] for told in seen] == [100, 7]
 
 
-async def test_a_job_is_followed_from_its_state_to_its_end(engine: AsyncEngine, served: Served) -> None:
+async def test_a_job_is_followed_from_its_state_to_its_end(
+    engine: AsyncEngine, served: Served, sql: Connection
+) -> None:
     customer = await open_account(engine, 100)
     job_id, attempt = await claimed_job(engine, customer)
+    await all_told(sql)
     path = f"/generations/{job_id}/stream"
 
     async with served.stream(customer.api_key, path) as messages:
@@ -256,6 +259,7 @@ async def test_streams_and_waits_end_with_their_key(
     customer = await open_account(engine, 100)
     job_id = await accept_job(engine, customer)
     key = await open_key(engine, customer, scopes=[Scope.READ])
+    await all_told(sql)
     waiting = asyncio.create_task(
         served.http.get(f"/generations/{job_id}?wait=30", headers={"X-API-Key": key}, timeout=20)
     )
