@@ -77,9 +77,19 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
 
 
 # A finished job is refused with 400: whether a job is finished is nothing that a document can say.
-# How many keys there are already, or that a moment is over, is nothing either.
+# How many keys there are already, or that a moment is over, is nothing either. A stream of all events has no end, and
+# whoever makes up requests would wait for it; `tests/integration/test_event_streams.py` listens to it.
 CONFIGURATION = """
 hooks = "tests.contract.openapi_hooks"
+suppress-health-check = ["filter_too_much"]
+
+[[operations]]
+include-operation-id = "stream_events"
+enabled = false
+
+[[operations]]
+include-operation-id = "get_generation"
+parameters = { wait = 1 }
 
 [[operations]]
 include-operation-id = "create_key"

@@ -77,12 +77,24 @@ def answer(example: object, description: str = "", **more: Any) -> dict[str, Any
     return {"description": description, "content": {"application/json": {"example": example}}, **more}
 
 
+# Of each message, as a reader of server-sent events has it.
+_MESSAGE = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer"},
+    },
+}
+
+
 def event_stream(description: str, example: object) -> dict[str, Any]:
     """`example` is the data of a message."""
     text = f"id: 1795515341654321\nevent: generation.completed\ndata: {json.dumps(example)}\n\n"
     return {
         "description": description,
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": text}},
+        "content": {"text/event-stream": {"schema": _MESSAGE, "example": text}},
     }
 
 

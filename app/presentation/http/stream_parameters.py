@@ -46,7 +46,7 @@ class LastEventIdHeader:
     async def __call__(self, request: Request) -> int | None:
         """Raises InvalidRequest."""
         given = request.headers.get("last-event-id")
-        if not given:
+        if given is None:
             return None
         seq = int(given) if _SEQ.fullmatch(given) else SEQ_MAX + 1
         if seq > SEQ_MAX:
