@@ -79,6 +79,7 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
 # A finished job is refused with 400: whether a job is finished is nothing that a document can say.
 # How many keys there are already, or that a moment is over, is nothing either. A stream of all events has no end, and
 # whoever makes up requests would wait for it; `tests/integration/test_event_streams.py` listens to it.
+LEFT_OUT = 1
 CONFIGURATION = """
 hooks = "tests.contract.openapi_hooks"
 suppress-health-check = ["filter_too_much"]
@@ -148,7 +149,7 @@ async def test_the_service_does_what_its_document_says(service: Service, tmp_pat
     )
     assert not document["failures"], printed[-20_000:]
     assert not document["errors"], printed
-    assert document["operations"]["tested"] == document["operations"]["total"], printed
+    assert document["operations"]["tested"] == document["operations"]["total"] - LEFT_OUT, printed
     assert cases["generated"] >= CASES_MIN
     async with httpx.AsyncClient(base_url=service.url, trust_env=False) as http:
         balance = await http.get("/balance", headers={"X-API-Key": service.api_key})
