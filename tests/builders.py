@@ -87,8 +87,6 @@ TABLES = (
     "jobs",
     "attempts",
     "ledger_entries",
-    "event_inbox",
-    "events",
     "pgqueuer",
 )
 

@@ -223,6 +223,9 @@ ROWS = (
     ),
     # Another tenant
     get("foreign job", 404, "job_not_found", "/generations/{foreign_job}"),
+    get("stream of a foreign job", 404, "job_not_found", "/generations/{foreign_job}/stream"),
+    get("wait for a foreign job", 404, "job_not_found", "/generations/{foreign_job}?wait=60"),
+    get("events of a foreign job", 404, "job_not_found", "/events?job_id={foreign_job}"),
     Row("cancel of a foreign job", 404, "job_not_found", path="/generations/{foreign_job}/cancel", body=b""),
     Row(
         "webhook for a foreign job without a signature",

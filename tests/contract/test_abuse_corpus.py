@@ -156,7 +156,8 @@ def test_every_route_with_an_id_has_a_row_of_another_tenant(service: Service) ->
     document = httpx.get(f"http://127.0.0.1:{service.port}/openapi.json", trust_env=False).json()
     with_id = {re.sub(r"{.*}", "{foreign}", path) for path in document["paths"] if "_id}" in path or "{token}" in path}
 
-    assert with_id == {re.sub(r"{.*}", "{foreign}", row.path) for row in ROWS if "{foreign_" in row.path}
+    in_paths = [row.path for row in ROWS if "{foreign_" in row.path and "?" not in row.path]
+    assert with_id == {re.sub(r"{.*}", "{foreign}", path) for path in in_paths}
 
 
 def test_the_log_tells_no_secret_and_no_failure(service: Service) -> None:

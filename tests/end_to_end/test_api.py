@@ -575,7 +575,7 @@ def test_every_route_says_503_while_the_database_is_away_and_works_again_afterwa
 ) -> None:
     user = service.register(10)
     routes = routes_with_bodies(service)
-    assert len(routes) == 23
+    assert len(routes) == 28
 
     with outage(service):
         end_connections(service)

@@ -68,8 +68,8 @@ EVENT_MUTANTS = (
         (
             Change(
                 STREAMS,
-                "        stream.is_locked_out = True\n        stream.end()\n",
-                "        stream.is_locked_out = True\n",
+                "            stream.is_locked_out = True\n            stream.end()\n",
+                "            stream.is_locked_out = True\n",
             ),
         ),
         (f"{TEST_STREAMS}::test_a_key_that_expires_ends_its_streams",),
