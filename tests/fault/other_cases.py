@@ -349,6 +349,7 @@ def forgets_old_events(world: World, armed: str) -> None:
     story.start_and_reach("COMPLETED")
     world.until(lambda: world.sql("SELECT count(*) >= 3 FROM events") == [True], "the job is told of")
     world.stop()
+    world.sql("DELETE FROM forgotten_events")
     world.sql("UPDATE events SET seq = seq - 40 * 24 * 60 * 60 * 1000000::bigint")
     world.use(armed=[armed])
     world.die()

@@ -2,10 +2,12 @@
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
 from app.application.ports.health import Check
+from app.presentation.http import middleware
 from app.presentation.http.api import create_api
 from app.presentation.http.root_path import RootPathTaken
 from tests.builders import BUILT_IN
@@ -152,7 +154,9 @@ async def test_is_for_no_page_unless_the_operator_says_so() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_good_probe_is_no_news(method: str) -> None:
+async def test_a_good_probe_is_no_news(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A logger that was used while another test had its own levels keeps them.
+    monkeypatch.setattr(middleware, "log", structlog.get_logger())
     world = World()
     world.health.checks = (Check("database", True, "answers"),)
     with capture_logs() as logs:
