@@ -28,6 +28,7 @@ from tests.builders import (
     accept_job,
     claimed_job,
     event_log_of,
+    find_caller,
     job_in,
     jobs_of,
     open_account,
@@ -477,3 +478,30 @@ async def test_without_a_database_a_stream_is_refused(
 
     assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
     assert len(served.state.streams) == 0
+
+
+@pytest.mark.parametrize("path", ["/events/stream", "/events/stream?after=0"])
+async def test_the_head_of_a_stream_is_all_of_it(engine: AsyncEngine, served: Served, path: str) -> None:
+    customer = await open_account(engine, 100)
+
+    for _ in range(2):
+        head = await served.http.head(path, headers={"X-API-Key": customer.api_key}, timeout=5)
+        assert (head.status_code, head.headers["content-type"][:17]) == (200, "text/event-stream")
+
+    await until(lambda: asyncio.sleep(0, len(served.state.streams) == 0), seconds=5)
+
+
+async def test_a_process_whose_streams_all_end_already_refuses_another_one(engine: AsyncEngine, served: Served) -> None:
+    """Their callers do not take what was sent, so they are not gone yet."""
+    greedy, late = await open_account(engine), await open_account(engine)
+    streams, caller = served.state.streams, await find_caller(engine, greedy.api_key)
+    streams.streams_max = 3
+    left = [streams.open(caller, greedy.api_key, served.state.use_cases.keys.authenticate) for _ in range(3)]
+    for stream in left:
+        stream.end()
+
+    refused = await served.http.get("/events/stream", headers={"X-API-Key": late.api_key})
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    for stream in left:
+        stream.leave()

@@ -39,7 +39,7 @@ EVENT_MUTANTS = (
     Mutant(
         "who begins to listen misses what is being told",
         (
-            Change(FEED, "                self._place = rows[-1].seq\n", "                pass\n"),
+            Change(FEED, "                    self._place = rows[-1].seq\n", "                    pass\n"),
             Change(
                 FEED,
                 "        return len(rows)\n",
@@ -50,7 +50,7 @@ EVENT_MUTANTS = (
     ),
     Mutant(
         "what could not be told is lost",
-        (Change(FEED, "                self._send_to_the_log()\n", ""),),
+        (Change(FEED, "                self._send_to_the_log()\n", "                pass\n"),),
         (f"{TEST_FEED}::test_who_listens_is_sent_to_the_log_where_it_could_not_be_told",),
     ),
     Mutant(

@@ -165,17 +165,19 @@ class PostgresEventFeed:
         await driver.remove_listener(CHANNEL, wake)
 
     async def _read(self) -> int:
-        async with reading(self._engine) as connection:
-            rows = (await connection.execute(_NEXT, {"place": self._place})).all()
-            if rows:
-                # At once: whoever begins to listen from here on finds these in the log.
-                self._place = rows[-1].seq
-            wanted = [row for row in rows if self._has_listener(row)]
-            try:
+        before = self._place
+        try:
+            async with reading(self._engine) as connection:
+                rows = (await connection.execute(_NEXT, {"place": before})).all()
+                if rows:
+                    # At once: whoever begins to listen from here on finds these in the log.
+                    self._place = rows[-1].seq
+                wanted = [row for row in rows if self._has_listener(row)]
                 found = await complete(connection, wanted) if wanted else []
-            except BaseException:
+        except BaseException:
+            if self._place != before:
                 self._send_to_the_log()
-                raise
+            raise
         for event in found:
             for subscription in self._listeners.get(event.account_id, ()):
                 if _is_of(subscription, event):

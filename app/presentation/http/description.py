@@ -13,8 +13,8 @@ Make images and videos with the models of [fal.ai](https://fal.ai), paid from a 
 3. `GET /models` says what can be made, with which parameters and at which price. It needs no key.
 4. `POST /quotes` says what one generation costs, and promises that price for ten minutes. It takes nothing.
 5. `POST /generations/...` takes the cost from the balance and answers 202 with a job.
-6. `GET /generations/{job_id}` says where the job stands. Ask about every second for images, every five for videos.
-   `GET /events` has everything that happened, and misses nothing.
+6. `GET /generations/{job_id}/stream` follows the job to its end, and `GET /generations/{job_id}?wait=30` answers at its
+   next change. `GET /events` has everything that happened, and misses nothing; `GET /events/stream` tells it at once.
 7. `POST /generations/{job_id}/cancel` stops a job. What was not made is not charged.
 
 Steps 3 and 4 may be left out: a generation without `model` is made by the default of its type, and one without `quote`

@@ -15,6 +15,7 @@ from app.presentation.http.body_room import give_back
 from app.presentation.http.errors import InvalidHost, RefusedRequest, RequestHeadersTooLarge, problem
 from app.presentation.http.marks import mark, request_id_in
 from app.presentation.http.root_path import complete_path
+from app.presentation.http.state import IS_HEAD
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +49,7 @@ class RequestContext:
         method = scope["method"]
         if method == "HEAD":
             # The server goes by its own scope.
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", IS_HEAD: True}
         if self.root_path:
             complete_path(scope, self.root_path)
         request_id = request_id_in(scope["headers"]) or uuid4().hex

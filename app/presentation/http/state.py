@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Where a KeyedRoute puts the caller into the scope. A key of our own: `request.state` is open to every middleware.
 CALLER = "tollgate.caller"
+# Where it is noted that only the head is asked for, of what is answered as a GET.
+IS_HEAD = "tollgate.is_head"
 
 
 class ApiState(State):

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import structlog
 from fastapi import Request, Response
@@ -17,7 +18,7 @@ from app.domain.accounts import Scope as KeyScope
 from app.domain.errors import DomainError, InvalidApiKey, Overloaded
 from app.domain.limits import TooManyStreams
 from app.presentation.http.api_keys import presented_key
-from app.presentation.http.state import state_of
+from app.presentation.http.state import IS_HEAD, state_of
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,8 @@ class OpenStreams:
         self._watch: asyncio.Task[None] | None = None
         self._is_stopping = False
         self._replays = asyncio.Semaphore(REPLAYS_MAX)
-        self._replays_of_account: dict[UUID, asyncio.Lock] = {}
+        # Those that somebody holds or waits for.
+        self._replays_of_account: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self.streams_max: int | None = None
         """Of this process, set by whoever knows how many connections it may have. None: as many as come."""
 
@@ -100,7 +102,10 @@ class OpenStreams:
         (most, count), *_ = self._of_account.most_common(1)
         if count <= self._of_account[account_id] + 1:
             raise Overloaded
-        given_up = next(stream for stream in self._streams if stream.account_id == most and not stream.is_ended)
+        given_up = next((one for one in self._streams if one.account_id == most and not one.is_ended), None)
+        if given_up is None:
+            # All of them end already, as fast as their callers let them.
+            raise Overloaded
         given_up.end()
         given_up.leave()
 
@@ -124,7 +129,6 @@ class OpenStreams:
         self._of_account[stream.account_id] -= 1
         if not self._of_account[stream.account_id]:
             del self._of_account[stream.account_id]
-            self._replays_of_account.pop(stream.account_id, None)
 
     async def _watch_keys(self, authenticate: Authenticate) -> None:
         try:
@@ -185,16 +189,20 @@ class EventStream(Response):
         self._stream = stream
         self._chunks = chunks
 
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(self._stream.end_with_the_caller(receive), name="caller of a stream")
         try:
             # What cannot be begun is answered like anything else that fails.
             chunk = await anext(self._chunks)
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if IS_HEAD in scope:
+                # Nobody hears anything, and the connection would never be free again.
+                self._stream.end()
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             with suppress(DomainError):
                 async for chunk in self._chunks:
-                    if self._stream.is_locked_out:
+                    if self._stream.is_ended:
+                        # What was read already as well: its caller may go on from the place that it knows.
                         break
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
