@@ -9,6 +9,7 @@ from tests.fault.world import Story, World
 
 PLACES = "SELECT count(*) FROM places"
 HOLDERS = "SELECT job_id::text FROM places WHERE job_id IS NOT NULL"
+TRIES_MAX = 3
 
 
 @contextmanager
@@ -71,10 +72,16 @@ def is_taken_over_from_a_job_that_was_claimed(world: World, armed: str) -> None:
     """The only place is held by the job whose process died: its item is taken all the same, and the next one goes."""
     with with_one_place(world):
         story, next_one = Story(world, "[slow:1]"), Story(world)
-        world.process.arm(armed)
-        story.start()
-        world.die()
-        assert story.disk() == "SUBMITTING"
+        for _ in range(TRIES_MAX):
+            world.run()
+            world.process.arm(armed)
+            story.start()
+            world.die()
+            if story.disk() != "QUEUED":
+                break
+            # The step came so late that its place was given back: its claim was granted nothing. The table counts one.
+            world.kills -= 1
+        assert story.disk() == "SUBMITTING", world.log.read_text()[-3000:]
         assert world.sql(HOLDERS) == [str(story.column("id"))]
         world.run()
         next_one.start()
