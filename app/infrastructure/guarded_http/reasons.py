@@ -1,0 +1,48 @@
+"""Why no answer came, in words for the customer who owns the URL: nothing of them is secret or internal."""
+
+import ssl
+
+import aiohttp
+
+from app.infrastructure.guarded_http.lookups import NotPermitted
+
+# OpenSSL's X509_V_ERR_*, as SSLCertVerificationError.verify_code gives them.
+_EXPIRED = 10
+_OF_ANOTHER_HOST = (62, 64)
+
+# The first that fits counts, so that the narrower come first.
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (NotPermitted, "The host leads to an address that is not public."),
+    (aiohttp.ClientConnectorDNSError, "The name could not be resolved."),
+    # The operator reads more about it in the log, from what the error was raised from.
+    (aiohttp.ClientProxyConnectionError, "This service found no way out."),
+    (aiohttp.ClientHttpProxyError, "The host could not be reached."),
+    (ConnectionRefusedError, "The connection was refused."),
+    (aiohttp.ClientSSLError, "No TLS connection could be made."),
+    (aiohttp.ClientConnectorError, "The host could not be reached."),
+    (aiohttp.ClientResponseError, "What came was not an answer of HTTP."),
+    (aiohttp.ClientPayloadError, "The answer broke off."),
+    # What is left of aiohttp's errors: the host closed the connection.
+    (aiohttp.ClientError, "The connection broke before the answer came."),
+    (OSError, "The host could not be reached."),
+)
+
+
+def reason_of(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return _of_certificate(error.certificate_error)
+    below = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    # A proxy that refuses us is not the customer's host.
+    is_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
+    candidates = (error,) if is_proxy else (error, below)
+    reasons = (reason for kind, reason in _REASONS if any(isinstance(candidate, kind) for candidate in candidates))
+    return next(reasons, "The connection broke before the answer came.")
+
+
+def _of_certificate(error: Exception) -> str:
+    code = error.verify_code if isinstance(error, ssl.SSLCertVerificationError) else None
+    if code in _OF_ANOTHER_HOST:
+        return "The certificate is not valid for the host."
+    if code == _EXPIRED:
+        return "The certificate has expired."
+    return "The certificate is not from an authority that is trusted, or lacks one of those in between."

@@ -1,0 +1,53 @@
+"""Names and ways that lead where a test wants, below all that is under test, and what the client says of them."""
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from app.infrastructure.guarded_http.client import GuardedClient, NotReached
+from tests.fal_stub import FalStub
+
+NAME = "hook.example"
+PUBLIC, OTHER_PUBLIC, PUBLIC_IPV6 = "93.184.216.34", "1.1.1.1", "2606:4700:4700::1111"
+NOT_PUBLIC = "The host leads to an address that is not public."
+REAL = socket.getaddrinfo
+
+
+class NameServer:
+    """Answers for the names that a test gives it, and leaves spellings of addresses to the C library."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Iterator[Sequence[str]]] = {}
+        self.asked: list[str] = []
+        self.hanging = threading.Event()
+
+    def getaddrinfo(self, host: str, port: int | None, **hints: Any) -> list[Any]:
+        self.asked.append(host)
+        if host.startswith("hanging"):
+            self.hanging.wait(30)
+        if host in self.answers:
+            return [found for address in next(self.answers[host]) for found in REAL(address, port, **hints)]
+        if host.rstrip(".").endswith(("localhost", "localdomain")):
+            return [*REAL("127.0.0.1", port, **hints), *REAL("::1", port, **hints)]
+        return REAL(host, port, **{**hints, "flags": socket.AI_NUMERICHOST})
+
+
+class Ways:
+    """Where connections set out for. Those to a public address arrive at a server of the test, if there is one."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+        self.public_port: int | None = None
+
+
+def port_of(stub: FalStub) -> int:
+    return int(stub.url.rpartition(":")[2])
+
+
+async def reason(client: GuardedClient, url: str, seconds_max: float = 5) -> str:
+    with pytest.raises(NotReached) as caught:
+        await client.post(url, b"{}", {}, seconds_max=seconds_max)
+    return caught.value.reason

@@ -1,0 +1,97 @@
+"""Out through a proxy that must be used, which is told nothing but what was checked."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.infrastructure.egress import Egress, Proxy
+from app.infrastructure.guarded_http.client import GuardedClient
+from tests.fal_stub import FalStub, reply
+from tests.unit.guarded_http.stand_ins import NAME, NOT_PUBLIC, PUBLIC, PUBLIC_IPV6, NameServer, port_of, reason
+
+
+class ConnectProxy:
+    """Leads every tunnel to one server."""
+
+    def __init__(self, server: FalStub) -> None:
+        self.port = port_of(server)
+        self.heads: list[str] = []
+        self.answer = b"HTTP/1.1 200 OK\r\n\r\n"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(self.answer)
+        if b" 200 " in self.answer:
+            inside, outside = await asyncio.open_connection("127.0.0.1", self.port)
+            await asyncio.gather(self._copy(reader, outside), self._copy(inside, writer))
+        writer.close()
+
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(4096):
+                sink.write(data)
+        except ConnectionError:
+            pass
+        finally:
+            sink.close()
+
+
+@pytest.fixture
+async def proxy(stub: FalStub) -> AsyncIterator[tuple[ConnectProxy, Proxy]]:
+    proxy = ConnectProxy(stub)
+    async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
+        yield proxy, Proxy.parse(f"http://user:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    # The farewells of TLS are still on their way through what was the tunnel.
+    await asyncio.sleep(0.05)
+
+
+async def test_tells_the_proxy_an_address_that_was_checked(
+    stub: FalStub, proxy: tuple[ConnectProxy, Proxy], names: NameServer, certificate: Path
+) -> None:
+    names.answers[NAME] = itertools.repeat([PUBLIC_IPV6, PUBLIC])
+    names.answers["other.example"] = itertools.repeat([PUBLIC])
+    names.answers["six.example"] = itertools.repeat([PUBLIC_IPV6])
+    names.answers["private.example"] = itertools.repeat([PUBLIC, "10.0.0.1"])
+    stub.otherwise = reply()
+    egress = Egress(certificates_file=certificate)
+
+    async with GuardedClient.open(egress=egress, proxy=proxy[1]) as client:
+        for url in ("https://private.example/", "https://127.0.0.1/", "https://[::1]/", "https://10.0.0.1/"):
+            assert await reason(client, url) == NOT_PUBLIC
+        assert proxy[0].heads == []
+        for _ in range(2):
+            await client.post(f"https://{NAME}/hook", b"{}", {}, seconds_max=5)
+        for other in ("other.example", "six.example"):
+            assert await reason(client, f"https://{other}/") == "The certificate is not valid for the host."
+
+    first, second, third = proxy[0].heads
+    assert first.startswith(f"CONNECT {PUBLIC}:443 HTTP/1.1\r\n")
+    assert f"Host: {PUBLIC}\r\n" in first
+    assert "Proxy-Authorization: Basic " in first
+    assert second.startswith(f"CONNECT {PUBLIC}:443 HTTP/1.1\r\n")
+    assert third.startswith(f"CONNECT [{PUBLIC_IPV6}]:443 HTTP/1.1\r\n")
+    assert "example" not in "".join(proxy[0].heads)
+    assert [(seen.headers["host"], seen.connection) for seen in stub.seen] == [(NAME, stub.seen[0].connection)] * 2
+    assert "proxy-authorization" not in stub.seen[0].headers
+
+
+async def test_says_little_of_a_proxy_that_does_not_help(
+    proxy: tuple[ConnectProxy, Proxy], names: NameServer, plain_stub: FalStub
+) -> None:
+    names.answers[NAME] = itertools.repeat([PUBLIC])
+    proxy[0].answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+    plain_stub.then(reply())
+
+    async with GuardedClient.open(egress=Egress(), proxy=proxy[1], allows_loopback=True) as client:
+        assert await reason(client, f"https://{NAME}/") == "The host could not be reached."
+        assert (await client.post(plain_stub.url, b"{}", {}, seconds_max=5)).status == 200
+        # It waits for a request, not for TLS.
+        said = await reason(client, f"https://localhost:{port_of(plain_stub)}/", seconds_max=0.2)
+        assert said == "No answer came within 0.2 s."
+    async with GuardedClient.open(egress=Egress(), proxy=Proxy(url="http://127.0.0.1:9")) as client:
+        assert await reason(client, f"https://{NAME}/") == "This service found no way out."
+
+    assert len(proxy[0].heads) == 1
