@@ -1,7 +1,7 @@
 """The uvicorn target: `uvicorn app.main:create_app --factory` serves what the environment configures."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 
@@ -36,12 +36,14 @@ def create_app(
             runtime.sequencer.working(),
         ):
             api.state.use_cases = runtime.customers(sold)
-            if chosen.runner is RunnerHome.EMBEDDED:
+            is_embedded = chosen.runner is RunnerHome.EMBEDDED
+            if is_embedded:
                 runtime.runner.start()
             try:
-                if on_ready is not None:
-                    await on_ready(runtime)
-                yield
+                async with runtime.deliverer.working() if is_embedded else nullcontext():
+                    if on_ready is not None:
+                        await on_ready(runtime)
+                    yield
             finally:
                 await runtime.runner.stop()
 

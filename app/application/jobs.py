@@ -61,10 +61,14 @@ class AskedFor:
     parameters: Mapping[str, Any]
     model_id: str | None
     """None: the caller left the choice to us."""
+    webhook_url: str | None = None
 
     def fingerprint(self) -> bytes:
         parameters = {**_FILLED_IN[self.kind.is_video], **self.parameters}
-        return _fingerprint([self.kind.value, parameters, *([] if self.model_id is None else [self.model_id])])
+        # Each further part is left out where it was not given, as it was before there was such a part.
+        named = [] if self.model_id is None else [self.model_id]
+        told = [] if self.webhook_url is None else [{"webhook_url": self.webhook_url}]
+        return _fingerprint([self.kind.value, parameters, *named, *told])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,7 @@ class Wish:
     """False: the caller left the choice to us."""
     quote: str | None = None
     max_cost_tokens: int | None = None
+    webhook_url: str | None = None
 
     def completed(self) -> Mapping[str, Any]:
         """Everything that the price and fal shall see. Raises CombinationNotAllowed."""
@@ -87,7 +92,9 @@ class Wish:
 
     def asked_for(self) -> AskedFor:
         model_id = self.model.id if self.is_model_named else None
-        return AskedFor(kind=self.model.kind, parameters=self.parameters, model_id=model_id)
+        return AskedFor(
+            kind=self.model.kind, parameters=self.parameters, model_id=model_id, webhook_url=self.webhook_url
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,7 @@ class StartJob:
             if accepted is None:
                 raise
         else:
-            job = self._job(account_id, wish.model, completed, terms)
+            job = self._job(account_id, wish, completed, terms)
             try:
                 accepted = await self._jobs.accept(job, idempotency, key)
             except BudgetExceeded as refused:
@@ -178,7 +185,8 @@ class StartJob:
         check_maximum(terms.cost_tokens, wish.max_cost_tokens)
         return terms
 
-    def _job(self, account_id: UUID, model: Model, completed: Mapping[str, Any], terms: Terms) -> NewJob:
+    def _job(self, account_id: UUID, wish: Wish, completed: Mapping[str, Any], terms: Terms) -> NewJob:
+        model = wish.model
         # Not what a repeat is compared by: the operator may change it between a request and its repeat.
         return NewJob(
             id=uuid7(),
@@ -191,6 +199,7 @@ class StartJob:
             time_limit_seconds=self._time_limits.seconds_for(model),
             expected_seconds=model.expected_seconds,
             terms=terms,
+            webhook_url=wish.webhook_url,
         )
 
 

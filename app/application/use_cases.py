@@ -20,6 +20,7 @@ from app.application.ports.ledger import Adjustments, LedgerReader, LedgerRecord
 from app.application.ports.payments import RefusedPayments
 from app.application.ports.reversals import PendingReversals
 from app.application.reversals import ReceiveReversal, ReversePayment
+from app.application.webhooks import CustomerWebhooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class CustomerUseCases:
     ledger: LedgerReader
     events: EventLog
     event_feed: EventFeed
+    webhooks: CustomerWebhooks
     receive_payment: ReceivePayment
     receive_reversal: ReceiveReversal
     receive_provider_event: ReceiveProviderEvent
@@ -77,3 +79,4 @@ class OperatorUseCases:
     reverse_payment: ReversePayment
     pending_reversals: PendingReversals
     adjustments: Adjustments
+    webhooks: CustomerWebhooks

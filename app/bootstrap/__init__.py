@@ -8,6 +8,7 @@ from functools import partial
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.application.deliver import Deliver
 from app.application.execution.breaker import Breaker
 from app.application.execution.precedence import Precedence
 from app.application.execution.sweep import Sweep
@@ -16,10 +17,11 @@ from app.application.ports.provider import Provider
 from app.application.ports.restores import RestoredJobs
 from app.application.restores import CheckRestored, EndRestored
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
-from app.bootstrap.adapters import PostgresAdapters, open_adapters, open_postgres, open_request_history
+from app.bootstrap.adapters import Adapters, PostgresAdapters, open_adapters, open_postgres, open_request_history
 from app.bootstrap.steps import handlers_by_step, lost_steps, runner_duties, step_handlers
 from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
 from app.domain.catalogue import Catalogue
+from app.infrastructure.background.deliverer import Deliverer
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.fal.urls import QueueUrls
 from app.infrastructure.postgres.dsn import plain_dsn
@@ -28,7 +30,10 @@ from app.infrastructure.postgres.health import database_check, migrations_check,
 from app.infrastructure.postgres.heartbeats import Heartbeats
 from app.infrastructure.postgres.keys.uses import KeyUses
 from app.infrastructure.postgres.tidying import Tidying
+from app.infrastructure.postgres.webhooks.delivery_queue import PostgresDeliveryQueue
+from app.infrastructure.postgres.webhooks.upkeep import PostgresDeliveryUpkeep
 from app.infrastructure.settings import RunnerHome, Settings
+from app.presentation.schemas.events import EventMessage
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +50,8 @@ class Runtime:
     """For the process that serves: `writing` for as long as it does."""
     sequencer: EventSequencer
     """For the process that serves or works: `working` for as long as it does."""
+    deliverer: Deliverer
+    """For the process that has the runner: `working` for as long as it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         runner = Runner(
             dsn,
             handlers_by_step(handlers),
-            _sweep_of(postgres),
+            _sweep_of(settings, postgres),
             precedence,
             connections_max=settings.runner_connections_max,
             tidy=Tidying(postgres.engine),
@@ -100,6 +107,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             heartbeats=heartbeats,
             key_uses=postgres.keys.uses,
             sequencer=EventSequencer(postgres.engine),
+            deliverer=_deliverer_of(adapters),
         )
 
 
@@ -129,13 +137,20 @@ async def build_after_restore(settings: Settings) -> AsyncIterator[AfterRestore]
         )
 
 
-def _sweep_of(postgres: PostgresAdapters) -> Sweep:
+def _deliverer_of(adapters: Adapters) -> Deliverer:
+    queue = PostgresDeliveryQueue(adapters.postgres.engine)
+    deliver = Deliver(queue, adapters.webhook_sender, EventMessage.message_of)
+    return Deliverer(queue, deliver, adapters.postgres.event_feed.waking)
+
+
+def _sweep_of(settings: Settings, postgres: PostgresAdapters) -> Sweep:
     return Sweep(
         lost_steps(postgres.engine),
         postgres.job_records,
         postgres.job_inputs,
         postgres.restored_jobs,
         postgres.events,
+        PostgresDeliveryUpkeep(postgres.engine, settings.event_days),
     )
 
 

@@ -8,12 +8,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.ports.evidence import RequestHistory
 from app.application.ports.provider import Provider, ProviderEvents
+from app.infrastructure.background.deliverer import ATTEMPTS_AT_ONCE_MAX
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.history import FalHistory
 from app.infrastructure.fal.webhooks import FalWebhooks
+from app.infrastructure.guarded_http.client import GuardedClient
 from app.infrastructure.postgres.accounts import PostgresAccountRecords
 from app.infrastructure.postgres.adjustments import PostgresAdjustments
 from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.event_feed import PostgresEventFeed
 from app.infrastructure.postgres.events import PostgresEventLog
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
@@ -30,6 +33,7 @@ from app.infrastructure.postgres.refused_payments import PostgresRefusedPayments
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
 from app.infrastructure.postgres.reversals import PostgresPendingReversals, PostgresReversals
 from app.infrastructure.settings import Settings
+from app.infrastructure.webhooks.sender import GuardedWebhookSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class PostgresAdapters:
     account_records: PostgresAccountRecords
     ledger: PostgresLedger
     events: PostgresEventLog
+    event_feed: PostgresEventFeed
     payments: PostgresPayments
     refused_payments: PostgresRefusedPayments
     reversals: PostgresReversals
@@ -62,6 +67,7 @@ class Adapters:
     provider: Provider
     provider_events: ProviderEvents
     request_history: RequestHistory | None
+    webhook_sender: GuardedWebhookSender
 
 
 @asynccontextmanager
@@ -78,6 +84,7 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresAdapters]:
             account_records=PostgresAccountRecords(engine, settings.account_limits, settings.reads_per_second),
             ledger=PostgresLedger(engine),
             events=PostgresEventLog(engine, settings.event_days),
+            event_feed=PostgresEventFeed(engine),
             payments=PostgresPayments(engine),
             refused_payments=PostgresRefusedPayments(engine),
             reversals=PostgresReversals(engine),
@@ -103,12 +110,19 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
         FalClient.open(queue_url=settings.fal_queue_url, key=key, egress=settings.egress) as fal,
         FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id, egress=settings.egress) as events,
         open_request_history(settings) as history,
+        GuardedClient.open(
+            egress=settings.egress,
+            allows_loopback=not settings.is_production,
+            proxy=settings.webhook_proxy,
+            connections_max=ATTEMPTS_AT_ONCE_MAX,
+        ) as guarded,
     ):
         yield Adapters(
             postgres=postgres,
             provider=provider or fal,
             provider_events=events,
             request_history=history,
+            webhook_sender=GuardedWebhookSender(guarded),
         )
 
 

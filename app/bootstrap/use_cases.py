@@ -16,15 +16,18 @@ from app.application.ports.health import HealthChecks
 from app.application.ports.key_management import KeyManagement, KeyReader
 from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
+from app.application.webhooks import CustomerWebhooks
 from app.bootstrap.adapters import Adapters, PostgresAdapters
 from app.bootstrap.steps import lost_steps
 from app.domain.catalogue import Catalogue
 from app.infrastructure.postgres.accounts import PostgresAccountSettings
 from app.infrastructure.postgres.admission import PostgresAdmission
 from app.infrastructure.postgres.budget_notices import PostgresBudgetNotices
-from app.infrastructure.postgres.event_feed import PostgresEventFeed
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.outlooks import PostgresOutlooks
+from app.infrastructure.postgres.webhooks.deliveries import PostgresDeliveries
+from app.infrastructure.postgres.webhooks.endpoints import PostgresWebhookEndpoints
+from app.infrastructure.postgres.webhooks.secrets import PostgresWebhookSecrets
 from app.infrastructure.quotes import SignedQuotes
 from app.infrastructure.settings import Settings
 from app.infrastructure.settings.kept_secrets import signing_secrets
@@ -68,7 +71,8 @@ def customer_use_cases(
         account=PostgresAccountSettings(postgres.engine, settings.account_limits),
         ledger=postgres.ledger,
         events=postgres.events,
-        event_feed=PostgresEventFeed(postgres.engine),
+        event_feed=postgres.event_feed,
+        webhooks=_webhooks(settings, postgres),
         receive_payment=receive_payment,
         receive_reversal=ReceiveReversal(ReversePayment(postgres.reversals), receive_payment.check_secret),
         receive_provider_event=ReceiveProviderEvent(
@@ -115,4 +119,14 @@ def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> Operat
         reverse_payment=ReversePayment(postgres.reversals),
         pending_reversals=postgres.pending_reversals,
         adjustments=postgres.adjustments,
+        webhooks=_webhooks(settings, postgres),
+    )
+
+
+def _webhooks(settings: Settings, postgres: PostgresAdapters) -> CustomerWebhooks:
+    engine, limits = postgres.engine, settings.account_limits
+    return CustomerWebhooks(
+        PostgresWebhookEndpoints(engine, limits),
+        PostgresDeliveries(engine, limits),
+        PostgresWebhookSecrets(engine, limits),
     )

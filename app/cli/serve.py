@@ -162,6 +162,7 @@ def worker(
                 build(complete) as runtime,
                 runtime.heartbeats.beating("worker"),
                 runtime.sequencer.working(),
+                runtime.deliverer.working(),
             ):
                 await _work_until_stopped(runtime.runner)
 

@@ -36,6 +36,8 @@ class EventType(StrEnum):
     BALANCE_RECOVERED = "balance.recovered"
     KEY_BUDGET_EXCEEDED = "key.budget_exceeded"
     """An order was refused for the budget of its key: once for each key and period."""
+    WEBHOOK_TEST = "webhook.test"
+    """The account asked for it, and it is delivered to the endpoint that it names alone."""
 
 
 _UNFINISHED: Mapping[str, JobStatus] = {

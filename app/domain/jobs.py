@@ -122,6 +122,8 @@ class NewJob:
     expected_seconds: int
     """How long fal should take for it."""
     terms: Terms
+    webhook_url: str | None = None
+    """Where its owner wants to hear of its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ import structlog
 from app.application.ports.events import EventUpkeep
 from app.application.ports.execution import JobInputs, JobUpkeep, StepUpkeep
 from app.application.ports.restores import RestoreNotice
+from app.application.ports.webhooks import DeliveryUpkeep
 
 log = structlog.get_logger(__name__)
 
@@ -16,7 +17,7 @@ class Sweep:
     """Queue the steps again that the queue has lost, and forget idempotency keys that have served their time.
 
     First of all it notices a restored backup: no step runs before the first sweep has. At the end it marks the large
-    inputs that an older release accepted, so that they are forgotten, too, and forgets old events.
+    inputs that an older release accepted, so that they are forgotten, too, and forgets old deliveries and events.
     """
 
     steps: StepUpkeep
@@ -24,6 +25,7 @@ class Sweep:
     inputs: JobInputs
     restores: RestoreNotice
     events: EventUpkeep
+    deliveries: DeliveryUpkeep
 
     async def __call__(self) -> None:
         held = await self.restores.notice()
@@ -38,6 +40,7 @@ class Sweep:
             pass
         await self.inputs.mark_older()
         # No step runs before the first sweep is over, so there is an end to it; the rest has time.
-        for _ in range(FORGET_TIMES_MAX):
-            if not await self.events.forget():
-                break
+        for forget in (self.deliveries.forget, self.events.forget):
+            for _ in range(FORGET_TIMES_MAX):
+                if not await forget():
+                    break

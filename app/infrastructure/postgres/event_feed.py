@@ -98,6 +98,7 @@ class PostgresEventFeed:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._listeners: defaultdict[UUID, set[Subscription]] = defaultdict(set)
+        self._woken: set[asyncio.Event] = set()
         self._place: int | None = None
         self._new = asyncio.Event()
         self._looked_at_seconds = float("-inf")
@@ -113,8 +114,7 @@ class PostgresEventFeed:
                 await self._find_place()
             assert self._place is not None
             subscription.place = self._place
-            if self._task is None:
-                self._task = asyncio.create_task(self._read_on(), name="event feed")
+            self._start()
             yield subscription
         finally:
             self._listeners[account_id].discard(subscription)
@@ -122,16 +122,37 @@ class PostgresEventFeed:
                 del self._listeners[account_id]
             self._new.set()
 
+    @asynccontextmanager
+    async def waking(self, woken: asyncio.Event) -> AsyncIterator[None]:
+        """Set it whenever the log has grown, and now and then where it has not."""
+        self._woken.add(woken)
+        try:
+            self._start()
+            yield
+        finally:
+            self._woken.discard(woken)
+            self._new.set()
+
+    def _start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._read_on(), name="event feed")
+
+    @property
+    def _is_wanted(self) -> bool:
+        return bool(self._listeners or self._woken)
+
     async def _find_place(self) -> None:
         async with reading(self._engine) as connection:
             place = await connection.scalar(_LAST_SEQ)
         if self._place is None:
             self._place = place
+            # What has come since then was read for nobody.
+            self._new.set()
 
     async def _read_on(self) -> None:
         """Until nobody listens any more."""
         try:
-            while self._listeners:
+            while self._is_wanted:
                 try:
                     async with driver_connection(self._engine) as driver:
                         await self._listen(driver)
@@ -150,13 +171,19 @@ class PostgresEventFeed:
 
         await driver.add_listener(CHANNEL, wake)
         driver.add_termination_listener(wake)
-        while self._listeners:
+        while self._is_wanted:
             if driver.is_closed():
                 raise DatabaseUnavailable
             self._new.clear()
-            if await self._read() == EVENTS_MAX:
+            for woken in self._woken:
+                woken.set()
+            if not self._listeners:
+                # Whoever listens next finds a place of its own.
+                self._place = None
+            elif await self._read() == EVENTS_MAX:
                 continue
-            await self._look_at_statuses()
+            else:
+                await self._look_at_statuses()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._new.wait()

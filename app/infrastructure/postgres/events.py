@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Row, Select, cast, delete, exists, extract, func, select
+from sqlalchemy import BigInteger, ColumnElement, Row, Select, cast, delete, exists, extract, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -74,10 +74,15 @@ class PostgresEventLog:
 
 
 def old_events(days_kept: int) -> Select[int]:
+    horizon = old_horizon(days_kept)
+    return select(events.c.seq).where(events.c.seq < horizon).order_by(events.c.seq).limit(FORGOTTEN_AT_ONCE)
+
+
+def old_horizon(days_kept: int) -> ColumnElement[int]:
+    """The place in the log before which nothing is kept."""
     age_seconds = days_kept * 24 * 60 * 60
     # Of the type of the column: by another one it would not be searched for in the index.
-    horizon = cast((extract("epoch", func.now()) - age_seconds) * SEQ_PER_SECOND, BigInteger)
-    return select(events.c.seq).where(events.c.seq < horizon).order_by(events.c.seq).limit(FORGOTTEN_AT_ONCE)
+    return cast((extract("epoch", func.now()) - age_seconds) * SEQ_PER_SECOND, BigInteger)
 
 
 def _scanned(account_id: UUID, after: int, job_id: UUID | None) -> Select[Any]:

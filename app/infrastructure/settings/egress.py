@@ -32,6 +32,7 @@ class EgressSettings(BaseModel):
     http_proxy: ProxySetting = None
     all_proxy: ProxySetting = None
     no_proxy: str = ""
+    webhook_proxy: ProxySetting = None
     ssl_cert_file: Annotated[Path, AfterValidator(_is_certificates)] | None = None
     ssl_cert_dir: Path | None = None
 

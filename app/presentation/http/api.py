@@ -34,6 +34,7 @@ from app.presentation.routers import (
     quotes,
     reversals,
     system,
+    webhooks,
 )
 from app.presentation.schemas.generations import CATALOGUES_MAX
 from app.presentation.schemas.media_urls import ValidationContext
@@ -122,6 +123,7 @@ def _routers(catalogue: Catalogue) -> Sequence[APIRouter]:
         auth.router,
         account.router,
         keys.router,
+        webhooks.router,
         quotes.quotes_router(catalogue),
         models.models_router(catalogue),
     ]

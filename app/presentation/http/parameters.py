@@ -4,6 +4,7 @@ They take nothing but the request, so that a DirectRoute can call them. All of t
 plain functions in a thread.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from starlette.requests import HTTPConnection
 from app.domain.errors import DomainError, InvalidProviderEvent, JobNotFound
 from app.domain.key_errors import KeyNotFound
 from app.domain.payments import SOURCE_PATTERN
+from app.domain.webhooks import DeliveryNotFound, EndpointNotFound
 from app.presentation.http.api_keys import API_KEY_HEADER, API_KEY_SCHEME, presented_key
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.field_errors import field_error, field_errors
@@ -26,6 +28,7 @@ from app.presentation.schemas.fields import parse_uuid
 EVENT_ID_HEADER = "X-Event-Id"
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 _SOURCE = "source"
+_EVENT_ID = re.compile(r"evt_([0-9]{1,16})", re.ASCII)
 
 
 class _ApiKeyHeader(APIKeyHeader):
@@ -183,6 +186,28 @@ class UuidInPath:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class EventInPath:
+    """The place of an event by its id, `evt_` and the place. Any other text is an unknown delivery."""
+
+    async def __call__(self, request: Request) -> int:
+        """Raises DeliveryNotFound."""
+        match = _EVENT_ID.fullmatch(request.path_params["event_id"])
+        if match is None:
+            raise DeliveryNotFound
+        return int(match[1])
+
+    @property
+    def parameter(self) -> dict[str, Any]:
+        return {
+            "name": "event_id",
+            "in": "path",
+            "required": True,
+            "description": "The `id` of the delivery, which is that of its event.",
+            "schema": {"type": "string"},
+        }
+
+
 KeyIdempotencyKey = Annotated[
     str | None,
     Depends(
@@ -237,8 +262,10 @@ ReversalEventId = Annotated[
         )
     ),
 ]
+EventId = Annotated[int, Depends(EventInPath())]
 PaymentSource = Annotated[str, Depends(SourceInPath())]
 KeyId = Annotated[UUID, Depends(UuidInPath("key_id", KeyNotFound, "From `GET /keys`."))]
+EndpointId = Annotated[UUID, Depends(UuidInPath("endpoint_id", EndpointNotFound, "From `GET /webhook-endpoints`."))]
 JobId = Annotated[UUID, Depends(UuidInPath("job_id", JobNotFound, "From the answer that accepted the job."))]
 read_attempt_token = UuidInPath("token", InvalidProviderEvent, schema={"type": "string", "title": "Token"})
 AttemptToken = Annotated[UUID, Depends(read_attempt_token)]

@@ -11,6 +11,9 @@ from app.presentation.schemas.fields import WHOLE_NUMBER, OrNewer
 from app.presentation.schemas.jobs import JobView
 from app.presentation.schemas.ledger import LedgerEntryView
 
+MESSAGE_BYTES_MAX = 20_000
+"""Standard Webhooks 1.0: receivers often take no more."""
+
 Seq = Annotated[int, Field(ge=0, le=SEQ_MAX), WHOLE_NUMBER]
 
 
@@ -33,7 +36,11 @@ class RefusedByBudget(BaseModel):
     renews_at: datetime | None = Field(description="When the next period begins; null for `ever`.")
 
 
-EventData = JobView | BalanceMoved | BalanceCrossed | RefusedByBudget | dict[str, int | str | None]
+class TestedEndpoint(BaseModel):
+    endpoint_id: UUID
+
+
+EventData = JobView | BalanceMoved | BalanceCrossed | RefusedByBudget | TestedEndpoint | dict[str, int | str | None]
 
 
 class EventView(BaseModel):
@@ -59,7 +66,29 @@ def _data_of(event: Event) -> EventData:
         return BalanceCrossed(**event.facts)
     if event.type is EventType.KEY_BUDGET_EXCEEDED:
         return RefusedByBudget(**event.facts)
+    if event.type is EventType.WEBHOOK_TEST:
+        return TestedEndpoint(**event.facts)
     return dict(event.facts)
+
+
+class EventMessage(EventView):
+    """An event as it is delivered to webhook endpoints."""
+
+    timestamp: datetime = Field(description="When it happened, by the name that Standard Webhooks has for it.")
+    is_shortened: bool = Field(
+        description="Whether `data.result` was left out, because the message would be too large for some receivers: "
+        "`GET /generations/{job_id}` has it."
+    )
+
+    @classmethod
+    def message_of(cls, event: Event) -> bytes:
+        view = EventView.of(event)
+        message = cls(**dict(view), timestamp=event.created_at, is_shortened=False)
+        body = message.model_dump_json().encode()
+        if len(body) <= MESSAGE_BYTES_MAX or not isinstance(view.data, JobView):
+            return body
+        data = view.data.model_copy(update={"result": None})
+        return message.model_copy(update={"data": data, "is_shortened": True}).model_dump_json().encode()
 
 
 class EventPageView(BaseModel):

@@ -16,14 +16,20 @@ from app.domain.models import Model
 from app.domain.parameters import ParameterType
 from app.presentation.schemas.fields import RequestModel
 from app.presentation.schemas.generation_fields import as_taken, field_of
+from app.presentation.schemas.webhook_urls import WebhookUrl
 
 _QUOTE = Field(
     default=None,
     description="From `POST /quotes`: the generation costs exactly what was promised, whatever the prices are by now.",
 )
+WEBHOOK_URL = Field(
+    default=None,
+    description="Where this job's end is told, by POST: `generation.completed`, `generation.failed` or "
+    "`generation.canceled`, signed with the secret of `GET /webhook-secret`. https to a public host.",
+)
 _MAX_COST_TOKENS = Field(default=None, ge=0, description="If it costs more, nothing is done.")
 # What a request says beside the parameters of its model.
-_OTHERS = ("model", "quote", "max_cost_tokens")
+_OTHERS = ("model", "quote", "max_cost_tokens", "webhook_url")
 # Classes are kept for so many catalogues; a process has one.
 CATALOGUES_MAX = 16
 INTEGER_BITS_MAX = 64
@@ -34,13 +40,14 @@ class GenerationBody(RequestModel):
 
     def wish(self) -> Wish:
         given = self.model_dump(exclude_unset=True, exclude_none=True)
-        named, quote, maximum = (given.pop(name, None) for name in _OTHERS)
+        named, quote, maximum, webhook_url = (given.pop(name, None) for name in _OTHERS)
         return Wish(
             model=self.of_model,
             parameters=given,
             is_model_named=named is not None,
             quote=quote,
             max_cost_tokens=maximum,
+            webhook_url=webhook_url,
         )
 
 
@@ -71,11 +78,14 @@ class GenerationBodies:
             return None
         named = document.get("model")
         given = {name: value for name, value in document.items() if value is not None and name not in _OTHERS}
-        if not (named is None or isinstance(named, str)) or not all(map(_may_be_given, given.values())):
+        names = (named, document.get("webhook_url"))
+        if not all(name is None or isinstance(name, str) for name in names) or not all(
+            map(_may_be_given, given.values())
+        ):
             return None
         model = self.catalogue.default_of(self.kind) if named is None else self.catalogue.get(named)
         parameters = {name: as_taken(self._type_of(name, model), value) for name, value in given.items()}
-        return AskedFor(kind=self.kind, parameters=parameters, model_id=named)
+        return AskedFor(kind=self.kind, parameters=parameters, model_id=named, webhook_url=document.get("webhook_url"))
 
     def _type_of(self, name: str, model: Model | None) -> ParameterType | None:
         parameter = None if model is None else model.parameters.get(name)
@@ -108,6 +118,7 @@ def _generation_body(model: Model, name: str) -> type[GenerationBody]:
         **{it.name: field_of(it, is_required=it.is_required) for it in model.parameters.values()},
         "quote": (str | None, _QUOTE),
         "max_cost_tokens": (int | None, _MAX_COST_TOKENS),
+        "webhook_url": (WebhookUrl | None, WEBHOOK_URL),
     }
     made: type[GenerationBody] = create_model(name, __base__=GenerationBody, **fields)
     made.of_model = model

@@ -3,14 +3,12 @@
 The service never opens these URLs: fal does. They are checked all the same, so that a job that cannot work is refused
 before it costs anything, and nothing internal is ever handed on.
 
-A URL is taken apart by one regular expression, with nothing between `//` and the path but a host name and a port. What
-is handed on is ASCII: whatever parser fal uses sees the same host, and no notation of an IP address is a host here.
+What is handed on is ASCII: whatever parser fal uses sees the same host, and no notation of an IP address is a host
+here.
 """
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any, NotRequired, TypedDict
-from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -26,29 +24,15 @@ from app.presentation.schemas.data_uris import (
     media_types_of,
     normalised,
 )
-from app.presentation.schemas.public_hosts import NotPublic, public_host
+from app.presentation.schemas.public_hosts import NotPublic
+from app.presentation.schemas.public_urls import LOOPBACK_URL, URL_LENGTH_MAX, URL_PATTERN, public_url
 
 __all__ = ["MEDIA_BYTES_MAX", "URL_LENGTH_MAX", "ImageUrl", "ValidationContext", "audio_url", "put_right"]
-
-URL_LENGTH_MAX = 2048
 
 
 class ValidationContext(TypedDict):
     allow_private_media_urls: bool
     is_safety_checker_required: NotRequired[bool]
-
-
-# Printable ASCII without # and \, the latter because some parsers read it as another /.
-_PATH = r'([/?][!-"$-\[\]-~]*)?'
-_URL_PATTERN = rf"https?://([A-Za-z0-9_-]+\.)+[A-Za-z][A-Za-z0-9-]*(:80|:443)?{_PATH}"
-_URL = re.compile(_URL_PATTERN, re.ASCII | re.IGNORECASE)
-_LOOPBACK_URL = re.compile(rf"http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{{1,5}})?{_PATH}", re.ASCII | re.IGNORECASE)
-_PARTS = re.compile(
-    r"(?P<scheme>https?://)(?P<host>\[[^\]]*\]|[^/?#:\[\]]*)(?P<port>:[^/?#]*)?(?P<path>[/?].*)?", re.IGNORECASE
-)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_TOO_LONG = f"The URL must have at most {URL_LENGTH_MAX} characters, percent-encoded."
-_PORTS = (None, ":80", ":443")
 
 
 def _media_url(
@@ -77,41 +61,12 @@ def _put_right(
     text = value.strip()
     if is_data(text):
         return _data_uri(text, formats, seconds)
-    if is_loopback_allowed and _LOOPBACK_URL.fullmatch(text):
+    if is_loopback_allowed and LOOPBACK_URL.fullmatch(text):
         return text
     try:
-        return _public_url(text)
+        return public_url(text)
     except NotPublic as error:
         raise PydanticCustomError("url_not_allowed", "URL", {"reason": str(error)}) from None
-
-
-def _public_url(given: str) -> str:
-    """The URL in ASCII; unchanged if it was that already. Raises NotPublic."""
-    if len(given) > URL_LENGTH_MAX:
-        raise NotPublic(_TOO_LONG)
-    if _CONTROL.search(given):
-        raise NotPublic("The URL has a line break or another control character in it.")
-    if "#" in given:
-        raise NotPublic("The URL must not have a fragment: leave out the # and what follows.")
-    if "\\" in given:
-        raise NotPublic("The URL must not have a backslash in it.")
-    parts = _PARTS.fullmatch(given)
-    if parts is None:
-        raise NotPublic("This must be a URL that begins with https:// or http://, or a data: URI.")
-    if "@" in parts["host"] or "@" in (parts["port"] or ""):
-        raise NotPublic("The URL must not have a user name or password in it.")
-    host = public_host(parts["host"])
-    if parts["port"] not in _PORTS:
-        raise NotPublic("The URL must use port 80 or 443, or name none.")
-    path = parts["path"] or ""
-    # What is ASCII already stays as it is: it may be percent-encoded, and a signature may be over it.
-    path = re.sub(r"[^!-~]+", lambda run: quote(run[0], safe=""), path)
-    url = f"{parts['scheme']}{host}{parts['port'] or ''}{path}"
-    if len(url) > URL_LENGTH_MAX:
-        raise NotPublic(_TOO_LONG)
-    if not _URL.fullmatch(url):
-        raise NotPublic("This is not a URL of a public server.")
-    return url
 
 
 def _data_uri(text: str, formats: tuple[Format, ...], seconds: tuple[int, int] | None) -> str:
@@ -125,7 +80,7 @@ def _data_uri(text: str, formats: tuple[Format, ...], seconds: tuple[int, int] |
 
 def _published_pattern(formats: tuple[Format, ...]) -> dict[str, JsonValue]:
     """What always works. What is written otherwise is put right where its meaning is clear."""
-    return {"pattern": rf"^({_URL_PATTERN}|data:({'|'.join(media_types_of(formats))});base64,[A-Za-z0-9+/]+=*)$"}
+    return {"pattern": rf"^({URL_PATTERN}|data:({'|'.join(media_types_of(formats))});base64,[A-Za-z0-9+/]+=*)$"}
 
 
 _LIMITS = "Or the media itself as a `data:` URI in base64, at most 5 MiB decoded"

@@ -22,7 +22,7 @@ _KINDS: Any = Literal[tuple(kind.value for kind in GenerationKind)]
 
 
 # What the body of a generation may say beside its parameters is taken here, too, and changes nothing.
-_NO_PARAMETERS = {"type", "model", "quote", "max_cost_tokens"}
+_NO_PARAMETERS = {"type", "model", "quote", "max_cost_tokens", "webhook_url"}
 
 
 class QuoteBody(RequestModel):
@@ -87,6 +87,7 @@ def _quote_body(model: Model) -> type[QuoteBody]:
         },
         "quote": (str | None, None),
         "max_cost_tokens": (int | None, Field(default=None, ge=0)),
+        "webhook_url": (str | None, None),
     }
     made: type[QuoteBody] = create_model("QuoteBody", __base__=QuoteBody, **fields)
     made.of_model = model

@@ -28,6 +28,7 @@ from app.infrastructure.postgres.tables.money import (
 from app.infrastructure.postgres.tables.service import heartbeats, installation
 from app.infrastructure.postgres.tables.shared import metadata
 from app.infrastructure.postgres.tables.turns import fair_clock, fair_turns, model_paces, places
+from app.infrastructure.postgres.tables.webhooks import deliveries, webhook_endpoints, webhook_secrets
 
 __all__ = [
     "BALANCE_LIMIT",
@@ -38,6 +39,7 @@ __all__ = [
     "api_keys",
     "attempts",
     "budget_notices",
+    "deliveries",
     "event_inbox",
     "event_log",
     "events",
@@ -57,4 +59,6 @@ __all__ = [
     "places",
     "refused_payments",
     "reversal_events",
+    "webhook_endpoints",
+    "webhook_secrets",
 ]

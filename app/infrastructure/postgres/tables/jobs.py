@@ -70,6 +70,7 @@ jobs = Table(
     Column("provider_waiting_since", time),
     Column("provider_position", Integer),
     Column("started_at", time),
+    Column("webhook_url", Text),
     account_key("jobs"),
     UniqueConstraint("attempt_token", name="jobs_attempt_token_key"),
     UniqueConstraint("fal_request_id", name=REQUEST_OF_ONE_JOB),

@@ -1,0 +1,30 @@
+"""Where webhooks go: https to a public host. In development also to a program on this machine.
+
+What the name leads to is looked at when something is sent, each time anew.
+"""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from app.presentation.schemas.media_urls import ValidationContext
+from app.presentation.schemas.public_hosts import NotPublic
+from app.presentation.schemas.public_urls import LOOPBACK_URL, URL_LENGTH_MAX, public_url
+
+
+def _webhook_url(value: str, info: ValidationInfo) -> str:
+    context: ValidationContext | None = info.context
+    text = value.strip()
+    if context is not None and context["allow_private_media_urls"] and LOOPBACK_URL.fullmatch(text):
+        return text
+    try:
+        url = public_url(text, takes_any_port=True)
+        if not url.lower().startswith("https://"):
+            raise NotPublic("The URL must begin with https://.")
+    except NotPublic as error:
+        raise PydanticCustomError("url_not_allowed", "URL", {"reason": str(error)}) from None
+    return url
+
+
+WebhookUrl = Annotated[str, AfterValidator(_webhook_url), Field(max_length=URL_LENGTH_MAX)]
