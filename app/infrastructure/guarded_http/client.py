@@ -142,7 +142,8 @@ class GuardedClient:
         address = next((each for each in found if ":" not in each), found[0])
         if is_loopback(address) and self._local is not None:
             return _Way(self._local, url)
-        arguments = {"server_hostname": host, "proxy_headers": self._proxy.headers}
+        told_to_proxy = {"User-Agent": USER_AGENT, **self._proxy.headers}
+        arguments = {"server_hostname": host, "proxy_headers": told_to_proxy}
         return _Way(self._outside, url.with_host(address), arguments)
 
     async def _send(self, way: _Way, body: bytes, headers: Mapping[str, str]) -> Answer:

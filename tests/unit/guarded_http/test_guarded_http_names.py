@@ -3,8 +3,7 @@
 import asyncio
 import itertools
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -94,28 +93,63 @@ async def test_tries_a_few_of_many_addresses(names: NameServer, ways: Ways) -> N
     assert len(ways.taken) <= 10
 
 
-async def test_names_that_hang_hold_up_their_owner_alone(names: NameServer, local: GuardedClient) -> None:
+async def test_nobody_is_told_what_a_url_says_of_users(names: NameServer, ways: Ways) -> None:
+    async with GuardedClient.open(egress=Egress()) as client:
+        for user in ("user:password", "user", ":password"):
+            said = await reason(client, f"https://{user}@{NAME}/")
+            assert said == "The URL holds a user name or a password."
+
+    assert (names.asked, ways.taken) == ([], [])
+
+
+@pytest.fixture
+async def waiting(names: NameServer) -> AsyncIterator[set[asyncio.Task[str]]]:
+    """Whoever waits is let go at the end, and so are the threads."""
+    tasks: set[asyncio.Task[str]] = set()
+    yield tasks
+    names.hanging.set()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def reason_for(client: GuardedClient, owner: str, url: str, seconds_max: float = 20) -> str:
+    with pytest.raises(NotReached) as caught:
+        await client.post(url, b"{}", {}, seconds_max=seconds_max, owner=owner)
+    return caught.value.reason
+
+
+async def test_names_that_hang_hold_up_their_owner_alone(
+    names: NameServer, local: GuardedClient, waiting: set[asyncio.Task[str]]
+) -> None:
     threads = threading.active_count()
     urls = [f"https://hanging-{number}.example-{number}.com/" for number in range(3 * LOOKUPS_PER_OWNER_MAX)]
+    waiting.update(asyncio.create_task(reason_for(local, "hanging", url)) for url in [*urls, *urls])
+    await asyncio.sleep(0.1)
 
-    async def post(url: str, owner: str) -> None:
-        with pytest.raises(NotReached):
-            await local.post(url, b"{}", {}, seconds_max=0.5, owner=owner)
+    assert await reason_for(local, "other", "https://unknown.example/") == "The name could not be resolved."
+    assert len(names.asked) == LOOKUPS_PER_OWNER_MAX + 1
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for url in [*urls, *urls]:
-                group.create_task(post(url, "hanging"))
-            await asyncio.sleep(0.1)
-            begun = time.monotonic()
-            await post("https://unknown.example/", "other")
-            assert time.monotonic() - begun < 0.4
-        assert len(names.asked) == LOOKUPS_PER_OWNER_MAX + 1
-        assert threading.active_count() <= threads + LOOKUPS_PER_OWNER_MAX
-        # Nobody waits any more, but the threads are still there.
-        await post(urls[-1], "hanging")
-        assert len(names.asked) == LOOKUPS_PER_OWNER_MAX + 1
-    finally:
-        names.hanging.set()
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    # Nobody waits any more, but the threads are still there, and their places taken.
+    assert await reason_for(local, "hanging", urls[-1], seconds_max=0.2) == "No answer came within 0.2 s."
+    assert len(names.asked) == LOOKUPS_PER_OWNER_MAX + 1
+    assert threading.active_count() <= threads + LOOKUPS_PER_OWNER_MAX
 
-    assert await reason(local, urls[-1]) == "The name could not be resolved."
+    names.hanging.set()
+    assert await reason_for(local, "hanging", urls[-1]) == "The name could not be resolved."
+
+
+async def test_a_name_is_looked_up_once_for_all_who_wait(
+    names: NameServer, local: GuardedClient, waiting: set[asyncio.Task[str]]
+) -> None:
+    urls = [f"https://hanging-{number}.example/" for number in range(LOOKUPS_PER_OWNER_MAX)]
+    urls += [urls[0], "https://hanging-later.example/", "https://hanging-later.example/"]
+    waiting.update(asyncio.create_task(reason_for(local, "owner", url)) for url in urls)
+    await asyncio.sleep(0.1)
+    names.hanging.set()
+
+    assert set(await asyncio.gather(*waiting)) == {"The name could not be resolved."}
+    assert len(names.asked) == LOOKUPS_PER_OWNER_MAX + 1

@@ -71,6 +71,7 @@ async def test_tells_the_proxy_an_address_that_was_checked(
     assert first.startswith(f"CONNECT {PUBLIC}:443 HTTP/1.1\r\n")
     assert f"Host: {PUBLIC}\r\n" in first
     assert "Proxy-Authorization: Basic " in first
+    assert "User-Agent: Tollgate\r\n" in first
     assert second.startswith(f"CONNECT {PUBLIC}:443 HTTP/1.1\r\n")
     assert third.startswith(f"CONNECT [{PUBLIC_IPV6}]:443 HTTP/1.1\r\n")
     assert "example" not in "".join(proxy[0].heads)
