@@ -22,7 +22,6 @@ from aiohttp.connector import AddrInfoType, Connection
 from app.infrastructure.egress import Proxy
 from app.infrastructure.guarded_http.lookups import CheckingResolver, NotPermitted, Permission
 
-CONNECTIONS_PER_HOST_MAX = 10
 # Below the shortest idle limit common among servers (5 s): a request on a connection that is just being closed fails.
 KEEPALIVE_SECONDS = 4.0
 
@@ -63,7 +62,6 @@ def open_session(
         use_dns_cache=resolver is None,
         socket_factory=sockets,
         limit=connections_max,
-        limit_per_host=min(CONNECTIONS_PER_HOST_MAX, connections_max),
         keepalive_timeout=KEEPALIVE_SECONDS,
     )
     return aiohttp.ClientSession(
