@@ -53,7 +53,12 @@ class Deliver:
         return verdict
 
     async def _attempt(self, delivery: ClaimedDelivery, event: Event) -> Attempt:
-        body = self._message_of(event)
+        try:
+            body = self._message_of(event)
+        except Exception:
+            # The others of its endpoint go on, and a later release may know what this one does not.
+            log.exception("webhook_message_failed", event_id=event.id)
+            return Attempt(milliseconds=0, error="The event could not be written as a message: this is our fault.")
         timestamp_seconds = int(self._clock())
         headers = {
             "Content-Type": "application/json",

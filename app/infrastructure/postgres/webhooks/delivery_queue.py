@@ -104,10 +104,9 @@ WITH said AS MATERIALIZED (
            due_at = CASE WHEN said.state = 'pending' THEN now() + make_interval(secs => said.retry_seconds)
                          ELSE due_at END,
            ended_at = CASE WHEN said.state <> 'pending' THEN now() END,
-           attempt_log = CASE WHEN said.attempt IS NULL THEN attempt_log
-                              WHEN jsonb_array_length(attempt_log) < {ATTEMPTS_SHOWN_MAX} THEN attempt_log
-                              ELSE attempt_log - 0 END
-                         || coalesce(jsonb_build_array(said.attempt || jsonb_build_object('at', now())), '[]')
+           attempt_log = CASE WHEN said.attempt IS NULL THEN attempt_log ELSE
+               CASE WHEN jsonb_array_length(attempt_log) < {ATTEMPTS_SHOWN_MAX} THEN attempt_log ELSE attempt_log - 0 END
+               || jsonb_build_array(said.attempt || jsonb_build_object('at', now())) END
       FROM said JOIN lane ON lane.id = said.endpoint_id
      WHERE delivery.endpoint_id = said.endpoint_id AND delivery.event_seq = said.event_seq
        AND delivery.claim = said.claim
