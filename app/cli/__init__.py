@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import accounts, catalogue, doctor, jobs, keys, ledger, payments, restores, serve, show, tokens
+from app.cli import accounts, catalogue, doctor, jobs, keys, ledger, listen, payments, restores, serve, show, tokens
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Metered AI image and video generation.")
 # The order of `--help`.
@@ -16,6 +16,7 @@ app.command()(restores.restore_release)
 app.command("settings")(show.show_settings)
 app.command()(show.openapi)
 app.command()(show.demo)
+app.command()(listen.listen)
 app.add_typer(catalogue.commands, name="catalogue")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(accounts.commands, name="accounts")

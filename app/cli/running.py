@@ -142,11 +142,11 @@ def url_of(settings: Settings) -> str:
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Whole ids, however narrow the terminal: they are there to be copied."""
-    shown = [[_in_a_cell(value) for value in row] for row in rows]
+    shown = [[printable(value) for value in row] for row in rows]
     typer.echo(tabulate(shown, headings, tablefmt="plain", disable_numparse=True) if rows else "nothing yet")
 
 
-def _in_a_cell(value: object) -> str:
+def printable(value: object) -> str:
     """Users name their keys: what they wrote neither breaks a row nor gives orders to the operator's terminal."""
     text = "" if value is None else str(value)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -4,7 +4,6 @@ A secret is `whsec_` and the base64 of its bytes. Signed is `id.timestamp.body`,
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -33,7 +32,7 @@ def _signature(secret: str, signed: bytes) -> str:
 def _key_of(secret: str) -> bytes:
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
-    except binascii.Error:
+    except ValueError:
         key = b""
     if not secret.startswith(PREFIX) or not SECRET_BYTES_MIN <= len(key) <= SECRET_BYTES_MAX:
         raise ValueError(f"a secret is {PREFIX} and the base64 of {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes")
