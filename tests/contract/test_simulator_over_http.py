@@ -407,6 +407,26 @@ def test_shows_requests_and_words_to_people(fal_http: httpx.Client) -> None:
     assert "[ignore-cancel]" in fal_http.get("/_sim/help").text
 
 
+def test_the_page_follows_the_requests(fal_http: httpx.Client) -> None:
+    with fal_http.stream("GET", "/_sim/page") as stream:
+        told = (json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line)
+        assert next(told) == [["none", "<td>none yet</td>"]]
+        fal_http.post("/_sim/config", json={"run_seconds_image": 1}).raise_for_status()
+        request_id = submit(fal_http, prompt="a <boat>\n\nat dawn")["request_id"]
+        phases = []
+        for rows in told:
+            [[row_id, cells]] = rows
+            assert (row_id, "a &lt;boat&gt;\n\nat dawn" in cells) == (request_id, True)
+            phases.append(next(phase for phase in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED 200") if phase in cells))
+            if phases[-1] == "COMPLETED 200":
+                assert "<img src=" in cells
+                break
+        fal_http.post("/_sim/reset").raise_for_status()
+        assert next(told) == [["none", "<td>none yet</td>"]]
+
+    assert phases == ["IN_PROGRESS", "COMPLETED 200"]
+
+
 @pytest.mark.parametrize("name", ["nothing.png", "01a2066c-5b5b-73e8-85e4-56c6ccfe9418-1.png"])
 def test_answers_404_for_a_file_that_nobody_made(fal_http: httpx.Client, name: str) -> None:
     assert fal_http.get(f"/files/b/0a1b2c3d/{name}").status_code == 404
