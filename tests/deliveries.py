@@ -19,9 +19,10 @@ from app.infrastructure.postgres.event_sequencer import EventSequencer
 from app.infrastructure.postgres.webhooks.deliveries import PostgresDeliveries
 from app.infrastructure.postgres.webhooks.delivery_queue import PostgresDeliveryQueue
 from app.infrastructure.postgres.webhooks.endpoints import PostgresWebhookEndpoints
+from app.infrastructure.postgres.webhooks.replays import PostgresReplays
 from app.infrastructure.postgres.webhooks.secrets import PostgresWebhookSecrets
 from app.infrastructure.webhooks.sender import GuardedWebhookSender
-from app.presentation.schemas.events import EventMessage
+from app.presentation.schemas.events import message_of
 from tests.builders import Customer
 from tests.webhook_receiver import Receiver, open_receiver
 
@@ -40,6 +41,7 @@ class Lab:
     engine: AsyncEngine
     receiver: Receiver
     queue: PostgresDeliveryQueue
+    replays: PostgresReplays
     deliver: Deliver
     webhooks: CustomerWebhooks
 
@@ -104,7 +106,8 @@ async def open_lab(engine: AsyncEngine) -> AsyncIterator[Lab]:
             engine,
             receiver,
             queue,
-            Deliver(queue, GuardedWebhookSender(http), EventMessage.message_of),
+            PostgresReplays(engine),
+            Deliver(queue, GuardedWebhookSender(http), message_of),
             CustomerWebhooks(
                 PostgresWebhookEndpoints(engine), PostgresDeliveries(engine), PostgresWebhookSecrets(engine)
             ),

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Mapping
+from uuid import UUID
 
 import structlog
 
@@ -23,10 +24,10 @@ class Deliver:
         self,
         queue: DeliveryQueue,
         sender: WebhookSender,
-        message_of: Callable[[Event], bytes],
+        message_of: Callable[[Event, UUID | None], bytes],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`message_of`: the event as its receiver reads it."""
+        """`message_of`: the event as its receiver reads it, and whose it is where that has to be said."""
         self._queue = queue
         self._sender = sender
         self._message_of = message_of
@@ -54,7 +55,7 @@ class Deliver:
 
     async def _attempt(self, delivery: ClaimedDelivery, event: Event) -> Attempt:
         try:
-            body = self._message_of(event)
+            body = self._message_of(event, delivery.external_user_id)
         except Exception:
             # The others of its endpoint go on, and a later release may know what this one does not.
             log.exception("webhook_message_failed", event_id=event.id)

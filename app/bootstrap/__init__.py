@@ -31,9 +31,10 @@ from app.infrastructure.postgres.heartbeats import Heartbeats
 from app.infrastructure.postgres.keys.uses import KeyUses
 from app.infrastructure.postgres.tidying import Tidying
 from app.infrastructure.postgres.webhooks.delivery_queue import PostgresDeliveryQueue
+from app.infrastructure.postgres.webhooks.replays import PostgresReplays
 from app.infrastructure.postgres.webhooks.upkeep import PostgresDeliveryUpkeep
 from app.infrastructure.settings import RunnerHome, Settings
-from app.presentation.schemas.events import EventMessage
+from app.presentation.schemas.events import message_of
 
 log = structlog.get_logger(__name__)
 
@@ -138,9 +139,10 @@ async def build_after_restore(settings: Settings) -> AsyncIterator[AfterRestore]
 
 
 def _deliverer_of(adapters: Adapters) -> Deliverer:
-    queue = PostgresDeliveryQueue(adapters.postgres.engine)
-    deliver = Deliver(queue, adapters.webhook_sender, EventMessage.message_of)
-    return Deliverer(queue, deliver, adapters.postgres.event_feed.waking)
+    engine = adapters.postgres.engine
+    queue = PostgresDeliveryQueue(engine)
+    deliver = Deliver(queue, adapters.webhook_sender, message_of)
+    return Deliverer(queue, PostgresReplays(engine), deliver, adapters.postgres.event_feed.waking)
 
 
 def _sweep_of(settings: Settings, postgres: PostgresAdapters) -> Sweep:

@@ -2,7 +2,21 @@
 
 import typer
 
-from app.cli import accounts, catalogue, doctor, jobs, keys, ledger, listen, payments, restores, serve, show, tokens
+from app.cli import (
+    accounts,
+    catalogue,
+    doctor,
+    jobs,
+    keys,
+    ledger,
+    listen,
+    payments,
+    restores,
+    serve,
+    show,
+    tokens,
+    webhooks,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Metered AI image and video generation.")
 # The order of `--help`.
@@ -18,6 +32,7 @@ app.command()(show.openapi)
 app.command()(show.demo)
 app.command()(listen.listen)
 app.add_typer(catalogue.commands, name="catalogue")
+app.add_typer(webhooks.commands, name="webhooks")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(accounts.commands, name="accounts")
 app.add_typer(jobs.commands, name="jobs")

@@ -145,6 +145,8 @@ class ClaimedDelivery:
     """In force, the newest first."""
     event: Event | None
     """None: it is not kept any more."""
+    external_user_id: UUID | None = None
+    """Whose event it is. None: that of the endpoint's owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -279,7 +279,7 @@ async def test_five_days_of_failures_disable_it_and_a_replay_brings_what_it_miss
     assert (enabled.disabled_at, enabled.missed_after, enabled.failing_since) == (None, None, None)
     replayed = await lab.webhooks.endpoints.replay(customer.account_id, endpoint.endpoint.id, shown.missed_after)
     assert replayed.is_replaying
-    while await lab.queue.advance_replays():
+    while await lab.replays.advance():
         pass
     await lab.deliver_due()
     await lab.pass_time(ENOUGH_SECONDS)
@@ -303,12 +303,12 @@ async def test_a_replay_also_brings_what_was_delivered_and_in_portions(lab: Lab,
     await sql.execute("UPDATE deliveries SET state = 'delivered', ended_at = now() WHERE event_seq % 2 = 0")
 
     await lab.webhooks.endpoints.replay(customer.account_id, endpoint.endpoint.id, 0)
-    advanced = [await lab.queue.advance_replays() for _ in range(2)]
+    advanced = [await lab.replays.advance() for _ in range(2)]
     # Enough waits for the endpoint already.
     assert advanced[-1] == 0
     for _ in range(10):
         await sql.execute("UPDATE deliveries SET state = 'delivered', ended_at = now() WHERE state = 'pending'")
-        await lab.queue.advance_replays()
+        await lab.replays.advance()
     assert not (await lab.webhooks.endpoints.get(customer.account_id, endpoint.endpoint.id)).is_replaying
     assert await sql.fetchval("SELECT count(*) FROM deliveries") == 1201
 

@@ -12,7 +12,7 @@ from app.cli import app
 from app.cli.listen import body_of, line_of
 from app.domain.events import Event, EventType
 from app.domain.jobs import JobStatus
-from app.presentation.schemas.events import MESSAGE_BYTES_MAX, EventMessage, EventView
+from app.presentation.schemas.events import MESSAGE_BYTES_MAX, EventView, message_of
 from tests.unit.presentation_stand_ins import a_job
 
 TARGET = "http://127.0.0.1:3000/hook"
@@ -82,5 +82,5 @@ def test_hands_on_what_the_service_would_deliver(event: Event) -> None:
 
     message = json.loads(body_of(as_streamed))
 
-    assert message == json.loads(EventMessage.message_of(event))
+    assert message == json.loads(message_of(event, None))
     assert message["is_shortened"] == (len(json.dumps(as_streamed)) > MESSAGE_BYTES_MAX)

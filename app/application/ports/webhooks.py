@@ -98,8 +98,10 @@ class DeliveryQueue(Protocol):
         """As if it had not been claimed."""
         ...
 
-    async def advance_replays(self) -> int:
-        """Make the next deliveries of the replays that are under way. Returns how many."""
+
+class Replays(Protocol):
+    async def advance(self) -> int:
+        """Make the next deliveries of one replay that is under way. 0: there is none that may go on."""
         ...
 
 

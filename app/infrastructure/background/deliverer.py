@@ -8,7 +8,7 @@ from uuid import UUID
 
 import structlog
 
-from app.application.ports.webhooks import DeliveryQueue
+from app.application.ports.webhooks import DeliveryQueue, Replays
 from app.domain.errors import DatabaseUnavailable
 from app.domain.webhooks import AT_ONCE_MAX, ClaimedDelivery
 
@@ -31,10 +31,12 @@ class Deliverer:
     def __init__(
         self,
         queue: DeliveryQueue,
+        replays: Replays,
         deliver: Callable[[ClaimedDelivery], Awaitable[object]],
         hearing: Callable[[asyncio.Event], AbstractAsyncContextManager[None]],
     ) -> None:
         self._queue = queue
+        self._replays = replays
         self._deliver = deliver
         self._hearing = hearing
         self._attempts: set[asyncio.Task[None]] = set()
@@ -111,7 +113,7 @@ class Deliverer:
     async def _replay(self) -> None:
         while True:
             try:
-                advanced = await self._queue.advance_replays()
+                advanced = await self._replays.advance()
             except DatabaseUnavailable:
                 advanced = 0
             except Exception:

@@ -34,6 +34,7 @@ from app.presentation.routers import (
     quotes,
     reversals,
     system,
+    webhook_secrets,
     webhooks,
 )
 from app.presentation.schemas.generations import CATALOGUES_MAX
@@ -124,6 +125,7 @@ def _routers(catalogue: Catalogue) -> Sequence[APIRouter]:
         account.router,
         keys.router,
         webhooks.router,
+        webhook_secrets.router,
         quotes.quotes_router(catalogue),
         models.models_router(catalogue),
     ]

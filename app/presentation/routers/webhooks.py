@@ -1,4 +1,4 @@
-"""Webhook endpoints of an account, the deliveries to them, and the secret for URLs that jobs name."""
+"""Webhook endpoints of an account, and the deliveries to them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ from app.presentation.http.openapi import BODY_ERRORS, DATABASE_ERRORS, KEY_ERRO
 from app.presentation.http.parameters import EndpointId, EventId
 from app.presentation.http.state import UseCases
 from app.presentation.schemas.events import Seq
-from app.presentation.schemas.examples import JOB_ID
+from app.presentation.schemas.examples import JOB_ID, WEBHOOK_SECRET
 from app.presentation.schemas.fields import PageSize
 from app.presentation.schemas.webhooks import (
     ChangeEndpointRequest,
@@ -35,13 +35,11 @@ from app.presentation.schemas.webhooks import (
     EndpointView,
     ReplayRequest,
     RotateSecretRequest,
-    WebhookSecretView,
     types_of,
 )
 
 router = APIRouter(tags=["Webhooks"], route_class=KeyedRoute)
 
-_SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" + "MfKQ9r8GKYo="
 _ENDPOINT: Mapping[str, Any] = {
     "id": "019d2f6a-7c40-7d1e-8a55-3f0c9b2e4d62",
     "url": "https://hooks.example.com/tollgate",
@@ -105,7 +103,7 @@ _read_replay = JsonBody(ReplayRequest, {"what_was_missed": {"after": 17955153416
     response_model=EndpointSecretView,
     response_description="The new endpoint, with its secret",
     responses={
-        201: answer({**_ENDPOINT, "secret": _SECRET}),
+        201: answer({**_ENDPOINT, "secret": WEBHOOK_SECRET}),
         **problems(*_WRITE_ERRORS, TooManyEndpoints, *BODY_ERRORS),
     },
 )
@@ -188,7 +186,7 @@ async def delete_webhook_endpoint(account: CurrentAccount, endpoint_id: Endpoint
     summary="Give a webhook endpoint a new secret",
     response_model=EndpointSecretView,
     response_description="The endpoint, with its new secret",
-    responses={200: answer({**_ENDPOINT, "secret": _SECRET}), **problems(*_OF_ONE, *BODY_ERRORS)},
+    responses={200: answer({**_ENDPOINT, "secret": WEBHOOK_SECRET}), **problems(*_OF_ONE, *BODY_ERRORS)},
 )
 async def rotate_webhook_endpoint_secret(
     request: Request,
@@ -274,41 +272,3 @@ async def replay_events(
 ) -> EndpointView:
     """Also what happened while the endpoint was disabled, or before it was added. It goes on in the background."""
     return EndpointView.of(await use_cases.webhooks.endpoints.replay(account.id, endpoint_id, body.after))
-
-
-@router.get(
-    "/webhook-secret",
-    operation_id="get_webhook_secret",
-    summary="Read the secret for `webhook_url`",
-    response_model=WebhookSecretView,
-    response_description="The secret",
-    responses={
-        200: answer({"secret": _SECRET, "old_secret_until": None}),
-        **problems(*READ_ERRORS, *DATABASE_ERRORS),
-    },
-)
-async def get_webhook_secret(request: Request, account: CurrentAccount, use_cases: UseCases) -> Response:
-    """It signs what is sent to the `webhook_url` of your generations."""
-    return json_answer(request, WebhookSecretView.of(await use_cases.webhooks.secrets.get(account.id)), _NO_STORE)
-
-
-@router.post(
-    "/webhook-secret/rotate",
-    operation_id="rotate_webhook_secret",
-    summary="Exchange the secret for `webhook_url`",
-    response_model=WebhookSecretView,
-    response_description="The new secret",
-    responses={
-        200: answer({"secret": _SECRET, "old_secret_until": "2026-11-24T10:15:30.123456Z"}),
-        **problems(*_WRITE_ERRORS, *BODY_ERRORS),
-    },
-)
-async def rotate_webhook_secret(
-    request: Request,
-    account: CurrentAccount,
-    body: Annotated[RotateSecretRequest, Depends(_read_rotate)],
-    use_cases: UseCases,
-) -> Response:
-    """For `overlap_seconds` each webhook carries both signatures."""
-    secret = await use_cases.webhooks.rotate_own_secret(account.id, overlap_seconds=body.overlap_seconds)
-    return json_answer(request, WebhookSecretView.of(secret), _NO_STORE)

@@ -80,15 +80,26 @@ class EventMessage(EventView):
         "`GET /generations/{job_id}` has it."
     )
 
-    @classmethod
-    def message_of(cls, event: Event) -> bytes:
-        view = EventView.of(event)
-        message = cls(**dict(view), timestamp=event.created_at, is_shortened=False)
-        body = message.model_dump_json().encode()
-        if len(body) <= MESSAGE_BYTES_MAX or not isinstance(view.data, JobView):
-            return body
-        data = view.data.model_copy(update={"result": None})
-        return message.model_copy(update={"data": data, "is_shortened": True}).model_dump_json().encode()
+    external_user_id: UUID | None = Field(
+        default=None, description="Whose event it is. Only endpoints of the operator, who hears of all, are told."
+    )
+
+
+def message_of(event: Event, external_user_id: UUID | None) -> bytes:
+    view = EventView.of(event)
+    message = EventMessage(
+        **dict(view), timestamp=event.created_at, is_shortened=False, external_user_id=external_user_id
+    )
+    body = _written(message)
+    if len(body) <= MESSAGE_BYTES_MAX or not isinstance(view.data, JobView):
+        return body
+    data = view.data.model_copy(update={"result": None})
+    return _written(message.model_copy(update={"data": data, "is_shortened": True}))
+
+
+def _written(message: EventMessage) -> bytes:
+    left_out = {"external_user_id"} if message.external_user_id is None else None
+    return message.model_dump_json(by_alias=True, exclude=left_out).encode()
 
 
 class EventPageView(BaseModel):

@@ -38,3 +38,5 @@ REPLAYED: Mapping[str, Any] = {
         "schema": {"type": "string"},
     },
 }
+
+WEBHOOK_SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" + "MfKQ9r8GKYo="

@@ -13,18 +13,23 @@ from app.presentation.schemas.public_hosts import NotPublic
 from app.presentation.schemas.public_urls import LOOPBACK_URL, URL_LENGTH_MAX, public_url
 
 
+def checked_url(given: str, *, allows_loopback: bool) -> str:
+    """The URL in ASCII. Raises NotPublic."""
+    text = given.strip()
+    if allows_loopback and LOOPBACK_URL.fullmatch(text):
+        return text
+    url = public_url(text, takes_any_port=True)
+    if not url.lower().startswith("https://"):
+        raise NotPublic("The URL must begin with https://.")
+    return url
+
+
 def _webhook_url(value: str, info: ValidationInfo) -> str:
     context: ValidationContext | None = info.context
-    text = value.strip()
-    if context is not None and context["allow_private_media_urls"] and LOOPBACK_URL.fullmatch(text):
-        return text
     try:
-        url = public_url(text, takes_any_port=True)
-        if not url.lower().startswith("https://"):
-            raise NotPublic("The URL must begin with https://.")
+        return checked_url(value, allows_loopback=context is not None and context["allow_private_media_urls"])
     except NotPublic as error:
         raise PydanticCustomError("url_not_allowed", "URL", {"reason": str(error)}) from None
-    return url
 
 
 WebhookUrl = Annotated[str, AfterValidator(_webhook_url), Field(max_length=URL_LENGTH_MAX)]

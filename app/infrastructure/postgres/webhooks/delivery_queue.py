@@ -7,7 +7,7 @@ writes to it has its row locked, within one statement; where several are locked,
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -31,7 +31,7 @@ from app.infrastructure.postgres.batching import Batcher
 from app.infrastructure.postgres.database import DriverConnection, driver_connection, driver_transaction, reading
 from app.infrastructure.postgres.events import complete
 from app.infrastructure.postgres.statements import any_of
-from app.infrastructure.postgres.tables import events, webhook_secrets
+from app.infrastructure.postgres.tables import accounts, events, webhook_secrets
 from app.infrastructure.postgres.webhooks.secrets import make_missing
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,6 @@ log = structlog.get_logger(__name__)
 CLAIM_SECONDS = 30
 """Longer than an attempt may take: then whoever has the claim is dead, and somebody else tries."""
 ATTEMPTS_SHOWN_MAX = 20
-REPLAYED_AT_ONCE = 500
 # Locks an endpoint only where nobody else has it, so that several processes take from different ones. What the claims
 # of others have taken is no longer due, and a delivery waits for those before it of the same job.
 _CLAIM = f"""
@@ -88,7 +87,7 @@ SELECT claimed.endpoint_id, claimed.event_seq, claimed.attempts, endpoint.accoun
   LEFT JOIN jobs AS job ON job.id = claimed.job_id AND endpoint.origin IS NOT NULL
   LEFT JOIN webhook_secrets AS own ON own.account_id = endpoint.account_id AND endpoint.origin IS NOT NULL
  ORDER BY claimed.event_seq
-"""  # noqa: S608 - constants alone
+"""  # noqa: S608
 # Those after it of the same job come when it comes again, or now.
 _RECORD = f"""
 WITH said AS MATERIALIZED (
@@ -153,40 +152,7 @@ UPDATE webhook_endpoints AS endpoint
   FROM judged WHERE judged.id = endpoint.id
 RETURNING endpoint.id, endpoint.account_id, CASE WHEN judged.reason IS NOT NULL THEN endpoint.disabled_reason END
           AS disabled_reason
-"""  # noqa: S608 - constants alone
-# Of a replay the next ones, while few of the endpoint wait. One that waits already, does so still.
-_NEXT_REPLAY = f"""
-SELECT endpoint.id FROM webhook_endpoints AS endpoint
- WHERE endpoint.replay_after IS NOT NULL AND endpoint.disabled_at IS NULL AND endpoint.deleted_at IS NULL
-   AND NOT EXISTS (
-       SELECT FROM deliveries AS waiting WHERE waiting.endpoint_id = endpoint.id AND waiting.state = 'pending'
-       OFFSET {REPLAYED_AT_ONCE})
- ORDER BY endpoint.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
-"""  # noqa: S608 - constants alone
-_REPLAY = f"""
-WITH endpoint AS (
-    SELECT id, account_id, types, replay_after, replay_until FROM webhook_endpoints WHERE id = $1
-), page AS MATERIALIZED (
-    SELECT event.seq, event.type, event.job_id, event.facts
-      FROM endpoint CROSS JOIN LATERAL (
-        SELECT * FROM events WHERE events.account_id = endpoint.account_id AND events.seq > endpoint.replay_after
-           AND events.seq <= endpoint.replay_until ORDER BY events.seq LIMIT {REPLAYED_AT_ONCE}) AS event
-), added AS (
-    INSERT INTO deliveries (endpoint_id, event_seq, job_id, due_at)
-    SELECT endpoint.id, page.seq, page.job_id, now() FROM page CROSS JOIN endpoint
-     WHERE CASE WHEN page.type = 'webhook.test' THEN page.facts ->> 'endpoint_id' = endpoint.id::text
-                ELSE endpoint.types IS NULL OR page.type = ANY (endpoint.types) END
-    ON CONFLICT (endpoint_id, event_seq) DO UPDATE
-        SET state = 'pending', due_at = now(), attempts = 0, ended_at = NULL WHERE deliveries.state <> 'pending'
-    RETURNING 1
-)
-UPDATE webhook_endpoints AS endpoint
-   SET next_due_at = least(next_due_at, greatest(now(), paused_until)),
-       replay_after = CASE WHEN pages.count = {REPLAYED_AT_ONCE} THEN pages.last_seq END
-  FROM (SELECT count(*), max(seq) AS last_seq FROM page) AS pages
- WHERE endpoint.id = $1
-RETURNING (SELECT count(*) FROM added) AS added
-"""  # noqa: S608 - constants alone
+"""  # noqa: S608
 
 
 class PostgresDeliveryQueue:
@@ -207,18 +173,14 @@ class PostgresDeliveryQueue:
                 select(events).where(any_of(events.c.seq, "seqs")), {"seqs": [row["event_seq"] for row in rows]}
             )
             by_seq = {event.seq: event for event in await complete(connection, found.all())}
-        return [_claimed(row, claim, by_seq.get(row["event_seq"]), made) for row in rows]
+            claimed = [_claimed(row, claim, by_seq.get(row["event_seq"]), made) for row in rows]
+            return await _with_owners(connection, claimed)
 
     async def record(self, delivery: ClaimedDelivery, attempt: Attempt, verdict: Verdict) -> None:
         await self._record(_Said(delivery, attempt, verdict))
 
     async def give_back(self, delivery: ClaimedDelivery) -> None:
         await self._record(_Said(delivery, None, Verdict(state=DeliveryState.PENDING, retry_seconds=0)))
-
-    async def advance_replays(self) -> int:
-        async with driver_connection(self.engine) as driver, driver_transaction(driver, "advance_replay"):
-            endpoint_id = await driver.fetchval(_NEXT_REPLAY)
-            return 0 if endpoint_id is None else int(await driver.fetchval(_REPLAY, endpoint_id) or 0) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +223,21 @@ def _shown(attempt: Attempt) -> Mapping[str, Any]:
         "answer": attempt.answer,
         "milliseconds": attempt.milliseconds,
     }
+
+
+async def _with_owners(connection: AsyncConnection, claimed: Sequence[ClaimedDelivery]) -> Sequence[ClaimedDelivery]:
+    """The operator's endpoints hear of many accounts."""
+    wanted = {it.event.account_id for it in claimed if it.account_id is None and it.event is not None}
+    if not wanted:
+        return claimed
+    query = select(accounts.c.id, accounts.c.external_user_id).where(accounts.c.id.in_(wanted))
+    owners = {row.id: row.external_user_id for row in await connection.execute(query)}
+    return [
+        it
+        if it.account_id is not None or it.event is None
+        else replace(it, external_user_id=owners.get(it.event.account_id))
+        for it in claimed
+    ]
 
 
 async def _made_secrets(connection: AsyncConnection, account_ids: Collection[UUID]) -> Mapping[UUID, str]:
