@@ -15,8 +15,9 @@ from app.domain.webhooks import AT_ONCE_MAX, ClaimedDelivery
 log = structlog.get_logger(__name__)
 
 ATTEMPTS_AT_ONCE_MAX = 400
-# An account may have so many times what is left free under way: endpoints that hang then fill no process.
-SHARE = 1
+# What may be under way for an account, of what is left free beside it: endpoints that hang then fill no process. Also
+# the part of the free places that one look for work fills, since all that it finds may be of one account.
+SHARE = 1 / 4
 # For what is due by the clock, and for what a lost notification told of.
 LOOK_SECONDS = 1.0
 # What becomes due within this time is taken together.
@@ -72,7 +73,8 @@ class Deliverer:
         if free < AT_ONCE_MAX:
             return False
         try:
-            claimed = await self._queue.claim(free // AT_ONCE_MAX, leave_out=self._full(free))
+            endpoints_max = max(1, int(SHARE * free) // AT_ONCE_MAX)
+            claimed = await self._queue.claim(endpoints_max, leave_out=self._full(free))
         except DatabaseUnavailable:
             # The event database_failed says why.
             await asyncio.sleep(FAILED_SECONDS)

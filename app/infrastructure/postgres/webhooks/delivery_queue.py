@@ -91,8 +91,10 @@ SELECT claimed.endpoint_id, claimed.event_seq, claimed.attempts, endpoint.accoun
 # Those after it of the same job come when it comes again, or now.
 _RECORD = f"""
 WITH said AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::float[], $6::jsonb[], $7::float[],
-                         $8::boolean[])
+    SELECT endpoint_id, event_seq, claim, state, retry_seconds, pause_seconds, is_gone,
+           attempt || jsonb_build_object('at', now()) AS attempt
+      FROM unnest(
+        $1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::float[], $6::jsonb[], $7::float[], $8::boolean[])
         AS said (endpoint_id, event_seq, claim, state, retry_seconds, attempt, pause_seconds, is_gone)
 ), lane AS MATERIALIZED (
     SELECT id, url, failures, failing_since FROM webhook_endpoints
@@ -103,9 +105,10 @@ WITH said AS MATERIALIZED (
            due_at = CASE WHEN said.state = 'pending' THEN now() + make_interval(secs => said.retry_seconds)
                          ELSE due_at END,
            ended_at = CASE WHEN said.state <> 'pending' THEN now() END,
-           attempt_log = CASE WHEN said.attempt IS NULL THEN attempt_log ELSE
-               CASE WHEN jsonb_array_length(attempt_log) < {ATTEMPTS_SHOWN_MAX} THEN attempt_log ELSE attempt_log - 0 END
-               || jsonb_build_array(said.attempt || jsonb_build_object('at', now())) END
+           attempt_log = CASE
+               WHEN said.attempt IS NULL THEN attempt_log
+               WHEN jsonb_array_length(attempt_log) < {ATTEMPTS_SHOWN_MAX} THEN attempt_log || said.attempt
+               ELSE attempt_log - 0 || said.attempt END
       FROM said JOIN lane ON lane.id = said.endpoint_id
      WHERE delivery.endpoint_id = said.endpoint_id AND delivery.event_seq = said.event_seq
        AND delivery.claim = said.claim
