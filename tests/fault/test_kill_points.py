@@ -15,11 +15,12 @@ from tests.fault.job_cases import JOB_CASES, Case
 from tests.fault.line_cases import LINE_CASES
 from tests.fault.other_cases import OTHER_CASES
 from tests.fault.place_cases import PLACE_CASES
+from tests.fault.webhook_cases import WEBHOOK_CASES
 from tests.fault.world import Story, World, open_world
 from tests.simulator_server import running_simulator
 from tests.torture_report import report
 
-CASES = [*JOB_CASES, *LINE_CASES, *OTHER_CASES, *PLACE_CASES]
+CASES = [*JOB_CASES, *LINE_CASES, *OTHER_CASES, *WEBHOOK_CASES, *PLACE_CASES]
 KILLS_PER_CASE = int(os.environ.get("KILLS_PER_POINT", "1"))
 CASE_SECONDS_MAX = 120
 POINT = re.compile(r"`([a-z_]+\.[a-z_]+)`")

@@ -180,7 +180,7 @@ async def test_one_that_hangs_has_a_few_places_and_holds_up_no_other(lab: Lab, m
     assert len(hanging) == AT_ONCE_MAX
     assert [one for one in await lab.claim() if one.url.endswith("/hang")] == []
 
-    attempts = [asyncio.create_task(lab.deliver(delivery)) for delivery in first]  # type: ignore[arg-type]
+    attempts = [asyncio.create_task(lab.deliver(delivery)) for delivery in first]
     await lab.deliver_due()
     await asyncio.gather(*attempts)
     await lab.pass_time(CLAIM_SECONDS)
