@@ -160,8 +160,8 @@ async def serve_until_stopped(
         spare_the_collector()
 
     api = create_app(settings, catalogue, on_ready=get_ready)
-    # The other half is for requests: a stream takes its connection for as long as it likes.
-    api.state.streams.streams_max = connections_max // 2
+    # The others are for requests: a stream takes its connection for as long as it likes.
+    api.state.streams.streams_max = connections_max * 2 // 3
     server = Server(_configuration(api, Connections(connections_max), settings))
     stop = _Stop(api, server, settings.seconds_to_drain)
     handle_stop_signals(stop.begin, stop.force)

@@ -17,8 +17,8 @@ from benchmarks.stage import Stage
 from tests.builders import connect
 
 NAMES = ("streams",)
-# Of the 10,000 connections that a process takes at most, half may be streams.
-LEVELS = (1_000, 4_000)
+# Of the 20,000 connections that a process takes at most, two thirds may be streams.
+LEVELS = (1_000, 10_000)
 LEVELS_QUICK = (50, 100)
 WARM_UP_JOBS = 500
 PACE_PER_SECOND = 20
@@ -33,8 +33,8 @@ BARS = (
     Bar(
         "1,000 streams: p99 of accepts, of nobody listening", "accept at 20/s, 1,000 streams", IDLE, "<=", 1.2, "p99_ms"
     ),
-    Bar("4,000 streams: kB of the service each, above an idle socket", "4,000 streams", None, "<=", 20, "kb_each"),
-    Bar("4,000 streams: an end is heard of, p95 ms", "4,000 streams", None, "<=", 500, "p95_ms"),
+    Bar("10,000 streams: kB of the service each, above an idle socket", "10,000 streams", None, "<=", 20, "kb_each"),
+    Bar("10,000 streams: an end is heard of, p95 ms", "10,000 streams", None, "<=", 500, "p95_ms"),
 )
 
 

@@ -6,9 +6,10 @@ from contextlib import suppress
 
 DESCRIPTORS_WANTED = 65_536
 DESCRIPTORS_MIN = 128
-# PostgreSQL's connections, those to fal at their most, files, pipes, and callers who are just being turned away.
-DESCRIPTORS_RESERVED = 300
-CONNECTIONS_MAX = 10_000
+# PostgreSQL's connections, those to fal and to webhook endpoints at their most, files, pipes, and callers who are just
+# being turned away.
+DESCRIPTORS_RESERVED = 1_100
+CONNECTIONS_MAX = 20_000
 LARGE_BLOCK_BYTES = 64 * 1024
 
 _M_MMAP_THRESHOLD = -3

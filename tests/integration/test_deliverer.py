@@ -1,7 +1,7 @@
 """The loop that delivers: it wakes when there is something, shares its places, and leaves nothing behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -33,7 +33,7 @@ async def delivering(lab: Lab) -> AsyncIterator[Deliverer]:
         yield made
 
 
-def all_taken(lab: Lab, count: int) -> Callable[[], object]:
+def all_taken(lab: Lab, count: int) -> Callable[[], Awaitable[object]]:
     async def are() -> bool:
         return len(lab.receiver.taken) >= count
 
@@ -47,7 +47,7 @@ async def test_it_hears_of_what_happens_at_once(lab: Lab, monkeypatch: pytest.Mo
     async with delivering(lab), EventSequencer(lab.engine).working():
         await asyncio.sleep(0.5)
         await lab.note(customer, *["balance.low"] * 30)
-        await until(all_taken(lab, 30), seconds=SECONDS)  # type: ignore[arg-type]
+        await until(all_taken(lab, 30), seconds=SECONDS)
     assert set(await lab.states()) == {"delivered"}
     assert len(lab.receiver.taken) == 30
 
@@ -58,7 +58,7 @@ async def test_what_hangs_when_it_stops_goes_back(lab: Lab, sql: Connection, mon
     await lab.add(customer, "/hang")
     await lab.note(customer, "balance.low")
     async with delivering(lab):
-        await until(all_taken(lab, 1), seconds=SECONDS)  # type: ignore[arg-type]
+        await until(all_taken(lab, 1), seconds=SECONDS)
         assert await sql.fetchval("SELECT claim IS NOT NULL FROM deliveries")
     row = await sql.fetchrow("SELECT claim, attempts, attempt_log, due_at <= now() AS is_due FROM deliveries")
     assert row is not None
@@ -71,7 +71,7 @@ async def test_a_replay_goes_on_by_itself(lab: Lab) -> None:
     endpoint = (await lab.add(customer)).endpoint
     await lab.webhooks.endpoints.replay(customer.account_id, endpoint.id, 0)
     async with delivering(lab):
-        await until(all_taken(lab, 9), seconds=SECONDS)  # type: ignore[arg-type]
+        await until(all_taken(lab, 9), seconds=SECONDS)
 
 
 async def test_one_account_does_not_have_all_places(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ async def test_one_account_does_not_have_all_places(lab: Lab, monkeypatch: pytes
     async with delivering(lab):
         await asyncio.sleep(1)
         await lab.note(other, *["balance.low"] * 8)
-        await until(all_taken(lab, 1), seconds=SECONDS)  # type: ignore[arg-type]
+        await until(all_taken(lab, 1), seconds=SECONDS)
 
         async def fine() -> bool:
             return len(lab.receiver.ids("/fine")) == 8
@@ -115,3 +115,28 @@ async def test_it_goes_on_after_the_database_was_away(lab: Lab, monkeypatch: pyt
             return queue.claims >= 4
 
         await until(has_tried, seconds=SECONDS)
+
+
+async def test_no_delivery_is_refused_while_secrets_are_exchanged(lab: Lab) -> None:
+    """The receiver knows one secret at a time: the old one until it has the new one, which takes it a moment."""
+    customer = await open_account(lab.engine)
+    endpoint = await lab.add(customer)
+    secret, verified = endpoint.secret, 0
+
+    def verify_new() -> None:
+        nonlocal verified
+        for taken in lab.receiver.taken[verified:]:
+            assert taken.event(secret)["type"] == "balance.low"
+        verified = len(lab.receiver.taken)
+
+    async with delivering(lab), EventSequencer(lab.engine).working():
+        for _ in range(8):
+            await lab.note(customer, *["balance.low"] * 10)
+            rotated = await lab.webhooks.rotate_secret(customer.account_id, endpoint.endpoint.id, overlap_seconds=60)
+            await lab.note(customer, *["balance.low"] * 10)
+            await asyncio.sleep(0.1)
+            verify_new()
+            secret = rotated.secret
+        await until(all_taken(lab, 160), seconds=SECONDS)
+    verify_new()
+    assert verified == 160

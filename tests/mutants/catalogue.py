@@ -18,6 +18,7 @@ from app.infrastructure.postgres.jobs import (
 )
 from tests.mutants.budgets import BUDGET_MUTANTS
 from tests.mutants.changes import Change, Mutant, source_of
+from tests.mutants.deliveries import DELIVERY_MUTANTS
 from tests.mutants.events import EVENT_MUTANTS
 from tests.mutants.keys import KEY_MUTANTS
 from tests.mutants.turns import TURN_MUTANTS
@@ -417,6 +418,7 @@ MUTANTS = (
         ("tests/integration/test_adjustments.py::test_gives_and_takes_also_to_below_zero",),
     ),
     *BUDGET_MUTANTS,
+    *DELIVERY_MUTANTS,
     *EVENT_MUTANTS,
     *KEY_MUTANTS,
     *TURN_MUTANTS,

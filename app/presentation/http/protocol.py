@@ -39,7 +39,7 @@ LINGER_SECONDS_MAX = 5.0
 LINGER_BYTES_MAX = 17 * 1024 * 1024
 # In a stop, for a request that is on its way while its connection looks idle.
 FAREWELL_SECONDS = 0.5
-CONNECTIONS_MAX = 10_000
+CONNECTIONS_MAX = 20_000
 
 
 class _Stage(Enum):
