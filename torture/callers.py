@@ -104,13 +104,15 @@ class Callers:
                     return answer
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def top_up(self, book: Book, amount: int = TOPUP_TOKENS) -> None:
-        """As a payment provider does: until it hears 200. Each payment once in the book."""
-        headers = SECRET | {"X-Event-Id": str(uuid.uuid4())}
+    async def top_up(self, book: Book, amount: int = TOPUP_TOKENS) -> str:
+        """As a payment provider does: until it hears 200. Each payment once in the book. Returns what names it."""
+        event_id = str(uuid.uuid4())
+        headers = SECRET | {"X-Event-Id": event_id}
         body = {"external_user_id": book.user_id, "amount": amount}
         answer = await self.insist("POST", "/webhook/topup", frozenset({200}), headers=headers, json=body)
         if answer.status == 200:
             book.topped_up_tokens += amount
+        return event_id
 
     async def register(self, tokens: int = TOPUP_TOKENS) -> Book:
         book = Book(str(uuid.uuid4()))

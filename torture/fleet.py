@@ -1,4 +1,4 @@
-"""One PostgreSQL, one simulator, one API that only accepts, and workers: each a process that can be taken away."""
+"""One PostgreSQL, one simulator, APIs that only accept, and workers: each a process that can be taken away."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -82,23 +82,42 @@ class Member:
 
 
 class Fleet:
-    def __init__(self, directory: Path, postgres: Postgres, simulator_url: str, workers: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        postgres: Postgres,
+        simulator_url: str,
+        *,
+        workers: int,
+        apis: int,
+        others: Mapping[str, str],
+    ) -> None:
         self.postgres = postgres
         self.simulator_url = simulator_url
-        port = free_port()
+        ports = [free_port() for _ in range(apis)]
         settings = {
             "DATABASE_URL": postgres.dsn,
             "FAL_KEY": "torture:key",
             "FAL_QUEUE_URL": simulator_url,
             "FAL_REST_URL": simulator_url,
-            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+            # fal's webhooks come to the first.
+            "PUBLIC_URL": f"http://127.0.0.1:{ports[0]}",
             "IMAGE_TIME_LIMIT_SECONDS": str(TIME_LIMIT_SECONDS),
             "DATA_DIR": str(directory),
             **WITHOUT_LIMITS,
+            **others,
         }
         self.settings = settings
-        api = ServiceProcess(directory / "api.log", settings | {"RUNNER": "external", "PORT": str(port)})
-        self.api = Member("api", api, "service_ready")
+        self.apis = [
+            Member(
+                name,
+                ServiceProcess(
+                    directory / f"{name.replace(' ', '-')}.log", settings | {"RUNNER": "external", "PORT": str(port)}
+                ),
+                "service_ready",
+            )
+            for name, port in zip(["api", *(f"api {number}" for number in range(2, apis + 1))], ports, strict=True)
+        ]
         self.workers = [
             Member(
                 f"worker {number}",
@@ -110,11 +129,19 @@ class Fleet:
 
     @property
     def members(self) -> list[Member]:
-        return [self.api, *self.workers]
+        return [*self.apis, *self.workers]
+
+    @property
+    def api(self) -> Member:
+        return self.apis[0]
 
     @property
     def url(self) -> str:
         return self.api.process.url
+
+    @property
+    def urls(self) -> list[str]:
+        return [api.process.url for api in self.apis]
 
     async def until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS_MAX
@@ -133,7 +160,9 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running_fleet(directory: Path, *, workers: int = 2) -> AsyncIterator[Fleet]:
+async def running_fleet(
+    directory: Path, *, workers: int = 2, apis: int = 1, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Fleet]:
     """Everything started and ready. `directory` gets the logs; PostgreSQL's files are dropped at the end."""
     with tempfile.TemporaryDirectory(prefix="torture-", dir="/tmp") as files, ExitStack() as stack:
         postgres = Postgres(Path(files))
@@ -142,7 +171,7 @@ async def running_fleet(directory: Path, *, workers: int = 2) -> AsyncIterator[F
         async with open_engine(postgres.dsn) as engine:
             await migrate(engine)
         simulator_url = stack.enter_context(_Simulator(directory / "simulator.log"))
-        fleet = Fleet(directory, postgres, simulator_url, workers)
+        fleet = Fleet(directory, postgres, simulator_url, workers=workers, apis=apis, others=settings or {})
         stack.callback(fleet.stop)
         for member in fleet.members:
             member.start()

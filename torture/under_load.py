@@ -67,7 +67,7 @@ async def suffer(
             *checks_of(evidence),
             _ledger_all_along(timeline),
             *_answers(callers, may_end),
-            _no_bug_is_logged(fleet),
+            no_bug_is_logged(fleet),
             *done.checks,
         ]
         counts = {
@@ -123,7 +123,7 @@ def _answers(callers: Callers, may_end: bool) -> list[Check]:
     return checks
 
 
-def _no_bug_is_logged(fleet: Fleet) -> Check:
+def no_bug_is_logged(fleet: Fleet) -> Check:
     found = [line for member in fleet.members for event in BUGS for line in member.logged(event)]
     return Check("no process logs what only a bug can cause", sum(member.starts for member in fleet.members), found)
 
