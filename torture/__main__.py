@@ -17,6 +17,7 @@ from rich.console import Console
 from torture.attacks import attacks
 from torture.cancels import cancels
 from torture.debits import debits
+from torture.events import events
 from torture.kills import kills
 from torture.neighbours import neighbours
 from torture.outages import cuts, restarts
@@ -34,6 +35,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "neighbours": neighbours,
     "restarts": restarts,
     "cuts": cuts,
+    "events": events,
     "attacks": attacks,
     **{name: scenario_of(name, suite) for name, suite in SUITES.items()},
 }
