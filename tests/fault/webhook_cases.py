@@ -204,7 +204,7 @@ def forgets_deliveries(world: World, armed: str) -> None:
         world.stop()
         world.use(armed=[armed])
         world.die()
-        assert (world.sql(STATES, endpoint) == []) == armed.endswith("after_commit")
+        assert (world.sql(STATES, endpoint) == []) == (armed != "forget_deliveries.before_commit")
         world.run()
         gone = "SELECT count(*) FROM webhook_endpoints WHERE id::text = $1"
         world.until(lambda: world.sql(gone, endpoint) == [0], "the endpoint is gone")
@@ -223,4 +223,5 @@ WEBHOOK_CASES = [
     *both("redeliver", redelivers),
     *both("rotate_webhook_secret", rotates_the_accounts_secret),
     *both("forget_deliveries", forgets_deliveries),
+    *both("forget_endpoints", forgets_deliveries),
 ]

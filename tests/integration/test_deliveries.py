@@ -12,9 +12,19 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from app.application import deliver
 from app.application.webhooks import EndpointWithSecret
 from app.domain.jobs import JobStatus
-from app.domain.webhooks import AT_ONCE_MAX, ATTEMPTS_MAX, FAILURES_MIN, RETRY_SECONDS, Delivery, DisabledReason
+from app.domain.webhooks import (
+    AT_ONCE_MAX,
+    ATTEMPTS_MAX,
+    FAILURES_MIN,
+    RETRY_SECONDS,
+    Attempt,
+    Delivery,
+    DeliveryState,
+    DisabledReason,
+    Verdict,
+)
 from app.infrastructure.postgres.webhooks.delivery_queue import CLAIM_SECONDS
-from tests.builders import OUTCOMES, Connection, Customer, job_in, jobs_of, open_account
+from tests.builders import OUTCOMES, Connection, Customer, job_in, jobs_of, open_account, open_crowd
 from tests.deliveries import Lab, open_lab
 from tests.webhook_receiver import Answers
 
@@ -398,3 +408,32 @@ async def test_a_test_goes_to_its_endpoint_alone_whatever_types_it_wants(lab: La
     event = taken.event(endpoint.secret)
     assert (taken.path, event["type"]) == ("/one", "webhook.test")
     assert event["data"] == {"endpoint_id": str(endpoint.endpoint.id)}
+
+
+STUCK = """
+SELECT count(*) FROM webhook_endpoints AS lane JOIN deliveries ON endpoint_id = id
+ WHERE state = 'pending' AND claim IS NULL AND due_at <= now() AND next_due_at > now() + interval '1 second'
+   AND NOT EXISTS (SELECT FROM deliveries AS held WHERE held.endpoint_id = lane.id AND held.claim IS NOT NULL)
+"""
+
+
+async def test_what_is_addressed_while_others_are_taken_is_looked_for(database: str, sql: Connection) -> None:
+    async with open_crowd(database, 12) as engine, open_lab(engine) as lab:
+        customer = await open_account(engine)
+        for number in range(5):
+            await lab.add(customer, f"/{number}")
+        is_over = False
+
+        async def take() -> None:
+            while not is_over:
+                for delivery in await lab.claim():
+                    delivered = Verdict(state=DeliveryState.DELIVERED)
+                    await lab.queue.record(delivery, Attempt(milliseconds=1, status=200), delivered)
+
+        takers = [asyncio.create_task(take()) for _ in range(3)]
+        for _ in range(200):
+            await lab.note(customer, "balance.low")
+            await asyncio.sleep(0.01)
+            assert await sql.fetchval(STUCK) == 0
+        is_over = True
+        await asyncio.gather(*takers)

@@ -2,7 +2,8 @@
 
 Every endpoint is a queue of its own: `next_due_at` says when something of it is due, so that to look for work costs no
 look at the queues that have none, and one that is full of what fails holds up no other. Whoever takes from a queue or
-writes to it has its row locked, within one statement; where several are locked, in the order of their ids.
+writes to it has its row locked before it looks at its deliveries. Where several are waited for, it is in the order of
+their ids.
 """
 
 import json
@@ -39,15 +40,20 @@ log = structlog.get_logger(__name__)
 CLAIM_SECONDS = 30
 """Longer than an attempt may take: then whoever has the claim is dead, and somebody else tries."""
 ATTEMPTS_SHOWN_MAX = 20
-# Locks an endpoint only where nobody else has it, so that several processes take from different ones. What the claims
-# of others have taken is no longer due, and a delivery waits for those before it of the same job.
+# Only where nobody else has it, so that several processes take from different ones.
+_LOCK = f"""
+SELECT id, CASE WHEN failures < {FAILURES_MIN} THEN {AT_ONCE_MAX} ELSE 1 END AS at_once_max
+  FROM webhook_endpoints
+ WHERE next_due_at <= now() AND disabled_at IS NULL AND deleted_at IS NULL
+   AND (account_id IS NULL OR account_id <> ALL ($2::uuid[]))
+ ORDER BY next_due_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
+"""  # noqa: S608
+# A statement after the lock, which sees whatever was addressed before: `next_due_at` would else be written as if that
+# were not there, and nobody would ever look for it. What the claims of others have taken is no longer due, and a
+# delivery waits for those before it of the same job.
 _CLAIM = f"""
-WITH lane AS MATERIALIZED (
-    SELECT id, CASE WHEN failures < {FAILURES_MIN} THEN {AT_ONCE_MAX} ELSE 1 END AS at_once_max
-      FROM webhook_endpoints
-     WHERE next_due_at <= now() AND disabled_at IS NULL AND deleted_at IS NULL
-       AND (account_id IS NULL OR account_id <> ALL ($2::uuid[]))
-     ORDER BY next_due_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
+WITH lane AS (
+    SELECT * FROM unnest($1::uuid[], $2::integer[]) AS lane (id, at_once_max)
 ), room AS MATERIALIZED (
     SELECT id, greatest(at_once_max - (
         SELECT count(*) FROM deliveries AS held
@@ -166,7 +172,9 @@ class PostgresDeliveryQueue:
     async def claim(self, endpoints_max: int, *, leave_out: Collection[UUID]) -> Sequence[ClaimedDelivery]:
         claim = uuid4()
         async with driver_connection(self.engine) as driver, driver_transaction(driver, "claim_deliveries"):
-            rows = await driver.fetch(_CLAIM, endpoints_max, list(leave_out), claim)
+            lanes = await driver.fetch(_LOCK, endpoints_max, list(leave_out))
+            places = [[lane["id"] for lane in lanes], [lane["at_once_max"] for lane in lanes]]
+            rows = await driver.fetch(_CLAIM, *places, claim) if lanes else []
         if not rows:
             return []
         async with reading(self.engine) as connection:

@@ -33,6 +33,8 @@ class PostgresDeliveryUpkeep:
                     tuple_(_D.endpoint_id, _D.event_seq).in_(query.limit(FORGOTTEN_AT_ONCE))
                 )
                 count += (await connection.execute(gone)).rowcount
+        # Apart from the above: whoever takes deliveries has the endpoint locked, and may wait for one that goes.
+        async with transaction(self._engine, "forget_endpoints") as connection:
             return count + await self._forget_endpoints(connection)
 
     async def _forget_endpoints(self, connection: AsyncConnection) -> int:
