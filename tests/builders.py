@@ -40,6 +40,7 @@ from app.infrastructure.postgres.keys.issuing import PostgresKeys, add_secret
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
 from app.infrastructure.postgres.tables import keys
+from app.infrastructure.postgres.webhooks.upkeep import PostgresDeliveryUpkeep
 
 
 class PostgresJobs(PostgresJobDesk, PostgresJobExecution, PostgresJobRecords):
@@ -63,6 +64,7 @@ BUILT_IN = read_catalogue()
 MODEL_IDS: Mapping[GenerationKind, str] = {kind: BUILT_IN.default_of(kind).id for kind in GenerationKind}
 
 COST_TOKENS = 5
+EVENT_DAYS = 30
 LINE = "text_to_image"
 IMAGES_SHAPE = ResultShape(outputs="images", flags="has_nsfw_concepts")
 VIDEO_SHAPE = ResultShape(outputs="video", flags="has_nsfw_concepts")
@@ -168,12 +170,17 @@ async def begin_minute_of_writes(sql: Connection, *, writes: int = 0) -> None:
 def sweep_of(engine: AsyncEngine) -> Sweep:
     jobs = jobs_of(engine)
     return Sweep(
-        lost_steps(engine), jobs, PostgresJobInputs(engine), PostgresRestoredJobs(engine, jobs), event_log_of(engine)
+        lost_steps(engine),
+        jobs,
+        PostgresJobInputs(engine),
+        PostgresRestoredJobs(engine, jobs),
+        event_log_of(engine),
+        PostgresDeliveryUpkeep(engine, EVENT_DAYS),
     )
 
 
 def event_log_of(engine: AsyncEngine) -> PostgresEventLog:
-    return PostgresEventLog(engine, days_kept=30)
+    return PostgresEventLog(engine, days_kept=EVENT_DAYS)
 
 
 def jobs_of(engine: AsyncEngine) -> PostgresJobs:

@@ -19,6 +19,7 @@ from app.application.ports.health import HealthChecks
 from app.application.ports.provider import Provider
 from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
+from app.application.webhooks import CustomerWebhooks
 from app.bootstrap.use_cases import customer_key_management
 from app.domain.budgets import NO_LIMITS, AccountLimits
 from app.domain.catalogue import Catalogue
@@ -35,6 +36,9 @@ from app.infrastructure.postgres.keys.reader import PostgresKeyReader
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.reversals import PostgresReversals
+from app.infrastructure.postgres.webhooks.deliveries import PostgresDeliveries
+from app.infrastructure.postgres.webhooks.endpoints import PostgresWebhookEndpoints
+from app.infrastructure.postgres.webhooks.secrets import PostgresWebhookSecrets
 from app.infrastructure.quotes import SignedQuotes
 from app.presentation.http.api import create_api
 from app.presentation.http.body_room import BodyRoom
@@ -100,6 +104,11 @@ def api_of(engine: AsyncEngine, catalogue: Catalogue = BUILT_IN, *, limits: Acco
         ledger=PostgresLedger(engine),
         events=event_log_of(engine),
         event_feed=PostgresEventFeed(engine),
+        webhooks=CustomerWebhooks(
+            PostgresWebhookEndpoints(engine, limits),
+            PostgresDeliveries(engine, limits),
+            PostgresWebhookSecrets(engine, limits),
+        ),
         receive_payment=receive_payment,
         receive_reversal=ReceiveReversal(ReversePayment(PostgresReversals(engine)), receive_payment.check_secret),
         receive_provider_event=cast(ReceiveProviderEvent, None),

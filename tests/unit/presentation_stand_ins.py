@@ -25,6 +25,7 @@ from app.application.ports.payments import Payments
 from app.application.ports.provider import Provider
 from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases
+from app.application.webhooks import CustomerWebhooks
 from app.domain.accounts import ALL_SCOPES, Account, AccountOverview, ApiKey, Caller
 from app.domain.catalogue import Catalogue
 from app.domain.errors import (
@@ -325,6 +326,7 @@ class World:
             ledger=cast(LedgerReader, None),
             events=cast(EventLog, EmptyLog()),
             event_feed=cast(EventFeed, NoFeed()),
+            webhooks=cast(CustomerWebhooks, None),
             receive_payment=receive_payment,
             receive_reversal=ReceiveReversal(ReversePayment(self.reversals), receive_payment.check_secret),
             receive_provider_event=cast(ReceiveProviderEvent, None),

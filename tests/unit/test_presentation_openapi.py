@@ -15,10 +15,23 @@ from app.presentation.http.bodies import JsonBody
 from app.presentation.http.keyed_routes import KeyedRoute
 from app.presentation.http.openapi import answer, complete
 from app.presentation.http.routing import DirectRoute, calls_of
-from app.presentation.routers import account, auth, events, jobs, keys, ledger, payments, reversals, system
+from app.presentation.routers import (
+    account,
+    auth,
+    events,
+    jobs,
+    keys,
+    ledger,
+    payments,
+    reversals,
+    system,
+    webhook_secrets,
+    webhooks,
+)
 from app.presentation.routers.generations import generations_router
 from app.presentation.routers.models import models_router
 from app.presentation.routers.quotes import quotes_router
+from app.presentation.schemas.events import EventMessage
 from tests.builders import BUILT_IN
 from tests.unit.presentation_stand_ins import World
 
@@ -47,6 +60,18 @@ def test_documents_every_route_and_its_answers() -> None:
         "change_key": ["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "503"],
         "delete_key": ["204", "401", "403", "404", "429", "503"],
         "rotate_key": ["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "503"],
+        "list_webhook_endpoints": ["200", "401", "403", "429", "503"],
+        "create_webhook_endpoint": ["201", "400", "401", "403", "408", "409", "413", "415", "422", "429", "503"],
+        "get_webhook_secret": ["200", "401", "403", "429", "503"],
+        "rotate_webhook_secret": ["200", "400", "401", "403", "408", "413", "415", "422", "429", "503"],
+        "get_webhook_endpoint": ["200", "401", "403", "404", "429", "503"],
+        "change_webhook_endpoint": ["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "503"],
+        "delete_webhook_endpoint": ["204", "401", "403", "404", "429", "503"],
+        "list_deliveries": ["200", "401", "403", "404", "422", "429", "503"],
+        "redeliver": ["202", "401", "403", "404", "409", "429", "503"],
+        "replay_events": ["202", "400", "401", "403", "404", "408", "409", "410", "413", "415", "422", "429", "503"],
+        "rotate_webhook_endpoint_secret": ["200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "503"],
+        "test_webhook_endpoint": ["202", "401", "403", "404", "409", "429", "503"],
         "get_balance": ["200", "401", "403", "429", "503"],
         "list_ledger_entries": ["200", "401", "403", "422", "429", "503"],
         "stream_events": ["200", "401", "403", "410", "422", "429", "503"],
@@ -136,6 +161,8 @@ def test_documents_where_an_accepted_job_is_found() -> None:
 def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> None:
     routers = (
         keys.router,
+        webhooks.router,
+        webhook_secrets.router,
         account.router,
         auth.router,
         payments.router,
@@ -159,6 +186,8 @@ def test_gives_examples_of_answers_that_the_service_gives() -> None:
     priced = (generations, quotes_router(BUILT_IN), models_router(BUILT_IN))
     for router in (
         keys.router,
+        webhooks.router,
+        webhook_secrets.router,
         auth.router,
         ledger.router,
         events.router,
@@ -207,12 +236,30 @@ async def test_serves_the_document() -> None:
     assert response.json() == DOCUMENT
 
 
+def test_describes_the_message_that_it_sends_as_it_is_sent() -> None:
+    operation = DOCUMENT["webhooks"]["event"]["post"]
+    content = operation["requestBody"]["content"]["application/json"]
+    schema = DOCUMENT["components"]["schemas"]["EventMessage"]
+
+    assert content["schema"] == {"$ref": "#/components/schemas/EventMessage"}
+    assert content["example"].keys() == set(schema["required"]) == schema["properties"].keys() - {"external_user_id"}
+    EventMessage.model_validate(content["example"])
+    assert content["example"]["data"]["error_code"] is None
+    assert operation["responses"].keys() == {"204"}
+    assert {parameter["name"] for parameter in operation["parameters"] if parameter["required"]} == {
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+    }
+    assert not any(name.endswith(("-Input", "-Output")) for name in DOCUMENT["components"]["schemas"])
+
+
 def test_request_bodies_refuse_unknown_fields() -> None:
     requests = {name: schema for name, schema in DOCUMENT["components"]["schemas"].items() if name.endswith("Request")}
 
     # Its other fields are those of the generation that is asked about.
     assert requests.pop("QuoteRequest")["additionalProperties"] is True
-    assert len(requests) == 9 + len(BUILT_IN)
+    assert len(requests) == 13 + len(BUILT_IN)
     assert all(schema["additionalProperties"] is False for schema in requests.values())
 
 

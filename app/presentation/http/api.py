@@ -34,6 +34,7 @@ from app.presentation.routers import (
     quotes,
     reversals,
     system,
+    webhook_messages,
     webhook_secrets,
     webhooks,
 )
@@ -86,6 +87,7 @@ def create_api(
     # include_router serves these routers as safely, but takes more than twice the time for /balance: it matches each
     # request twice more and never calls an endpoint directly.
     splice(api, *_routers(catalogue))
+    webhook_messages.describe(api)
     _complete_document(api, is_safety_checker_required=is_safety_checker_required)
     store_documents(api)
     check_root_path(api, root_path)
@@ -140,6 +142,7 @@ def _complete_document(api: FastAPI, *, is_safety_checker_required: bool) -> Non
         document = generate()
         # FastAPI makes the document anew once a route was added, and hands out the same one until then.
         if document is not completed:
+            webhook_messages.complete_message(document)
             documentation.complete(document, api.routes)
             if is_safety_checker_required:
                 documentation.require_safety_checker(document)

@@ -72,7 +72,7 @@ each may do, spend and last as little as it needs, and can end alone:
 |---|---|
 | `generate` | start and cancel generations |
 | `read` | look at generations, events, balance and ledger, ask for quotes |
-| `manage` | keys, and the account itself |
+| `manage` | keys, webhooks, and the account itself |
 
 Starting and cancelling answer with the job that they concern, and starting with the balance, whether or not the key has
 `read`.
@@ -83,6 +83,28 @@ token, however many requests come at once, and 402 `budget_exceeded` has `budget
 and no expiry makes, changes, rotates and deletes keys, and never itself; any key sees itself at `GET /keys/current`,
 and ends itself with `DELETE`. A secret is shown once. Another one comes with `POST /keys/{key_id}/rotate`, which lets
 the old one work for an overlap.
+
+## Webhooks
+
+Whatever is in `GET /events` also comes to your own servers, by POST. `POST /webhook-endpoints` adds one for the types
+of events that it names, and `webhook_url` on a generation names one for the end of that job. Messages and signatures
+are those of [Standard Webhooks](https://www.standardwebhooks.com): any of its libraries verifies a message with the
+secret of the endpoint, or with that of `GET /webhook-secret` where a generation named the URL. Without one: the base64
+of the HMAC-SHA256 of `webhook-id`, `.`, `webhook-timestamp`, `.` and the body as it came, by the bytes behind `whsec_`,
+must be in `webhook-signature`, which is `v1,` and that; two secrets in force sign twice, with a space in between.
+Refuse what was signed more than five minutes ago.
+
+Each event comes at least once: keep `webhook-id`, which is the same in each attempt, and pass over what you know. Those
+of one job come in order, an event that was given up aside; others come in any. Answer 2xx within 15 seconds and work
+afterwards. Anything else, a redirect as well, is tried again after 5 s, 5 min, 30 min, 2, 5, 10, 14, 20, 24, 24 and
+24 h, or later where `Retry-After` asks for it, twelve times in all. While an endpoint fails it is tried less often.
+An endpoint that answers 410, or where every attempt failed for five days, is disabled: enable it with `PATCH`, and
+`POST .../replay` brings what it missed. `GET .../deliveries` has each attempt and its answer,
+`POST .../deliveries/{event_id}/redeliver` sends one again, and `POST .../test` sends an event that means nothing.
+
+A message has links and never media, and is smaller than 20 kB: where the job is larger, `is_shortened` says that its
+`result` was left out. URLs are https and lead to public addresses. Names are looked up for each attempt, and no
+redirect is followed.
 
 ## Errors
 
@@ -110,6 +132,7 @@ TAGS: list[dict[str, Any]] = [
     {"name": "Top-up", "description": "Called by the payment provider, not by users."},
     {"name": "Generations", "description": "Start images and videos, follow them, stop them."},
     {"name": "Events", "description": "What happened, in an order that never changes."},
+    {"name": "Webhooks", "description": "Your servers that are told what happens, and what was delivered to them."},
     {"name": "Models", "description": "What is sold, with parameters and prices; what one generation would cost."},
     {"name": "Provider", "description": "Called by fal, not by users."},
     {"name": "System", "description": "For load balancers and monitoring."},

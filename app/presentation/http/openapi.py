@@ -102,7 +102,7 @@ def complete(document: dict[str, Any], routes: Sequence[BaseRoute]) -> None:
     """Add what the routes refer to by name, and what is the same for all of them."""
     documented = [context for context in iter_route_contexts(routes) if _is_documented(context)]
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas.update(_schemas([*_request_models(documented), Problem, InvalidRequestProblem]))
+    schemas.update(schemas_of([*_request_models(documented), Problem, InvalidRequestProblem]))
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     for path in document["paths"].values():
@@ -180,7 +180,7 @@ def _problem_example(status: int, error: Errors) -> dict[str, Any]:
     return example | {"errors": [field_error("missing", "name_of_the_field")]} if error is InvalidRequest else example
 
 
-def _schemas(models: Iterable[type[BaseModel]]) -> Mapping[str, Any]:
+def schemas_of(models: Iterable[type[BaseModel]]) -> Mapping[str, Any]:
     _, schema = models_json_schema([(model, "validation") for model in models], ref_template=SCHEMA_REFERENCE)
     definitions: Mapping[str, Any] = schema["$defs"]
     return definitions

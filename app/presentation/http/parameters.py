@@ -28,7 +28,7 @@ from app.presentation.schemas.fields import parse_uuid
 EVENT_ID_HEADER = "X-Event-Id"
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 _SOURCE = "source"
-_EVENT_ID = re.compile(r"evt_([0-9]{1,16})", re.ASCII)
+_EVENT_ID = re.compile(r"evt_(0|[1-9][0-9]{0,15})", re.ASCII)
 
 
 class _ApiKeyHeader(APIKeyHeader):

@@ -13,19 +13,10 @@ from app.presentation.http.state import UseCases, state_of
 from app.presentation.http.stream_parameters import LastEventId
 from app.presentation.http.streams import EventStream, open_stream
 from app.presentation.schemas.events import EventPageView, EventView, Seq
-from app.presentation.schemas.examples import COMPLETED_JOB, JOB_ID
+from app.presentation.schemas.examples import EVENT, JOB_ID
 from app.presentation.schemas.fields import CanonicalUuid, PageSize
 
 router = APIRouter(tags=["Events"], route_class=KeyedRoute)
-
-_EVENT = {
-    "id": "evt_1795515341654321",
-    "seq": 1795515341654321,
-    "type": "generation.completed",
-    "created_at": "2026-11-23T10:15:41.654321Z",
-    "data": COMPLETED_JOB,
-}
-
 
 _Types = Annotated[
     list[EventType] | None,
@@ -39,7 +30,7 @@ _Types = Annotated[
     summary="Read what happened",
     response_description="The oldest events first",
     responses={
-        200: answer({"items": [_EVENT], "next_after": 1795515341654321, "has_more": False}),
+        200: answer({"items": [EVENT], "next_after": 1795515341654321, "has_more": False}),
         **problems(*READ_ERRORS, JobNotFound, EventsForgotten, InvalidRequest, *DATABASE_ERRORS),
     },
 )
@@ -77,7 +68,7 @@ async def list_events(
         200: event_stream(
             "Each event as a message: its `seq` as `id`, its type as `event`, and the event as `GET /events` has it as "
             "`data`. A comment comes every 15 seconds.",
-            _EVENT,
+            EVENT,
         ),
         **problems(*READ_ERRORS, EventsForgotten, InvalidRequest, TooManyStreams, *DATABASE_ERRORS),
     },

@@ -49,7 +49,8 @@ class EventView(BaseModel):
     type: Annotated[EventType | str, OrNewer()]
     created_at: datetime
     data: EventData = Field(
-        description="Of `generation.*` the job, as it was then; of `balance.*` the balance; of `key.*` the key."
+        description="Of `generation.*` the job, as it was then; of `balance.*` the balance; of `key.*` the key; of "
+        "`webhook.test` the endpoint."
     )
 
     @classmethod

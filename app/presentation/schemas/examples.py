@@ -32,6 +32,13 @@ COMPLETED_JOB: Mapping[str, Any] = {
     "created_at": "2026-11-23T10:15:30.123456Z",
     "updated_at": "2026-11-23T10:15:41.654321Z",
 }
+EVENT: Mapping[str, Any] = {
+    "id": "evt_1795515341654321",
+    "seq": 1795515341654321,
+    "type": "generation.completed",
+    "created_at": "2026-11-23T10:15:41.654321Z",
+    "data": COMPLETED_JOB,
+}
 REPLAYED: Mapping[str, Any] = {
     "Idempotent-Replayed": {
         "description": "`true` where the key came before: this is the first request's job, and nothing was debited.",

@@ -16,7 +16,7 @@ from app.domain.models import Model
 from app.domain.parameters import ParameterType
 from app.presentation.schemas.fields import RequestModel
 from app.presentation.schemas.generation_fields import as_taken, field_of
-from app.presentation.schemas.webhook_urls import WebhookUrl
+from app.presentation.schemas.webhook_urls import WebhookUrl, webhook_url_as_taken
 
 _QUOTE = Field(
     default=None,
@@ -76,16 +76,15 @@ class GenerationBodies:
         """
         if not isinstance(document, dict):
             return None
-        named = document.get("model")
+        named, webhook_url = document.get("model"), document.get("webhook_url")
         given = {name: value for name, value in document.items() if value is not None and name not in _OTHERS}
-        names = (named, document.get("webhook_url"))
-        if not all(name is None or isinstance(name, str) for name in names) or not all(
-            map(_may_be_given, given.values())
-        ):
+        are_texts = all(text is None or isinstance(text, str) for text in (named, webhook_url))
+        if not are_texts or not all(map(_may_be_given, given.values())):
             return None
         model = self.catalogue.default_of(self.kind) if named is None else self.catalogue.get(named)
         parameters = {name: as_taken(self._type_of(name, model), value) for name, value in given.items()}
-        return AskedFor(kind=self.kind, parameters=parameters, model_id=named, webhook_url=document.get("webhook_url"))
+        told = None if webhook_url is None else webhook_url_as_taken(webhook_url)
+        return AskedFor(kind=self.kind, parameters=parameters, model_id=named, webhook_url=told)
 
     def _type_of(self, name: str, model: Model | None) -> ParameterType | None:
         parameter = None if model is None else model.parameters.get(name)

@@ -18,10 +18,17 @@ def checked_url(given: str, *, allows_loopback: bool) -> str:
     text = given.strip()
     if allows_loopback and LOOPBACK_URL.fullmatch(text):
         return text
-    url = public_url(text, takes_any_port=True)
-    if not url.lower().startswith("https://"):
+    if not text.lower().startswith("https://"):
         raise NotPublic("The URL must begin with https://.")
-    return url
+    return public_url(text, takes_any_port=True)
+
+
+def webhook_url_as_taken(value: str) -> str:
+    """What the field makes of a URL that it takes. Any other stays as it is."""
+    try:
+        return checked_url(value, allows_loopback=True)
+    except NotPublic:
+        return value
 
 
 def _webhook_url(value: str, info: ValidationInfo) -> str:
