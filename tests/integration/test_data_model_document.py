@@ -34,6 +34,9 @@ OWN_TABLES = (
     "event_log",
     "budget_notices",
     "forgotten_events",
+    "webhook_endpoints",
+    "webhook_secrets",
+    "deliveries",
     "heartbeats",
 )
 DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```$", re.DOTALL | re.MULTILINE)
