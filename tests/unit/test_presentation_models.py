@@ -180,6 +180,40 @@ async def test_a_named_model_is_part_of_the_request_and_a_left_out_one_is_not() 
     assert len({plain, named, other}) == 3
 
 
+async def test_where_the_end_is_told_is_part_of_the_request_and_nowhere_is_not() -> None:
+    world = World()
+    account, key = await world.a_user(tokens=1000)
+    told = FOX | {"webhook_url": "https://hooks.example.com/a"}
+
+    plain, null, here, again, there = await fingerprints_of(
+        world,
+        account.id,
+        key,
+        [
+            FOX,
+            FOX | {"webhook_url": None},
+            told,
+            FOX | {"webhook_url": " https://hooks.example.com/a "},
+            FOX | {"webhook_url": "https://hooks.example.com/b"},
+        ],
+    )
+
+    assert plain == null
+    assert here == again
+    assert len({plain, here, there}) == 3
+    assert [job.webhook_url for job in world.jobs.accepted][:3] == [None, None, told["webhook_url"]]
+
+
+async def test_the_fingerprint_of_what_names_no_url_is_that_of_the_releases_before() -> None:
+    """A repeat may come to a newer process than the first request."""
+    world = World()
+    account, key = await world.a_user(tokens=1000)
+
+    (plain,) = await fingerprints_of(world, account.id, key, [{"prompt": "a fox"}])
+
+    assert plain.hex() == "305c49530ccc0ea2b58a88008a52f4c51b439f330dfbd2ed3e8d26669e64972f"
+
+
 async def test_what_may_be_paid_is_no_part_of_the_request() -> None:
     world = World()
     account, key = await world.a_user(tokens=1000)

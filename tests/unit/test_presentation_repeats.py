@@ -186,6 +186,7 @@ def test_what_a_refused_body_asked_for_is_what_it_asked_for_as_it_was_taken(mode
             "model": model.id,
             "max_cost_tokens": 5,
             "quote": None,
+            "webhook_url": numbers.choice([None, "https://bücher.example/хук ", "https://hooks.example.com:8443/a"]),
             **{name: written_differently(numbers, model.parameters[name], value) for name, value in given.items()},
         }
         taken = now.model_validate(document, {"allow_private_media_urls": False}).wish().asked_for()

@@ -1,0 +1,95 @@
+"""Where webhooks may go, as far as the text of the URL tells."""
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from app.presentation.schemas.media_urls import ValidationContext
+from app.presentation.schemas.webhook_urls import WebhookUrl, webhook_url_as_taken
+from tests.unit.refused_urls import REFUSED_URLS
+
+URL: TypeAdapter[str] = TypeAdapter(WebhookUrl)
+DEVELOPMENT: ValidationContext = {"allow_private_media_urls": True}
+PRODUCTION: ValidationContext = {"allow_private_media_urls": False}
+LOOPBACK = ["http://127.0.0.1:3000/hook", "http://localhost/", "http://[::1]:8080/hook?a=b"]
+everywhere = pytest.mark.parametrize("context", [PRODUCTION, DEVELOPMENT, None], ids=["production", "development", "-"])
+
+
+def refusal_of(value: str, context: Any) -> tuple[str, str]:
+    with pytest.raises(ValidationError) as refused:
+        URL.validate_python(value, strict=True, context=context)
+    (error,) = refused.value.errors()
+    return error["type"], error.get("ctx", {}).get("reason", "")
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.example.com/tollgate?a=[b]",
+        "HTTPS://HOOKS.EXAMPLE.COM",
+        "https://example.com:8443/hook",
+        "https://example.com:443/",
+        "https://example.com:65535/",
+        "https://example.com/" + "a" * 2028,
+    ],
+)
+def test_takes_https_at_any_port_as_it_is(url: str, context: Any) -> None:
+    assert URL.validate_python(url, strict=True, context=context) == url == webhook_url_as_taken(url)
+
+
+@everywhere
+@pytest.mark.parametrize("url", REFUSED_URLS)
+def test_refuses_what_is_refused_of_media(url: str, context: Any) -> None:
+    assert refusal_of(url, context)[0] == "url_not_allowed"
+
+
+@everywhere
+@pytest.mark.parametrize("url", [url for url in REFUSED_URLS if url.startswith("http://")])
+def test_https_opens_no_way_to_what_is_refused_by_http(url: str, context: Any) -> None:
+    assert refusal_of(url.replace("http://", "https://", 1), context)[0] == "url_not_allowed"
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/hook",
+        "ftp://example.com/",
+        "example.com",
+        "wss://example.com/",
+        "data:image/png;base64,AA==",
+    ],
+)
+def test_says_that_it_must_be_https_and_nothing_of_pictures(url: str, context: Any) -> None:
+    assert refusal_of(url, context) == ("url_not_allowed", "The URL must begin with https://.")
+
+
+@everywhere
+@pytest.mark.parametrize("port", ["65536", "99999", "100000", "8a", "-1", ""])
+def test_refuses_ports_that_do_not_exist(port: str, context: Any) -> None:
+    assert refusal_of(f"https://example.com:{port}/", context)[0] == "url_not_allowed"
+
+
+@pytest.mark.parametrize("url", LOOPBACK)
+def test_this_machine_is_for_development_alone(url: str) -> None:
+    assert URL.validate_python(url, strict=True, context=DEVELOPMENT) == url
+    for context in (PRODUCTION, None):
+        assert refusal_of(url, context)[0] == "url_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (" https://example.com/hook\n", "https://example.com/hook"),
+        ("https://пример.example/хук", "https://xn--e1afmkfd.example/%D1%85%D1%83%D0%BA"),
+    ],
+)
+def test_what_people_write_is_put_right_also_in_a_repeat(given: str, taken: str) -> None:
+    assert URL.validate_python(given, strict=True, context=PRODUCTION) == taken == webhook_url_as_taken(given)
+
+
+@pytest.mark.parametrize("url", [*LOOPBACK, "http://example.com/", "https://10.0.0.1/", ""])
+def test_whatever_is_not_put_right_stays_as_it_is_in_a_repeat(url: str) -> None:
+    assert webhook_url_as_taken(url) == url
