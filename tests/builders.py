@@ -301,9 +301,10 @@ async def open_crowd(dsn: str, size: int) -> AsyncIterator[AsyncEngine]:
         yield engine
 
 
-async def contents(connection: Connection) -> dict[str, list[str]]:
-    """Every row of every table, to see that nothing was written."""
-    return {table: [row[0] for row in await connection.fetch(CONTENTS.format(table=table))] for table in TABLES}
+async def contents(connection: Connection, *others: str) -> dict[str, list[str]]:
+    """Every row of every table, and of the others, to see that nothing was written."""
+    tables = (*TABLES, *others)
+    return {table: [row[0] for row in await connection.fetch(CONTENTS.format(table=table))] for table in tables}
 
 
 async def dump(connection: Connection) -> bytes:

@@ -104,6 +104,11 @@ URLS = (
     "data:image/png;base64,",
 )
 READING = "/keys/{reading_id}"
+ENDPOINTS = "/webhook-endpoints"
+ENDPOINT = ENDPOINTS + "/{endpoint}"
+NEW_ENDPOINT = '{"url":"https://example.com/zanzibar"}'
+# Webhooks go to any port.
+WEBHOOK_URLS = tuple(url for url in URLS if url != "https://example.com:22/")
 NEW_KEY = '{"name":"zanzibar","scopes":["read"]}'
 MOMENTS = (
     '"zanzibar"',
@@ -238,7 +243,62 @@ ROWS = (
         manage(f"{method} of a foreign key", 404, "key_not_found", method, f"/keys/{{foreign_key_id}}{more}")
         for method, more in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/rotate"))
     ),
+    *(
+        manage(f"{method}{more} of {one[:17]}", 404, "endpoint_not_found", method, f"{ENDPOINTS}/{one}{more}", text)
+        for one, event in (("{foreign_endpoint}", "{foreign_event}"), (USER_ID, "evt_1"), ("zanzibar", "evt_1"))
+        for method, more, text in (
+            ("GET", "", ""),
+            ("PATCH", "", '{"is_enabled":false}'),
+            ("DELETE", "", ""),
+            ("POST", "/rotate-secret", "{}"),
+            ("POST", "/test", ""),
+            ("GET", "/deliveries", ""),
+            ("POST", f"/deliveries/{event}/redeliver", ""),
+            ("POST", "/replay", '{"after":0}'),
+        )
+    ),
+    *(
+        manage(
+            f"redelivery of {text[:25]}",
+            404,
+            "delivery_not_found",
+            "POST",
+            f"{ENDPOINTS}/{{endpoint}}/deliveries/{text}/redeliver",
+            "",
+        )
+        for text in ("{foreign_event}", "evt_1", "evt_01", "evt_-1", "evt_", "1", "EVT_1", "%00", f"evt_{'9' * 10_000}")
+    ),
+    *(
+        manage(f"new endpoint {text[:50]}", 422, "invalid_request", "POST", ENDPOINTS, text)
+        for text in (
+            "{}",
+            "[]",
+            '{"url":null}',
+            *(f'{{"url":"{url}"}}' for url in (*WEBHOOK_URLS, "http://example.com/zanzibar")),
+            f'{{"url":"https://example.com/{"z" * 2048}"}}',
+            '{"url":"https://example.com/","types":[]}',
+            '{"url":"https://example.com/","types":["zanzibar"]}',
+            '{"url":"https://example.com/","types":["webhook.test"]}',
+            '{"url":"https://example.com/","types":"generation.completed"}',
+            '{"url":"https://example.com/","description":"\\u0000"}',
+            '{"url":"https://example.com/","secret":"whsec_zanzibar"}',
+            '{"url":"https://example.com/","account_id":"zanzibar"}',
+        )
+    ),
+    *(
+        manage(f"replay after {text}", 422, "invalid_request", "POST", ENDPOINT + "/replay", f'{{"after":{text}}}')
+        for text in NUMBERS
+        if text != "2147483648"
+    ),
+    *(
+        field(f"webhook of a job to {url[:40]}", f'{{"prompt":"fox","webhook_url":"{url}"}}')
+        for url in (*WEBHOOK_URLS, "http://example.com/zanzibar")
+    ),
     # What a key may not do
+    manage("endpoints by a reading key", 403, "scope_missing", "GET", ENDPOINTS, "", "reading_key"),
+    manage("endpoint of a starting key", 403, "scope_missing", "POST", ENDPOINTS, NEW_ENDPOINT, "starting_key"),
+    manage("webhook secret by a reading key", 403, "scope_missing", "GET", "/webhook-secret", "", "reading_key"),
+    manage("webhook secret, new", 403, "scope_missing", "POST", "/webhook-secret/rotate", "{}", "starting_key"),
     manage("generation by a reading key", 403, "scope_missing", "POST", IMAGES, '{"prompt":"zanzibar"}', "reading_key"),
     manage("cancel by a reading key", 403, "scope_missing", "POST", "/generations/{job}/cancel", "", "reading_key"),
     manage("balance by a starting key", 403, "scope_missing", "GET", "/balance", "", "starting_key"),

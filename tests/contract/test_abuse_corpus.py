@@ -5,6 +5,7 @@ import re
 import secrets
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,6 +24,17 @@ from tests.simulator_server import running_simulator
 WEBHOOK_SECRET = "webhook-4e7a90d35c1b48f2a6e3076bd81f592c"
 ANSWER_BYTES_MAX = 4096
 ANSWER_SECONDS_MAX = 10
+WEBHOOK_TABLES = ("webhook_endpoints", "webhook_secrets", "deliveries")
+SECRETS = (
+    "key",
+    "old_key",
+    "foreign_key",
+    "reading_key",
+    "budgeted_key",
+    "secret",
+    "endpoint_secret",
+    "foreign_endpoint_secret",
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ def mistyped(key: str) -> str:
 
 
 def prepare(http: httpx.Client) -> dict[str, str]:
-    """Two users, one of them with a job each, and a key that was replaced."""
+    """Two users with a job and an endpoint each, and a key that was replaced."""
     names = {"secret": WEBHOOK_SECRET, "owner": str(uuid4())}
     other = str(uuid4())
 
@@ -52,6 +64,19 @@ def prepare(http: httpx.Client) -> dict[str, str]:
         return str(
             http.post(IMAGES, json={"prompt": "fox"}, headers={"X-API-Key": key}).raise_for_status().json()["job_id"]
         )
+
+    def endpoint_of(key: str) -> tuple[str, str]:
+        content = {"url": "https://hooks.example.com/tollgate", "types": ["generation.submitted"]}
+        made = http.post("/webhook-endpoints", json=content, headers={"X-API-Key": key}).raise_for_status().json()
+        return made["id"], made["secret"]
+
+    def event_of(job: str, key: str) -> str:
+        """Once it is in the log, with its delivery."""
+        deadline = time.monotonic() + ANSWER_SECONDS_MAX
+        while not (items := http.get(f"/events?job_id={job}", headers={"X-API-Key": key}).json()["items"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return str(items[0]["id"])
 
     def key_for(user: str, **proof: str) -> str:
         content = {"external_user_id": user} | ({"rotate": True} if proof else {})
@@ -79,7 +104,11 @@ def prepare(http: httpx.Client) -> dict[str, str]:
     names["budgeted_key"], names["budgeted_id"] = further_key(
         ["generate", "read", "manage"], {"tokens": 1, "per": "ever"}
     )
+    for name, key in (("endpoint", "key"), ("foreign_endpoint", "foreign_key")):
+        names[name], names[f"{name}_secret"] = endpoint_of(names[key])
     names["job"], names["foreign_job"] = job_of(names["key"]), job_of(names["foreign_key"])
+    event_of(names["job"], names["key"])
+    names["foreign_event"] = event_of(names["foreign_job"], names["foreign_key"])
     return names
 
 
@@ -127,11 +156,11 @@ def exchange(port: int, request: bytes) -> bytes:
 async def test_abuse_gets_its_status_and_changes_nothing(service: Service, row: Row) -> None:
     request = replace(row, body=row.body.replace(b"{owner}", service.names["owner"].encode())).bytes_with(service.names)
     async with connect(service.database) as connection:
-        before = await contents(connection)
+        before = await contents(connection, *WEBHOOK_TABLES)
 
         answer = exchange(service.port, request)
 
-        after = await contents(connection)
+        after = await contents(connection, *WEBHOOK_TABLES)
         if row.code == "payment_event_conflict":
             # What was paid and not credited is listed for the operator.
             assert len(after.pop("refused_payments")) == len(before.pop("refused_payments")) + 1
@@ -141,7 +170,7 @@ async def test_abuse_gets_its_status_and_changes_nothing(service: Service, row: 
     assert len(answer) <= ANSWER_BYTES_MAX
     assert answer.count(b"HTTP/1.1 ") == 1, "a part of the request was taken for another one"
     assert CANARY.encode() not in answer.lower()
-    for name in ("key", "old_key", "foreign_key", "reading_key", "budgeted_key", "foreign_job", "secret"):
+    for name in (*SECRETS, "foreign_job"):
         assert service.names[name].encode() not in answer, name
     if row.is_without_body:
         assert content == b""
@@ -166,6 +195,6 @@ def test_the_log_tells_no_secret_and_no_failure(service: Service) -> None:
     )
     log = service.log.read_text()
     assert "request_failed" not in log
-    for name in ("key", "old_key", "foreign_key", "reading_key", "budgeted_key", "secret"):
+    for name in SECRETS:
         assert service.names[name] not in log, name
     assert CANARY not in log

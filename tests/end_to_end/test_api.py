@@ -518,6 +518,7 @@ def routes_with_bodies(service: Service) -> list[tuple[str, str, Any]]:
             # fal's webhooks are refused for their signature before the database is asked.
             if path not in ("/healthz", "/readyz", "/webhooks/fal/{token}", "/models", "/models/{model}"):
                 filled = path.replace("{job_id}", str(uuid4())).replace("{source}", "shop")
+                filled = filled.replace("{endpoint_id}", str(uuid4())).replace("{event_id}", "evt_1")
                 found.append((method.upper(), filled, example))
     return found
 
@@ -575,7 +576,7 @@ def test_every_route_says_503_while_the_database_is_away_and_works_again_afterwa
 ) -> None:
     user = service.register(10)
     routes = routes_with_bodies(service)
-    assert len(routes) == 28
+    assert len(routes) == 40
 
     with outage(service):
         end_connections(service)
