@@ -62,6 +62,8 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
             "FAL_REST_URL": simulator,
             "PAYMENT_WEBHOOK_SECRET": WEBHOOK_SECRET,
             **WITHOUT_LIMITS,
+            # Made-up endpoints are reached by nobody.
+            "WEBHOOK_PROXY": "http://127.0.0.1:9",
             # Each case comes from an address of its own: failed authentications of one would be slowed down.
             "TRUSTED_PROXIES": "127.0.0.1",
         }

@@ -1,5 +1,6 @@
 """Where webhooks may go, as far as the text of the URL tells."""
 
+import re
 from typing import Any
 
 import pytest
@@ -37,6 +38,14 @@ def refusal_of(value: str, context: Any) -> tuple[str, str]:
 )
 def test_takes_https_at_any_port_as_it_is(url: str, context: Any) -> None:
     assert URL.validate_python(url, strict=True, context=context) == url == webhook_url_as_taken(url)
+
+
+def test_the_document_promises_no_url_that_is_refused() -> None:
+    pattern = re.compile(URL.json_schema()["pattern"])
+
+    assert pattern.search("https://hooks.example.com:8443/tollgate?a=[b]")
+    for url in ("https://example.com:0/", "https://example.com:65536/", "http://example.com/", *LOOPBACK):
+        assert not pattern.search(url)
 
 
 @everywhere

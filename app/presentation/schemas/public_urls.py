@@ -11,7 +11,9 @@ from app.presentation.schemas.public_hosts import NotPublic, public_host
 URL_LENGTH_MAX = 2048
 # Printable ASCII without # and \, the latter because some parsers read it as another /.
 _PATH = r'([/?][!-"$-\[\]-~]*)?'
-URL_PATTERN = rf"https?://([A-Za-z0-9_-]+\.)+[A-Za-z][A-Za-z0-9-]*(:80|:443)?{_PATH}"
+_HOST_PATTERN = r"([A-Za-z0-9_-]+\.)+[A-Za-z][A-Za-z0-9-]*"
+URL_PATTERN = rf"https?://{_HOST_PATTERN}(:80|:443)?{_PATH}"
+HTTPS_URL_PATTERN = rf"https://{_HOST_PATTERN}(:[1-9][0-9]{{0,3}})?{_PATH}"
 _URL = re.compile(URL_PATTERN.replace("(:80|:443)?", "(:[0-9]{1,5})?"), re.ASCII | re.IGNORECASE)
 LOOPBACK_URL = re.compile(rf"http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{{1,5}})?{_PATH}", re.ASCII | re.IGNORECASE)
 _PARTS = re.compile(

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from app.presentation.schemas.media_urls import ValidationContext
 from app.presentation.schemas.public_hosts import NotPublic
-from app.presentation.schemas.public_urls import LOOPBACK_URL, URL_LENGTH_MAX, public_url
+from app.presentation.schemas.public_urls import HTTPS_URL_PATTERN, LOOPBACK_URL, URL_LENGTH_MAX, public_url
 
 
 def checked_url(given: str, *, allows_loopback: bool) -> str:
@@ -39,4 +39,9 @@ def _webhook_url(value: str, info: ValidationInfo) -> str:
         raise PydanticCustomError("url_not_allowed", "URL", {"reason": str(error)}) from None
 
 
-WebhookUrl = Annotated[str, AfterValidator(_webhook_url), Field(max_length=URL_LENGTH_MAX)]
+WebhookUrl = Annotated[
+    str,
+    AfterValidator(_webhook_url),
+    # What always works. What is written otherwise is put right where its meaning is clear.
+    Field(max_length=URL_LENGTH_MAX, json_schema_extra={"pattern": f"^{HTTPS_URL_PATTERN}$"}),
+]

@@ -41,7 +41,7 @@ class ChangeEndpointRequest(RequestModel):
     types: _Types | None = Field(default=None, description=_TYPES)
     description: _Description | None = Field(default=None, description="Null: none.")
     is_enabled: bool = Field(
-        default=True,
+        default_factory=bool,
         description="False: nothing is delivered. True: what waited is due at once, and what happened in between is "
         "brought by a replay from `missed_after`.",
     )
