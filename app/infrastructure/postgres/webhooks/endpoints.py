@@ -93,13 +93,13 @@ class PostgresWebhookEndpoints:
                     "missed_after": _if_disabled(_E.missed_after, LAST_SEQ),
                     "replay_after": None,
                 }
-        return await until_known(partial(self._change, "change_endpoint", account_id, endpoint_id, values))
+        return await until_known(partial(self._change, account_id, endpoint_id, values))
 
     async def rotate_secret(
         self, account_id: UUID | None, endpoint_id: UUID, secret: str, *, overlap_seconds: int
     ) -> Endpoint:
         values = rotated(_E, secret, overlap_seconds)
-        return await until_known(partial(self._change, "rotate_endpoint", account_id, endpoint_id, values))
+        return await until_known(partial(self._rotate, account_id, endpoint_id, values))
 
     async def delete(self, account_id: UUID | None, endpoint_id: UUID) -> None:
         """What is written of its deliveries goes later, in batches."""
@@ -156,16 +156,23 @@ class PostgresWebhookEndpoints:
                 await connection.execute(insert(webhook_endpoints).values(values))
             return await endpoint(connection, account_id, new.id)
 
-    async def _change(
-        self, operation: str, account_id: UUID | None, endpoint_id: UUID, values: dict[str, Any]
+    async def _change(self, account_id: UUID | None, endpoint_id: UUID, values: dict[str, Any]) -> Endpoint:
+        async with transaction(self.engine, "change_endpoint") as connection:
+            return await self._write(connection, account_id, endpoint_id, values)
+
+    async def _rotate(self, account_id: UUID | None, endpoint_id: UUID, values: dict[str, Any]) -> Endpoint:
+        async with transaction(self.engine, "rotate_endpoint") as connection:
+            return await self._write(connection, account_id, endpoint_id, values)
+
+    async def _write(
+        self, connection: AsyncConnection, account_id: UUID | None, endpoint_id: UUID, values: dict[str, Any]
     ) -> Endpoint:
-        async with transaction(self.engine, operation) as connection:
-            if account_id is not None:
-                await count_write(connection, account_id, self._limits)
-            if values:
-                statement = update(webhook_endpoints).values(values)
-                await connection.execute(statement.where(_E.id == endpoint_id, is_of(account_id), IS_LIVE))
-            return await endpoint(connection, account_id, endpoint_id)
+        if account_id is not None:
+            await count_write(connection, account_id, self._limits)
+        if values:
+            statement = update(webhook_endpoints).values(values)
+            await connection.execute(statement.where(_E.id == endpoint_id, is_of(account_id), IS_LIVE))
+        return await endpoint(connection, account_id, endpoint_id)
 
     async def _delete(self, account_id: UUID | None, endpoint_id: UUID) -> None:
         async with transaction(self.engine, "delete_endpoint") as connection:
