@@ -75,13 +75,13 @@ async def run_flight(stage: Stage, run: Run) -> None:
             await run.in_turn("idle", {IDLE: lambda: measure(paced)})
             await run.in_turn("jobs in flight: memory", {"memory of jobs in flight": memory}, rounds=1)
             if run.rows["memory of jobs in flight"].error is None:
-                await _spread_looks(dsn)
+                await spread_looks(dsn)
                 await run.in_turn("jobs in flight: accept", {BUSY: lambda: measure(paced)})
             else:
                 run.rows[BUSY] = Row(error="there were not as many jobs in flight")
 
 
-async def _spread_looks(dsn: str) -> None:
+async def spread_looks(dsn: str) -> None:
     """As they are once the jobs have been there for a while: those at jobs that began together come minutes later."""
     async with connect(dsn) as connection:
         await connection.execute(

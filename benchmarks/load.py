@@ -12,7 +12,7 @@ import sys
 import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import uvloop
@@ -41,6 +41,8 @@ class Load:
     """Send each request once, and end when all are answered; otherwise begin again with the first one."""
     per_second: float | None = None
     """Send at this pace, whatever the answers take, and count a latency from when its request was due."""
+    is_dated: bool = False
+    """Tell by the clock of the machine when each request was due, in the order of the requests."""
 
 
 def http_request(
@@ -77,6 +79,7 @@ class _Run:
         self.interval_seconds = load.callers / load.per_second if load.per_second else 0.0
         self.end = 0.0
         self.latencies = array("d")
+        self.due = array("d")
         self.callers_left = load.callers
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -116,6 +119,7 @@ class _Caller(asyncio.Protocol):
         if request is None:
             self._run.leave()
             return
+        self._run.due.append(self._due)
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -141,7 +145,7 @@ class _Caller(asyncio.Protocol):
             self._send()
 
 
-async def call(load: Load) -> Figures:
+async def call(load: Load) -> Mapping[str, Any]:
     """Raises LoadError."""
     loop = asyncio.get_running_loop()
     run = _Run(load)
@@ -164,7 +168,9 @@ async def call(load: Load) -> Figures:
             caller.transport.abort()
     if not run.latencies:
         raise LoadError("nothing was asked")
+    clock = time.time() - time.perf_counter()
     return {
+        **({"due_at": [clock + due for due in run.due]} if load.is_dated else {}),
         "per_second": len(run.latencies) / seconds,
         "count": len(run.latencies),
         "callers_cpu_share": cpu_seconds / seconds,
@@ -174,6 +180,17 @@ async def call(load: Load) -> Figures:
 
 async def measure(load: Load) -> Figures:
     """Requests per second and latencies in ms, from a process that does nothing else. Raises LoadError."""
+    figures: Figures = await _called(load)
+    return figures
+
+
+async def measure_dated(load: Load) -> tuple[Figures, Sequence[float]]:
+    """The same, and when each request was due. Raises LoadError."""
+    answer = await _called(replace(load, is_dated=True))
+    return answer, answer.pop("due_at")
+
+
+async def _called(load: Load) -> Any:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.load", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -189,14 +206,13 @@ async def measure(load: Load) -> Figures:
     answer = json.loads(output)
     if "error" in answer:
         raise LoadError(answer["error"])
-    figures: Figures = answer
-    return figures
+    return answer
 
 
 def main() -> None:
     load = Load(**json.load(sys.stdin))
     try:
-        answer: Mapping[str, Any] = uvloop.run(call(load))
+        answer = uvloop.run(call(load))
     except (LoadError, OSError) as error:
         answer = {"error": str(error)}
     print(json.dumps(answer))

@@ -30,7 +30,8 @@ from tests.webhook_receiver import Receiver, open_receiver
 PASS = (
     "UPDATE deliveries SET due_at = due_at - :time, created_at = created_at - :time",
     """UPDATE webhook_endpoints SET next_due_at = CASE WHEN isfinite(next_due_at) THEN next_due_at - :time
-         ELSE next_due_at END, paused_until = paused_until - :time, failing_since = failing_since - :time,
+         ELSE next_due_at END, backs_off_until = backs_off_until - :time, asked_until = asked_until - :time,
+         failing_since = failing_since - :time, last_failed_at = last_failed_at - :time,
          old_secret_until = old_secret_until - :time, disabled_at = disabled_at - :time""",
     "UPDATE webhook_secrets SET old_secret_until = old_secret_until - :time",
 )

@@ -34,10 +34,13 @@ CREATE TABLE webhook_endpoints (
     deleted_at timestamptz,
     failures integer NOT NULL DEFAULT 0,
     failing_since timestamptz,
-    paused_until timestamptz,
+    last_failed_at timestamptz,
+    backs_off_until timestamptz,
+    asked_until timestamptz,
     next_due_at timestamptz NOT NULL DEFAULT 'infinity',
     replay_after bigint,
     replay_until bigint,
+    replayed_at timestamptz,
     CONSTRAINT webhook_endpoints_have_an_address CHECK (num_nonnulls(url, origin) = 1),
     CONSTRAINT webhook_endpoints_have_a_secret CHECK (url IS NULL OR secret IS NOT NULL),
     CONSTRAINT webhook_endpoints_origin_belongs CHECK (origin IS NULL OR account_id IS NOT NULL),
@@ -48,7 +51,7 @@ CREATE INDEX webhook_endpoints_of_an_account ON webhook_endpoints (account_id) W
 CREATE INDEX webhook_endpoints_due ON webhook_endpoints (next_due_at)
     WHERE disabled_at IS NULL AND deleted_at IS NULL;
 CREATE INDEX webhook_endpoints_passing ON webhook_endpoints (id) WHERE deleted_at IS NOT NULL OR origin IS NOT NULL;
-CREATE INDEX webhook_endpoints_replayed ON webhook_endpoints (id) WHERE replay_after IS NOT NULL;
+CREATE INDEX webhook_endpoints_replayed ON webhook_endpoints (replayed_at) WHERE replay_after IS NOT NULL;
 CREATE TABLE webhook_secrets (
     account_id uuid PRIMARY KEY REFERENCES accounts,
     secret text NOT NULL,
@@ -75,7 +78,11 @@ CREATE INDEX deliveries_due ON deliveries (endpoint_id, due_at, event_seq) WHERE
 CREATE INDEX deliveries_claimed ON deliveries (endpoint_id, due_at) WHERE claim IS NOT NULL;
 CREATE INDEX deliveries_of_a_job ON deliveries (endpoint_id, job_id, event_seq)
     WHERE state = 'pending' AND job_id IS NOT NULL;
-CREATE INDEX deliveries_by_age ON deliveries (event_seq)
+CREATE INDEX deliveries_left ON deliveries (endpoint_id, event_seq) WHERE state <> 'delivered';
+CREATE INDEX deliveries_by_age ON deliveries (event_seq);
+CREATE TABLE due_endpoints (
+    endpoint_id uuid NOT NULL
+)
 """
 NOTE_CHANGED_JOB = """
 CREATE OR REPLACE FUNCTION note_changed_job() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -89,18 +96,18 @@ BEGIN
     RETURN NULL;
 END $$
 """
-# An endpoint that is locked for a moment, by who takes its deliveries or has brought one, is waited for in the order
-# of the ids, as everybody does who locks several.
+# The sequencer waits for no endpoint, whoever has it locked: which of them have something due it leaves in a table,
+# from which whoever delivers takes it. What cannot be addressed is left out and told of: the log goes on.
 SEQUENCER = """
+CREATE FUNCTION webhook_origin(url text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT lower(substring(url FROM '^[a-zA-Z]+://[^/?]+'))
+$$;
 CREATE FUNCTION address_events(after_seq bigint, last_seq bigint) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    addressed uuid[];
 BEGIN
     IF EXISTS (SELECT FROM events WHERE seq > after_seq AND seq <= last_seq AND facts ? 'has_webhook_url') THEN
         INSERT INTO webhook_endpoints (id, account_id, origin)
         SELECT DISTINCT ON (job.account_id, origin) gen_random_uuid(), job.account_id, origin
-          FROM events AS event JOIN jobs AS job ON job.id = event.job_id,
-               substring(job.webhook_url FROM '^https?://[^/?]+') AS origin
+          FROM events AS event JOIN jobs AS job ON job.id = event.job_id, webhook_origin(job.webhook_url) AS origin
          WHERE event.seq > after_seq AND event.seq <= last_seq AND event.facts ? 'has_webhook_url'
          ORDER BY job.account_id, origin
         ON CONFLICT DO NOTHING;
@@ -108,8 +115,8 @@ BEGIN
         SELECT endpoint.id, event.seq, event.job_id, now()
           FROM events AS event
           JOIN jobs AS job ON job.id = event.job_id
-          JOIN webhook_endpoints AS endpoint ON endpoint.account_id = job.account_id
-               AND endpoint.origin = substring(job.webhook_url FROM '^https?://[^/?]+')
+          JOIN webhook_endpoints AS endpoint
+            ON endpoint.account_id = job.account_id AND endpoint.origin = webhook_origin(job.webhook_url)
          WHERE event.seq > after_seq AND event.seq <= last_seq AND event.facts ? 'has_webhook_url';
     END IF;
     IF EXISTS (SELECT FROM webhook_endpoints WHERE url IS NOT NULL) THEN
@@ -122,22 +129,31 @@ BEGIN
            AND CASE WHEN event.type = 'webhook.test' THEN event.facts ->> 'endpoint_id' = endpoint.id::text
                     ELSE endpoint.types IS NULL OR event.type = ANY (endpoint.types) END;
     END IF;
-    addressed := ARRAY(
-        SELECT DISTINCT endpoint_id FROM deliveries WHERE event_seq > after_seq AND event_seq <= last_seq);
-    IF addressed <> '{}' THEN
-        PERFORM FROM webhook_endpoints WHERE id = ANY (addressed) ORDER BY id FOR NO KEY UPDATE;
-        UPDATE webhook_endpoints SET next_due_at = least(next_due_at, greatest(now(), paused_until))
-         WHERE id = ANY (addressed);
-    END IF;
+    INSERT INTO due_endpoints (endpoint_id)
+    SELECT DISTINCT endpoint_id FROM deliveries WHERE event_seq > after_seq AND event_seq <= last_seq;
 END $$;
+CREATE FUNCTION address_all_events(after_seq bigint, last_seq bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    one bigint;
+BEGIN
+    PERFORM address_events(after_seq, last_seq);
+EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
+    FOR one IN SELECT seq FROM events WHERE seq > after_seq AND seq <= last_seq ORDER BY seq LOOP
+        BEGIN
+            PERFORM address_events(one - 1, one);
+        EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
+            RAISE WARNING 'event % is not delivered: %', one, SQLERRM;
+        END;
+    END LOOP;
+END $$
 """
 DROP_TABLES = """
-DROP FUNCTION address_events(bigint, bigint);
-DROP TABLE deliveries, webhook_secrets, webhook_endpoints;
+DROP FUNCTION address_all_events(bigint, bigint), address_events(bigint, bigint), webhook_origin(text);
+DROP TABLE due_endpoints, deliveries, webhook_secrets, webhook_endpoints;
 ALTER TABLE jobs DROP COLUMN webhook_url
 """
 OLD_END = "    PERFORM pg_notify('tollgate_events', newest::text);"
-NEW_END = f"    PERFORM address_events(newest - moved, newest);\n{OLD_END}"
+NEW_END = f"    PERFORM address_all_events(newest - moved, newest);\n{OLD_END}"
 
 
 def upgrade() -> None:
@@ -151,7 +167,7 @@ def upgrade() -> None:
         # As in 0021: a process of the release before may have a role without a right on the new tables.
         module("0014").AS_OWNER.format(function="note_changed_job()"),
         SEQUENCER,
-        module("0014").AS_OWNER.format(function="address_events(bigint, bigint)"),
+        module("0014").AS_OWNER.format(function="address_all_events(bigint, bigint)"),
         sequencer.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION").replace(OLD_END, NEW_END),
     ):
         # Past SQLAlchemy, which would prepare each script as one statement.

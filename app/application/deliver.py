@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from uuid import UUID
 
 import structlog
@@ -16,7 +17,12 @@ log = structlog.get_logger(__name__)
 
 ATTEMPT_SECONDS_MAX = 15
 ANSWER_LENGTH_MAX = 200
-_FORGOTTEN = Attempt(milliseconds=0, error="The event was not kept for so long that it could be delivered.")
+_FORGOTTEN = Attempt(
+    milliseconds=0, error="The event was not kept for so long that it could be delivered.", is_own_fault=True
+)
+_NOT_WRITTEN = Attempt(
+    milliseconds=0, error="The event could not be written as a message: this is our fault.", is_own_fault=True
+)
 
 
 class Deliver:
@@ -39,7 +45,7 @@ class Deliver:
             attempt, verdict = _FORGOTTEN, Verdict(state=DeliveryState.EXHAUSTED)
         else:
             attempt = await self._attempt(delivery, delivery.event)
-            verdict = verdict_on(attempt, delivery.attempts, chance=random.random())
+            verdict = verdict_on(attempt, delivery.attempts, is_of_job=delivery.is_of_job, chance=random.random())
         await self._queue.record(delivery, attempt, verdict)
         log.info(
             "webhook_attempted",
@@ -59,7 +65,7 @@ class Deliver:
         except Exception:
             # The others of its endpoint go on, and a later release may know what this one does not.
             log.exception("webhook_message_failed", event_id=event.id)
-            return Attempt(milliseconds=0, error="The event could not be written as a message: this is our fault.")
+            return _NOT_WRITTEN
         timestamp_seconds = int(self._clock())
         headers = {
             "Content-Type": "application/json",
@@ -73,7 +79,10 @@ class Deliver:
                 delivery.url, body, headers, seconds_max=ATTEMPT_SECONDS_MAX, owner=delivery.account_id
             )
         except NotReached as error:
-            return Attempt(milliseconds=_milliseconds_since(began_at_seconds), error=error.reason)
+            if error.is_own_fault:
+                log.warning("webhook_not_sent", reason=error.reason, cause=repr(error.__cause__))
+            milliseconds = _milliseconds_since(began_at_seconds)
+            return Attempt(milliseconds=milliseconds, error=error.reason, is_own_fault=error.is_own_fault)
         milliseconds = _milliseconds_since(began_at_seconds)
         if is_delivered(received.status):
             return Attempt(milliseconds=milliseconds, status=received.status)
@@ -82,7 +91,7 @@ class Deliver:
             status=received.status,
             error=_failure(received.status),
             answer=_beginning(received.body),
-            retry_after_seconds=_retry_after_seconds(received.headers),
+            retry_after_seconds=_retry_after_seconds(received.headers, timestamp_seconds),
         )
 
 
@@ -102,7 +111,12 @@ def _beginning(body: bytes) -> str | None:
     return shown[:ANSWER_LENGTH_MAX] or None
 
 
-def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Only the form in seconds: a date says nothing without the other clock."""
+def _retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:
+    """In both forms of RFC 9110, section 10.2.3. None: nothing that can be read."""
     text = headers.get("Retry-After", "").strip()
-    return float(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else None
+    if text.isascii() and text.isdecimal() and len(text) <= 9:
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now_seconds)
+    except (ValueError, OverflowError):
+        return None

@@ -1,8 +1,8 @@
 """Endpoints of customers, and what becomes of a delivery to one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypedDict
 from uuid import UUID
@@ -25,7 +25,10 @@ ATTEMPTS_MAX = len(RETRY_SECONDS) + 1
 RETRY_AFTER_SECONDS_MAX = 24 * HOUR_SECONDS
 JITTER = 0.1
 """Up to so much of the time is added, so that what failed together does not come back together."""
-FAILING_DAYS_MAX = 5
+FAILING = timedelta(days=5)
+"""An endpoint is disabled after."""
+QUIET = timedelta(days=2)
+"""Longer than two attempts are apart: whoever fails after it begins to fail."""
 GONE = 410
 # The endpoint asks for less of everything by these, and by the others of this event alone.
 SLOW_DOWN = (429, 503)
@@ -60,7 +63,7 @@ class DeliveryNotFound(NotFound):
 class DisabledReason(StrEnum):
     BY_YOU = "by_you"
     FAILING = "failing"
-    """Nothing was delivered for FAILING_DAYS_MAX days, and each attempt failed."""
+    """For so long as FAILING each attempt has failed."""
     GONE = "gone"
     """It answered 410."""
 
@@ -83,7 +86,7 @@ class Endpoint:
     disabled_at: datetime | None
     disabled_reason: DisabledReason | str | None
     missed_after: int | None
-    """Of a disabled one: a replay from here on brings whatever it has missed."""
+    """Since it was disabled: a replay from here on brings whatever it has missed."""
     failing_since: datetime | None
     is_replaying: bool
 
@@ -138,10 +141,12 @@ class ClaimedDelivery:
     claim: UUID
     account_id: UUID | None
     """Whose endpoint it is. None: the operator's."""
+    is_of_job: bool
+    """The URL is that of a job, and no endpoint that somebody could enable again."""
     attempts: int
     """That were made before."""
     url: str
-    secrets: Sequence[str]
+    secrets: Sequence[str] = field(repr=False)
     """In force, the newest first."""
     event: Event | None
     """None: it is not kept any more."""
@@ -161,17 +166,20 @@ class Attempt:
     answer: str | None = None
     """How the answer to a failed attempt begins."""
     retry_after_seconds: float | None = None
+    is_own_fault: bool = False
+    """It failed by us, and says nothing of the endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What becomes of a delivery by an attempt."""
+    """What becomes of a delivery by an attempt, and what is learnt of its endpoint."""
 
     state: DeliveryState
-    retry_seconds: float | None = None
+    retry_seconds: float = 0
     """From now, where it is pending."""
-    pause_seconds: float | None = None
+    asked_seconds: float = 0
     """For so long the endpoint wants nothing at all."""
+    has_failed: bool = False
     is_gone: bool = False
 
 
@@ -179,19 +187,77 @@ def is_delivered(status: int) -> bool:
     return 200 <= status < 300
 
 
-def verdict_on(attempt: Attempt, attempts_before: int, *, chance: float) -> Verdict:
-    """`chance`, between 0 and 1, spreads what failed together."""
+def verdict_on(attempt: Attempt, attempts_before: int, *, is_of_job: bool, chance: float) -> Verdict:
+    """`is_of_job`: there is no endpoint that somebody could enable again. `chance`, between 0 and 1, spreads what failed
+    together.
+    """
     if attempt.error is None:
         return Verdict(state=DeliveryState.DELIVERED)
-    if attempt.status == GONE:
-        return Verdict(state=DeliveryState.EXHAUSTED, is_gone=True)
+    has_failed = not attempt.is_own_fault
+    is_gone = attempt.status == GONE
     asked_seconds = min(attempt.retry_after_seconds or 0, RETRY_AFTER_SECONDS_MAX)
-    pause_seconds = asked_seconds if asked_seconds and attempt.status in SLOW_DOWN else None
-    if attempts_before + 1 >= ATTEMPTS_MAX:
-        return Verdict(state=DeliveryState.EXHAUSTED, pause_seconds=pause_seconds)
+    pause_seconds = asked_seconds if attempt.status in SLOW_DOWN else 0
+    # Whoever enables an endpoint again that was gone gets also what it has refused.
+    if attempts_before + 1 >= ATTEMPTS_MAX or (is_gone and is_of_job):
+        return Verdict(
+            state=DeliveryState.EXHAUSTED, asked_seconds=pause_seconds, has_failed=has_failed, is_gone=is_gone
+        )
     planned_seconds = RETRY_SECONDS[attempts_before] * (1 + JITTER * chance)
     return Verdict(
         state=DeliveryState.PENDING,
         retry_seconds=max(planned_seconds, asked_seconds),
-        pause_seconds=pause_seconds,
+        asked_seconds=pause_seconds,
+        has_failed=has_failed,
+        is_gone=is_gone,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What is known of an endpoint by its last attempts."""
+
+    failures: int = 0
+    """In a row."""
+    failing_since: datetime | None = None
+    last_failed_at: datetime | None = None
+    backs_off_until: datetime | None = None
+    """After failures."""
+    asked_until: datetime | None = None
+    """As it wanted itself."""
+
+    def after(self, verdicts: Sequence[Verdict], now: datetime, *, chance: float) -> "Health":
+        asked_seconds = max((verdict.asked_seconds for verdict in verdicts), default=0)
+        asked_until = self.asked_until
+        if asked_seconds:
+            asked_until = max(asked_until or now, now + timedelta(seconds=asked_seconds))
+        if any(verdict.state is DeliveryState.DELIVERED for verdict in verdicts):
+            return Health(asked_until=asked_until)
+        failed = sum(verdict.has_failed for verdict in verdicts)
+        if not failed:
+            return replace(self, asked_until=asked_until)
+        failures = self.failures + failed
+        is_another_time = self.last_failed_at is None or self.last_failed_at < now - QUIET
+        return Health(
+            failures=failures,
+            failing_since=now if is_another_time else self.failing_since or now,
+            last_failed_at=now,
+            backs_off_until=_back_off(failures, now, chance) or self.backs_off_until,
+            asked_until=asked_until,
+        )
+
+    def reason_to_disable(self, verdicts: Sequence[Verdict], now: datetime) -> DisabledReason | None:
+        """After these verdicts, which it has seen."""
+        if any(verdict.is_gone for verdict in verdicts):
+            return DisabledReason.GONE
+        has_failed = self.last_failed_at == now and self.failing_since is not None
+        if has_failed and self.failing_since is not None and self.failing_since < now - FAILING:
+            return DisabledReason.FAILING
+        return None
+
+
+def _back_off(failures: int, now: datetime, chance: float) -> datetime | None:
+    if failures < FAILURES_MIN:
+        return None
+    doublings = min(failures - FAILURES_MIN, 10)
+    seconds = min(PAUSE_SECONDS_MIN * 2**doublings, PAUSE_SECONDS_MAX)
+    return now + timedelta(seconds=seconds * (0.75 + chance / 2))

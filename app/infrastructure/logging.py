@@ -15,9 +15,14 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 EXACT_LENGTH_MIN = 8
-_SECRET_FORMS = (r"tgk_[0-9A-Za-z]{49}", r"Key [!-9;-~]+:[!-~]+", r"(?<=://)[^\s/@:]*:[^\s@]+(?=@)")
+_SECRET_FORMS = (
+    r"tgk_[0-9A-Za-z]{49}",
+    r"whsec_[0-9A-Za-z+/]{32,}=*",
+    r"Key [!-9;-~]+:[!-~]+",
+    r"(?<=://)[^\s/@:]*:[^\s@]+(?=@)",
+)
 # What every match of these contains.
-_SECRET_SIGNS = ("tgk_", "Key ", "://")
+_SECRET_SIGNS = ("tgk_", "whsec_", "Key ", "://")
 _PLAIN_TYPES = frozenset({int, float, bool, type(None)})
 _QUIET_LOGGERS = ("pgqueuer", "httpx", "httpcore", "alembic", "asyncio", "uvicorn")
 

@@ -8,7 +8,7 @@ DESCRIPTORS_WANTED = 65_536
 DESCRIPTORS_MIN = 128
 # PostgreSQL's connections, those to fal and to webhook endpoints at their most, files, pipes, and callers who are just
 # being turned away.
-DESCRIPTORS_RESERVED = 1_100
+DESCRIPTORS_RESERVED = 1_300
 CONNECTIONS_MAX = 20_000
 LARGE_BLOCK_BYTES = 64 * 1024
 

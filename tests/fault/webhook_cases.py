@@ -13,7 +13,7 @@ from tests.fault.world import Story, World
 # As if so much time had passed that no claim holds any more, and everything is due.
 LET_TIME_PASS = (
     "UPDATE deliveries SET due_at = now() WHERE state = 'pending'",
-    "UPDATE webhook_endpoints SET next_due_at = now(), paused_until = NULL",
+    "UPDATE webhook_endpoints SET next_due_at = now(), backs_off_until = NULL",
 )
 STATES = "SELECT state FROM deliveries WHERE endpoint_id::text = $1 ORDER BY event_seq"
 

@@ -24,6 +24,7 @@ from app.domain.webhooks import (
     Verdict,
 )
 from app.infrastructure.postgres.webhooks.delivery_queue import CLAIM_SECONDS
+from app.infrastructure.postgres.webhooks.upkeep import PostgresDeliveryUpkeep
 from tests.builders import OUTCOMES, Connection, Customer, job_in, jobs_of, open_account, open_crowd
 from tests.deliveries import Lab, open_lab
 from tests.webhook_receiver import Answers
@@ -121,6 +122,7 @@ async def test_a_failure_is_tried_again_after_each_time_of_the_plan_and_then_giv
         assert await lab.deliver_due() == []
         await lab.pass_time(planned_seconds * 0.2 + 400)
 
+    await others_were_delivered(lab)
     await lab.deliver_due()
     (delivery,) = await deliveries_of(lab, customer, endpoint)
     assert (delivery.state, delivery.attempts, delivery.next_attempt_at) == ("exhausted", ATTEMPTS_MAX, None)
@@ -130,10 +132,29 @@ async def test_a_failure_is_tried_again_after_each_time_of_the_plan_and_then_giv
     assert (last["status"], last["error"]) == (500, "The endpoint answered 500, and not 2xx.")
     assert last["answer"] == "no room "
 
-    # By hand it begins anew. By now the endpoint has failed for five days.
-    await lab.webhooks.change(customer.account_id, endpoint.endpoint.id, {"is_enabled": True})
+    # By hand it begins anew.
     lab.receiver.answers["/hook"] = Answers(204)
     await lab.webhooks.deliveries.redeliver(customer.account_id, endpoint.endpoint.id, delivery.event_seq)
+    await lab.deliver_due()
+    assert await lab.states() == ["delivered"]
+
+
+async def others_were_delivered(lab: Lab) -> None:
+    """Shortly before now."""
+    async with lab.engine.begin() as connection:
+        await connection.exec_driver_sql("UPDATE webhook_endpoints SET failing_since = now()")
+
+
+async def test_what_fails_last_as_the_endpoint_is_disabled_comes_once_it_is_enabled(lab: Lab) -> None:
+    customer = await open_account(lab.engine)
+    endpoint = await lab.add(customer)
+    lab.receiver.answers["/hook"] = Answers(500)
+    await lab.note(customer, "balance.low")
+    while (await lab.webhooks.endpoints.get(customer.account_id, endpoint.endpoint.id)).disabled_at is None:
+        await lab.deliver_due()
+        await lab.pass_time(ENOUGH_SECONDS)
+    lab.receiver.answers["/hook"] = Answers(200)
+    await lab.webhooks.change(customer.account_id, endpoint.endpoint.id, {"is_enabled": True})
     await lab.deliver_due()
     assert await lab.states() == ["delivered"]
 
@@ -161,15 +182,14 @@ async def test_a_delivery_waits_for_those_before_it_of_the_same_job_and_no_other
 
 async def test_what_is_given_up_lets_the_next_of_its_job_go(lab: Lab) -> None:
     customer, job_id = await open_account(lab.engine), uuid4()
-    endpoint = await lab.add(customer)
+    await lab.add(customer)
     lab.receiver.answers["/hook"] = Answers(500)
     await lab.note(customer, "a", "b", job_id=job_id)
     for number in range(ATTEMPTS_MAX):
         assert len(set(lab.receiver.ids("/hook"))) == min(number, 1)
+        await others_were_delivered(lab)
         assert len(await lab.deliver_due()) == 1
         await lab.pass_time(ENOUGH_SECONDS)
-        # For five days nothing has been delivered.
-        await lab.webhooks.change(customer.account_id, endpoint.endpoint.id, {"is_enabled": True})
     lab.receiver.answers["/hook"] = Answers(200)
     await lab.deliver_due()
 
@@ -263,7 +283,131 @@ async def test_one_that_is_gone_is_disabled_and_says_so(lab: Lab) -> None:
     lab.receiver.answers["/hook"] = Answers(200)
     await lab.webhooks.change(customer.account_id, endpoint.endpoint.id, {"is_enabled": True})
     await lab.deliver_due()
-    assert await lab.states() == ["exhausted", "delivered"]
+    assert await lab.states() == ["delivered", "delivered"]
+
+
+async def test_a_url_of_a_job_that_is_gone_is_given_up(lab: Lab, sql: Connection) -> None:
+    customer = await open_account(lab.engine, 100)
+    job_id = await job_in(lab.engine, customer, JobStatus.IN_PROGRESS)
+    await sql.execute("UPDATE jobs SET webhook_url = $2 WHERE id = $1", job_id, lab.receiver.url + "/own")
+    lab.receiver.answers["/own"] = Answers(410)
+    assert await jobs_of(lab.engine).settle(job_id, OUTCOMES[JobStatus.FAILED])
+    await lab.sequence()
+    await lab.deliver_due()
+    assert await lab.states() == ["exhausted"]
+    assert await sql.fetchval("SELECT disabled_at FROM webhook_endpoints") is None
+
+
+async def test_what_an_old_url_answers_says_nothing_of_the_new_one(lab: Lab) -> None:
+    customer = await open_account(lab.engine)
+    endpoint = await lab.add(customer, "/old")
+    await lab.note(customer, "balance.low")
+    (claimed,) = await lab.claim()
+    lab.receiver.answers["/old"] = Answers(410)
+    await lab.webhooks.change(customer.account_id, endpoint.endpoint.id, {"url": lab.receiver.url + "/new"})
+    await lab.deliver(claimed)
+    shown = await lab.webhooks.endpoints.get(customer.account_id, endpoint.endpoint.id)
+    assert (shown.disabled_at, shown.failing_since) == (None, None)
+    await lab.pass_time(10)
+    await lab.deliver_due()
+    assert [taken.path for taken in lab.receiver.taken] == ["/old", "/new"]
+
+
+async def test_a_success_does_not_shorten_what_was_asked_for(lab: Lab) -> None:
+    customer = await open_account(lab.engine)
+    await lab.add(customer)
+    await lab.note(customer, *["balance.low"] * 6)
+    claimed = await lab.claim()
+    lab.receiver.answers["/hook"] = Answers(429, {"Retry-After": "3600"})
+    await lab.deliver(claimed[0])
+    lab.receiver.answers["/hook"] = Answers(200)
+    for delivery in claimed[1:]:
+        await lab.deliver(delivery)
+    assert await lab.claim() == []
+    await lab.pass_time(3700)
+    await lab.deliver_due()
+    assert set(await lab.states()) == {"delivered"}
+
+
+async def test_what_waits_is_due_at_once_when_its_endpoint_is_enabled_again(lab: Lab) -> None:
+    customer = await open_account(lab.engine)
+    endpoint = await lab.add(customer)
+    lab.receiver.answers["/hook"] = Answers(500)
+    await lab.note(customer, "balance.low")
+    for _ in range(4):
+        await lab.deliver_due()
+        await lab.pass_time(2000)
+    for is_enabled in (False, True):
+        await lab.webhooks.change(customer.account_id, endpoint.endpoint.id, {"is_enabled": is_enabled})
+    lab.receiver.answers["/hook"] = Answers(200)
+    assert len(await lab.deliver_due()) == 1
+
+
+async def test_what_is_given_back_disables_nothing(lab: Lab, sql: Connection) -> None:
+    customer = await open_account(lab.engine)
+    endpoint = await lab.add(customer)
+    await lab.note(customer, "balance.low")
+    await sql.execute("UPDATE webhook_endpoints SET failing_since = now() - interval '6 days', last_failed_at = now()")
+    (claimed,) = await lab.claim()
+    await lab.queue.give_back(claimed)
+    assert (await lab.webhooks.endpoints.get(customer.account_id, endpoint.endpoint.id)).disabled_at is None
+
+
+async def test_whoever_fails_after_a_quiet_time_begins_to_fail(lab: Lab, sql: Connection) -> None:
+    customer = await open_account(lab.engine)
+    endpoint = await lab.add(customer)
+    await lab.note(customer, "balance.low")
+    await sql.execute(
+        "UPDATE webhook_endpoints SET failing_since = now() - interval '9 days', last_failed_at = now() - interval"
+        " '7 days', failures = 3"
+    )
+    lab.receiver.answers["/hook"] = Answers(500)
+    await lab.deliver_due()
+    assert (await lab.webhooks.endpoints.get(customer.account_id, endpoint.endpoint.id)).disabled_at is None
+
+
+@pytest.mark.parametrize("url", ["HTTPS://Hooks.example.com/x", "ftp:", "https:///x", ""])
+async def test_a_url_that_cannot_be_addressed_stops_nobody(lab: Lab, sql: Connection, url: str) -> None:
+    customer, other = await open_account(lab.engine, 100), await open_account(lab.engine)
+    await lab.add(other)
+    job_id = await job_in(lab.engine, customer, JobStatus.IN_PROGRESS)
+    await sql.execute("UPDATE jobs SET webhook_url = $2 WHERE id = $1", job_id, url)
+    assert await jobs_of(lab.engine).settle(job_id, OUTCOMES[JobStatus.FAILED])
+    await lab.note(other, "balance.low")
+    await lab.deliver_due()
+    assert await sql.fetchval("SELECT count(*) FROM event_inbox") == 0
+    assert len(lab.receiver.ids("/hook")) == 1
+
+
+async def test_many_that_are_due_cost_a_look_no_more_than_a_few(lab: Lab, sql: Connection) -> None:
+    customer = await open_account(lab.engine)
+    endpoint = await lab.add(customer)
+    await sql.execute(
+        "INSERT INTO deliveries (endpoint_id, event_seq, job_id, due_at, state, ended_at) SELECT $1, n,"
+        " gen_random_uuid(), now(), 'delivered', now() FROM generate_series(1, 50000) AS n",
+        endpoint.endpoint.id,
+    )
+    await sql.execute("ANALYZE deliveries")
+    await sql.execute(
+        "INSERT INTO deliveries (endpoint_id, event_seq, job_id, due_at) SELECT $1, n,"
+        " gen_random_uuid(), now() FROM generate_series(60001, 65000) AS n",
+        endpoint.endpoint.id,
+    )
+    await sql.execute("UPDATE webhook_endpoints SET next_due_at = now()")
+    async with asyncio.timeout(2):
+        assert len(await lab.claim()) == AT_ONCE_MAX
+
+
+async def test_what_was_lost_sight_of_is_found(lab: Lab, sql: Connection) -> None:
+    customer = await open_account(lab.engine)
+    await lab.add(customer)
+    await lab.note(customer, "balance.low")
+    await sql.execute("TRUNCATE due_endpoints")
+    assert await lab.claim() == []
+    upkeep = PostgresDeliveryUpkeep(lab.engine, 30)
+    assert [await upkeep.requeue_lost() for _ in range(2)] == [1, 0]
+    assert len(await lab.deliver_due()) == 1
+    assert await upkeep.requeue_lost() == 0
 
 
 async def test_five_days_of_failures_disable_it_and_a_replay_brings_what_it_missed(lab: Lab) -> None:
@@ -286,9 +430,9 @@ async def test_five_days_of_failures_disable_it_and_a_replay_brings_what_it_miss
 
     lab.receiver.answers["/hook"] = Answers(200)
     enabled = await lab.webhooks.change(customer.account_id, endpoint.endpoint.id, {"is_enabled": True})
-    assert (enabled.disabled_at, enabled.missed_after, enabled.failing_since) == (None, None, None)
+    assert (enabled.disabled_at, enabled.missed_after, enabled.failing_since) == (None, shown.missed_after, None)
     replayed = await lab.webhooks.endpoints.replay(customer.account_id, endpoint.endpoint.id, shown.missed_after)
-    assert replayed.is_replaying
+    assert (replayed.is_replaying, replayed.missed_after) == (True, None)
     while await lab.replays.advance():
         pass
     await lab.deliver_due()
@@ -414,6 +558,7 @@ STUCK = """
 SELECT count(*) FROM webhook_endpoints AS lane JOIN deliveries ON endpoint_id = id
  WHERE state = 'pending' AND claim IS NULL AND due_at <= now() AND next_due_at > now() + interval '1 second'
    AND NOT EXISTS (SELECT FROM deliveries AS held WHERE held.endpoint_id = lane.id AND held.claim IS NOT NULL)
+   AND NOT EXISTS (SELECT FROM due_endpoints WHERE due_endpoints.endpoint_id = lane.id)
 """
 
 

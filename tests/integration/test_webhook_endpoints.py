@@ -85,7 +85,7 @@ async def test_what_is_another_accounts_is_unknown(lab: Lab) -> None:
 async def test_a_change_changes_what_it_names_and_an_enabled_one_is_not_enabled_anew(lab: Lab, sql: Connection) -> None:
     customer = await open_account(lab.engine)
     endpoint = (await lab.add(customer, types=["balance.low"])).endpoint
-    await sql.execute("UPDATE webhook_endpoints SET failures = 7, paused_until = 'infinity', failing_since = now()")
+    await sql.execute("UPDATE webhook_endpoints SET failures = 7, backs_off_until = 'infinity', failing_since = now()")
 
     changed = await lab.webhooks.change(customer.account_id, endpoint.id, {"description": "x", "is_enabled": True})
     assert (changed.description, changed.types, changed.url) == ("x", ["balance.low"], endpoint.url)
@@ -101,7 +101,7 @@ async def test_a_change_changes_what_it_names_and_an_enabled_one_is_not_enabled_
         with pytest.raises(EndpointDisabled):
             await asked
     on = await lab.webhooks.change(customer.account_id, endpoint.id, {"is_enabled": True})
-    assert (on.disabled_at, on.disabled_reason, on.missed_after) == (None, None, None)
+    assert (on.disabled_at, on.disabled_reason, on.missed_after) == (None, None, off.missed_after)
     assert await sql.fetchval("SELECT failures FROM webhook_endpoints") == 0
 
 

@@ -23,6 +23,7 @@ CLAIMED = ClaimedDelivery(
     event_seq=EVENT.seq,
     claim=uuid4(),
     account_id=EVENT.account_id,
+    is_of_job=False,
     attempts=0,
     url="https://hooks.example.com/",
     secrets=[new_secret()],
@@ -155,10 +156,12 @@ async def test_an_endpoint_that_cannot_be_reached_is_a_failure_with_its_reason()
         ("²", None),
         ("٣", None),
         ("", None),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 0),
+        ("Sat, 01 Jan 2300 00:00:00 GMT", pytest.approx(8.6e9, rel=0.1)),
+        ("Sat, 01 Jan 99999 00:00:00 GMT", None),
     ],
 )
-async def test_retry_after_is_read_in_seconds_alone(text: str, seconds: float | None) -> None:
+async def test_retry_after_is_read_in_both_its_forms(text: str, seconds: float | None) -> None:
     attempt, _ = await attempt_on(503, Retry_After=text)
 
     assert attempt.retry_after_seconds == seconds
@@ -167,7 +170,7 @@ async def test_retry_after_is_read_in_seconds_alone(text: str, seconds: float | 
 async def test_what_was_answered_410_is_gone() -> None:
     _, verdict = await attempt_on(410)
 
-    assert (verdict.state, verdict.is_gone) == (DeliveryState.EXHAUSTED, True)
+    assert (verdict.state, verdict.is_gone) == (DeliveryState.PENDING, True)
 
 
 async def test_an_event_that_is_not_kept_is_given_up_without_a_word() -> None:

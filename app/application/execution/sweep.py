@@ -40,6 +40,8 @@ class Sweep:
             pass
         await self.inputs.mark_older()
         # No step runs before the first sweep is over, so there is an end to it; the rest has time.
+        if lost := await self.deliveries.requeue_lost():
+            log.warning("deliveries_requeued", endpoints=lost)
         for forget in (self.deliveries.forget, self.events.forget):
             for _ in range(FORGET_TIMES_MAX):
                 if not await forget():

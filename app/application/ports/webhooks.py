@@ -100,12 +100,16 @@ class DeliveryQueue(Protocol):
 
 
 class Replays(Protocol):
-    async def advance(self) -> int:
-        """Make the next deliveries of one replay that is under way. 0: there is none that may go on."""
+    async def advance(self) -> bool:
+        """Make the next deliveries of one replay that is under way. False: there is none that may go on."""
         ...
 
 
 class DeliveryUpkeep(Protocol):
+    async def requeue_lost(self) -> int:
+        """Look for what nobody would: a net under what should not happen. Returns of how many endpoints."""
+        ...
+
     async def forget(self) -> int:
         """Some deliveries of old events and of deleted endpoints, and then the endpoints. Returns how many."""
         ...
@@ -120,11 +124,12 @@ class Received:
 
 
 class NotReached(Exception):
-    """No answer came. `reason` is one sentence for whoever owns the endpoint."""
+    """No answer came. `reason` is one sentence for whoever owns the endpoint, whose fault it may not be."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, is_own_fault: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.is_own_fault = is_own_fault
 
 
 class WebhookSender(Protocol):

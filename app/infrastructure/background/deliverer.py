@@ -14,7 +14,7 @@ from app.domain.webhooks import AT_ONCE_MAX, ClaimedDelivery
 
 log = structlog.get_logger(__name__)
 
-ATTEMPTS_AT_ONCE_MAX = 400
+ATTEMPTS_AT_ONCE_MAX = 256
 # What may be under way for an account, of what is left free beside it: endpoints that hang then fill no process. Also
 # the part of the free places that one look for work fills, since all that it finds may be of one account.
 SHARE = 1 / 4
@@ -23,6 +23,8 @@ LOOK_SECONDS = 1.0
 # What becomes due within this time is taken together.
 GATHER_SECONDS = 0.01
 FAILED_SECONDS = 1.0
+# Replays are work that has time: between two portions, whoever they are of.
+REPLAY_SECONDS = 0.1
 STOP_SECONDS_MAX = 2.0
 
 
@@ -117,13 +119,13 @@ class Deliverer:
             try:
                 advanced = await self._replays.advance()
             except DatabaseUnavailable:
-                advanced = 0
+                advanced = False
             except Exception:
                 log.exception("replay_failed")
-                advanced = 0
+                advanced = False
             if advanced:
                 self._due.set()
-            await asyncio.sleep(GATHER_SECONDS if advanced else LOOK_SECONDS)
+            await asyncio.sleep(REPLAY_SECONDS if advanced else LOOK_SECONDS)
 
     async def _stop(self) -> None:
         """What is under way gets a moment; the rest goes back, and another process takes it."""

@@ -22,7 +22,7 @@ from yarl import URL
 from app.infrastructure.egress import Egress, Proxy
 from app.infrastructure.guarded_http.addresses import is_loopback, is_public, parse_address
 from app.infrastructure.guarded_http.lookups import CheckingResolver, Lookups, on_behalf_of
-from app.infrastructure.guarded_http.reasons import reason_of
+from app.infrastructure.guarded_http.reasons import is_own_fault, reason_of
 from app.infrastructure.guarded_http.sessions import open_session
 
 USER_AGENT = "Tollgate"
@@ -43,11 +43,12 @@ class Answer:
 
 
 class NotReached(Exception):
-    """No answer came. `reason` is one sentence for the customer who owns the URL."""
+    """No answer came. `reason` is one sentence for the customer who owns the URL, whose fault it may not be."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, is_own_fault: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.is_own_fault = is_own_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class GuardedClient:
             raise NotReached(f"No answer came within {seconds_max:g} s.") from error
         except Exception as error:
             # Whatever a broken or hostile answer makes the library raise, it means that there is no answer.
-            raise NotReached(reason_of(error)) from error
+            raise NotReached(reason_of(error), is_own_fault=is_own_fault(error)) from error
 
     def _read(self, text: str) -> URL:
         try:

@@ -1,5 +1,6 @@
 """Why no answer came, in words for the customer who owns the URL: nothing of them is secret or internal."""
 
+import errno
 import ssl
 
 import aiohttp
@@ -9,12 +10,12 @@ from app.infrastructure.guarded_http.lookups import NotPermitted
 # OpenSSL's X509_V_ERR_*, as SSLCertVerificationError.verify_code gives them.
 _EXPIRED = 10
 _OF_ANOTHER_HOST = (62, 64)
+_WITHOUT_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 # The first that fits counts, so that the narrower come first.
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (NotPermitted, "The host leads to an address that is not public."),
     (aiohttp.ClientConnectorDNSError, "The name could not be resolved."),
-    # The operator reads more about it in the log, from what the error was raised from.
     (aiohttp.ClientProxyConnectionError, "This service found no way out."),
     (aiohttp.ClientHttpProxyError, "The host could not be reached."),
     (ConnectionRefusedError, "The connection was refused."),
@@ -37,6 +38,13 @@ def reason_of(error: Exception) -> str:
     candidates = (error,) if is_proxy else (error, below)
     reasons = (reason for kind, reason in _REASONS if any(isinstance(candidate, kind) for candidate in candidates))
     return next(reasons, "The connection broke before the answer came.")
+
+
+def is_own_fault(error: Exception) -> bool:
+    """There was no way out, or nothing to go it with: the host has done nothing wrong."""
+    below = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    is_without_means = isinstance(below, OSError) and below.errno in _WITHOUT_MEANS
+    return isinstance(error, aiohttp.ClientProxyConnectionError) or is_without_means
 
 
 def _of_certificate(error: Exception) -> str:

@@ -145,8 +145,11 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator[DriverConnecti
 
 
 @asynccontextmanager
-async def driver_transaction(driver: DriverConnection, operation: str) -> AsyncIterator[None]:
-    """Do as `transaction` does, on a `driver_connection`. Whatever error leaves this ends that connection."""
+async def driver_transaction(driver: DriverConnection, operation: str, *, has_news: bool = True) -> AsyncIterator[None]:
+    """Do as `transaction` does, on a `driver_connection`. Whatever error leaves this ends that connection.
+
+    `has_news`: there may be something for the log of events, which is looked for after the commit.
+    """
     own = driver.transaction()
     await own.start()
     yield
@@ -157,7 +160,8 @@ async def driver_transaction(driver: DriverConnection, operation: str) -> AsyncI
         if is_unavailable(error):
             raise CommitUnknown from error
         raise
-    _tell_of_commit()
+    if has_news:
+        _tell_of_commit()
     reach(f"{operation}.after_commit")
 
 

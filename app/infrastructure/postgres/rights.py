@@ -34,6 +34,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
     "forgotten_events": ("SELECT", "INSERT", "UPDATE"),
     "webhook_endpoints": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "webhook_secrets": ("SELECT", "INSERT", "UPDATE"),
+    "due_endpoints": ("SELECT", "INSERT", "DELETE"),
     "deliveries": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "heartbeats": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     VERSION_TABLE: ("SELECT",),

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.infrastructure.postgres.database import driver_connection, reading
 from app.infrastructure.postgres.queue import queue_items
-from app.infrastructure.postgres.tables import event_inbox, webhook_endpoints
+from app.infrastructure.postgres.tables import due_endpoints, event_inbox, webhook_endpoints
 
 # A take walks over what is dead: a few thousand rows cost it nothing that can be seen.
 DEAD_ROWS_MAX = 2_000
@@ -27,7 +27,7 @@ class Tidying:
     _not_before_seconds: dict[str, float] = field(default_factory=dict, init=False)
 
     async def __call__(self) -> None:
-        for table in (queue_items.name, event_inbox.name, webhook_endpoints.name):
+        for table in (queue_items.name, event_inbox.name, webhook_endpoints.name, due_endpoints.name):
             if time.monotonic() >= self._not_before_seconds.get(table, float("-inf")):
                 await self._tidy(table)
 

@@ -16,6 +16,8 @@ from app.infrastructure.settings.values import is_loopback
 DRAIN_SECONDS_IN_PRODUCTION = 3.0
 # Beyond it, the drain and the requests after it would not fit into the 30 s of a stop.
 DRAIN_SECONDS_MAX = 10
+# A webhook is tried for more than five days, and tells what happened until then.
+EVENT_DAYS_MIN = 6
 
 
 class AppEnv(StrEnum):
@@ -78,7 +80,7 @@ class ServiceSettings(BaseModel):
     root_path: Annotated[str, AfterValidator(_root_path)] | None = None
     cors_origins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_origins)] = None
     trusted_proxies: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_networks)] = None
-    event_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    event_days: Annotated[int, Field(ge=EVENT_DAYS_MIN, le=3650)] = 30
     drain_seconds: Annotated[float, Field(ge=0, le=DRAIN_SECONDS_MAX)] | None = None
 
     @property

@@ -18,5 +18,5 @@ class GuardedWebhookSender:
         try:
             answer = await self._http.post(url, body, headers, seconds_max=seconds_max, owner=owner)
         except client.NotReached as error:
-            raise NotReached(error.reason) from error
+            raise NotReached(error.reason, is_own_fault=error.is_own_fault) from error
         return Received(status=answer.status, headers=answer.headers, body=answer.body)

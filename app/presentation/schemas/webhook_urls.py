@@ -3,6 +3,7 @@
 What the name leads to is looked at when something is sent, each time anew.
 """
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
@@ -14,13 +15,21 @@ from app.presentation.schemas.public_urls import HTTPS_URL_PATTERN, LOOPBACK_URL
 
 
 def checked_url(given: str, *, allows_loopback: bool) -> str:
-    """The URL in ASCII. Raises NotPublic."""
+    """The URL in ASCII, its scheme and host in lower case. Raises NotPublic."""
     text = given.strip()
     if allows_loopback and LOOPBACK_URL.fullmatch(text):
-        return text
+        return _lowered(text)
     if not text.lower().startswith("https://"):
         raise NotPublic("The URL must begin with https://.")
-    return public_url(text, takes_any_port=True)
+    return _lowered(public_url(text, takes_any_port=True))
+
+
+def _lowered(url: str) -> str:
+    """Two spellings of one server would be two queues. The standard port is left out for the same reason."""
+    scheme, rest = url.split("://", 1)
+    host = re.split(r"[/?]", rest, maxsplit=1)[0]
+    standard_port = ":443" if scheme.lower() == "https" else ":80"
+    return f"{scheme.lower()}://{host.lower().removesuffix(standard_port)}{rest[len(host) :]}"
 
 
 def webhook_url_as_taken(value: str) -> str:

@@ -28,7 +28,7 @@ from app.infrastructure.postgres.tables.money import (
 from app.infrastructure.postgres.tables.service import heartbeats, installation
 from app.infrastructure.postgres.tables.shared import metadata
 from app.infrastructure.postgres.tables.turns import fair_clock, fair_turns, model_paces, places
-from app.infrastructure.postgres.tables.webhooks import deliveries, webhook_endpoints, webhook_secrets
+from app.infrastructure.postgres.tables.webhooks import deliveries, due_endpoints, webhook_endpoints, webhook_secrets
 
 __all__ = [
     "BALANCE_LIMIT",
@@ -40,6 +40,7 @@ __all__ = [
     "attempts",
     "budget_notices",
     "deliveries",
+    "due_endpoints",
     "event_inbox",
     "event_log",
     "events",

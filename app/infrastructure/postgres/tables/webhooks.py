@@ -34,10 +34,13 @@ webhook_endpoints = Table(
     Column("deleted_at", time),
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("failing_since", time),
-    Column("paused_until", time),
+    Column("last_failed_at", time),
+    Column("backs_off_until", time),
+    Column("asked_until", time),
     Column("next_due_at", time, nullable=False, server_default=text("'infinity'")),
     Column("replay_after", BigInteger),
     Column("replay_until", BigInteger),
+    Column("replayed_at", time),
     CheckConstraint("num_nonnulls(url, origin) = 1", name="webhook_endpoints_have_an_address"),
     CheckConstraint("url IS NULL OR secret IS NOT NULL", name="webhook_endpoints_have_a_secret"),
     CheckConstraint("origin IS NULL OR account_id IS NOT NULL", name="webhook_endpoints_origin_belongs"),
@@ -60,7 +63,7 @@ webhook_endpoints = Table(
         "id",
         postgresql_where=text("deleted_at IS NOT NULL OR origin IS NOT NULL"),
     ),
-    Index("webhook_endpoints_replayed", "id", postgresql_where=text("replay_after IS NOT NULL")),
+    Index("webhook_endpoints_replayed", "replayed_at", postgresql_where=text("replay_after IS NOT NULL")),
 )
 
 webhook_secrets = Table(
@@ -103,5 +106,8 @@ deliveries = Table(
         "event_seq",
         postgresql_where=text("state = 'pending' AND job_id IS NOT NULL"),
     ),
+    Index("deliveries_left", "endpoint_id", "event_seq", postgresql_where=text("state <> 'delivered'")),
     Index("deliveries_by_age", "event_seq"),
 )
+
+due_endpoints = Table("due_endpoints", metadata, Column("endpoint_id", Uuid, nullable=False))

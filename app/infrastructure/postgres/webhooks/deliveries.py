@@ -12,6 +12,7 @@ from app.domain.events import EventType
 from app.domain.newer_words import known
 from app.domain.webhooks import Delivery, DeliveryNotFound, DeliveryState
 from app.infrastructure.postgres.database import reading, transaction
+from app.infrastructure.postgres.statements import constant
 from app.infrastructure.postgres.tables import deliveries, events, webhook_endpoints
 from app.infrastructure.postgres.webhooks.endpoints import check_enabled, endpoint
 from app.infrastructure.postgres.writes import count_write
@@ -44,6 +45,9 @@ class PostgresDeliveries:
         query = _of(endpoint_id).order_by(_D.event_seq.desc()).limit(limit + 1)
         if state is not None:
             query = query.where(_D.state == state)
+            if state is not DeliveryState.DELIVERED:
+                # Few are left among many, and there is an index of those.
+                query = query.where(_D.state != constant("delivered"))
         if before is not None:
             query = query.where(_D.event_seq < before)
         async with reading(self.engine) as connection:
@@ -60,7 +64,7 @@ class PostgresDeliveries:
             await check_enabled(connection, account_id, endpoint_id)
             is_it = (_D.endpoint_id == endpoint_id) & (_D.event_seq == event_seq)
             await connection.execute(update(deliveries).values(ANEW).where(is_it))
-            due = update(webhook_endpoints).values(next_due_at=func.now(), paused_until=None)
+            due = update(webhook_endpoints).values(next_due_at=func.now(), backs_off_until=None, asked_until=None)
             await connection.execute(due.where(webhook_endpoints.c.id == endpoint_id))
             row = (await connection.execute(_of(endpoint_id).where(is_it))).one_or_none()
             if row is None:

@@ -3,7 +3,7 @@
 An account of NULL is the operator: nothing counts for it, and nothing bounds it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -26,7 +26,9 @@ from app.domain.webhooks import (
 )
 from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.keys.repeating import until_known
+from app.infrastructure.postgres.statements import constant
 from app.infrastructure.postgres.tables import (
+    deliveries,
     event_inbox,
     event_log,
     forgotten_events,
@@ -34,7 +36,7 @@ from app.infrastructure.postgres.tables import (
 )
 from app.infrastructure.postgres.writes import count_write
 
-_E = webhook_endpoints.c
+_E, _D = webhook_endpoints.c, deliveries.c
 # Others are made by jobs that name a URL themselves, and nobody sees those.
 IS_LIVE = _E.url.is_not(None) & _E.deleted_at.is_(None)
 _SHOWN = select(
@@ -51,15 +53,16 @@ _SHOWN = select(
 )
 LAST_SEQ = select(event_log.c.last_seq).scalar_subquery()
 # Whatever it was that kept the endpoint from its deliveries.
-ANEW = {
-    "disabled_at": None,
-    "disabled_reason": None,
-    "missed_after": None,
+ANEW: Mapping[str, Any] = {
     "failures": 0,
     "failing_since": None,
-    "paused_until": None,
+    "last_failed_at": None,
+    "backs_off_until": None,
+    "asked_until": None,
     "next_due_at": func.now(),
 }
+# So many of those that wait are due at once where an endpoint begins anew; the others come by their plan.
+DUE_AT_ONCE_MAX = 10_000
 
 
 class PostgresWebhookEndpoints:
@@ -81,25 +84,12 @@ class PostgresWebhookEndpoints:
             return await endpoint(connection, account_id, endpoint_id)
 
     async def change(self, account_id: UUID | None, endpoint_id: UUID, changes: EndpointChanges) -> Endpoint:
-        values: dict[str, Any] = {name: value for name, value in changes.items() if name != "is_enabled"}
-        match changes.get("is_enabled"):
-            case True:
-                # Of one that is enabled already nothing begins anew: its pauses would be left out.
-                values |= {name: _if_disabled(value, _E[name]) for name, value in ANEW.items()}
-            case False:
-                values |= {
-                    "disabled_at": func.coalesce(_E.disabled_at, func.now()),
-                    "disabled_reason": func.coalesce(_E.disabled_reason, DisabledReason.BY_YOU.value),
-                    "missed_after": _if_disabled(_E.missed_after, LAST_SEQ),
-                    "replay_after": None,
-                }
-        return await until_known(partial(self._change, account_id, endpoint_id, values))
+        return await until_known(partial(self._change, account_id, endpoint_id, changes))
 
     async def rotate_secret(
         self, account_id: UUID | None, endpoint_id: UUID, secret: str, *, overlap_seconds: int
     ) -> Endpoint:
-        values = rotated(_E, secret, overlap_seconds)
-        return await until_known(partial(self._rotate, account_id, endpoint_id, values))
+        return await until_known(partial(self._rotate, account_id, endpoint_id, secret, overlap_seconds))
 
     async def delete(self, account_id: UUID | None, endpoint_id: UUID) -> None:
         """What is written of its deliveries goes later, in batches."""
@@ -128,16 +118,21 @@ class PostgresWebhookEndpoints:
             forgotten = select(forgotten_events.c.last_seq).where(forgotten_events.c.account_id == account_id)
             if after and after < (await connection.scalar(forgotten) or 0):
                 raise EventsForgotten
+            # Waits for whoever gives events their places: what is addressed to nobody by then has its place.
+            last_seq = await connection.scalar(select(event_log.c.last_seq).with_for_update(read=True))
             # Of two replays that overlap, one that goes through both.
-            values = {"replay_after": func.least(_E.replay_after, after), "replay_until": LAST_SEQ}
+            values = {
+                "replay_after": func.least(_E.replay_after, after),
+                "replay_until": last_seq,
+                "missed_after": case((_E.missed_after >= after, null()), else_=_E.missed_after),
+            }
             await connection.execute(update(webhook_endpoints).values(values).where(_E.id == endpoint_id))
             return await endpoint(connection, account_id, endpoint_id)
 
     async def _create(self, account_id: UUID | None, new: NewEndpoint) -> Endpoint:
         async with transaction(self.engine, "create_endpoint") as connection:
-            if account_id is not None:
-                # It locks the account, so that the count after it is of all that others have made.
-                await count_write(connection, account_id, self._limits)
+            # It locks the account, so that the count after it is of all that others have made.
+            await self._count(connection, account_id)
             count = await connection.execute(
                 select(func.count(), func.count().filter(_E.id == new.id)).where(is_of(account_id), IS_LIVE)
             )
@@ -156,23 +151,42 @@ class PostgresWebhookEndpoints:
                 await connection.execute(insert(webhook_endpoints).values(values))
             return await endpoint(connection, account_id, new.id)
 
-    async def _change(self, account_id: UUID | None, endpoint_id: UUID, values: dict[str, Any]) -> Endpoint:
+    async def _change(self, account_id: UUID | None, endpoint_id: UUID, changes: EndpointChanges) -> Endpoint:
         async with transaction(self.engine, "change_endpoint") as connection:
-            return await self._write(connection, account_id, endpoint_id, values)
+            await self._count(connection, account_id)
+            before = await locked(connection, account_id, endpoint_id)
+            values: dict[str, Any] = {name: value for name, value in changes.items() if name != "is_enabled"}
+            is_enabled = changes.get("is_enabled")
+            if is_enabled is False and before.disabled_at is None:
+                # What was missed before it was enabled the last time was perhaps not replayed yet.
+                missed_after = func.coalesce(_E.missed_after, LAST_SEQ)
+                values |= {
+                    "disabled_at": func.now(),
+                    "disabled_reason": DisabledReason.BY_YOU.value,
+                    "replay_after": None,
+                }
+                values["missed_after"] = missed_after
+            if is_enabled is True and before.disabled_at is not None:
+                values |= {"disabled_at": None, "disabled_reason": None}
+            if changes.get("url", before.url) != before.url or "disabled_at" in values:
+                values |= ANEW
+                await _make_due(connection, endpoint_id)
+            if values:
+                await connection.execute(update(webhook_endpoints).values(values).where(_E.id == endpoint_id))
+            return await endpoint(connection, account_id, endpoint_id)
 
-    async def _rotate(self, account_id: UUID | None, endpoint_id: UUID, values: dict[str, Any]) -> Endpoint:
+    async def _rotate(self, account_id: UUID | None, endpoint_id: UUID, secret: str, overlap_seconds: int) -> Endpoint:
         async with transaction(self.engine, "rotate_endpoint") as connection:
-            return await self._write(connection, account_id, endpoint_id, values)
-
-    async def _write(
-        self, connection: AsyncConnection, account_id: UUID | None, endpoint_id: UUID, values: dict[str, Any]
-    ) -> Endpoint:
-        if account_id is not None:
-            await count_write(connection, account_id, self._limits)
-        if values:
+            await self._count(connection, account_id)
+            values = rotated(_E, secret, overlap_seconds)
             statement = update(webhook_endpoints).values(values)
             await connection.execute(statement.where(_E.id == endpoint_id, is_of(account_id), IS_LIVE))
-        return await endpoint(connection, account_id, endpoint_id)
+            return await endpoint(connection, account_id, endpoint_id)
+
+    async def _count(self, connection: AsyncConnection, account_id: UUID | None) -> None:
+        """Locks the account. The operator's changes count for nobody."""
+        if account_id is not None:
+            await count_write(connection, account_id, self._limits)
 
     async def _delete(self, account_id: UUID | None, endpoint_id: UUID) -> None:
         async with transaction(self.engine, "delete_endpoint") as connection:
@@ -191,11 +205,27 @@ async def endpoint(connection: AsyncConnection, account_id: UUID | None, endpoin
     return await _only(connection, _SHOWN.where(_E.id == endpoint_id, is_of(account_id), IS_LIVE))
 
 
+async def locked(connection: AsyncConnection, account_id: UUID | None, endpoint_id: UUID) -> Endpoint:
+    """As whoever takes its deliveries does. Raises EndpointNotFound."""
+    query = _SHOWN.where(_E.id == endpoint_id, is_of(account_id), IS_LIVE)
+    return await _only(connection, query.with_for_update(key_share=True))
+
+
 async def check_enabled(connection: AsyncConnection, account_id: UUID | None, endpoint_id: UUID) -> None:
     """Locks the endpoint. Raises EndpointNotFound, EndpointDisabled."""
-    query = _SHOWN.where(_E.id == endpoint_id, is_of(account_id), IS_LIVE).with_for_update(key_share=True)
-    if (await _only(connection, query)).disabled_at is not None:
+    if (await locked(connection, account_id, endpoint_id)).disabled_at is not None:
         raise EndpointDisabled
+
+
+async def _make_due(connection: AsyncConnection, endpoint_id: UUID) -> None:
+    waiting = (
+        select(_D.event_seq)
+        .where(_D.endpoint_id == endpoint_id, _D.state == constant("pending"), _D.claim.is_(None))
+        .order_by(_D.due_at)
+        .limit(DUE_AT_ONCE_MAX)
+    )
+    due = update(deliveries).values(due_at=func.now())
+    await connection.execute(due.where(_D.endpoint_id == endpoint_id, _D.event_seq.in_(waiting)))
 
 
 def rotated(of: Any, new_secret: str, overlap_seconds: int) -> dict[str, Any]:
@@ -209,10 +239,6 @@ def rotated(of: Any, new_secret: str, overlap_seconds: int) -> dict[str, Any]:
         "old_secret": case((is_done, of.old_secret), else_=of.secret if overlap_seconds else null()),
         "old_secret_until": case((is_done, of.old_secret_until), else_=ends_at if overlap_seconds else null()),
     }
-
-
-def _if_disabled(value: Any, otherwise: Any) -> ColumnElement[Any]:
-    return case((_E.disabled_at.is_not(None), value), else_=otherwise)
 
 
 async def _only(connection: AsyncConnection, query: Select[Any]) -> Endpoint:

@@ -1,12 +1,15 @@
 """Forgets deliveries with the events that they are of, and endpoints that nothing is delivered to any more."""
 
-from sqlalchemy import delete, exists, func, select, text, tuple_
+from sqlalchemy import delete, exists, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.infrastructure.postgres.database import transaction
 from app.infrastructure.postgres.events import FORGOTTEN_AT_ONCE, old_horizon
+from app.infrastructure.postgres.statements import constant
 from app.infrastructure.postgres.tables import deliveries, webhook_endpoints
 
+# While they go nobody gives events their places.
+ENDPOINTS_AT_ONCE = 200
 _D, _E = deliveries.c, webhook_endpoints.c
 # Of those that were deleted, and of those that jobs had made.
 _IS_PASSING = _E.deleted_at.is_not(None) | _E.origin.is_not(None)
@@ -43,5 +46,12 @@ class PostgresDeliveryUpkeep:
         is_used = exists().where(_D.endpoint_id == _E.id)
         is_young = _E.created_at > func.now() - func.make_interval(0, 0, 0, self._days_kept)
         passing = select(_E.id).where(_IS_PASSING, ~is_used, _E.deleted_at.is_not(None) | ~is_young)
-        gone = delete(webhook_endpoints).where(_E.id.in_(passing.limit(FORGOTTEN_AT_ONCE)))
+        gone = delete(webhook_endpoints).where(_E.id.in_(passing.limit(ENDPOINTS_AT_ONCE)))
         return (await connection.execute(gone)).rowcount
+
+    async def requeue_lost(self) -> int:
+        is_waiting = exists().where(_D.endpoint_id == _E.id, _D.state == constant("pending"))
+        lost = update(webhook_endpoints).values(next_due_at=func.now())
+        lost = lost.where(_E.next_due_at == text("'infinity'::timestamptz"), is_waiting)
+        async with transaction(self._engine, "requeue_deliveries") as connection:
+            return (await connection.execute(lost)).rowcount
