@@ -55,7 +55,7 @@ BARS = (Bar("from fal's end to the customer's endpoint: p95 ms", DELIVERIES, Non
 
 _FRESH = """
 TRUNCATE deliveries;
-UPDATE webhook_endpoints SET failures = 0, failing_since = NULL, paused_until = NULL, next_due_at = 'infinity'
+UPDATE webhook_endpoints SET failures = 0, failing_since = NULL, backs_off_until = NULL, next_due_at = 'infinity'
 """
 _ENDPOINT = f"UPDATE webhook_endpoints SET url = $2 WHERE account_id = {ACCOUNT_ID_SQL.format(number='$1::int')}"
 _UNFINISHED = """

@@ -210,6 +210,17 @@ def forgets_deliveries(world: World, armed: str) -> None:
         world.until(lambda: world.sql(gone, endpoint) == [0], "the endpoint is gone")
 
 
+def looks_for_what_was_lost(world: World, armed: str) -> None:
+    """Dies in the sweep at its start."""
+    with hooks() as taken:
+        _, endpoint = waits_for_a_deliverer(world, taken.url)
+        world.sql("TRUNCATE due_endpoints")
+        world.use(armed=[armed])
+        world.die()
+        world.run()
+        world.until(lambda: world.sql(STATES, endpoint) == ["delivered"], "it is delivered")
+
+
 WEBHOOK_CASES = [
     *both("claim_deliveries", is_delivered),
     *both("record_deliveries", is_delivered),
@@ -224,4 +235,5 @@ WEBHOOK_CASES = [
     *both("rotate_webhook_secret", rotates_the_accounts_secret),
     *both("forget_deliveries", forgets_deliveries),
     *both("forget_endpoints", forgets_deliveries),
+    *both("requeue_deliveries", looks_for_what_was_lost),
 ]

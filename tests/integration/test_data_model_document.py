@@ -36,6 +36,7 @@ OWN_TABLES = (
     "forgotten_events",
     "webhook_endpoints",
     "webhook_secrets",
+    "due_endpoints",
     "deliveries",
     "heartbeats",
 )
