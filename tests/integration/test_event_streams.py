@@ -1,26 +1,19 @@
 """Streams and waits over real connections: nothing is missed and nothing comes twice, and they end when they must."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, cast
 from uuid import UUID
 
 import httpx
 import pytest
-import uvicorn
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.accounts import Scope
 from app.domain.errors import DatabaseUnavailable
 from app.domain.events import Event
 from app.domain.jobs import JobStatus, Outcome
-from app.infrastructure.postgres.event_sequencer import EventSequencer
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.presentation.http import event_streams
-from app.presentation.http.protocol import HttpProtocol
-from app.presentation.http.state import ApiState
 from tests.builders import (
     RESULT,
     Connection,
@@ -37,77 +30,13 @@ from tests.builders import (
     provider_request,
     until,
 )
-from tests.integration.api_on_postgres import api_of
-from tests.service_process import free_port
-
-
-class Served:
-    def __init__(self, http: httpx.AsyncClient, state: ApiState) -> None:
-        self.http = http
-        self.state = state
-
-    @asynccontextmanager
-    async def stream(self, key: str, path: str = "/events/stream", **headers: str) -> AsyncIterator["Messages"]:
-        async with self.http.stream("GET", path, headers={"X-API-Key": key, **headers}) as answer:
-            assert answer.status_code == 200, await answer.aread()
-            assert answer.headers["content-type"].startswith("text/event-stream")
-            assert answer.headers["x-accel-buffering"] == "no"
-            messages = Messages(answer)
-            await messages.begun()
-            yield messages
-
-
-class Messages:
-    def __init__(self, answer: httpx.Response) -> None:
-        self._lines = answer.aiter_lines()
-
-    async def begun(self) -> None:
-        assert await anext(self._lines) == ": listening"
-        assert await anext(self._lines) == "retry: 2000"
-        self.place = int((await anext(self._lines)).removeprefix("id: "))
-        assert await anext(self._lines) == ""
-
-    async def next(self) -> dict[str, Any]:
-        """The next message that is no comment; empty where the stream has ended."""
-        found: dict[str, Any] = {}
-        async with asyncio.timeout(10):
-            async for line in self._lines:
-                if not line and "data" in found:
-                    return {**found, "data": json.loads(found["data"])}
-                if not line:
-                    # A place alone, with a comment.
-                    found = {}
-                    continue
-                name, _, value = line.partition(": ")
-                if name:
-                    found[name] = value
-        return {}
-
-    async def next_place(self) -> int:
-        """Of the next comment."""
-        async for line in self._lines:
-            name, _, value = line.partition(": ")
-            if name == "id":
-                return int(value)
-        raise AssertionError
-
-    async def ends(self) -> None:
-        assert await self.next() == {}
+from tests.integration.streams_on_postgres import Served, open_served
 
 
 @pytest.fixture
 async def served(engine: AsyncEngine) -> AsyncIterator[Served]:
-    api, port = api_of(engine), free_port()
-    config = uvicorn.Config(api, port=port, lifespan="off", log_config=None, http=HttpProtocol, ws="none")
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    running = asyncio.create_task(server.serve())
-    await until(lambda: asyncio.sleep(0, server.started))
-    async with EventSequencer(engine).working(), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-        yield Served(http, cast(ApiState, api.state))
-        api.state.streams.end_all()
-        server.should_exit = True
-        await running
+    async with open_served(engine) as served:
+        yield served
 
 
 async def everything(engine: AsyncEngine, customer: Customer) -> Sequence[Event]:
@@ -360,10 +289,11 @@ async def test_who_hears_nothing_before_it_is_cut_off_goes_on_from_there(
 
 
 async def test_a_stream_says_where_it_is_while_only_other_things_happen(
-    engine: AsyncEngine, served: Served, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, served: Served, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_streams, "PING_SECONDS", 0.2)
     customer = await open_account(engine, 100)
+    await all_told(sql)
 
     async with served.stream(customer.api_key, "/events/stream?type=generation.failed") as messages:
         await accept_job(engine, customer)
