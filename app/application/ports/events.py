@@ -18,6 +18,10 @@ class EventLog(Protocol):
         """
         ...
 
+    async def goes_on_after(self, account_id: UUID, after: int) -> bool:
+        """Whether `page` would find any. Whoever asks at the same moment shares the query. Raises EventsForgotten."""
+        ...
+
 
 class BudgetNotices(Protocol):
     async def note(self, account_id: UUID, key_id: UUID, refused: BudgetExceeded) -> None:

@@ -100,6 +100,7 @@ class PostgresEventFeed:
         self._listeners: defaultdict[UUID, set[Subscription]] = defaultdict(set)
         self._woken: set[asyncio.Event] = set()
         self._place: int | None = None
+        self._finding: asyncio.Task[None] | None = None
         self._new = asyncio.Event()
         self._looked_at_seconds = float("-inf")
         self._task: asyncio.Task[None] | None = None
@@ -110,10 +111,7 @@ class PostgresEventFeed:
         subscription = Subscription(account_id, job_id)
         self._listeners[account_id].add(subscription)
         try:
-            if self._place is None:
-                await self._find_place()
-            assert self._place is not None
-            subscription.place = self._place
+            subscription.place = await self._found_place()
             self._start()
             yield subscription
         finally:
@@ -140,6 +138,22 @@ class PostgresEventFeed:
     @property
     def _is_wanted(self) -> bool:
         return bool(self._listeners or self._woken)
+
+    async def _found_place(self) -> int:
+        """By one query for all who come while there is none: at a process that has just started these are many."""
+        while self._place is None:
+            if self._finding is None:
+                self._finding = asyncio.create_task(self._find_place(), name="place of the event feed")
+                self._finding.add_done_callback(self._end_finding)
+            # It is for the others as well, so it goes on where one of them goes away.
+            await asyncio.shield(self._finding)
+        return self._place
+
+    def _end_finding(self, finding: asyncio.Task[None]) -> None:
+        self._finding = None
+        if not finding.cancelled():
+            # Or asyncio would complain where nobody waits any more to hear of it.
+            finding.exception()
 
     async def _find_place(self) -> None:
         async with reading(self._engine) as connection:

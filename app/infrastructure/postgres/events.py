@@ -1,6 +1,7 @@
 """The log of events: how its readers see it, and what is forgotten of it."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -13,10 +14,11 @@ from app.domain.events import Event, EventPage, EventsForgotten, EventType, job_
 from app.domain.jobs import Job
 from app.domain.ledger import LedgerEntry
 from app.domain.newer_words import known
-from app.infrastructure.postgres.database import reading, transaction
+from app.infrastructure.postgres.batching import Batcher
+from app.infrastructure.postgres.database import DriverConnection, reading, transaction
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.ledger import entries_of
-from app.infrastructure.postgres.statements import any_of
+from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, constant
 from app.infrastructure.postgres.tables import events, forgotten_events, jobs
 
 # Of an account with very many events, those of a rare type are searched for in so many at a time.
@@ -25,10 +27,37 @@ FORGOTTEN_AT_ONCE = 5_000
 SEQ_PER_SECOND = 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    account_id: UUID
+    seq: int
+
+
+_PLACE = RowArrays("place", events.c.account_id, events.c.seq)
+_PLACES = Statement(
+    # What is forgotten and what is deleted for it are one transaction, and one statement sees both or neither.
+    select(
+        _PLACE.c.account_id,
+        _PLACE.c.seq,
+        exists().where(events.c.account_id == _PLACE.c.account_id, events.c.seq > _PLACE.c.seq).label("goes_on"),
+        exists()
+        .where(
+            forgotten_events.c.account_id == _PLACE.c.account_id,
+            forgotten_events.c.last_seq > _PLACE.c.seq,
+            # Before the first event there is no place that was told to anybody.
+            _PLACE.c.seq > constant(0),
+        )
+        .label("is_forgotten"),
+    ).select_from(_PLACE.table)
+)
+
+
 class PostgresEventLog:
     def __init__(self, engine: AsyncEngine, days_kept: int) -> None:
         self.engine = engine
         self._days_kept = days_kept
+        # One connection, however many clients go on here at once because another process has stopped.
+        self._look: Batcher[_Place, bool] = Batcher(engine, _look_all, flushes_max=1, drops_abandoned=True)
 
     async def page(
         self, account_id: UUID, *, after: int | None, types: Collection[str], job_id: UUID | None, limit: int
@@ -53,6 +82,9 @@ class PostgresEventLog:
         if len(rows) > limit:
             return EventPage(events=found, next_after=found[-1].seq, has_more=True)
         return EventPage(events=found, next_after=last_seq or after or 0, has_more=count == scanned_max)
+
+    async def goes_on_after(self, account_id: UUID, after: int) -> bool:
+        return await self._look(_Place(account_id, after))
 
     async def forget(self) -> int:
         async with transaction(self.engine, "forget_events") as connection:
@@ -90,6 +122,15 @@ def _scanned(account_id: UUID, after: int, job_id: UUID | None) -> Select[Any]:
     if job_id is not None:
         query = query.where(events.c.job_id == job_id)
     return query.order_by(events.c.seq)
+
+
+async def _look_all(
+    driver: DriverConnection, places: Sequence[_Place], *, is_repeated: bool = False
+) -> Sequence[bool | Exception]:
+    rows = await _PLACES(driver.fetch, **_PLACE.values(places))
+    found = {_Place(row["account_id"], row["seq"]): row for row in rows}
+    # An exception of its own for each: it keeps the traces of all who raise it.
+    return [EventsForgotten() if found[place]["is_forgotten"] else found[place]["goes_on"] for place in places]
 
 
 async def _check_owner(connection: AsyncConnection, account_id: UUID, job_id: UUID) -> None:

@@ -43,11 +43,16 @@ async def events_of_account(
     after: int | None,
     types: Collection[str],
 ) -> AsyncGenerator[bytes]:
-    """From `after` on, or from now on, until the stream is ended."""
+    """From `after` on, or from now on, until the stream is ended.
+
+    Raises EventsForgotten before the first chunk where some of them are not kept any more.
+    """
     async with feed.follow(stream.account_id) as subscription:
         stream.ends(subscription)
         place = subscription.place if after is None else after
-        if after is not None:
+        # Before the first word, so that a place which is forgotten can still be refused. Whatever comes after this look
+        # is heard, so whoever has nothing to catch up with waits for no turn to read the log.
+        if after is not None and await log.goes_on_after(stream.account_id, after):
             subscription.has_missed = True
         yield listening(place)
         said_at_seconds = time.monotonic()
@@ -82,12 +87,15 @@ class JobStream:
     def __init__(
         self,
         stream: OpenStream,
+        streams: OpenStreams,
         log: EventLog,
         feed: EventFeed,
+        *,
         job_id: UUID,
         look: Callable[[], Awaitable[tuple[Job, BaseModel]]],
     ) -> None:
         self._stream = stream
+        self._streams = streams
         self._log = log
         self._feed = feed
         self._job_id = job_id
@@ -127,7 +135,8 @@ class JobStream:
 
     async def _page(self, after: int | None) -> EventPage:
         account_id = self._stream.account_id
-        return await self._log.page(account_id, after=after, types=(), job_id=self._job_id, limit=PAGE)
+        async with self._streams.replaying(account_id):
+            return await self._log.page(account_id, after=after, types=(), job_id=self._job_id, limit=PAGE)
 
     async def _place_of_end(self, subscription: EventSubscription) -> int:
         until = time.monotonic() + END_SECONDS_MAX

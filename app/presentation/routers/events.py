@@ -91,9 +91,6 @@ async def stream_events(
     as `Last-Event-ID`: nothing is missed, and nothing comes twice. Browsers do so by themselves.
     """
     place = after if last_event_id is None else last_event_id
-    if place:
-        # What cannot be told any more is said before the stream begins.
-        await use_cases.events.page(caller.account.id, after=place, types=(), job_id=None, limit=1)
     stream = open_stream(request, caller)
     streams, chosen = state_of(request.scope).streams, frozenset(types or ())
     chunks = events_of_account(stream, streams, use_cases.events, use_cases.event_feed, after=place, types=chosen)

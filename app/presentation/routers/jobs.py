@@ -131,15 +131,18 @@ async def stream_generation(
         job = await use_cases.jobs.reader.get(caller.account.id, job_id)
         return job, JobView.of(job, await use_cases.jobs.outlooks.of(job))
 
+    log, streams = use_cases.events, state_of(request.scope).streams
     job, _ = await look()
     if job.is_final and last_event_id is not None:
-        log = use_cases.events
-        later = await log.page(caller.account.id, after=last_event_id, types=(), job_id=job_id, limit=1)
+        # In turns: of a process that stops all streams are opened again at once.
+        async with streams.replaying(caller.account.id):
+            later = await log.page(caller.account.id, after=last_event_id, types=(), job_id=job_id, limit=1)
         if not later.events:
             # A browser asks again whenever a stream has ended, and stops at this answer alone.
             return Response(status_code=204)
     stream = open_stream(request, caller)
-    return EventStream(stream, JobStream(stream, use_cases.events, use_cases.event_feed, job_id, look).chunks())
+    chunks = JobStream(stream, streams, log, use_cases.event_feed, job_id=job_id, look=look).chunks()
+    return EventStream(stream, chunks)
 
 
 @router.get(
