@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.domain.events import Event, EventsForgotten
 from app.domain.jobs import JobStatus
 from app.domain.reversals import ReversalEvent
-from app.infrastructure.postgres.database import open_engine
+from app.infrastructure.postgres.database import driver_connection, open_engine
 from app.infrastructure.postgres.event_sequencer import EventSequencer
-from app.infrastructure.postgres.events import old_events
+from app.infrastructure.postgres.events import _PLACES, old_events
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.reversals import PostgresReversals
 from tests.builders import (
@@ -341,3 +341,20 @@ async def test_old_events_are_found_by_their_index(sql: Connection, engine: Asyn
     compiled = old_events(30).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})  # type: ignore[no-untyped-call]
     plan = [row[0] for row in await sql.fetch(f"EXPLAIN {compiled}")]
     assert any("Index Cond" in line for line in plan), plan
+
+
+async def test_places_are_looked_at_by_their_indexes_alone(sql: Connection, engine: AsyncEngine) -> None:
+    customer = await open_account(engine)
+    await sql.execute(
+        "INSERT INTO events (seq, account_id, type, created_at)"
+        " SELECT number, $1, 'told', now() FROM generate_series(1, 50000) AS number",
+        customer.account_id,
+    )
+    await sql.execute("ANALYZE events")
+
+    async with driver_connection(engine) as driver:
+        rows = await driver.fetch(f"EXPLAIN {_PLACES.text}", [customer.account_id], [49_000])
+
+    plan = [row[0] for row in rows]
+    assert len([line for line in plan if "Index Cond" in line and "seq >" in line]) == 1, plan
+    assert not any("Seq Scan" in line or "hashed" in line for line in plan), plan

@@ -16,7 +16,7 @@ from app.infrastructure.postgres.database import POOL_SIZE
 from app.infrastructure.postgres.event_feed import PostgresEventFeed
 from app.infrastructure.postgres.event_sequencer import EventSequencer
 from app.infrastructure.postgres.events import PostgresEventLog
-from app.presentation.http.streams import REPLAYS_MAX
+from app.presentation.http.streams import LET_IN_AT_ONCE_MAX, REPLAYS_MAX
 from tests.builders import Connection, Customer, accept_job, event_log_of, open_account, until
 from tests.integration.api_on_postgres import TEXT_TO_IMAGE
 from tests.integration.streams_on_postgres import Served, open_served
@@ -203,6 +203,25 @@ async def test_who_has_missed_nothing_waits_for_nobody_who_catches_up(
             assert not catching_up.done()
             await turns.aclose()
             assert (await catching_up)["event"] == "missed"
+
+
+@pytest.mark.parametrize("path", ["/events/stream", "/generations/{job_id}/stream"])
+async def test_so_many_are_let_in_at_a_time_and_others_come_between_them(
+    engine: AsyncEngine, served: Served, path: str
+) -> None:
+    customer = await open_account(engine, 100)
+    job_id = await accept_job(engine, customer)
+    headers = {"X-API-Key": customer.api_key}
+
+    async with AsyncExitStack() as turns:
+        for _ in range(LET_IN_AT_ONCE_MAX):
+            await turns.enter_async_context(served.state.streams.letting_in)
+        opening = asyncio.create_task(served.http.head(path.format(job_id=job_id), headers=headers, timeout=SECONDS))
+        accepted = await served.http.post(TEXT_TO_IMAGE, json={"prompt": "a"}, headers=headers)
+        looked = await served.http.get(f"/generations/{job_id}", headers=headers)
+        assert (accepted.status_code, looked.status_code, opening.done()) == (202, 200, False)
+        await turns.aclose()
+        assert (await opening).status_code == 200
 
 
 @pytest.mark.parametrize("is_before", [True, False])

@@ -1,7 +1,7 @@
 """Routes for users: they ask for an API key before anything else, however they are added."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
@@ -27,6 +27,7 @@ class KeyedRoute(DirectRoute):
     """
 
     takes_remembered = False
+    is_long = False
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         # The route always asks for the key, so no option may document otherwise.
@@ -38,14 +39,16 @@ class KeyedRoute(DirectRoute):
         scope = scope_of(self.operation_id)
         # Whatever else is asked for the request, by the router or the application, may do something for the caller.
         is_alone = self.is_direct and all(sub.name is not None for sub in self.dependant.dependencies)
-        takes_remembered = self.takes_remembered and is_alone
+        takes_remembered, is_long = self.takes_remembered and is_alone, self.is_long
 
         async def authenticate_first(request: Request) -> Response:
             authenticate = state_of(request.scope).use_cases.keys.authenticate
             presented = presented_key(request.scope["headers"])
             known = _remembered(authenticate, presented, request) if takes_remembered else None
             if known is None or not _is_let_in(request, known, scope):
-                _let_in(request, await authenticate(presented), scope)
+                async with state_of(request.scope).streams.letting_in if is_long else nullcontext():
+                    caller = await authenticate(presented)
+                _let_in(request, caller, scope)
                 return await handler(request)
             try:
                 return await handler(request)
@@ -86,6 +89,15 @@ def _check_scope(request: Request, caller: Caller, scope: Scope | None) -> None:
     if scope is not None and scope not in caller.key.scopes:
         raise ScopeMissing(scope)
     request.scope[CALLER] = caller
+
+
+class StreamRoute(KeyedRoute):
+    """A route whose answers stay open, so that all of its callers ask again at once when a process stops.
+
+    Few of them are looked up at a time: whoever asks for anything else meanwhile comes between them.
+    """
+
+    is_long = True
 
 
 class VersionedRoute(KeyedRoute):

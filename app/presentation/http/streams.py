@@ -27,6 +27,8 @@ STREAMS_MAX = 100
 LOOK_SECONDS = 0.5
 # Replays at once, of all accounts; of one account one at a time.
 REPLAYS_MAX = 4
+# Beyond some tens a shared query gains nothing, and whoever asks for something else waits at each step for all of them.
+LET_IN_AT_ONCE_MAX = 32
 
 
 class OpenStream:
@@ -72,6 +74,7 @@ class OpenStreams:
         self._of_account: Counter[UUID] = Counter()
         self._watch: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self.letting_in = asyncio.Semaphore(LET_IN_AT_ONCE_MAX)
         self._replays = asyncio.Semaphore(REPLAYS_MAX)
         # Those that somebody holds or waits for.
         self._replays_of_account: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()

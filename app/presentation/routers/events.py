@@ -7,7 +7,7 @@ from app.domain.events import EventsForgotten, EventType
 from app.domain.limits import TooManyStreams
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.event_streams import events_of_account
-from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute
+from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute, StreamRoute
 from app.presentation.http.openapi import DATABASE_ERRORS, READ_ERRORS, answer, event_stream, problems
 from app.presentation.http.state import UseCases, state_of
 from app.presentation.http.stream_parameters import LastEventId
@@ -59,20 +59,6 @@ async def list_events(
     )
 
 
-@router.get(
-    "/events/stream",
-    operation_id="stream_events",
-    summary="Hear what happens",
-    response_class=Response,
-    responses={
-        200: event_stream(
-            "Each event as a message: its `seq` as `id`, its type as `event`, and the event as `GET /events` has it as "
-            "`data`. A comment comes every 15 seconds.",
-            EVENT,
-        ),
-        **problems(*READ_ERRORS, EventsForgotten, InvalidRequest, TooManyStreams, *DATABASE_ERRORS),
-    },
-)
 async def stream_events(
     request: Request,
     caller: CurrentCaller,
@@ -95,3 +81,22 @@ async def stream_events(
     streams, chosen = state_of(request.scope).streams, frozenset(types or ())
     chunks = events_of_account(stream, streams, use_cases.events, use_cases.event_feed, after=place, types=chosen)
     return EventStream(stream, chunks)
+
+
+router.add_api_route(
+    "/events/stream",
+    stream_events,
+    methods=["GET"],
+    route_class_override=StreamRoute,
+    operation_id="stream_events",
+    summary="Hear what happens",
+    response_class=Response,
+    responses={
+        200: event_stream(
+            "Each event as a message: its `seq` as `id`, its type as `event`, and the event as `GET /events` has it as "
+            "`data`. A comment comes every 15 seconds.",
+            EVENT,
+        ),
+        **problems(*READ_ERRORS, EventsForgotten, InvalidRequest, TooManyStreams, *DATABASE_ERRORS),
+    },
+)

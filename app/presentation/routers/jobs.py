@@ -21,7 +21,7 @@ from app.presentation.http.answers import json_answer
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.event_streams import JobStream, wait_for_change
 from app.presentation.http.field_errors import field_error
-from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute, VersionedRoute
+from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute, StreamRoute, VersionedRoute
 from app.presentation.http.openapi import DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, event_stream, problems
 from app.presentation.http.parameters import IdempotencyKey, JobId
 from app.presentation.http.state import UseCases, state_of
@@ -107,21 +107,6 @@ router.add_api_route(
 )
 
 
-@router.get(
-    "/{job_id}/stream",
-    operation_id="stream_generation",
-    summary="Follow a job to its end",
-    response_class=Response,
-    responses={
-        200: event_stream(
-            "First `generation.state` with the job as it stands, again whenever its status changes without an event; "
-            "then each event of the job, as in `GET /events/stream`. It ends with the job's end.",
-            COMPLETED_JOB,
-        ),
-        204: {"description": "The job has ended, and you have heard of that: there is nothing more to come."},
-        **problems(*READ_ERRORS, JobNotFound, EventsForgotten, InvalidRequest, TooManyStreams, *DATABASE_ERRORS),
-    },
-)
 async def stream_generation(
     request: Request, caller: CurrentCaller, job_id: JobId, last_event_id: LastEventId, use_cases: UseCases
 ) -> Response:
@@ -143,6 +128,26 @@ async def stream_generation(
     stream = open_stream(request, caller)
     chunks = JobStream(stream, streams, log, use_cases.event_feed, job_id=job_id, look=look).chunks()
     return EventStream(stream, chunks)
+
+
+router.add_api_route(
+    "/{job_id}/stream",
+    stream_generation,
+    methods=["GET"],
+    route_class_override=StreamRoute,
+    operation_id="stream_generation",
+    summary="Follow a job to its end",
+    response_class=Response,
+    responses={
+        200: event_stream(
+            "First `generation.state` with the job as it stands, again whenever its status changes without an event; "
+            "then each event of the job, as in `GET /events/stream`. It ends with the job's end.",
+            COMPLETED_JOB,
+        ),
+        204: {"description": "The job has ended, and you have heard of that: there is nothing more to come."},
+        **problems(*READ_ERRORS, JobNotFound, EventsForgotten, InvalidRequest, TooManyStreams, *DATABASE_ERRORS),
+    },
+)
 
 
 @router.get(
