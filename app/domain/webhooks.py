@@ -188,7 +188,7 @@ def is_delivered(status: int) -> bool:
 
 
 def verdict_on(attempt: Attempt, attempts_before: int, *, is_of_job: bool, chance: float) -> Verdict:
-    """`is_of_job`: there is no endpoint that could be enabled again. `chance`, from 0 to 1, spreads what failed together."""
+    """`is_of_job`: there is no endpoint to be enabled again. `chance`, from 0 to 1, spreads what failed together."""
     if attempt.error is None:
         return Verdict(state=DeliveryState.DELIVERED)
     has_failed = not attempt.is_own_fault
