@@ -23,7 +23,7 @@ from app.infrastructure.postgres.webhooks.deliveries import PostgresDeliveries
 from app.infrastructure.postgres.webhooks.endpoints import PostgresWebhookEndpoints
 from app.infrastructure.postgres.webhooks.secrets import PostgresWebhookSecrets
 from app.infrastructure.postgres.webhooks.upkeep import PostgresDeliveryUpkeep
-from tests.builders import Connection, begin_minute_of_writes, open_account
+from tests.builders import Connection, begin_minute_of_writes, blocked, open_account
 from tests.deliveries import Lab, open_lab
 
 URL = "https://hooks.example.com/tollgate"
@@ -204,5 +204,7 @@ async def test_nothing_goes_while_events_are_addressed(lab: Lab, sql: Connection
     )
     async with sql.transaction():
         await sql.execute("SELECT pg_advisory_xact_lock(hashtext('sequence_events'), hashtext(current_schema()))")
-        assert await PostgresDeliveryUpkeep(lab.engine, 30).forget() == 0
-    assert await PostgresDeliveryUpkeep(lab.engine, 30).forget() == 1
+        forgetting = asyncio.create_task(PostgresDeliveryUpkeep(lab.engine, 30).forget())
+        await blocked(sql)
+        assert await sql.fetchval("SELECT count(*) FROM webhook_endpoints") == 1
+    assert await forgetting == 1

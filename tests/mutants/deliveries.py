@@ -3,10 +3,10 @@
 from app.application import deliver
 from app.domain import webhooks
 from app.infrastructure.background import deliverer
-from app.infrastructure.postgres.webhooks import delivery_queue, endpoints, replays, upkeep
+from app.infrastructure.postgres.webhooks import delivery_queue, endpoints, recording, replays, upkeep
 from tests.mutants.changes import Change, Mutant, source_of
 
-QUEUE, ENDPOINTS, REPLAYS, UPKEEP = map(source_of, (delivery_queue, endpoints, replays, upkeep))
+QUEUE, RECORDING, ENDPOINTS, REPLAYS, UPKEEP = map(source_of, (delivery_queue, recording, endpoints, replays, upkeep))
 LOOP, ATTEMPT, PLAN = map(source_of, (deliverer, deliver, webhooks))
 REVISION = "alembic/versions/0022_webhooks.py"
 TEST = "tests/integration/test_deliveries.py"
@@ -16,17 +16,17 @@ TEST_LOOP = "tests/integration/test_deliverer.py"
 DELIVERY_MUTANTS = (
     Mutant(
         "a delivery overtakes those before it of its job",
-        (Change(QUEUE, "earlier.event_seq < due.event_seq)", "earlier.event_seq < 0)"),),
+        (Change(QUEUE, "before.event_seq < due.event_seq", "before.event_seq < 0"),),
         (f"{TEST}::test_a_delivery_waits_for_those_before_it_of_the_same_job_and_no_other_does",),
     ),
     Mutant(
         "whoever has lost its claim of a delivery writes all the same",
-        (Change(QUEUE, "       AND delivery.claim = said.claim\n", ""),),
+        (Change(RECORDING, " WHERE held.claim = said.claim\n", ""),),
         (f"{TEST}::test_who_lost_its_claim_writes_nothing",),
     ),
     Mutant(
         "an endpoint has as many deliveries under way as are due",
-        (Change(QUEUE, "LIMIT room.places)", "LIMIT 100)"),),
+        (Change(QUEUE, "ORDER BY event_seq) <= places", "ORDER BY event_seq) <= 100"),),
         (f"{TEST}::test_one_that_hangs_has_a_few_places_and_holds_up_no_other",),
     ),
     Mutant(
@@ -36,17 +36,17 @@ DELIVERY_MUTANTS = (
     ),
     Mutant(
         "deliveries go on to an endpoint that is gone",
-        (Change(PLAN, "state=DeliveryState.EXHAUSTED, is_gone=True", "state=DeliveryState.EXHAUSTED"),),
+        (Change(PLAN, "if any(verdict.is_gone for", "if not verdicts and any(verdict.is_gone for"),),
         (f"{TEST}::test_one_that_is_gone_is_disabled_and_says_so",),
     ),
     Mutant(
         "an endpoint may fail for ever",
-        (Change(QUEUE, "WHEN failing_since < now()", "WHEN failing_since > now()"),),
+        (Change(PLAN, "self.failing_since < now - FAILING", "self.failing_since > now"),),
         (f"{TEST}::test_five_days_of_failures_disable_it_and_a_replay_brings_what_it_missed",),
     ),
     Mutant(
         "a replay of deliveries ends after its first portion",
-        (Change(REPLAYS, "THEN pages.last_seq END", "THEN NULL END"),),
+        (Change(REPLAYS, "THEN paged.last_seq", "THEN NULL"),),
         (f"{TEST}::test_a_replay_also_brings_what_was_delivered_and_in_portions",),
     ),
     Mutant(
@@ -61,7 +61,7 @@ DELIVERY_MUTANTS = (
     ),
     Mutant(
         "deliveries to an endpoint that always fails have no pauses",
-        (Change(QUEUE, "failures >= {FAILURES_MIN} THEN", "failures >= 1000 THEN"),),
+        (Change(PLAN, "if failures < FAILURES_MIN:", "if failures < 1000:"),),
         (f"{TEST}::test_one_that_fails_again_and_again_is_tried_by_one_at_a_time_with_pauses",),
     ),
     Mutant(
@@ -82,8 +82,35 @@ DELIVERY_MUTANTS = (
     ),
     Mutant(
         "endpoints go while deliveries are addressed to them",
-        (Change(UPKEEP, "        if not await connection.scalar(_ADDRESS_NOTHING):\n            return 0\n", ""),),
+        (Change(UPKEEP, "        await connection.execute(_ADDRESS_NOTHING)\n", ""),),
         (f"{TEST_ENDPOINTS}::test_nothing_goes_while_events_are_addressed",),
+    ),
+    Mutant(
+        "a delivery undoes what a rate limiter asked for",
+        (Change(PLAN, "return Health(asked_until=asked_until)", "return Health()"),),
+        (f"{TEST}::test_a_success_does_not_shorten_what_was_asked_for",),
+    ),
+    Mutant(
+        "what the old URL answers to a delivery disables the new one",
+        (
+            Change(
+                RECORDING,
+                'one.verdict for one in some if row["url"] in (None, one.delivery.url)',
+                "one.verdict for one in some",
+            ),
+        ),
+        (f"{TEST}::test_what_an_old_url_answers_says_nothing_of_the_new_one",),
+    ),
+    Mutant(
+        "a URL that nothing can be delivered to stops the log",
+        (
+            Change(
+                REVISION,
+                "integrity_constraint_violation OR data_exception THEN\n    FOR one",
+                "division_by_zero THEN\n    FOR one",
+            ),
+        ),
+        (f"{TEST}::test_a_url_that_cannot_be_addressed_stops_nobody",),
     ),
     Mutant(
         "deliveries wait for the next look",

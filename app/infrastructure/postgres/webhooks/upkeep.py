@@ -14,7 +14,7 @@ _D, _E = deliveries.c, webhook_endpoints.c
 # Of those that were deleted, and of those that jobs had made.
 _IS_PASSING = _E.deleted_at.is_not(None) | _E.origin.is_not(None)
 # While it is held nobody addresses events, so that no endpoint goes that one has just been addressed to.
-_ADDRESS_NOTHING = text("SELECT pg_try_advisory_xact_lock(hashtext('sequence_events'), hashtext(current_schema()))")
+_ADDRESS_NOTHING = text("SELECT pg_advisory_xact_lock(hashtext('sequence_events'), hashtext(current_schema()))")
 
 
 class PostgresDeliveryUpkeep:
@@ -41,8 +41,7 @@ class PostgresDeliveryUpkeep:
             return count + await self._forget_endpoints(connection)
 
     async def _forget_endpoints(self, connection: AsyncConnection) -> int:
-        if not await connection.scalar(_ADDRESS_NOTHING):
-            return 0
+        await connection.execute(_ADDRESS_NOTHING)
         is_used = exists().where(_D.endpoint_id == _E.id)
         is_young = _E.created_at > func.now() - func.make_interval(0, 0, 0, self._days_kept)
         passing = select(_E.id).where(_IS_PASSING, ~is_used, _E.deleted_at.is_not(None) | ~is_young)
