@@ -36,6 +36,7 @@ class Order:
     prompt: str
     wish: Wish
     key: str | None
+    webhook_url: str | None = None
     is_over_budget: bool = False
     """Once it was refused for that. A repeat may fit, after a refund."""
     job_ids: set[str] = field(default_factory=set)
@@ -132,7 +133,9 @@ class Callers:
     async def place(self, book: Book, order: Order) -> str | None:
         """The job's id; None where there is none, or nobody can know."""
         headers = dict(book.headers)
-        body = {"prompt": order.prompt, "num_images": order.wish.images}
+        body: dict[str, Any] = {"prompt": order.prompt, "num_images": order.wish.images}
+        if order.webhook_url is not None:
+            body["webhook_url"] = order.webhook_url
         if order.key is None:
             answer = await self.ask("POST", START, frozenset({202, 402}), headers=headers, json=body)
         else:

@@ -39,7 +39,11 @@ BEGINNING, START = "generation.submitted", "generation.started"
 ENDS = frozenset({"generation.completed", "generation.failed", "generation.canceled"})
 MOVES = frozenset({"balance.credited", "balance.reversed"})
 CROSSINGS = frozenset({"balance.low", "balance.recovered"})
+REFUSAL = "key.budget_exceeded"
+REFUSALS = frozenset({REFUSAL})
 OF_JOBS = frozenset({BEGINNING, START}) | ENDS
+
+TOLD_ONCE_OF_A_BUDGET = "a key whose budget refused is told of once"
 
 Facts = Mapping[str, Sequence[Fact]]
 """By user, in the order in which they became true."""
@@ -53,6 +57,8 @@ class Truth:
     moves: Facts
     crossings: Facts
     log: Mapping[str, Sequence[Told]] = field(default_factory=dict)
+    refusals: Facts = field(default_factory=dict)
+    """By a key's budget, as whoever was refused knows. Empty: nobody was, and the log must not tell of any."""
 
 
 _ENTRY = "e.kind || ' ' || e.amount || ' of ' || coalesce(e.payment_event_id, '-') || ', then ' || e.balance_after"
@@ -60,7 +66,7 @@ _LOG = f"""
     SELECT a.external_user_id::text AS user_id, v.seq, v.type, coalesce(
                v.job_id::text, {_ENTRY},
                (v.facts ->> 'balance_tokens') || ' below or above ' || (v.facts ->> 'balance_low_tokens'),
-               v.facts::text, 'nothing') AS subject
+               'key ' || (v.facts ->> 'key_id'), v.facts::text, 'nothing') AS subject
       FROM events v JOIN accounts a ON a.id = v.account_id
       LEFT JOIN ledger_entries e ON e.account_id = v.account_id AND e.seq = (v.facts ->> 'entry_seq')::bigint
      ORDER BY v.seq
@@ -87,6 +93,8 @@ def subject_of(event: Mapping[str, Any]) -> str:
         entry = data["entry"]
         payment = entry["payment_event_id"] or "-"
         return f"{entry['kind']} {entry['amount']} of {payment}, then {entry['balance_after']}"
+    if "key_id" in data:
+        return f"key {data['key_id']}"
     return f"{data.get('balance_tokens')} below or above {data.get('balance_low_tokens')}"
 
 
@@ -131,16 +139,14 @@ def crossings_of(before: int | None, after: int, mark: int | None) -> list[Fact]
 def log_checks(truth: Truth) -> list[Check]:
     """The log against the facts."""
     told = {user: [Fact(event.type, event.subject) for event in events] for user, events in truth.log.items()}
-    unknown = [
-        f"{user} was told {fact}"
-        for user, facts in told.items()
-        for fact in facts
-        if fact.type not in OF_JOBS | MOVES | CROSSINGS
-    ]
+    known = OF_JOBS | MOVES | CROSSINGS | (REFUSALS if truth.refusals else frozenset())
+    of_refusals = [_as_often(TOLD_ONCE_OF_A_BUDGET, truth.refusals, told, REFUSALS)] if truth.refusals else []
+    unknown = [f"{user} was told {fact}" for user, facts in told.items() for fact in facts if fact.type not in known]
     return [
         _as_often("a job has one beginning, one end, and one start where fal began", truth.jobs, told, OF_JOBS),
         _as_often("a payment and a reversal are told of once", truth.moves, told, MOVES),
         _as_often("a balance that crosses its mark is told of once", truth.crossings, told, CROSSINGS),
+        *of_refusals,
         _in_order("a job's events are in their order", _by_job(truth.jobs), _by_job(told)),
         _in_order("a balance's payments and reversals are in their order", truth.moves, told),
         _in_order("a balance's crossings are in their order", truth.crossings, told),

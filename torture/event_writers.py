@@ -5,13 +5,14 @@ import itertools
 import random
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from torture.callers import SECRET, Book, Callers, Order, calling
+from torture.event_truth import REFUSAL, Fact
 from torture.report import Check
-from torture.wishes import Wish
+from torture.wishes import PRICE_TOKENS, Wish
 
 START_TOKENS = 200
 MARK_TOKENS = 150
@@ -19,6 +20,10 @@ MARK_TOKENS = 150
 SMALL_TOPUP_TOKENS = 1
 LARGE_TOPUP_TOKENS = (6, 10)
 OPERATIONS = {"order": 35, "top-up": 55, "reversal": 10}
+# Below the price of anything, so that each order by such a key is refused, and one event tells of it.
+BUDGET_TOKENS = PRICE_TOKENS - 1
+BY_BUDGET = 0.1
+BY_WEBHOOK_URL = 0.3
 # How many events follow from one of them, about.
 EVENTS_EACH = 1.9
 EITHER = {"CANCELED": 0, "COMPLETED": 1}
@@ -56,19 +61,52 @@ async def open_books(
 
 
 @dataclass(slots=True)
+class Budget:
+    """A key of an account, by which everything is refused."""
+
+    book: Book
+    key_id: str
+    has_refused: bool = False
+
+    @property
+    def user_id(self) -> str:
+        return self.book.user_id
+
+    @property
+    def refusal(self) -> Fact:
+        return Fact(REFUSAL, f"key {self.key_id}")
+
+
+async def open_budgets(callers: Sequence[Callers], books: Sequence[Book]) -> list[Budget]:
+    async def one(number: int, book: Book) -> Budget:
+        body = {"name": "bounded", "scopes": ["generate"], "budget": {"tokens": BUDGET_TOKENS, "per": "ever"}}
+        by = callers[number % len(callers)]
+        answer = await by.insist("POST", "/keys", frozenset({201}), headers=book.headers, json=body)
+        return Budget(Book(book.user_id, answer.body["api_key"]), answer.body["id"])
+
+    return [await one(number, book) for number, book in enumerate(books)]
+
+
+@dataclass(slots=True)
 class Writers:
     """At a steady pace, until `count` operations are done and `is_enough` says so, or the time is over."""
 
     callers: Sequence[Callers]
     books: Sequence[Book]
+    budgets: Sequence[Budget]
+    """One of each book."""
     rng: random.Random
     count: int
     seconds: float
     is_enough: Callable[[], bool]
     seconds_max: float
+    webhook_urls: Mapping[str, str] = field(default_factory=dict)
+    """By user, what some of the orders name."""
     at_once_max: int = 120
     """Many of them wait for a process that is gone just then."""
     done: Counter[str] = field(default_factory=Counter)
+    with_webhook_url: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """By user, the jobs that have one."""
     _payments: defaultdict[str, deque[tuple[str, int]]] = field(default_factory=lambda: defaultdict(deque))
 
     async def run(self) -> None:
@@ -85,13 +123,17 @@ class Writers:
             if (number >= self.count and self.is_enough()) or spent_seconds > self.seconds_max:
                 return
             await asyncio.sleep(number * self.seconds / self.count - spent_seconds)
-            await self._one(self.books[number % len(self.books)], number)
+            await self._one(number)
 
-    async def _one(self, book: Book, number: int) -> None:
+    async def _one(self, number: int) -> None:
+        book, budget = self.books[number % len(self.books)], self.budgets[number % len(self.books)]
         callers = self.rng.choice(self.callers)
         (operation,) = self.rng.choices([*OPERATIONS], [*OPERATIONS.values()])
         payments = self._payments[book.user_id]
-        if operation == "order":
+        if operation == "order" and self.rng.random() < BY_BUDGET:
+            operation = "order over budget"
+            await self._order_over_budget(callers, budget, number)
+        elif operation == "order":
             await self._order(callers, book, number)
         elif operation == "reversal" and payments:
             await self._reverse(callers, book, *payments.popleft())
@@ -105,10 +147,19 @@ class Writers:
     async def _order(self, callers: Callers, book: Book, number: int) -> None:
         (wish,) = self.rng.choices(WISHES, WEIGHTS)
         order = Order(f"event {number} {wish.words}", wish, str(uuid.uuid4()))
+        if self.rng.random() < BY_WEBHOOK_URL:
+            order.webhook_url = self.webhook_urls.get(book.user_id)
         job_id = await callers.place(book, order)
+        if job_id is not None and order.webhook_url is not None:
+            self.with_webhook_url[book.user_id].add(job_id)
         if job_id is not None and wish.is_canceled:
             await asyncio.sleep(self.rng.uniform(0, 1.5))
             await callers.cancel(book, order, job_id)
+
+    async def _order_over_budget(self, callers: Callers, budget: Budget, number: int) -> None:
+        order = Order(f"event {number}", WISHES[0], str(uuid.uuid4()))
+        await callers.place(budget.book, order)
+        budget.has_refused |= order.is_over_budget
 
     async def _reverse(self, callers: Callers, book: Book, payment: str, amount: int) -> None:
         headers = SECRET | {"X-Event-Id": str(uuid.uuid4())}

@@ -20,6 +20,7 @@ from torture.event_truth import (
 JOBS = "a job has one beginning, one end, and one start where fal began"
 MOVES = "a payment and a reversal are told of once"
 CROSSINGS = "a balance that crosses its mark is told of once"
+BUDGETS = "a key whose budget refused is told of once"
 ORDER_OF_JOBS = "a job's events are in their order"
 ORDER_OF_MOVES = "a balance's payments and reversals are in their order"
 ORDER_OF_CROSSINGS = "a balance's crossings are in their order"
@@ -41,6 +42,7 @@ def right_log() -> list[Told]:
         ("generation.submitted", "other"),
         ("balance.low", "145 below or above 150"),
         ("generation.completed", "job"),
+        ("key.budget_exceeded", "key one"),
     ]
     return [Told(10 * number, *fact) for number, fact in enumerate(facts, start=1)]
 
@@ -63,6 +65,7 @@ class Case:
                 "user": [*crossings_of(150, 145, 150), *crossings_of(145, 150, 150), *crossings_of(150, 145, 150)]
             },
             log={"user": self.log},
+            refusals={"user": [Fact("key.budget_exceeded", "key one")]},
         )
 
     def broken_claims(self, *, at_least_once: bool = False) -> set[str]:
@@ -111,6 +114,14 @@ def reverse_a_payment(case: Case) -> None:
 
 def forget_a_crossing(case: Case) -> None:
     del case.log[7], case.read[7]
+
+
+def forget_a_refusal(case: Case) -> None:
+    del case.log[9], case.read[9]
+
+
+def refuse_another_key(case: Case) -> None:
+    case.tell(9, subject="key two")
 
 
 def start_before_the_beginning(case: Case) -> None:
@@ -163,6 +174,8 @@ BREAKS: dict[Callable[[Case], None], str] = {
     forget_a_payment: MOVES,
     reverse_a_payment: MOVES,
     forget_a_crossing: CROSSINGS,
+    forget_a_refusal: BUDGETS,
+    refuse_another_key: BUDGETS,
     start_before_the_beginning: ORDER_OF_JOBS,
     pay_in_another_order: ORDER_OF_MOVES,
     recover_too_late: ORDER_OF_CROSSINGS,
@@ -228,6 +241,7 @@ def test_a_user_without_a_log_has_nothing_to_read() -> None:
             },
             "CREDIT 5 of pay, then 205",
         ),
+        ({"key_id": "one", "budget_tokens": 4}, "key one"),
         ({"balance_tokens": 145, "balance_low_tokens": 150}, "145 below or above 150"),
     ],
 )
