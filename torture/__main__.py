@@ -17,6 +17,7 @@ from rich.console import Console
 from torture.attacks import attacks
 from torture.cancels import cancels
 from torture.debits import debits
+from torture.deliveries import deliveries
 from torture.events import events
 from torture.kills import kills
 from torture.neighbours import neighbours
@@ -36,6 +37,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "restarts": restarts,
     "cuts": cuts,
     "events": events,
+    "deliveries": deliveries,
     "attacks": attacks,
     **{name: scenario_of(name, suite) for name, suite in SUITES.items()},
 }
