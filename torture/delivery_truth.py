@@ -1,5 +1,6 @@
 """What webhooks must have brought, by the log and by what the receiver wrote down."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -52,6 +53,7 @@ def delivery_checks(delivered: Sequence[Delivered], receiver: Receiver, truth: T
     jobs = sum(receipt.told.type in OF_JOBS for each in delivered for receipt in each.endpoint.hook.receipts)
     said = sum(len(each.said_delivered) for each in delivered)
     wanted = {each.name: each.wanted(truth) for each in delivered}
+    late = [line for each in delivered for line in _late(each, wanted[each.name])]
     return [
         *reader_checks(
             "webhooks",
@@ -61,7 +63,7 @@ def delivery_checks(delivered: Sequence[Delivered], receiver: Receiver, truth: T
         ),
         Check("every signature is right, and each webhook-id is its event's", receipts, refused),
         Check("each webhook is of its own account, and wanted", receipts, _foreign(delivered, wanted, receiver)),
-        Check("a job's webhooks come first in their order", jobs, [line for each in delivered for line in _late(each)]),
+        Check("a job's next webhook comes once those before it were taken", jobs, late),
         Check("what is said to be delivered was taken", said, [line for each in delivered for line in _untaken(each)]),
     ]
 
@@ -74,22 +76,25 @@ def _foreign(delivered: Sequence[Delivered], wanted: Mapping[str, Sequence[Told]
     return found
 
 
-def _late(each: Delivered) -> list[str]:
-    """Of what was not replayed or given up in between: the next of a job goes on without that."""
+def _late(each: Delivered, wanted: Sequence[Told]) -> list[str]:
+    """Each of a job waits for those before it, but for what was given up, and what was replayed later."""
     left_out = each.endpoint.given_up | set(each.exhausted)
-    newest: dict[str, Told] = {}
-    seen: set[int] = set()
-    late = []
-    for told, _ in each.endpoint.hook.receipts:
+    before: dict[int, list[Told]] = {}
+    by_job: defaultdict[str, list[Told]] = defaultdict(list)
+    for told in wanted:
         is_replayed = any(after < told.seq <= last for after, last in each.endpoint.missed)
-        if told.type not in OF_JOBS or told.seq in seen or told.seq in left_out or is_replayed:
-            continue
-        seen.add(told.seq)
-        before = newest.setdefault(told.subject, told)
-        if told.seq < before.seq:
-            late.append(f"{each.name} first got {told} after {before}")
-        else:
-            newest[told.subject] = told
+        if told.type in OF_JOBS:
+            before[told.seq] = list(by_job[told.subject])
+            if told.seq not in left_out and not is_replayed:
+                by_job[told.subject].append(told)
+    late = []
+    taken: set[int] = set()
+    for told, is_accepted in each.endpoint.hook.receipts:
+        late += [
+            f"{each.name} got {told}, and not yet {one}" for one in before.pop(told.seq, ()) if one.seq not in taken
+        ]
+        if is_accepted:
+            taken.add(told.seq)
     return late
 
 
