@@ -129,7 +129,16 @@ def no_bug_is_logged(fleet: Fleet) -> Check:
 
 
 # By the runbook, and what asyncio says of an error that nobody looked at.
-BUGS = ("step_failed", "request_failed", "exception was never retrieved", "was destroyed but it is pending")
+BUGS = (
+    "step_failed",
+    "request_failed",
+    "deliveries_not_claimed",
+    "delivery_failed",
+    "replay_failed",
+    "webhook_message_failed",
+    "exception was never retrieved",
+    "was destroyed but it is pending",
+)
 EVENTS = (
     "step_postponed",
     "runner_interrupted",
