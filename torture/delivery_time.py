@@ -31,7 +31,8 @@ _PASS = (
     "UPDATE deliveries SET due_at = due_at - $1::interval WHERE state = 'pending'",
     """UPDATE webhook_endpoints
           SET next_due_at = CASE WHEN isfinite(next_due_at) THEN next_due_at - $1::interval ELSE next_due_at END,
-              paused_until = paused_until - $1::interval, failing_since = failing_since - $1::interval,
+              backs_off_until = backs_off_until - $1::interval, asked_until = asked_until - $1::interval,
+              last_failed_at = last_failed_at - $1::interval, failing_since = failing_since - $1::interval,
               disabled_at = disabled_at - $1::interval""",
 )
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.webhooks import CustomerWebhooks
@@ -208,3 +209,28 @@ async def test_nothing_goes_while_events_are_addressed(lab: Lab, sql: Connection
         await blocked(sql)
         assert await sql.fetchval("SELECT count(*) FROM webhook_endpoints") == 1
     assert await forgetting == 1
+
+
+async def test_a_replay_brings_what_got_its_place_just_before_the_endpoint_was_enabled(lab: Lab) -> None:
+    customer = await open_account(lab.engine)
+    await lab.sequence()
+    endpoint = (await lab.add(customer)).endpoint
+    off = await lab.webhooks.change(customer.account_id, endpoint.id, {"is_enabled": False})
+    assert off.missed_after is not None
+    facts = '{"balance_tokens": 1, "balance_low_tokens": 2}'
+    note = "INSERT INTO event_inbox (account_id, type, facts) VALUES (:account, 'balance.low', CAST(:facts AS jsonb))"
+    async with lab.engine.begin() as connection:
+        await connection.execute(text(note), {"account": customer.account_id, "facts": facts})
+
+    async with lab.engine.begin() as sequencer:
+        assert await sequencer.scalar(text("SELECT sequence_events(100)")) == 1
+        await lab.webhooks.change(customer.account_id, endpoint.id, {"is_enabled": True})
+        replay = asyncio.create_task(lab.webhooks.endpoints.replay(customer.account_id, endpoint.id, off.missed_after))
+        await asyncio.sleep(0.2)
+        assert not replay.done()
+    await replay
+    while await lab.replays.advance():
+        pass
+    await lab.deliver_due()
+
+    assert len(lab.receiver.taken) == 1

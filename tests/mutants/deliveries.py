@@ -56,7 +56,7 @@ DELIVERY_MUTANTS = (
     ),
     Mutant(
         "what an endpoint asks for between deliveries is not heard",
-        (Change(ATTEMPT, "float(text) if", "0.0 if"),),
+        (Change(ATTEMPT, "return float(text)", "return 0.0"),),
         (f"{TEST}::test_it_waits_as_long_as_it_is_asked_to",),
     ),
     Mutant(
@@ -111,6 +111,11 @@ DELIVERY_MUTANTS = (
             ),
         ),
         (f"{TEST}::test_a_url_that_cannot_be_addressed_stops_nobody",),
+    ),
+    Mutant(
+        "a replay of deliveries does not wait for whoever is giving events their places",
+        (Change(ENDPOINTS, "select(event_log.c.last_seq).with_for_update(read=True)", "select(event_log.c.last_seq)"),),
+        (f"{TEST_ENDPOINTS}::test_a_replay_brings_what_got_its_place_just_before_the_endpoint_was_enabled",),
     ),
     Mutant(
         "deliveries wait for the next look",
