@@ -75,7 +75,7 @@ def test_every_secret_is_another_one() -> None:
     [
         "",
         "whsec_",
-        new_secret().removeprefix("whsec_"),
+        secret_of(32).removeprefix("whsec_"),
         secret_of(23),
         secret_of(65),
         "whsec_" + "é" * 32,

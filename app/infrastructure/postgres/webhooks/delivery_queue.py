@@ -35,11 +35,13 @@ from app.infrastructure.postgres.webhooks.secrets import make_missing
 CLAIM_SECONDS = 30
 """Longer than an attempt may take: then whoever has the claim is dead, and somebody else tries."""
 # Of one endpoint, in one look. Those that wait for others of their job are put behind these.
-LOOKED_AT_MAX = 50
+LOOKED_AT_MAX = 200
+# Where all that was looked at waits for others.
+LOOKS_MAX = 5
 # What the sequencer has left. An endpoint that somebody has locked is heard of by the next look.
 _HEAR = """
 WITH endpoint AS MATERIALIZED (
-    SELECT id FROM webhook_endpoints WHERE id = ANY (ARRAY(SELECT endpoint_id FROM due_endpoints LIMIT 1000))
+    SELECT id FROM webhook_endpoints WHERE id = ANY (ARRAY(SELECT DISTINCT endpoint_id FROM due_endpoints LIMIT 1000))
        FOR NO KEY UPDATE SKIP LOCKED
 ), heard AS (
     DELETE FROM due_endpoints USING endpoint WHERE endpoint_id = endpoint.id
@@ -123,17 +125,10 @@ class PostgresDeliveryQueue:
 
     async def claim(self, endpoints_max: int, *, leave_out: Collection[UUID]) -> Sequence[ClaimedDelivery]:
         claim = uuid4()
-        rows: Sequence[Any] = []
-        async with (
-            driver_connection(self.engine) as driver,
-            driver_transaction(driver, "claim_deliveries", has_news=False),
-        ):
-            await driver.execute(_HEAR)
-            lanes = await driver.fetch(_LOCK, endpoints_max, list(leave_out))
-            if lanes:
-                taken = [[lane["id"] for lane in lanes], [lane["at_once_max"] for lane in lanes]]
-                rows = await driver.fetch(_CLAIM, *taken, claim)
-                await driver.execute(_GO_ON, *taken)
+        for _ in range(LOOKS_MAX):
+            lanes, rows = await self._look(endpoints_max, leave_out, claim)
+            if rows or not lanes:
+                break
         if not rows:
             return []
         async with reading(self.engine) as connection:
@@ -145,6 +140,23 @@ class PostgresDeliveryQueue:
             by_seq = {event.seq: event for event in await complete(connection, found.all())}
             claimed = [_claimed(row, claim, by_seq.get(row["event_seq"]), made) for row in rows]
             return await _with_owners(connection, claimed)
+
+    async def _look(
+        self, endpoints_max: int, leave_out: Collection[UUID], claim: UUID
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """The endpoints of which something was due, and what is taken of that."""
+        async with (
+            driver_connection(self.engine) as driver,
+            driver_transaction(driver, "claim_deliveries", has_news=False),
+        ):
+            await driver.execute(_HEAR)
+            lanes = await driver.fetch(_LOCK, endpoints_max, list(leave_out))
+            if not lanes:
+                return lanes, []
+            taken = [[lane["id"] for lane in lanes], [lane["at_once_max"] for lane in lanes]]
+            rows = await driver.fetch(_CLAIM, *taken, claim)
+            await driver.execute(_GO_ON, *taken)
+            return lanes, rows
 
     async def record(self, delivery: ClaimedDelivery, attempt: Attempt, verdict: Verdict) -> None:
         await self._record(Said(delivery, attempt, verdict, random.random()))

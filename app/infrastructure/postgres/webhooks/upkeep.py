@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.infrastructure.postgres.database import transaction
 from app.infrastructure.postgres.events import FORGOTTEN_AT_ONCE, old_horizon
 from app.infrastructure.postgres.statements import constant
-from app.infrastructure.postgres.tables import deliveries, webhook_endpoints
+from app.infrastructure.postgres.tables import deliveries, due_endpoints, webhook_endpoints
 
 # While they go nobody gives events their places.
 ENDPOINTS_AT_ONCE = 200
@@ -45,6 +45,8 @@ class PostgresDeliveryUpkeep:
         is_used = exists().where(_D.endpoint_id == _E.id)
         is_young = _E.created_at > func.now() - func.make_interval(0, 0, 0, self._days_kept)
         passing = select(_E.id).where(_IS_PASSING, ~is_used, _E.deleted_at.is_not(None) | ~is_young)
+        of_nobody = delete(due_endpoints).where(~exists().where(_E.id == due_endpoints.c.endpoint_id))
+        await connection.execute(of_nobody)
         gone = delete(webhook_endpoints).where(_E.id.in_(passing.limit(ENDPOINTS_AT_ONCE)))
         return (await connection.execute(gone)).rowcount
 
