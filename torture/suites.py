@@ -197,7 +197,7 @@ SUITES: Mapping[str, Suite] = {
     "races": Suite(["tests/fault/test_races.py"], {"RACING_JOBS": 1_000}, seconds_max=1_200, at_least={"jobs": 2_000}),
     "mutants": Suite(["tests.mutants"], {}, seconds_max=3_600, is_program=True, at_least={"mutants": 70}),
     "kill-points": Suite(
-        ["tests/fault/test_kill_points.py"],
+        ["tests/fault/test_kill_points.py", "tests/fault/test_webhook_kill_points.py"],
         {"KILLS_PER_POINT": 50},
         seconds_max=4 * 3_600,
         at_least={"kills": 2_000},
