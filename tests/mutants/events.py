@@ -60,7 +60,13 @@ EVENT_MUTANTS = (
     ),
     Mutant(
         "a stream begins where it is opened, whatever was read before",
-        (Change(WHAT_IS_TOLD, "        if after is not None:\n            subscription.has_missed = True\n", ""),),
+        (
+            Change(
+                WHAT_IS_TOLD,
+                "            subscription.has_missed = True\n        yield",
+                "            pass\n        yield",
+            ),
+        ),
         (f"{TEST_STREAMS}::test_a_stream_goes_on_where_another_one_ended",),
     ),
     Mutant(

@@ -29,15 +29,27 @@ def refusal_of(value: str, context: Any) -> tuple[str, str]:
     "url",
     [
         "https://hooks.example.com/tollgate?a=[b]",
-        "HTTPS://HOOKS.EXAMPLE.COM",
         "https://example.com:8443/hook",
-        "https://example.com:443/",
         "https://example.com:65535/",
         "https://example.com/" + "a" * 2028,
     ],
 )
 def test_takes_https_at_any_port_as_it_is(url: str, context: Any) -> None:
     assert URL.validate_python(url, strict=True, context=context) == url == webhook_url_as_taken(url)
+
+
+@everywhere
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("HTTPS://HOOKS.EXAMPLE.COM", "https://hooks.example.com"),
+        ("https://Hooks.example.com:443/Path?Query", "https://hooks.example.com/Path?Query"),
+        ("https://example.com:443?x", "https://example.com?x"),
+        ("https://example.com:8443", "https://example.com:8443"),
+    ],
+)
+def test_takes_each_spelling_of_a_server_as_one(url: str, taken: str, context: Any) -> None:
+    assert URL.validate_python(url, strict=True, context=context) == taken == webhook_url_as_taken(url)
 
 
 def test_the_document_promises_no_url_that_is_refused() -> None:
