@@ -454,17 +454,20 @@ async def test_a_replay_also_brings_what_was_delivered_and_in_portions(lab: Lab,
             (customer.account_id,),
         )
     await lab.sequence()
-    await sql.execute("UPDATE deliveries SET state = 'delivered', ended_at = now() WHERE event_seq % 2 = 0")
+    taken = "UPDATE deliveries SET state = 'delivered', ended_at = now() WHERE state = 'pending'"
+    await sql.execute(taken)
 
     await lab.webhooks.endpoints.replay(customer.account_id, endpoint.endpoint.id, 0)
-    advanced = [await lab.replays.advance() for _ in range(2)]
+    assert await lab.replays.advance()
+    assert await lab.replays.advance()
     # Enough waits for the endpoint already.
-    assert advanced[-1] == 0
-    for _ in range(10):
-        await sql.execute("UPDATE deliveries SET state = 'delivered', ended_at = now() WHERE state = 'pending'")
+    assert not await lab.replays.advance()
+    count = 0
+    while (await lab.webhooks.endpoints.get(customer.account_id, endpoint.endpoint.id)).is_replaying:
+        count += int((await sql.execute(taken)).split()[1])
         await lab.replays.advance()
-    assert not (await lab.webhooks.endpoints.get(customer.account_id, endpoint.endpoint.id)).is_replaying
-    assert await sql.fetchval("SELECT count(*) FROM deliveries") == 1201
+    count += int((await sql.execute(taken)).split()[1])
+    assert count == 1201
 
 
 async def test_claims_that_race_take_each_delivery_once(lab: Lab) -> None:
@@ -492,10 +495,8 @@ async def test_who_lost_its_claim_writes_nothing(lab: Lab) -> None:
     (now,) = await lab.claim()
     assert (late.event_seq, late.claim == now.claim) == (now.event_seq, False)
 
-    lab.receiver.answers["/hook"] = Answers(410)
     await lab.deliver(late)
     assert await lab.states() == ["pending"]
-    lab.receiver.answers["/hook"] = Answers(200)
     await lab.deliver(now)
     assert await lab.states() == ["delivered"]
 
