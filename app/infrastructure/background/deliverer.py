@@ -21,7 +21,7 @@ SHARE = 1 / 4
 # For what is due by the clock, and for what a lost notification told of.
 LOOK_SECONDS = 1.0
 # What becomes due within this time is taken together.
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.003
 FAILED_SECONDS = 1.0
 # Replays are work that has time: between two portions, whoever they are of.
 REPLAY_SECONDS = 0.1

@@ -57,7 +57,9 @@ _JUDGE = """
 UPDATE webhook_endpoints AS endpoint
    SET failures = judged.failures, failing_since = judged.failing_since, last_failed_at = judged.last_failed_at,
        backs_off_until = judged.backs_off_until, asked_until = judged.asked_until,
-       next_due_at = greatest(now(), judged.backs_off_until, judged.asked_until),
+       next_due_at = greatest(judged.backs_off_until, judged.asked_until, coalesce((
+           SELECT due_at FROM deliveries AS next
+            WHERE next.endpoint_id = judged.id AND next.state = 'pending' ORDER BY due_at LIMIT 1), 'infinity')),
        disabled_at = coalesce(disabled_at, CASE WHEN judged.reason IS NOT NULL THEN now() END),
        disabled_reason = coalesce(disabled_reason, judged.reason),
        missed_after = CASE WHEN disabled_at IS NULL AND judged.reason IS NOT NULL
