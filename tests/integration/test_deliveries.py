@@ -339,6 +339,14 @@ async def test_what_waits_is_due_at_once_when_its_endpoint_is_enabled_again(lab:
         await lab.pass_time(2000)
     for is_enabled in (False, True):
         await lab.webhooks.change(customer.account_id, endpoint.endpoint.id, {"is_enabled": is_enabled})
+    # Whoever does that again and again writes no delivery anew.
+    written = "SELECT xmin::text FROM deliveries"
+    async with lab.engine.connect() as connection:
+        before = (await connection.exec_driver_sql(written)).all()
+    for is_enabled in (False, True):
+        await lab.webhooks.change(customer.account_id, endpoint.endpoint.id, {"is_enabled": is_enabled})
+    async with lab.engine.connect() as connection:
+        assert (await connection.exec_driver_sql(written)).all() == before
     lab.receiver.answers["/hook"] = Answers(200)
     assert len(await lab.deliver_due()) == 1
 
