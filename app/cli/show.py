@@ -24,7 +24,7 @@ def show_settings() -> None:
 def openapi() -> None:
     """Print the OpenAPI document."""
     document = create_app(Settings.model_construct()).openapi()
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def demo() -> None:
