@@ -387,6 +387,24 @@ async def test_a_url_that_cannot_be_addressed_stops_nobody(lab: Lab, sql: Connec
     assert len(lab.receiver.ids("/hook")) == 1
 
 
+async def test_an_event_that_cannot_be_read_holds_up_no_other(lab: Lab, sql: Connection) -> None:
+    customer, other = await open_account(lab.engine), await open_account(lab.engine)
+    await lab.add(customer)
+    await lab.add(other)
+    await lab.note(customer, "balance.low", "balance.recovered")
+    await lab.note(other, "balance.low")
+    await sql.execute("UPDATE events SET facts = '[1]' WHERE seq = (SELECT min(seq) FROM events)")
+
+    await lab.deliver_due()
+
+    assert sorted(await lab.states()) == ["delivered", "delivered", "pending"]
+    # It was not the endpoint's fault, and comes once it can be read.
+    await sql.execute('UPDATE events SET facts = \'{"balance_tokens": 1, "balance_low_tokens": 2}\'')
+    await lab.pass_time(CLAIM_SECONDS)
+    await lab.deliver_due()
+    assert set(await lab.states()) == {"delivered"}
+
+
 async def test_many_that_are_due_cost_a_look_no_more_than_a_few(lab: Lab, sql: Connection) -> None:
     customer = await open_account(lab.engine)
     endpoint = await lab.add(customer)

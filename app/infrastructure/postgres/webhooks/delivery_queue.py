@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+import structlog
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.events import Event
@@ -31,6 +32,8 @@ from app.infrastructure.postgres.statements import any_of
 from app.infrastructure.postgres.tables import accounts, events, webhook_secrets
 from app.infrastructure.postgres.webhooks.recording import Said, record_all
 from app.infrastructure.postgres.webhooks.secrets import make_missing
+
+log = structlog.get_logger(__name__)
 
 CLAIM_SECONDS = 30
 """Longer than an attempt may take: then whoever has the claim is dead, and somebody else tries."""
@@ -137,8 +140,14 @@ class PostgresDeliveryQueue:
             found = await connection.execute(
                 select(events).where(any_of(events.c.seq, "seqs")), {"seqs": [row["event_seq"] for row in rows]}
             )
-            by_seq = {event.seq: event for event in await complete(connection, found.all())}
-            claimed = [_claimed(row, claim, by_seq.get(row["event_seq"]), made) for row in rows]
+            kept = found.all()
+            by_seq = {event.seq: event for event in await _readable(connection, kept)}
+            unreadable = {event.seq for event in kept} - by_seq.keys()
+            claimed = [
+                _claimed(row, claim, by_seq.get(row["event_seq"]), made)
+                for row in rows
+                if row["event_seq"] not in unreadable
+            ]
             return await _with_owners(connection, claimed)
 
     async def _look(
@@ -163,6 +172,17 @@ class PostgresDeliveryQueue:
 
     async def give_back(self, delivery: ClaimedDelivery) -> None:
         await self._record(Said(delivery, None, Verdict(state=DeliveryState.PENDING), random.random()))
+
+
+async def _readable(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> Sequence[Event]:
+    """One that cannot be read holds up none of those that were taken with it: it is taken again after its claim."""
+    try:
+        return await complete(connection, rows)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        if len(rows) == 1:
+            log.exception("event_unreadable", event_id=f"evt_{rows[0].seq}", error=type(error).__name__)
+            return []
+    return [event for row in rows for event in await _readable(connection, [row])]
 
 
 async def _with_owners(connection: AsyncConnection, claimed: Sequence[ClaimedDelivery]) -> Sequence[ClaimedDelivery]:

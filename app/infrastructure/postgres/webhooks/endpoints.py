@@ -221,10 +221,7 @@ async def _make_due(connection: AsyncConnection, endpoint_id: UUID) -> None:
     """What is due already is left as it is, so that to do this again and again writes nothing."""
     waits = (_D.state == constant("pending")) & _D.claim.is_(None) & (_D.due_at > func.now())
     waiting = (
-        select(_D.event_seq)
-        .where(_D.endpoint_id == endpoint_id, waits)
-        .order_by(_D.due_at)
-        .limit(DUE_AT_ONCE_MAX)
+        select(_D.event_seq).where(_D.endpoint_id == endpoint_id, waits).order_by(_D.due_at).limit(DUE_AT_ONCE_MAX)
     )
     due = update(deliveries).values(due_at=func.now())
     await connection.execute(due.where(_D.endpoint_id == endpoint_id, _D.event_seq.in_(waiting)))
