@@ -1,4 +1,6 @@
-"""Requests to URLs that customers choose: to public addresses only, and bounded in time and size.
+"""Requests to URLs that others choose: to public addresses only, and bounded in time and size.
+
+Customers choose where their webhooks go. Where media are, fal says, and there the host has to be one of a list as well.
 
 The URL is read once, by yarl, and what was read is what is checked, resolved and connected to. `sessions` tells what
 holds a connection back from other addresses.
@@ -21,13 +23,17 @@ from yarl import URL
 
 from app.infrastructure.egress import Egress, Proxy
 from app.infrastructure.guarded_http.addresses import is_loopback, is_public, parse_address
+from app.infrastructure.guarded_http.hosts import Hosts
 from app.infrastructure.guarded_http.lookups import CheckingResolver, Lookups, on_behalf_of
-from app.infrastructure.guarded_http.reasons import is_own_fault, reason_of
+from app.infrastructure.guarded_http.reasons import NotReached
 from app.infrastructure.guarded_http.sessions import open_session
+from app.infrastructure.guarded_http.streams import Chunks, StreamedAnswer
 
 USER_AGENT = "Tollgate"
 ANSWER_BYTES_MAX = 64 * 1024
 CONNECTIONS_MAX = 100
+REDIRECTS_MAX = 2
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Labels of letters, digits, hyphens and underscores, the last one of which begins with a letter. What ends in a number
 # is an address or, to the C library, another spelling of one, such as 0x7f.1.
 _NAME = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -40,15 +46,6 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-class NotReached(Exception):
-    """No answer came. `reason` is one sentence for the customer who owns the URL, whose fault it may not be."""
-
-    def __init__(self, reason: str, *, is_own_fault: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.is_own_fault = is_own_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +112,62 @@ class GuardedClient:
             raise NotReached(f"No answer came within {seconds_max:g} s.") from error
         except Exception as error:
             # Whatever a broken or hostile answer makes the library raise, it means that there is no answer.
-            raise NotReached(reason_of(error), is_own_fault=is_own_fault(error)) from error
+            raise NotReached.because_of(error) from error
+
+    @asynccontextmanager
+    async def get(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        hosts: Hosts,
+        seconds_max_to_answer: float,
+        stall_seconds_max: float,
+        bytes_max: int,
+    ) -> AsyncIterator[StreamedAnswer]:
+        """Fetch what is on one of `hosts`, and hand it over as it is read.
+
+        Raises NotReached, from the chunks as well: see Chunks. `seconds_max_to_answer` is for all that comes before the
+        body, up to REDIRECTS_MAX redirects included, each of them to one of `hosts`. The body as a whole has no time
+        limit. Who leaves before its end closes the connection.
+
+        No connection is used twice: what a host sends too much after one file can never be taken for another one.
+        """
+        own = {**headers, "Connection": "close"}
+        response = await self._answered(self._read(url), own, hosts, seconds_max_to_answer)
+        async with response:
+            yield StreamedAnswer(response.status, response.headers, Chunks(response, stall_seconds_max, bytes_max))
+
+    async def _answered(
+        self, target: URL, headers: Mapping[str, str], hosts: Hosts, seconds_max: float
+    ) -> aiohttp.ClientResponse:
+        """Raises NotReached."""
+        try:
+            async with asyncio.timeout(seconds_max):
+                for _ in range(1 + REDIRECTS_MAX):
+                    if not hosts.permits(target):
+                        raise NotReached("The host of the URL is not one of those that are fetched from.")
+                    response = await self._begin("GET", await self._choose(target), headers)
+                    if response.status not in _REDIRECTS:
+                        return response
+                    response.close()
+                    target = self._checked(_redirected(target, response))
+        except NotReached:
+            raise
+        except TimeoutError as error:
+            raise NotReached(f"No answer came within {seconds_max:g} s.") from error
+        except Exception as error:
+            raise NotReached.because_of(error) from error
+        raise NotReached(f"There were more than {REDIRECTS_MAX} redirects.")
 
     def _read(self, text: str) -> URL:
         try:
             url = URL(text)
         except ValueError as error:
             raise NotReached("The URL is not valid.") from error
+        return self._checked(url)
+
+    def _checked(self, url: URL) -> URL:
         if url.scheme != "https" and (url.scheme != "http" or self._local is None):
             raise NotReached("The URL does not begin with https://.")
         if url.raw_user is not None or url.raw_password is not None:
@@ -149,14 +195,20 @@ class GuardedClient:
 
     async def _send(self, way: _Way, body: bytes, headers: Mapping[str, str]) -> Answer:
         # What is not read to its end is not kept: leaving the response closes the connection.
-        async with way.session.post(
+        async with await self._begin("POST", way, headers, body) as response:
+            return Answer(response.status, response.headers, await _read_first(response.content))
+
+    async def _begin(
+        self, method: str, way: _Way, headers: Mapping[str, str], body: bytes | None = None
+    ) -> aiohttp.ClientResponse:
+        return await way.session.request(
+            method,
             way.url,
             data=body,
             headers={**headers, "User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             allow_redirects=False,
             **way.arguments,
-        ) as response:
-            return Answer(response.status, response.headers, await _read_first(response.content))
+        )
 
 
 async def _read_first(content: aiohttp.StreamReader) -> bytes:
@@ -164,6 +216,14 @@ async def _read_first(content: aiohttp.StreamReader) -> bytes:
     while len(first) < ANSWER_BYTES_MAX and (chunk := await content.read(ANSWER_BYTES_MAX - len(first))):
         first += chunk
     return bytes(first)
+
+
+def _redirected(url: URL, response: aiohttp.ClientResponse) -> URL:
+    """Raises NotReached."""
+    try:
+        return url.join(URL(response.headers["Location"]))
+    except (KeyError, ValueError) as error:
+        raise NotReached("The redirect does not say where to.") from error
 
 
 def _is_public_or_loopback(address: str) -> bool:

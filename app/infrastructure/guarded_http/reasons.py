@@ -2,6 +2,7 @@
 
 import errno
 import ssl
+from typing import Self
 
 import aiohttp
 
@@ -27,6 +28,23 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (aiohttp.ClientError, "The connection broke before the answer came."),
     (OSError, "The host could not be reached."),
 )
+
+
+class NotReached(Exception):
+    """No answer came, or not all of it. `reason` is one sentence for who owns the URL, whose fault it may not be."""
+
+    def __init__(self, reason: str, *, is_own_fault: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_own_fault = is_own_fault
+
+    @classmethod
+    def because_of(cls, error: Exception) -> Self:
+        return cls(reason_of(error), is_own_fault=is_own_fault(error))
+
+
+class TooLong(NotReached):
+    """There is more to the body than the caller takes."""
 
 
 def reason_of(error: Exception) -> str:

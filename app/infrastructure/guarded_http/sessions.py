@@ -8,6 +8,8 @@ What holds a connection back from other addresses, read from the code of aiohttp
   is told the very address that is connected to next: nothing goes past it.
 - It reuses a connection only for the same host, port, scheme, proxy and name in the certificate.
 - It limits the connections in use, but not those that it keeps: see _request_class.
+- What a host sends on a connection that is kept, unasked, is taken for the answer to the next request on it. A request
+  that says `Connection: close` is answered on a connection that nothing else will use.
 - It takes a proxy of the session for every request that names none.
 """
 
@@ -84,8 +86,9 @@ def _request_class(sockets: Sockets, connections_max: int) -> type[aiohttp.Clien
                 # Until now the URL's own host, which is an address, because CONNECT took its Host header from here.
                 named = self.url.with_host(self.server_hostname)
                 self.headers["Host"] = named.host_port_subcomponent or ""
-            if sockets.open_count > connections_max and conn.protocol is not None:
+            if sockets.open_count > connections_max:
                 self.headers["Connection"] = "close"
+            if self.headers.get("Connection") == "close" and conn.protocol is not None:
                 conn.protocol.force_close()
             return await super().send(conn)
 

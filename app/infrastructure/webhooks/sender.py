@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from app.application.ports.webhooks import NotReached, Received
-from app.infrastructure.guarded_http import client
+from app.infrastructure.guarded_http import reasons
 from app.infrastructure.guarded_http.client import GuardedClient
 
 
@@ -17,6 +17,6 @@ class GuardedWebhookSender:
     ) -> Received:
         try:
             answer = await self._http.post(url, body, headers, seconds_max=seconds_max, owner=owner)
-        except client.NotReached as error:
+        except reasons.NotReached as error:
             raise NotReached(error.reason, is_own_fault=error.is_own_fault) from error
         return Received(status=answer.status, headers=answer.headers, body=answer.body)

@@ -2,12 +2,16 @@
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
-from app.infrastructure.guarded_http.client import GuardedClient, NotReached
+from app.infrastructure.guarded_http.client import GuardedClient
+from app.infrastructure.guarded_http.hosts import Hosts
+from app.infrastructure.guarded_http.reasons import NotReached
+from app.infrastructure.guarded_http.streams import StreamedAnswer
 from tests.fal_stub import FalStub
 
 NAME = "hook.example"
@@ -50,4 +54,23 @@ def port_of(stub: FalStub) -> int:
 async def reason(client: GuardedClient, url: str, seconds_max: float = 5) -> str:
     with pytest.raises(NotReached) as caught:
         await client.post(url, b"{}", {}, seconds_max=seconds_max)
+    return caught.value.reason
+
+
+def fetch(
+    client: GuardedClient, url: str, hosts: Hosts, headers: Mapping[str, str] | None = None, **limits: Any
+) -> AbstractAsyncContextManager[StreamedAnswer]:
+    defaults = {"seconds_max_to_answer": 5, "stall_seconds_max": 5, "bytes_max": 10**6}
+    return client.get(url, headers or {}, hosts=hosts, **{**defaults, **limits})
+
+
+async def fetched(client: GuardedClient, url: str, hosts: Hosts) -> tuple[int, bytes]:
+    async with fetch(client, url, hosts) as answer:
+        return answer.status, b"".join([chunk async for chunk in answer.chunks])
+
+
+async def unfetched(client: GuardedClient, url: str, hosts: Hosts, **limits: Any) -> str:
+    with pytest.raises(NotReached) as caught:
+        async with fetch(client, url, hosts, **limits) as answer:
+            _ = [chunk async for chunk in answer.chunks]
     return caught.value.reason

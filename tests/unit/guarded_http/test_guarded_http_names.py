@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.infrastructure.egress import Egress
-from app.infrastructure.guarded_http.client import GuardedClient, NotReached
+from app.infrastructure.guarded_http.client import GuardedClient
 from app.infrastructure.guarded_http.lookups import ADDRESSES_TRIED_MAX, LOOKUPS_PER_OWNER_MAX
+from app.infrastructure.guarded_http.reasons import NotReached
 from tests.fal_stub import FalStub, reply
 from tests.unit.guarded_http.stand_ins import (
     NAME,

@@ -9,8 +9,19 @@ import pytest
 
 from app.infrastructure.egress import Egress, Proxy
 from app.infrastructure.guarded_http.client import GuardedClient
+from app.infrastructure.guarded_http.hosts import Hosts
 from tests.fal_stub import FalStub, reply
-from tests.unit.guarded_http.stand_ins import NAME, NOT_PUBLIC, PUBLIC, PUBLIC_IPV6, NameServer, port_of, reason
+from tests.unit.guarded_http.stand_ins import (
+    NAME,
+    NOT_PUBLIC,
+    PUBLIC,
+    PUBLIC_IPV6,
+    NameServer,
+    fetched,
+    port_of,
+    reason,
+    unfetched,
+)
 
 
 class ConnectProxy:
@@ -76,6 +87,25 @@ async def test_tells_the_proxy_an_address_that_was_checked(
     assert third.startswith(f"CONNECT [{PUBLIC_IPV6}]:443 HTTP/1.1\r\n")
     assert "example" not in "".join(proxy[0].heads)
     assert [(seen.headers["host"], seen.connection) for seen in stub.seen] == [(NAME, stub.seen[0].connection)] * 2
+    assert "proxy-authorization" not in stub.seen[0].headers
+
+
+async def test_fetches_through_the_proxy_by_addresses_that_were_checked(
+    stub: FalStub, proxy: tuple[ConnectProxy, Proxy], names: NameServer, certificate: Path
+) -> None:
+    names.answers[NAME] = itertools.repeat([PUBLIC])
+    names.answers["private.example"] = itertools.repeat(["10.0.0.1"])
+    listed = Hosts.of(NAME, "private.example")
+    stub.then(reply(302, b"", {"Location": "/there"}), reply(200, b"here"))
+    stub.then(reply(302, b"", {"Location": "https://private.example/"}))
+
+    async with GuardedClient.open(egress=Egress(certificates_file=certificate), proxy=proxy[1]) as client:
+        assert await fetched(client, f"https://{NAME}/", listed) == (200, b"here")
+        assert await unfetched(client, f"https://{NAME}/", listed) == NOT_PUBLIC
+        assert await unfetched(client, "https://private.example/", listed) == NOT_PUBLIC
+
+    assert [head.split("\r\n")[0] for head in proxy[0].heads] == [f"CONNECT {PUBLIC}:443 HTTP/1.1"] * 3
+    assert [(seen.headers["host"], seen.connection) for seen in stub.seen] == [(NAME, 1), (NAME, 2), (NAME, 3)]
     assert "proxy-authorization" not in stub.seen[0].headers
 
 

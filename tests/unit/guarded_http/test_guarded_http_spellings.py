@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from app.infrastructure.egress import Egress
-from app.infrastructure.guarded_http.client import GuardedClient, NotReached
+from app.infrastructure.guarded_http.client import GuardedClient
+from app.infrastructure.guarded_http.reasons import NotReached
 from tests.unit.guarded_http.stand_ins import NameServer
 
 SECONDS_MAX = 0.2
