@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A server of S3 for tests, whose packages do not go together with ours.
+MOTO := $(VENV)/moto
+MOTO_READY := $(MOTO)/.ready
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links
 
 .PHONY: help run demo test torture check bench format openapi requirements clean
 
@@ -19,16 +23,25 @@ $(READY): requirements-dev.txt
 		&& touch $@; \
 	fi
 
+$(MOTO_READY): requirements-moto.txt | $(READY)
+	@if command -v flock > /dev/null; then exec 9> .venv.lock; flock 9; fi; \
+	if [ ! $@ -nt requirements-moto.txt ]; then \
+		echo "Installing a server of S3 for the tests into $(MOTO) (once) ..."; \
+		{ test -x $(MOTO)/bin/python || $(BIN)/python -m venv $(MOTO); } \
+		&& $(MOTO)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-moto.txt \
+		&& touch $@; \
+	fi
+
 run: $(READY) ## Start everything: PostgreSQL, fal simulator (without FAL_KEY), API on http://127.0.0.1:8000
 	@exec $(BIN)/python -m app serve
 
 demo: $(READY) ## Take the running service through its main job and save the files under DATA_DIR/demo
 	@exec $(BIN)/python -m app demo
 
-test: $(READY) ## Run the whole test suite on its own PostgreSQL
+test: $(READY) $(MOTO_READY) ## Run the whole test suite on its own PostgreSQL
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-torture: $(READY) ## What is too long for make test, one to two hours; ARGS="kills --scale 0.1 --seed 7" for a part of it
+torture: $(READY) $(MOTO_READY) ## What is too long for make test, one to two hours; ARGS="kills --scale 0.1 --seed 7" for a part of it
 	@$(BIN)/python -m torture $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contracts, container files
@@ -40,7 +53,7 @@ check: $(READY) ## Format, lint, types, import contracts, container files
 	$(BIN)/shellcheck entrypoint.sh .ci/run
 	$(BIN)/yamllint --strict docker-compose.yml .pre-commit-config.yaml
 
-bench: $(READY) ## Measure the service against its floors; ARGS="accept status --quick" for some rows
+bench: $(READY) $(MOTO_READY) ## Measure the service against its floors; ARGS="accept status --quick" for some rows
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 format: $(READY) ## Rewrite the code in the house format
@@ -51,8 +64,9 @@ openapi: $(READY) ## Write docs/openapi.json from the code
 	@$(BIN)/python -m app openapi > docs/openapi.json
 
 requirements: $(READY) ## Pin the packages that pyproject.toml names (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.txt
-	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) pyproject.toml -o requirements.txt
+	$(COMPILE) pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) requirements-moto.in -o requirements-moto.txt
 
 clean: ## Remove the environment and the caches (not the data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -21,8 +21,19 @@ pytestmark = pytest.mark.usefixtures("bare_environment")
 def plain_defaults() -> dict[str, str]:
     """By name, what a setting is if nothing is given; empty for what is then not set, or made from other values."""
     fields = Settings.model_fields
-    defaults = {name.upper(): "" if field.default is None else str(field.default) for name, field in fields.items()}
-    return {**defaults, "TOKEN_PRICES_JSON": ""}
+    return {**{name.upper(): as_written(field.default) for name, field in fields.items()}, "TOKEN_PRICES_JSON": ""}
+
+
+def as_written(default: object) -> str:
+    match default:
+        case None:
+            return ""
+        case bool():
+            return str(default).lower()
+        case tuple():
+            return ",".join(default)
+        case _:
+            return str(default)
 
 
 def derived_defaults() -> dict[str, str]:
@@ -38,6 +49,7 @@ def derived_defaults() -> dict[str, str]:
         "TOPUP_REQUIRE_EVENT_ID": "on in production",
         "TOKEN_PRICES_JSON": f"{prices['text_to_image']} and {prices['image_to_image']} an image,"
         f" {min(videos)}-{max(videos)} a video",
+        "MEDIA_URL": f"`{(development.store_url or '').replace(str(development.data_dir.absolute()), '<DATA_DIR>')}`",
         "FAL_JWKS_URL": f"its `{development.jwks_url.removeprefix(development.fal_rest_url)}`",
     }
 

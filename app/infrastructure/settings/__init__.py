@@ -6,6 +6,7 @@ from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infrastructure.settings.exposure import SettingsTogether
+from app.infrastructure.settings.media import NO_STORE
 from app.infrastructure.settings.secrets import DEVELOPMENT_WEBHOOK_SECRET, secrets_in
 from app.infrastructure.settings.service import AppEnv, RunnerHome
 from app.infrastructure.settings.values import without_outer_blanks
@@ -47,6 +48,13 @@ class Settings(SettingsTogether, BaseSettings):
     @property
     def is_event_id_required(self) -> bool:
         return self.is_production if self.topup_require_event_id is None else self.topup_require_event_id
+
+    @property
+    def store_url(self) -> str | None:
+        """Of the store of media; None: there is none."""
+        if self.media_url == NO_STORE:
+            return None
+        return self.media_url or (self.data_dir.absolute() / "media").as_uri()
 
     @property
     def secrets(self) -> list[str]:

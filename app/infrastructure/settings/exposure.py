@@ -7,6 +7,7 @@ from app.infrastructure.settings.database import DatabaseSettings
 from app.infrastructure.settings.egress import EgressSettings
 from app.infrastructure.settings.fal import FalSettings
 from app.infrastructure.settings.limits import LimitSettings
+from app.infrastructure.settings.media import MediaSettings
 from app.infrastructure.settings.money import MoneySettings
 from app.infrastructure.settings.secrets import (
     DEVELOPMENT_WEBHOOK_SECRET,
@@ -22,7 +23,9 @@ _MAY_BE_THE_SAME = {("fal_key", "fal_admin_key")}
 
 
 # pydantic collects the fields from the last base to the first: this is the order of `.env.example`.
-class SettingsTogether(EgressSettings, FalSettings, LimitSettings, MoneySettings, DatabaseSettings, ServiceSettings):
+class SettingsTogether(
+    EgressSettings, MediaSettings, FalSettings, LimitSettings, MoneySettings, DatabaseSettings, ServiceSettings
+):
     @property
     def refusals(self) -> Sequence[str]:
         """Why the service must not start, one sentence each; never a value."""

@@ -1,0 +1,114 @@
+"""A bucket as a store of media: of S3 and its like, of Google Cloud Storage or of Azure.
+
+An upload that fails or is cancelled is aborted. That of a process that dies stays in the bucket, unseen and paid for,
+and nobody but the bucket can tell it: it should have a lifecycle rule with AbortIncompleteMultipartUpload.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from app.application.ports.media_store import ObjectMissing, StoredObject
+from app.infrastructure.media_store.keys import READ_BYTES, assert_inside, probe
+from app.infrastructure.media_store.presigning import Presigner
+from app.infrastructure.media_store.reasons import is_missing, unavailable
+
+# S3 takes parts from 5 MiB on, and 10,000 of them: 50 GB. So many are in memory for each upload, and one more.
+_PART_BYTES = 5 * 1024 * 1024
+_PARTS_AT_ONCE = 2
+# What a page of a listing has at most.
+_LISTED_AT_ONCE = 1000
+
+
+# What obstore raises, and what its writer does.
+_FAILURES = (BaseError, OSError)
+
+
+class Bucket:
+    def __init__(self, store: S3Store | GCSStore | AzureStore, presigner: Presigner | None) -> None:
+        self._store = store
+        self._presigner = presigner
+
+    async def put(self, key: str, chunks: AsyncIterator[bytes]) -> int:
+        """What fits into one part is one request. The chunks are taken here and not by obstore, which would do it in a
+        task of its own, where a time limit around a `yield` does not hold.
+        """
+        assert_inside(key)
+        size_bytes = 0
+        failure: BaseException | None = None
+        upload = obstore.open_writer_async(self._store, key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
+        try:
+            # Leaving it completes the upload, or aborts it where there is an exception.
+            async with upload:
+                try:
+                    async for chunk in chunks:
+                        with _translated():
+                            size_bytes += await upload.write(chunk)
+                except BaseException as error:
+                    failure = error
+                    raise
+        except _FAILURES as error:
+            # That the upload could not be aborted says less than why it was to be.
+            if failure is not None:
+                raise failure from failure.__cause__
+            raise unavailable(error) from error
+        return size_bytes
+
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        assert_inside(key)
+        if start >= end:
+            return
+        with _translated():
+            found = await obstore.get_async(self._store, key, options={"range": (start, end)})
+        stream = found.stream(min_chunk_size=READ_BYTES)
+        while start < end:
+            with _translated():
+                chunk = await anext(stream, b"")
+            if not chunk:
+                raise ObjectMissing(f"{key} ends at {start}.")
+            start += len(chunk)
+            yield chunk
+
+    async def delete(self, key: str) -> None:
+        assert_inside(key)
+        with suppress(ObjectMissing), _translated():
+            await obstore.delete_async(self._store, key)
+
+    async def each(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+        if prefix:
+            assert_inside(prefix)
+        pages = obstore.list(self._store, prefix or None, chunk_size=_LISTED_AT_ONCE)
+        while True:
+            with _translated():
+                page = await anext(pages, None)
+            if page is None:
+                return
+            for each in page:
+                yield StoredObject(each["path"], each["size"], each["last_modified"])
+
+    async def presigned_url(self, key: str, *, content_type: str, disposition: str, seconds: int) -> str | None:
+        assert_inside(key)
+        if self._presigner is None:
+            return None
+        with _translated():
+            url = await obstore.sign_async(self._store, "GET", key, timedelta(seconds=seconds))
+        headers = {"response-content-type": content_type, "response-content-disposition": disposition}
+        return self._presigner.with_parameters(url, headers)
+
+    async def check(self) -> None:
+        await probe(self)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Not where the caller's own code runs, because that may raise OSError, too."""
+    try:
+        yield
+    except _FAILURES as error:
+        if is_missing(error):
+            raise ObjectMissing("The object is not there, or ends before the range.") from error
+        raise unavailable(error) from error
