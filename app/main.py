@@ -58,6 +58,7 @@ def create_app(
             cors_origins=chosen.cors_origins or (),
             reads_per_second=chosen.reads_per_second,
             streams_max=chosen.streams_max,
+            public_url=chosen.public_url,
         )
     except RootPathTaken as error:
         raise SettingsError(f"ROOT_PATH: {error}") from None

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from app.infrastructure.postgres.webhooks.secrets import PostgresWebhookSecrets
 from app.infrastructure.webhooks.sender import GuardedWebhookSender
 from app.presentation.schemas.events import message_of
 from tests.builders import Customer
+from tests.media import link_to
 from tests.webhook_receiver import Receiver, open_receiver
 
 # Whatever is written of a time comes to have been earlier, as if so long had passed since.
@@ -108,7 +110,7 @@ async def open_lab(engine: AsyncEngine) -> AsyncIterator[Lab]:
             receiver,
             queue,
             PostgresReplays(engine),
-            Deliver(queue, GuardedWebhookSender(http), message_of),
+            Deliver(queue, GuardedWebhookSender(http), partial(message_of, link_to=link_to)),
             CustomerWebhooks(
                 PostgresWebhookEndpoints(engine), PostgresDeliveries(engine), PostgresWebhookSecrets(engine)
             ),

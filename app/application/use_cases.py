@@ -10,6 +10,7 @@ from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.jobs import CancelJob, QuoteJob, StartJob
 from app.application.key_management import CustomerKeyManagement, KeysOfUsers
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
+from app.application.media import CustomerMedia
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.accounts import AccountRecords, AccountSettings
 from app.application.ports.events import EventFeed, EventLog
@@ -52,6 +53,7 @@ class CustomerUseCases:
     events: EventLog
     event_feed: EventFeed
     webhooks: CustomerWebhooks
+    media: CustomerMedia
     receive_payment: ReceivePayment
     receive_reversal: ReceiveReversal
     receive_provider_event: ReceiveProviderEvent

@@ -24,16 +24,20 @@ from app.domain.catalogue import Catalogue
 from app.infrastructure.background.deliverer import Deliverer
 from app.infrastructure.background.runner import Runner
 from app.infrastructure.fal.urls import QueueUrls
+from app.infrastructure.media_links import SignedMediaLinks
 from app.infrastructure.postgres.dsn import plain_dsn
 from app.infrastructure.postgres.event_sequencer import EventSequencer
 from app.infrastructure.postgres.health import database_check, migrations_check, workers_check
 from app.infrastructure.postgres.heartbeats import Heartbeats
 from app.infrastructure.postgres.keys.uses import KeyUses
+from app.infrastructure.postgres.media.deletion import PostgresMediaDeletion
 from app.infrastructure.postgres.tidying import Tidying
 from app.infrastructure.postgres.webhooks.delivery_queue import PostgresDeliveryQueue
 from app.infrastructure.postgres.webhooks.replays import PostgresReplays
 from app.infrastructure.postgres.webhooks.upkeep import PostgresDeliveryUpkeep
 from app.infrastructure.settings import RunnerHome, Settings
+from app.infrastructure.settings.kept_secrets import signing_secrets
+from app.presentation.http.output_links import OutputLinks
 from app.presentation.schemas.events import message_of
 
 log = structlog.get_logger(__name__)
@@ -108,7 +112,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
             heartbeats=heartbeats,
             key_uses=postgres.keys.uses,
             sequencer=EventSequencer(postgres.engine),
-            deliverer=_deliverer_of(adapters),
+            deliverer=_deliverer_of(settings, adapters),
         )
 
 
@@ -138,10 +142,11 @@ async def build_after_restore(settings: Settings) -> AsyncIterator[AfterRestore]
         )
 
 
-def _deliverer_of(adapters: Adapters) -> Deliverer:
+def _deliverer_of(settings: Settings, adapters: Adapters) -> Deliverer:
     engine = adapters.postgres.engine
     queue = PostgresDeliveryQueue(engine)
-    deliver = Deliver(queue, adapters.webhook_sender, message_of)
+    links = OutputLinks(SignedMediaLinks(signing_secrets(settings)), lambda: settings.links_url)
+    deliver = Deliver(queue, adapters.webhook_sender, partial(message_of, link_to=links))
     return Deliverer(queue, PostgresReplays(engine), deliver, adapters.postgres.event_feed.waking)
 
 
@@ -153,6 +158,7 @@ def _sweep_of(settings: Settings, postgres: PostgresAdapters) -> Sweep:
         postgres.restored_jobs,
         postgres.events,
         PostgresDeliveryUpkeep(postgres.engine, settings.event_days),
+        PostgresMediaDeletion(postgres.engine),
     )
 
 

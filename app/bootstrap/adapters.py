@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.ports.evidence import RequestHistory
+from app.application.ports.media import ProviderMedia
+from app.application.ports.media_store import MediaStore
 from app.application.ports.provider import Provider, ProviderEvents
 from app.infrastructure.background.deliverer import ATTEMPTS_AT_ONCE_MAX
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.history import FalHistory
+from app.infrastructure.fal.media import MEDIA_CONNECTIONS_MAX, FalMedia
 from app.infrastructure.fal.webhooks import FalWebhooks
 from app.infrastructure.guarded_http.client import GuardedClient
+from app.infrastructure.media_store.opening import open_store
 from app.infrastructure.postgres.accounts import PostgresAccountRecords
 from app.infrastructure.postgres.adjustments import PostgresAdjustments
 from app.infrastructure.postgres.database import open_engine
@@ -68,6 +72,9 @@ class Adapters:
     provider_events: ProviderEvents
     request_history: RequestHistory | None
     webhook_sender: GuardedWebhookSender
+    provider_media: ProviderMedia
+    media_store: MediaStore | None
+    """None: fal keeps what it made for as long as we promise."""
 
 
 @asynccontextmanager
@@ -116,6 +123,12 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
             proxy=settings.webhook_proxy,
             connections_max=ATTEMPTS_AT_ONCE_MAX,
         ) as guarded,
+        GuardedClient.open(
+            egress=settings.egress,
+            allows_loopback=not settings.is_production,
+            proxy=settings.webhook_proxy,
+            connections_max=MEDIA_CONNECTIONS_MAX,
+        ) as media_http,
     ):
         yield Adapters(
             postgres=postgres,
@@ -123,6 +136,8 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
             provider_events=events,
             request_history=history,
             webhook_sender=GuardedWebhookSender(guarded),
+            provider_media=FalMedia(media_http, settings.media_hosts),
+            media_store=None if settings.store_url is None else open_store(settings.store_url),
         )
 
 

@@ -6,13 +6,22 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.breaker import Breaker
+from app.application.execution.copy_outputs import CopyOutputs, EraseMedia
 from app.application.execution.duties import duties_of
 from app.application.execution.evidence import SearchHistory
 from app.application.execution.follow import FollowJob
 from app.application.execution.forget import ForgetInput
 from app.application.execution.orphans import CancelOrphans
 from app.application.execution.pacing import Backstop
-from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
+from app.application.execution.steps import (
+    CANCEL_ORPHANS,
+    COPY_OUTPUTS,
+    ERASE_MEDIA,
+    FOLLOW_JOB,
+    FORGET_INPUT,
+    SUBMIT_JOB,
+    Step,
+)
 from app.application.execution.submit import SubmitJob
 from app.bootstrap.adapters import Adapters
 from app.infrastructure.background.items import StepHandler
@@ -21,6 +30,8 @@ from app.infrastructure.postgres.jobs.attempts import JOBS_WITH_ORPHANS
 from app.infrastructure.postgres.jobs.inputs import INPUTS_TO_FORGET
 from app.infrastructure.postgres.jobs.records import JOBS_TO_FOLLOW, JOBS_TO_SUBMIT
 from app.infrastructure.postgres.lost_steps import PostgresLostSteps, WaitingSubjects
+from app.infrastructure.postgres.media.copies import OUTPUTS_TO_COPY, OUTPUTS_TO_ERASE, PostgresOutputCopies
+from app.infrastructure.postgres.media.deletion import PostgresMediaDeletion
 from app.infrastructure.settings import Settings
 
 
@@ -30,6 +41,8 @@ class StepHandlers:
     follow: FollowJob
     forget: ForgetInput
     cancel_orphans: CancelOrphans
+    copy_outputs: CopyOutputs
+    erase_media: EraseMedia
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +59,8 @@ STEPS: Sequence[StepDefinition] = (
     StepDefinition(FOLLOW_JOB, waiting=JOBS_TO_FOLLOW, handler=lambda handlers: handlers.follow),
     StepDefinition(FORGET_INPUT, waiting=INPUTS_TO_FORGET, handler=lambda handlers: handlers.forget),
     StepDefinition(CANCEL_ORPHANS, waiting=JOBS_WITH_ORPHANS, handler=lambda handlers: handlers.cancel_orphans),
+    StepDefinition(COPY_OUTPUTS, waiting=OUTPUTS_TO_COPY, handler=lambda handlers: handlers.copy_outputs),
+    StepDefinition(ERASE_MEDIA, waiting=OUTPUTS_TO_ERASE, handler=lambda handlers: handlers.erase_media),
 )
 
 
@@ -69,6 +84,8 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
         else SearchHistory(adapters.postgres.lost_submissions, history, adapters.provider.input_digest)
     )
     backstop = None if settings.public_url is None else Backstop(adapters.postgres.job_records)
+    engine = adapters.postgres.engine
+    copies = PostgresOutputCopies(engine, settings.media_days)
     follow = FollowJob(adapters.postgres.job_execution, adapters.provider, backstop, search, breaker)
     return StepHandlers(
         submit=SubmitJob(
@@ -77,7 +94,7 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
             breaker,
             settings.webhooks_url,
             backstop,
-            crowds=PostgresCrowds(adapters.postgres.engine),
+            crowds=PostgresCrowds(engine),
             places_at_fal=adapters.postgres.places,
             has_history=history is not None,
             wait_seconds_max=settings.queue_time_limit_seconds or None,
@@ -85,4 +102,6 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
         follow=follow,
         forget=ForgetInput(adapters.postgres.job_inputs),
         cancel_orphans=CancelOrphans(adapters.postgres.job_execution, adapters.provider, follow.places),
+        copy_outputs=CopyOutputs(copies, PostgresMediaDeletion(engine), adapters.provider_media, adapters.media_store),
+        erase_media=EraseMedia(copies, adapters.media_store),
     )

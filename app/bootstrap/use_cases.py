@@ -11,6 +11,7 @@ from app.application.key_management import (
     RotateSecret,
 )
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
+from app.application.media import CustomerMedia, DeleteMedia, OpenMedia
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.ports.key_management import KeyManagement, KeyReader
@@ -20,11 +21,14 @@ from app.application.webhooks import CustomerWebhooks
 from app.bootstrap.adapters import Adapters, PostgresAdapters
 from app.bootstrap.steps import lost_steps
 from app.domain.catalogue import Catalogue
+from app.infrastructure.media_links import SignedMediaLinks
 from app.infrastructure.postgres.accounts import PostgresAccountSettings
 from app.infrastructure.postgres.admission import PostgresAdmission
 from app.infrastructure.postgres.budget_notices import PostgresBudgetNotices
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.outlooks import PostgresOutlooks
+from app.infrastructure.postgres.media.copies import PostgresOutputCopies
+from app.infrastructure.postgres.media.deletion import PostgresMediaDeletion
 from app.infrastructure.postgres.webhooks.deliveries import PostgresDeliveries
 from app.infrastructure.postgres.webhooks.endpoints import PostgresWebhookEndpoints
 from app.infrastructure.postgres.webhooks.secrets import PostgresWebhookSecrets
@@ -73,6 +77,7 @@ def customer_use_cases(
         events=postgres.events,
         event_feed=postgres.event_feed,
         webhooks=_webhooks(settings, postgres),
+        media=_media(settings, adapters),
         receive_payment=receive_payment,
         receive_reversal=ReceiveReversal(ReversePayment(postgres.reversals), receive_payment.check_secret),
         receive_provider_event=ReceiveProviderEvent(
@@ -120,6 +125,17 @@ def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> Operat
         pending_reversals=postgres.pending_reversals,
         adjustments=postgres.adjustments,
         webhooks=_webhooks(settings, postgres),
+    )
+
+
+def _media(settings: Settings, adapters: Adapters) -> CustomerMedia:
+    links = SignedMediaLinks(signing_secrets(settings))
+    engine = adapters.postgres.engine
+    copies = PostgresOutputCopies(engine, settings.media_days)
+    return CustomerMedia(
+        links=links,
+        open=OpenMedia(links, copies, adapters.provider_media, adapters.media_store, settings.media_redirect),
+        delete=DeleteMedia(PostgresMediaDeletion(engine)),
     )
 
 

@@ -30,6 +30,8 @@ class EventType(StrEnum):
     GENERATION_COMPLETED = "generation.completed"
     GENERATION_FAILED = "generation.failed"
     GENERATION_CANCELED = "generation.canceled"
+    OUTPUT_STORED = "output.stored"
+    """Our copy of an output is there: its link no longer leads to fal."""
     BALANCE_CREDITED = "balance.credited"
     BALANCE_REVERSED = "balance.reversed"
     BALANCE_LOW = "balance.low"
@@ -85,6 +87,7 @@ def job_as_it_was(job: Job, event_type: str, at: datetime, facts: Mapping[str, A
         refunded_tokens=0,
         fal_request_id=facts.get("fal_request_id"),
         result=None,
+        outputs=(),
         error_code=None,
         error_message=None,
         status_reason=None,

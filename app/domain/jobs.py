@@ -19,6 +19,7 @@ from uuid import UUID
 from app.domain.job_errors import CANCELED, NO_OUTPUT, QUEUE_TIMEOUT
 from app.domain.kinds import GenerationKind
 from app.domain.newer_words import known
+from app.domain.outputs import Output
 from app.domain.pricing import PriceLine
 from app.domain.terms import Terms
 
@@ -158,6 +159,8 @@ class Job:
     """The database gives it: a job that was accepted just now does not know it."""
     claimed_at: datetime | None = None
     held_at: datetime | None = None
+    outputs: Sequence[Output] = ()
+    """Of a completed job."""
 
     @classmethod
     def accepted(cls, job: NewJob, at: datetime) -> Self:

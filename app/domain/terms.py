@@ -1,7 +1,7 @@
 """On what terms a job was accepted: its price lines, and the shape of its result. No later step reads prices."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -28,14 +28,17 @@ class ResultShape:
         found = result.get(self.outputs)
         return found if isinstance(found, list) else [] if found is None else [found]
 
-    def delivered_in(self, result: Mapping[str, Any]) -> Sequence[Any]:
-        """The outputs that are not blanked."""
-        outputs = self.outputs_in(result)
+    def blanked_in(self, result: Mapping[str, Any]) -> Collection[int]:
+        """The places of the outputs that fal's safety checker blanked."""
         flags = None if self.flags is None else result.get(self.flags)
         if not isinstance(flags, list):
-            return [] if flags is True else outputs
-        blanked = {number for number, flag in enumerate(flags) if flag is True}
-        return [output for number, output in enumerate(outputs) if number not in blanked]
+            return range(len(self.outputs_in(result))) if flags is True else ()
+        return {number for number, flag in enumerate(flags) if flag is True}
+
+    def delivered_in(self, result: Mapping[str, Any]) -> Sequence[Any]:
+        """The outputs that are not blanked."""
+        blanked = self.blanked_in(result)
+        return [output for number, output in enumerate(self.outputs_in(result)) if number not in blanked]
 
 
 @dataclass(frozen=True, kw_only=True)

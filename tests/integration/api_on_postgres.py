@@ -43,6 +43,7 @@ from app.infrastructure.quotes import SignedQuotes
 from app.presentation.http.api import create_api
 from app.presentation.http.body_room import BodyRoom
 from tests.builders import BUILT_IN, Customer, event_log_of
+from tests.media import media_of
 
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
 TEXT_TO_VIDEO = "/generations/videos/text-to-video"
@@ -104,6 +105,7 @@ def api_of(engine: AsyncEngine, catalogue: Catalogue = BUILT_IN, *, limits: Acco
         ledger=PostgresLedger(engine),
         events=event_log_of(engine),
         event_feed=PostgresEventFeed(engine),
+        media=media_of(engine),
         webhooks=CustomerWebhooks(
             PostgresWebhookEndpoints(engine, limits),
             PostgresDeliveries(engine, limits),

@@ -14,6 +14,7 @@ from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
 from app.application.key_management import CustomerKeyManagement
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
+from app.application.media import CustomerMedia, DeleteMedia, OpenMedia
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.accounts import AccountSettings
 from app.application.ports.events import EventFeed, EventLog
@@ -21,6 +22,7 @@ from app.application.ports.execution import JobFollowing
 from app.application.ports.health import Check
 from app.application.ports.jobs import JobCancellation
 from app.application.ports.ledger import LedgerReader
+from app.application.ports.media import OutputReader, ProviderMedia
 from app.application.ports.payments import Payments
 from app.application.ports.provider import Provider
 from app.application.reversals import ReceiveReversal, ReversePayment
@@ -51,6 +53,7 @@ from app.domain.waiting import Outlook, outlook
 from app.infrastructure.quotes import SignedQuotes
 from app.presentation.http.api import create_api
 from tests.builders import BUILT_IN
+from tests.media import LINKS
 
 WEBHOOK_SECRET = "the payment provider's secret"
 SOURCE_SECRET = "the secret of one source"
@@ -303,6 +306,8 @@ class World:
         receive_payment = ReceivePayment(
             TopUp(payments, self.is_event_id_required), self.webhook_secrets, self.secrets_by_source
         )
+        # A link that is not signed leads to none of what is missing here.
+        media_behind_links = OpenMedia(LINKS, cast(OutputReader, None), cast(ProviderMedia, None), None)
         return CustomerUseCases(
             keys=CustomerKeys(
                 authenticate=Authenticate(self.accounts),
@@ -327,6 +332,7 @@ class World:
             events=cast(EventLog, EmptyLog()),
             event_feed=cast(EventFeed, NoFeed()),
             webhooks=cast(CustomerWebhooks, None),
+            media=CustomerMedia(LINKS, media_behind_links, cast(DeleteMedia, None)),
             receive_payment=receive_payment,
             receive_reversal=ReceiveReversal(ReversePayment(self.reversals), receive_payment.check_secret),
             receive_provider_event=cast(ReceiveProviderEvent, None),

@@ -13,6 +13,7 @@ from app.cli.listen import body_of, line_of
 from app.domain.events import Event, EventType
 from app.domain.jobs import JobStatus
 from app.presentation.schemas.events import MESSAGE_BYTES_MAX, EventView, message_of
+from tests.media import link_to
 from tests.unit.presentation_stand_ins import a_job
 
 TARGET = "http://127.0.0.1:3000/hook"
@@ -80,9 +81,9 @@ def an_event(event_type: EventType, **fields: Any) -> Event:
     ids=["balance", "job", "large job"],
 )
 def test_hands_on_what_the_service_would_deliver(event: Event) -> None:
-    as_streamed = json.loads(EventView.of(event).model_dump_json(by_alias=True))
+    as_streamed = json.loads(EventView.of(event, link_to).model_dump_json(by_alias=True))
 
     message = json.loads(body_of(as_streamed))
 
-    assert message == json.loads(message_of(event, None))
+    assert message == json.loads(message_of(event, None, link_to=link_to))
     assert message["is_shortened"] == (len(json.dumps(as_streamed)) > MESSAGE_BYTES_MAX)

@@ -18,7 +18,11 @@ OPERATIONS = {
 
 
 def has_example(content: dict[str, Any]) -> bool:
-    return any("example" in medium or "examples" in medium for medium in content.values())
+    return any("example" in medium or "examples" in medium or is_file(medium) for medium in content.values())
+
+
+def is_file(medium: dict[str, Any]) -> bool:
+    return bool(medium["schema"].get("format") == "binary")
 
 
 def test_the_committed_document_is_up_to_date(project_dir: Path) -> None:

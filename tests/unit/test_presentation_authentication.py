@@ -110,6 +110,7 @@ WITHOUT_KEY = {
     "GET /healthz": "says that the process lives, and nothing else",
     "GET /models": "says what is sold, and nothing of anybody",
     "GET /models/{model}": "says what is sold, and nothing of anybody",
+    "GET /media/{media}/{name}": "a link is signed, and all that is needed: so pages can show what it leads to",
     "GET /readyz": "says whether the service works, for load balancers",
     "GET /openapi.json": "documentation",
     "HEAD /openapi.json": "documentation",

@@ -320,6 +320,7 @@ async def test_shows_a_job() -> None:
         "price": [{"line": LINE, "unit": "image", "unit_tokens": 5, "factor": "1", "quantity": 1, "tokens": 5}],
         "fal_request_id": "764cabcf",
         "result": {"images": [{"url": "https://v3b.fal.media/fox.png"}]},
+        "outputs": [],
         "error_code": None,
         "error_message": None,
         "status_reason": None,

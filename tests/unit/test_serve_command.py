@@ -18,7 +18,7 @@ from tests.unit.settings_environment import PRODUCTION, production_with, set_all
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
 
-NOTHING_SOLD: Mapping[str, str] = {"CATALOGUE_DIR": "/nowhere", "TOKEN_PRICES_JSON": "{", "SIGNING_SECRET": "a,a"}
+NOTHING_SOLD: Mapping[str, str] = {"CATALOGUE_DIR": "/nowhere", "TOKEN_PRICES_JSON": "{"}
 
 
 def test_serve_reads_the_catalogue_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,12 +48,12 @@ def test_a_worker_needs_nothing_of_what_is_sold(monkeypatch: pytest.MonkeyPatch)
     settings = load_settings(WorkerSettings)
 
     assert settings.is_production
-    assert (settings.catalogue_dir, settings.token_prices_json, settings.signing_secret) == (None, {}, None)
+    assert (settings.catalogue_dir, settings.token_prices_json) == (None, {})
     with pytest.raises(SettingsError, match="TOKEN_PRICES_JSON: is not valid JSON"):
         load_settings()
 
 
-@pytest.mark.parametrize("name", sorted(PRODUCTION.keys() - {"APP_ENV", "SIGNING_SECRET", "FAL_ADMIN_KEY"}))
+@pytest.mark.parametrize("name", sorted(PRODUCTION.keys() - {"APP_ENV", "FAL_ADMIN_KEY"}))
 def test_production_asks_a_worker_for_everything_else(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     set_all(monkeypatch, production_with(name, None))
 

@@ -7,7 +7,15 @@ from typing import cast
 from sqlalchemy import Uuid
 
 from app.application.execution import steps as steps_module
-from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
+from app.application.execution.steps import (
+    CANCEL_ORPHANS,
+    COPY_OUTPUTS,
+    ERASE_MEDIA,
+    FOLLOW_JOB,
+    FORGET_INPUT,
+    SUBMIT_JOB,
+    Step,
+)
 from app.bootstrap.steps import STEPS, StepHandlers, handlers_by_step
 
 # `logging.py` names the library's loggers.
@@ -38,7 +46,8 @@ def test_the_names_that_the_queue_knows_stay_as_they_are() -> None:
 
 
 def test_every_row_names_who_carries_the_step_out() -> None:
-    stand_ins = SimpleNamespace(submit=object(), follow=object(), forget=object(), cancel_orphans=object())
+    fields = ("submit", "follow", "forget", "cancel_orphans", "copy_outputs", "erase_media")
+    stand_ins = SimpleNamespace(**{field: object() for field in fields})
 
     handlers = handlers_by_step(cast(StepHandlers, stand_ins))
 
@@ -47,6 +56,8 @@ def test_every_row_names_who_carries_the_step_out() -> None:
         FOLLOW_JOB: stand_ins.follow,
         FORGET_INPUT: stand_ins.forget,
         CANCEL_ORPHANS: stand_ins.cancel_orphans,
+        COPY_OUTPUTS: stand_ins.copy_outputs,
+        ERASE_MEDIA: stand_ins.erase_media,
     }
 
 

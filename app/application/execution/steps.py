@@ -24,6 +24,8 @@ class Lane:
     """Its steps are only begun in a place at fal, where those are bounded."""
     yields_to_accepts: bool = False
     """In a rush of accepts (see Precedence) the lane pauses after each batch."""
+    steps_may_take_long: bool = False
+    """A lane whose places are all taken for long is busy, and not stuck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,16 @@ SUBMISSIONS = Lane(
 LOOKS = Lane("looks", concurrent_steps_max=112, provider_calls_max=112)
 # Each unpacks and digests megabytes in PostgreSQL, and thousands may wait: no look waits behind them.
 INPUTS = Lane("inputs", concurrent_steps_max=2)
+# A film may take minutes, and nothing else waits for a copy.
+COPIES = Lane("copies", concurrent_steps_max=16, steps_may_take_long=True)
 
 SUBMIT_JOB = Step("generation.submit", subject="job", lane=SUBMISSIONS)
 FOLLOW_JOB = Step("generation.follow", subject="job", lane=LOOKS)
 FORGET_INPUT = Step("input.forget", subject="job", lane=INPUTS)
 # The subject is the job, so that no log has a token of an attempt.
 CANCEL_ORPHANS = Step("attempt.cancel", subject="job", lane=LOOKS)
+COPY_OUTPUTS = Step("output.copy", subject="job", lane=COPIES)
+ERASE_MEDIA = Step("media.erase", subject="job", lane=COPIES)
 
 
 class RetryLater(Exception):

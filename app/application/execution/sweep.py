@@ -4,6 +4,7 @@ import structlog
 
 from app.application.ports.events import EventUpkeep
 from app.application.ports.execution import JobInputs, JobUpkeep, StepUpkeep
+from app.application.ports.media import MediaDeletion
 from app.application.ports.restores import RestoreNotice
 from app.application.ports.webhooks import DeliveryUpkeep
 
@@ -17,7 +18,8 @@ class Sweep:
     """Queue the steps again that the queue has lost, and forget idempotency keys that have served their time.
 
     First of all it notices a restored backup: no step runs before the first sweep has. At the end it marks the large
-    inputs that an older release accepted, so that they are forgotten, too, and forgets old deliveries and events.
+    inputs that an older release accepted, so that they are forgotten, too, and
+    forgets old deliveries and events, and media whose time is over.
     """
 
     steps: StepUpkeep
@@ -26,6 +28,7 @@ class Sweep:
     restores: RestoreNotice
     events: EventUpkeep
     deliveries: DeliveryUpkeep
+    media: MediaDeletion
 
     async def __call__(self) -> None:
         held = await self.restores.notice()
@@ -42,7 +45,7 @@ class Sweep:
         # No step runs before the first sweep is over, so there is an end to it; the rest has time.
         if lost := await self.deliveries.requeue_lost():
             log.warning("deliveries_requeued", endpoints=lost)
-        for forget in (self.deliveries.forget, self.events.forget):
+        for forget in (self.deliveries.forget, self.events.forget, self.media.delete_expired):
             for _ in range(FORGET_TIMES_MAX):
                 if not await forget():
                     break

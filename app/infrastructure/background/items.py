@@ -97,6 +97,8 @@ class StepExecutor:
 
     def is_jammed(self, lane: Lane) -> bool:
         """Whether all places are taken, and no step has ended for longer than any takes that is not stuck."""
+        if lane.steps_may_take_long:
+            return False
         places = self._lanes[lane]
         return places.count >= lane.concurrent_steps_max and time.monotonic() > places.freed_at_seconds + JAMMED_SECONDS
 

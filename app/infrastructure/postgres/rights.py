@@ -20,6 +20,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
     "attempts": ("SELECT", "INSERT", "UPDATE"),
     "installation": ("SELECT", "INSERT", "UPDATE"),
     "jobs": ("SELECT", "INSERT", "UPDATE"),
+    "outputs": ("SELECT", "INSERT", "UPDATE"),
     "idempotency_keys": ("SELECT", "INSERT", "DELETE"),
     "ledger_entries": ("SELECT", "INSERT"),
     "ledger_violations": ("SELECT",),

@@ -1,10 +1,13 @@
 """Settings from the environment and `.env`, a file for each concern; `.env.example` says what each is for."""
 
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import SecretStr, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.infrastructure.egress import is_this_machine
+from app.infrastructure.guarded_http.hosts import Hosts
 from app.infrastructure.settings.exposure import SettingsTogether
 from app.infrastructure.settings.media import NO_STORE
 from app.infrastructure.settings.secrets import DEVELOPMENT_WEBHOOK_SECRET, secrets_in
@@ -57,19 +60,29 @@ class Settings(SettingsTogether, BaseSettings):
         return self.media_url or (self.data_dir.absolute() / "media").as_uri()
 
     @property
+    def media_hosts(self) -> Hosts:
+        """Where fal may have what it made; in development also the simulator."""
+        queue = urlsplit(self.fal_queue_url)
+        is_simulated = not self.is_production and is_this_machine(queue.hostname or "")
+        return Hosts.of(*self.fal_media_hosts, *([queue.netloc] if is_simulated else []))
+
+    @property
+    def links_url(self) -> str:
+        """What links begin with that are told to somebody who has not asked."""
+        return self.public_url or f"{self.base_url}{self.root_path or ''}"
+
+    @property
     def secrets(self) -> list[str]:
         """Whatever must never be logged."""
         return list(secrets_in(self))
 
 
-# What an operator sells, and what signs its prices.
-_OF_SELLING = ("catalogue_dir", "token_prices_json", "signing_secret")
+# What an operator sells.
+_OF_SELLING = ("catalogue_dir", "token_prices_json")
 
 
 class WorkerSettings(Settings):
     """Of a process that accepts nothing: jobs that were accepted go on, whatever is wrong with what is sold next."""
-
-    signing_secret: SecretStr | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,8 @@ from pydantic_settings import NoDecode
 from app.infrastructure.media_store.urls import checked_store_url
 
 NO_STORE = "none"
+# For so long fal keeps what it made, and a link says so before our copy is there: no time moves to an earlier one.
+MEDIA_DAYS_MIN = 3
 # A domain with a dot in it, perhaps with all that are below it; no address, no port.
 _HOST = re.compile(r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
@@ -29,7 +31,7 @@ def _hosts(value: Any) -> Any:
 
 class MediaSettings(BaseModel):
     media_url: Annotated[str, AfterValidator(_store)] | None = None
-    media_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    media_days: Annotated[int, Field(ge=MEDIA_DAYS_MIN, le=3650)] = 30
     media_redirect: bool = False
     files_bytes_max: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1024**3
     # Not storage.googleapis.com, where fal had files once: anybody can have a bucket there. Nor fal.ai, which is fal's

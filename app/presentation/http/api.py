@@ -6,12 +6,14 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.types import Lifespan
 
+from app.application.execution.places import Places
 from app.domain.catalogue import Catalogue
 from app.presentation.http import description
 from app.presentation.http import openapi as documentation
 from app.presentation.http.body_room import BodyRoom
 from app.presentation.http.browsers import allow_origins
 from app.presentation.http.documents import store_documents
+from app.presentation.http.downloads import DOWNLOADS_MAX
 from app.presentation.http.errors import EXCEPTION_HANDLERS
 from app.presentation.http.middleware import RequestContext
 from app.presentation.http.rates import FailedAuthentications, Reads
@@ -28,6 +30,7 @@ from app.presentation.routers import (
     jobs,
     keys,
     ledger,
+    media,
     models,
     payments,
     provider_events,
@@ -53,6 +56,7 @@ def create_api(
     cors_origins: Sequence[str] = (),
     reads_per_second: int = 0,
     streams_max: int = STREAMS_MAX,
+    public_url: str | None = None,
 ) -> FastAPI:
     """The web application around the use cases.
 
@@ -62,23 +66,17 @@ def create_api(
     `is_safety_checker_required` refuses requests that switch fal's safety checker off.
     `root_path` is the path behind which a proxy publishes all of it. Raises RootPathTaken.
     Pages from `cors_origins` may call it. A key reads at most `reads_per_second` times, and an
-    account has at most `streams_max` streams and waits open; 0 is no limit.
+    account has at most `streams_max` streams and waits open; 0 is no limit. Links to media begin with `public_url`.
     """
     api = _without_routes(version, lifespan)
-    context: ValidationContext = {
-        "allow_private_media_urls": allow_private_media_urls,
-        "is_safety_checker_required": is_safety_checker_required,
-    }
-    api.state = ApiState(
+    api.state = _state(
         {
-            "validation_context": context,
-            "body_room": BodyRoom(),
-            "is_stopping": False,
-            "refusals": RefusalLog(),
-            "reads": Reads(reads_per_second),
-            "failed_authentications": FailedAuthentications(),
-            "streams": OpenStreams(streams_max),
-        }
+            "allow_private_media_urls": allow_private_media_urls,
+            "is_safety_checker_required": is_safety_checker_required,
+        },
+        reads_per_second=reads_per_second,
+        streams_max=streams_max,
+        public_url=public_url,
     )
     # Middleware that is added later stands around this one, as in every application of FastAPI.
     api.add_middleware(RequestContext, root_path=root_path)
@@ -92,6 +90,22 @@ def create_api(
     store_documents(api)
     check_root_path(api, root_path)
     return api
+
+
+def _state(context: ValidationContext, *, reads_per_second: int, streams_max: int, public_url: str | None) -> ApiState:
+    return ApiState(
+        {
+            "validation_context": context,
+            "body_room": BodyRoom(),
+            "is_stopping": False,
+            "refusals": RefusalLog(),
+            "reads": Reads(reads_per_second),
+            "failed_authentications": FailedAuthentications(),
+            "streams": OpenStreams(streams_max),
+            "downloads": Places(DOWNLOADS_MAX),
+            "public_url": public_url,
+        }
+    )
 
 
 def _without_routes(version: str, lifespan: Lifespan[FastAPI] | None) -> FastAPI:
@@ -119,6 +133,7 @@ def _routers(catalogue: Catalogue) -> Sequence[APIRouter]:
         generations.generations_router(catalogue),
         ledger.router,
         events.router,
+        media.router,
         payments.router,
         reversals.router,
         provider_events.router,

@@ -63,6 +63,14 @@ answer that accepts a job, with its lines in `price`, also as `X-Cost-Tokens` be
   blanked, and size that an image does not have, where it was priced by size and fal tells it. `billing` of a final job
   has what was charged and refunded of each line.
 
+## Files
+
+`outputs` of a job has a link of ours to each file, from the moment of the job's end: it needs no key, and is good until
+`expires_at`. First it passes through what fal keeps; some seconds later our own copy is there, which is byte for byte
+what fal delivered, with its `sha256`, and `output.stored` tells of it. `Range`, `HEAD` and `ETag` are answered, so that
+players can seek. `DELETE /generations/{job_id}/media` deletes the files of a job before their time; their links answer
+410 from then on, with when and why.
+
 ## Keys
 
 The key of `POST /auth` may do everything. It makes others with `POST /keys`, one for each program or person, so that
@@ -131,6 +139,7 @@ TAGS: list[dict[str, Any]] = [
     {"name": "Keys", "description": "The keys of an account: what each may do and spend, until when."},
     {"name": "Top-up", "description": "Called by the payment provider, not by users."},
     {"name": "Generations", "description": "Start images and videos, follow them, stop them."},
+    {"name": "Media", "description": "The files behind the links of jobs."},
     {"name": "Events", "description": "What happened, in an order that never changes."},
     {"name": "Webhooks", "description": "Your servers that are told what happens, and what was delivered to them."},
     {"name": "Models", "description": "What is sold, with parameters and prices; what one generation would cost."},

@@ -30,6 +30,7 @@ from app.domain.errors import (
 from app.domain.events import EventsForgotten
 from app.domain.key_errors import KeyRestricted, OwnKey, ScopeMissing
 from app.domain.limits import BudgetExceeded, LimitReached, ProviderLocked
+from app.domain.media_errors import LinkExpired, LinkNotValid, MediaDeleted
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
 from app.presentation.http.state import state_of
 
@@ -44,6 +45,9 @@ STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
     OwnKey: 403,
     NotFound: 404,
     EventsForgotten: 410,
+    LinkNotValid: 403,
+    LinkExpired: 410,
+    MediaDeleted: 410,
     JobFinished: 400,
     Conflict: 409,
     PaymentEventIdRequired: 400,
@@ -131,6 +135,16 @@ class InvalidRequest(RefusedRequest):
     def __init__(self, errors: Sequence[FieldError]) -> None:
         super().__init__()
         self.errors = errors
+
+
+class RangeNotSatisfiable(RefusedRequest):
+    status = 416
+    code = "range_not_satisfiable"
+    default_detail = "The file has nothing of the Range that was asked for. Content-Range has its length."
+
+    def __init__(self, content_range: str) -> None:
+        super().__init__()
+        self.headers = {"Content-Range": content_range}  # type: ignore[misc]
 
 
 class RequestHeadersTooLarge(RefusedRequest):

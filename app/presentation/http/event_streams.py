@@ -12,6 +12,7 @@ from app.domain.events import Event, EventPage
 from app.domain.jobs import Job
 from app.presentation.http.streams import OpenStream, OpenStreams
 from app.presentation.schemas.events import EventView
+from app.presentation.schemas.outputs import LinkTo
 
 PAGE = 100
 PING_SECONDS = 15.0
@@ -25,8 +26,8 @@ def message(view: BaseModel, event: str, seq: int | None = None) -> bytes:
     return f"{place}event: {event}\ndata: {view.model_dump_json(by_alias=True)}\n\n".encode()
 
 
-def told(event: Event) -> bytes:
-    return message(EventView.of(event), event.type, event.seq)
+def told(event: Event, link_to: LinkTo) -> bytes:
+    return message(EventView.of(event, link_to), event.type, event.seq)
 
 
 def listening(place: int) -> bytes:
@@ -42,6 +43,7 @@ async def events_of_account(
     *,
     after: int | None,
     types: Collection[str],
+    link_to: LinkTo,
 ) -> AsyncGenerator[bytes]:
     """From `after` on, or from now on, until the stream is ended.
 
@@ -65,13 +67,13 @@ async def events_of_account(
                     async with streams.replaying(stream.account_id):
                         page = await log.page(stream.account_id, after=place, types=types, job_id=None, limit=PAGE)
                     for event in page.events:
-                        yield told(event)
+                        yield told(event, link_to)
                     place, has_more = page.next_after, page.has_more
             left_seconds = said_at_seconds + PING_SECONDS - time.monotonic()
             found = [event for event in await subscription.next(max(0.0, left_seconds)) if event.seq > place]
             wanted = [event for event in found if not types or event.type in types]
             for event in wanted:
-                yield told(event)
+                yield told(event, link_to)
             if found:
                 place = found[-1].seq
             if wanted:
@@ -93,6 +95,7 @@ class JobStream:
         *,
         job_id: UUID,
         look: Callable[[], Awaitable[tuple[Job, BaseModel]]],
+        link_to: LinkTo,
     ) -> None:
         self._stream = stream
         self._streams = streams
@@ -100,6 +103,7 @@ class JobStream:
         self._feed = feed
         self._job_id = job_id
         self._look = look
+        self._link_to = link_to
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """Raises what `look` raises."""
@@ -121,7 +125,7 @@ class JobStream:
                     subscription.has_missed = False
                     found = list((await self._page(place)).events)
                 for event in found:
-                    yield told(event)
+                    yield told(event, self._link_to)
                     place = event.seq
                 if any(_is_end(event) for event in found):
                     return

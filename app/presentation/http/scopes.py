@@ -10,6 +10,7 @@ SCOPES: Mapping[str, Scope | None] = {
     "start_text_to_video": Scope.GENERATE,
     "start_image_to_video": Scope.GENERATE,
     "cancel_generation": Scope.GENERATE,
+    "delete_generation_media": Scope.GENERATE,
     "get_generation": Scope.READ,
     "list_generations": Scope.READ,
     "make_quote": Scope.READ,

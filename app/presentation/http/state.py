@@ -7,6 +7,7 @@ from starlette.datastructures import State
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from app.application.execution.places import Places
 from app.application.use_cases import CustomerUseCases
 from app.presentation.http.rates import FailedAuthentications, Reads
 from app.presentation.http.refusals import RefusalLog
@@ -32,6 +33,8 @@ class ApiState(State):
     reads: Reads
     failed_authentications: FailedAuthentications
     streams: "OpenStreams"
+    downloads: Places
+    public_url: str | None
 
 
 def state_of(scope: Scope) -> ApiState:

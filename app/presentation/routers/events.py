@@ -9,6 +9,7 @@ from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.event_streams import events_of_account
 from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute, StreamRoute
 from app.presentation.http.openapi import DATABASE_ERRORS, READ_ERRORS, answer, event_stream, problems
+from app.presentation.http.output_links import links_in
 from app.presentation.http.state import UseCases, state_of
 from app.presentation.http.stream_parameters import LastEventId
 from app.presentation.http.streams import EventStream, open_stream
@@ -35,6 +36,7 @@ _Types = Annotated[
     },
 )
 async def list_events(
+    request: Request,
     account: CurrentAccount,
     use_cases: UseCases,
     *,
@@ -54,9 +56,9 @@ async def list_events(
     page = await use_cases.events.page(
         account.id, after=after, types=frozenset(types or ()), job_id=job_id, limit=limit
     )
-    return EventPageView(
-        items=[EventView.of(event) for event in page.events], next_after=page.next_after, has_more=page.has_more
-    )
+    link_to = links_in(request)
+    items = [EventView.of(event, link_to) for event in page.events]
+    return EventPageView(items=items, next_after=page.next_after, has_more=page.has_more)
 
 
 async def stream_events(
@@ -79,7 +81,8 @@ async def stream_events(
     place = after if last_event_id is None else last_event_id
     stream = open_stream(request, caller)
     streams, chosen = state_of(request.scope).streams, frozenset(types or ())
-    chunks = events_of_account(stream, streams, use_cases.events, use_cases.event_feed, after=place, types=chosen)
+    log, feed, link_to = use_cases.events, use_cases.event_feed, links_in(request)
+    chunks = events_of_account(stream, streams, log, feed, after=place, types=chosen, link_to=link_to)
     return EventStream(stream, chunks)
 
 

@@ -17,17 +17,19 @@ from app.domain.events import EventsForgotten
 from app.domain.jobs import Job
 from app.domain.key_errors import KeyOutdated
 from app.domain.limits import TooManyStreams, TooManyWrites
+from app.domain.media_errors import JobUnfinished
 from app.presentation.http.answers import json_answer
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.event_streams import JobStream, wait_for_change
 from app.presentation.http.field_errors import field_error
 from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute, StreamRoute, VersionedRoute
 from app.presentation.http.openapi import DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, event_stream, problems
+from app.presentation.http.output_links import links_in
 from app.presentation.http.parameters import IdempotencyKey, JobId
 from app.presentation.http.state import UseCases, state_of
 from app.presentation.http.stream_parameters import LastEventId, Wait
 from app.presentation.http.streams import EventStream, open_stream
-from app.presentation.schemas.examples import COMPLETED_JOB, REPLAYED
+from app.presentation.schemas.examples import COMPLETED_JOB, OUTPUT, REPLAYED
 from app.presentation.schemas.fields import PageOffset, PageSize, parse_uuid
 from app.presentation.schemas.jobs import JobPage, JobView
 
@@ -38,6 +40,7 @@ _WAITING = {
     "status": "QUEUED",
     "fal_request_id": None,
     "result": None,
+    "outputs": [],
     "waiting_for": "fair_share",
     "queue_position": 3,
     "eta_seconds": {"from": 14.2, "to": 51.8},
@@ -49,6 +52,7 @@ _CANCELED = {
     "status": "CANCELED",
     "fal_request_id": None,
     "result": None,
+    "outputs": [],
     "error_code": "canceled",
     "error_message": "The job was canceled. Nothing was charged.",
     "billing": {
@@ -58,6 +62,14 @@ _CANCELED = {
         "reason": "There is no result.",
         "lines": [{"line": "images", "charged_tokens": 0, "refunded_tokens": 5}],
     },
+}
+
+_WITHOUT_URLS = {"images": [{"url": None, "width": 1024, "height": 1024}]}
+_DELETED = {
+    **OUTPUT,
+    "url": None,
+    "deleted_at": "2026-11-24T08:00:00.000000Z",
+    "deleted_because": "requested",
 }
 
 
@@ -74,7 +86,7 @@ async def get_generation(
         # Whoever waits may do so for longer than is remembered.
         raise KeyOutdated
     job = await look() if wait is None else await _wait(request, caller, job_id, wait)
-    return JobView.of(job, await use_cases.jobs.outlooks.of(job))
+    return JobView.of(job, await use_cases.jobs.outlooks.of(job), links_in(request))
 
 
 async def _wait(request: Request, caller: Caller, job_id: UUID, seconds: int) -> Job:
@@ -114,9 +126,9 @@ async def stream_generation(
 
     async def look() -> tuple[Job, JobView]:
         job = await use_cases.jobs.reader.get(caller.account.id, job_id)
-        return job, JobView.of(job, await use_cases.jobs.outlooks.of(job))
+        return job, JobView.of(job, await use_cases.jobs.outlooks.of(job), link_to)
 
-    log, streams = use_cases.events, state_of(request.scope).streams
+    log, streams, link_to = use_cases.events, state_of(request.scope).streams, links_in(request)
     job, _ = await look()
     if job.is_final and last_event_id is not None:
         # In turns: of a process that stops all streams are opened again at once.
@@ -126,8 +138,8 @@ async def stream_generation(
             # A browser asks again whenever a stream has ended, and stops at this answer alone.
             return Response(status_code=204)
     stream = open_stream(request, caller)
-    chunks = JobStream(stream, streams, log, use_cases.event_feed, job_id=job_id, look=look).chunks()
-    return EventStream(stream, chunks)
+    told = JobStream(stream, streams, log, use_cases.event_feed, job_id=job_id, look=look, link_to=link_to)
+    return EventStream(stream, told.chunks())
 
 
 router.add_api_route(
@@ -161,8 +173,10 @@ router.add_api_route(
     },
 )
 async def list_generations(
+    request: Request,
     account: CurrentAccount,
     use_cases: UseCases,
+    *,
     limit: Annotated[PageSize, Query(description="How many jobs.")] = 20,
     offset: Annotated[
         PageOffset, Query(description="How many newer jobs to leave out. A cursor stays quick however far it leads.")
@@ -184,7 +198,8 @@ async def list_generations(
     page = jobs[:limit]
     next_cursor = page[-1].id if len(jobs) > limit else None
     outlooks = await use_cases.jobs.outlooks.each_of(page)
-    items = [JobView.of(job, outlook) for job, outlook in zip(page, outlooks, strict=True)]
+    link_to = links_in(request)
+    items = [JobView.of(job, outlook, link_to) for job, outlook in zip(page, outlooks, strict=True)]
     return JobPage(items=items, limit=limit, offset=offset, next_cursor=next_cursor)
 
 
@@ -223,4 +238,25 @@ async def cancel_generation(
     accepted = await use_cases.jobs.cancel(account.id, job_id, idempotency_key=idempotency_key)
     headers = {"Idempotent-Replayed": "true"} if accepted.is_replay else None
     outlook = await use_cases.jobs.outlooks.of(accepted.job)
-    return json_answer(request, JobView.of(accepted.job, outlook), headers)
+    return json_answer(request, JobView.of(accepted.job, outlook, links_in(request)), headers)
+
+
+@router.delete(
+    "/{job_id}/media",
+    operation_id="delete_generation_media",
+    summary="Delete the files of a job",
+    response_description="The job, which stays",
+    responses={
+        200: answer({**COMPLETED_JOB, "result": _WITHOUT_URLS, "outputs": [_DELETED]}),
+        **problems(*KEY_ERRORS, JobNotFound, JobUnfinished, InvalidRequest, *DATABASE_ERRORS, CommitUnknown),
+    },
+)
+async def delete_generation_media(
+    request: Request, account: CurrentAccount, job_id: JobId, use_cases: UseCases
+) -> JobView:
+    """From now on their links answer 410, and fal's URLs are gone from the job. Our copies are erased at once.
+
+    fal deletes its own objects by itself, some days after the job's end. A repeat changes nothing.
+    """
+    job = await use_cases.media.delete(account.id, job_id)
+    return JobView.of(job, await use_cases.jobs.outlooks.of(job), links_in(request))

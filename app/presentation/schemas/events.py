@@ -10,6 +10,7 @@ from app.domain.waiting import NOTHING_TO_SAY
 from app.presentation.schemas.fields import WHOLE_NUMBER, OrNewer
 from app.presentation.schemas.jobs import JobView
 from app.presentation.schemas.ledger import LedgerEntryView
+from app.presentation.schemas.outputs import LinkTo
 
 MESSAGE_BYTES_MAX = 20_000
 """Standard Webhooks 1.0: receivers often take no more."""
@@ -49,18 +50,19 @@ class EventView(BaseModel):
     type: Annotated[EventType | str, OrNewer()]
     created_at: datetime
     data: EventData = Field(
-        description="Of `generation.*` the job, as it was then; of `balance.*` the balance; of `key.*` the key; of "
-        "`webhook.test` the endpoint."
+        description="Of `generation.*` the job, as it was then; of `output.*` the job; of `balance.*` the balance; of "
+        "`key.*` the key; of `webhook.test` the endpoint."
     )
 
     @classmethod
-    def of(cls, event: Event) -> "EventView":
-        return cls(id=event.id, seq=event.seq, type=event.type, created_at=event.created_at, data=_data_of(event))
+    def of(cls, event: Event, link_to: LinkTo) -> "EventView":
+        data = _data_of(event, link_to)
+        return cls(id=event.id, seq=event.seq, type=event.type, created_at=event.created_at, data=data)
 
 
-def _data_of(event: Event) -> EventData:
+def _data_of(event: Event, link_to: LinkTo) -> EventData:
     if event.job is not None:
-        return JobView.of(event.job, NOTHING_TO_SAY)
+        return JobView.of(event.job, NOTHING_TO_SAY, link_to)
     if event.entry is not None:
         return BalanceMoved(balance_tokens=event.entry.balance_after, entry=LedgerEntryView.of(event.entry))
     if event.type in (EventType.BALANCE_LOW, EventType.BALANCE_RECOVERED):
@@ -86,8 +88,8 @@ class EventMessage(EventView):
     )
 
 
-def message_of(event: Event, external_user_id: UUID | None) -> bytes:
-    view = EventView.of(event)
+def message_of(event: Event, external_user_id: UUID | None, *, link_to: LinkTo) -> bytes:
+    view = EventView.of(event, link_to)
     message = EventMessage(
         **dict(view), timestamp=event.created_at, is_shortened=False, external_user_id=external_user_id
     )

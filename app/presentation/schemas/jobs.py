@@ -12,6 +12,7 @@ from app.domain.kinds import GenerationKind
 from app.domain.pricing import PriceLine, Unit
 from app.domain.waiting import Outlook, Window
 from app.presentation.schemas.fields import OrNewer
+from app.presentation.schemas.outputs import LinkTo, OutputView
 
 # So many jobs have few lines between them.
 KNOWN_LINES_MAX = 10_000
@@ -117,7 +118,12 @@ class JobView(BaseModel):
     price: list[PriceLineView] = PRICE
     fal_request_id: str | None = Field(description="Known once fal has accepted the job.")
     result: dict[str, Any] | None = Field(
-        description='What fal made, once COMPLETED: `{"images": [...]}` or `{"video": {...}}`.'
+        description='What fal made, once COMPLETED: `{"images": [...]}` or `{"video": {...}}`. Its '
+        "URLs are fal's own and go with the media; `outputs` has links that are kept."
+    )
+    outputs: list[OutputView] = Field(
+        description="The files of `result`, in its order, once COMPLETED: by links of ours, which last as long as each "
+        "says."
     )
     error_code: str | None = Field(
         description=f"Why there is no result, for a program. One of {', '.join(f'`{code}`' for code in CODES)}; "
@@ -146,7 +152,7 @@ class JobView(BaseModel):
     updated_at: datetime
 
     @classmethod
-    def of(cls, job: Job, outlook: Outlook) -> "JobView":
+    def of(cls, job: Job, outlook: Outlook, link_to: LinkTo) -> "JobView":
         billing = job.billing
         return cls(
             job_id=job.id,
@@ -157,6 +163,7 @@ class JobView(BaseModel):
             price=PriceLineView.each_of(job.price),
             fal_request_id=job.fal_request_id,
             result=None if job.result is None else dict(job.result),
+            outputs=[OutputView.of(output, link_to) for output in job.outputs],
             error_code=job.error_code,
             error_message=job.error_message,
             status_reason=job.status_reason,

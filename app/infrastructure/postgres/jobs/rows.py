@@ -13,7 +13,9 @@ from app.domain.attempts import JobInput
 from app.domain.jobs import Job, JobStatus
 from app.domain.kinds import GenerationKind
 from app.domain.newer_words import known
+from app.domain.outputs import outputs_of
 from app.domain.terms import FORM, Terms
+from app.infrastructure.postgres.media.rows import KEPT_OUTPUTS, kept_outputs_of
 from app.infrastructure.postgres.statements import constant, constants
 from app.infrastructure.postgres.tables import jobs
 
@@ -26,10 +28,10 @@ TERMS_COLUMNS = (
 )
 # So many jobs have few terms between them.
 KNOWN_TERMS_MAX = 10_000
-_JOB_FIELDS = tuple(field.name for field in fields(Job))
-JOB_COLUMNS = tuple(
-    dict.fromkeys([*(jobs.c[name] for name in _JOB_FIELDS if name != jobs.c.terms.key), *TERMS_COLUMNS])
-)
+# These are made of other columns.
+_MADE_FIELDS = {jobs.c.terms.key, "outputs"}
+_JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name not in _MADE_FIELDS)
+JOB_COLUMNS = (*dict.fromkeys([*(jobs.c[name] for name in _JOB_FIELDS), *TERMS_COLUMNS]), KEPT_OUTPUTS)
 # What names the job's request at fal.
 REQUEST_COLUMNS = (jobs.c.fal_request_id, jobs.c.fal_status_url, jobs.c.fal_response_url, jobs.c.fal_cancel_url)
 
@@ -68,7 +70,9 @@ def job_of(row: Mapping[Any, Any]) -> Job:
     values = {name: row[name] for name in _JOB_FIELDS}
     values["kind"] = known(GenerationKind, row["kind"])
     values["status"] = known(JobStatus, row["status"])
-    values["terms"] = _terms_of(row)
+    values["terms"] = terms = _terms_of(row)
+    if row["kept_outputs"] is not None and terms is not None:
+        values["outputs"] = outputs_of(row["id"], row["result"] or {}, terms.shape, kept_outputs_of(row))
     return Job(**values)
 
 

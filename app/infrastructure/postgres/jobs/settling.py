@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Text, Uuid, case, insert, null, select, update
 
-from app.application.execution.steps import FOLLOW_JOB
+from app.application.execution.steps import COPY_OUTPUTS, FOLLOW_JOB
 from app.application.ports.execution import AttemptEnd
 from app.domain.attempts import AttemptOutcome
 from app.domain.jobs import JobStatus, Outcome
@@ -21,7 +21,7 @@ from app.infrastructure.postgres.jobs.locks import locked_jobs
 from app.infrastructure.postgres.jobs.paces import Run, RunTimes
 from app.infrastructure.postgres.jobs.rows import IS_UNFINISHED
 from app.infrastructure.postgres.jobs.states import seconds_since
-from app.infrastructure.postgres.queue import delete_queued
+from app.infrastructure.postgres.queue import delete_queued, insert_items
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant
 from app.infrastructure.postgres.tables import accounts, attempts, jobs, ledger_entries
 
@@ -126,6 +126,7 @@ _SETTLED = (
         jobs.c.fal_request_id,
         jobs.c.input_bytes,
         jobs.c.model_id,
+        jobs.c.status,
         seconds_since(jobs.c.claimed_at).label("run_seconds"),
     )
     .cte("settled")
@@ -139,8 +140,15 @@ _REFUND = insert(ledger_entries).from_select(
 # The look that waits for such an end has nothing left to see, unless fal's request is not known and will be searched
 # for.
 _SEEN = select(_SETTLED.c.id.label("subject_id")).where(_SETTLED.c.fal_request_id.is_not(None)).subquery("seen")
+_COMPLETED = (
+    select(_SETTLED.c.id.label("subject_id"), constant(0).label("after_seconds"))
+    .where(_SETTLED.c.status == constant(JobStatus.COMPLETED))
+    .subquery("completed")
+)
 _SETTLE = select(_SETTLED.c.id, _SETTLED.c.input_bytes, _SETTLED.c.model_id, _SETTLED.c.run_seconds).add_cte(
-    _REFUND.cte("refund"), delete_queued(FOLLOW_JOB, _SEEN).cte("look")
+    _REFUND.cte("refund"),
+    delete_queued(FOLLOW_JOB, _SEEN).cte("look"),
+    insert_items(COPY_OUTPUTS, _COMPLETED).cte("copies"),
 )
 _SETTLE_JOBS = Statement(_SETTLE)
 # An event of fal, which ends most jobs, tells nothing of its attempt.

@@ -18,6 +18,7 @@ from app.infrastructure.postgres.tables.jobs import (
     idempotency_keys,
     jobs,
 )
+from app.infrastructure.postgres.tables.media import outputs
 from app.infrastructure.postgres.tables.money import (
     adjustments,
     ledger_entries,
@@ -56,6 +57,7 @@ __all__ = [
     "ledger_entries",
     "metadata",
     "model_paces",
+    "outputs",
     "payment_events",
     "places",
     "refused_payments",

@@ -1,0 +1,140 @@
+"""Answers that are files: streamed as fast as their caller takes them, and no faster."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, ExitStack
+from datetime import UTC, datetime
+
+import structlog
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from app.application.execution.places import Place
+from app.application.media import OpenMedia
+from app.application.ports.media import MediaNotReached
+from app.domain.media_errors import MediaUnavailable
+from app.domain.media_types import INLINE_CONTENT_TYPES, SNIFFED_BYTES, sniff
+from app.domain.outputs import Output
+from app.presentation.http.byte_ranges import ByteRange, is_known, one_range, requested_range
+from app.presentation.http.errors import RangeNotSatisfiable
+from app.presentation.http.state import IS_HEAD
+
+log = structlog.get_logger(__name__)
+
+DOWNLOADS_MAX = 384
+"""At once in a process, two thirds of them of one account at most."""
+# A caller who takes nothing for so long holds a place for nothing.
+TAKE_SECONDS_MAX = 60.0
+UNKNOWN_TYPE = "application/octet-stream"
+_ALWAYS = {
+    # Should a browser ever take a file for a page, the page can do nothing.
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+
+
+class Download(Response):
+    """Bytes whose place is given back at the end, however it comes."""
+
+    def __init__(
+        self, status: int, headers: Mapping[str, str], chunks: AsyncIterator[bytes] | None, held: AsyncExitStack
+    ) -> None:
+        super().__init__(status_code=status, headers={**_ALWAYS, **headers})
+        if chunks is not None:
+            self.headers["content-length"] = headers["Content-Length"]
+        self._chunks = chunks
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = asyncio.create_task(_until_gone(receive), name="caller of a download")
+        try:
+            async with self._held:
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                if self._chunks is not None and IS_HEAD not in scope:
+                    async for chunk in self._chunks:
+                        if gone.done():
+                            return
+                        async with asyncio.timeout(TAKE_SECONDS_MAX):
+                            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (TimeoutError, MediaNotReached, MediaUnavailable) as error:
+            # The answer has begun: that its connection ends early is all that can be said.
+            log.info("download_cut_short", reason=type(error).__name__)
+        finally:
+            gone.cancel()
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def stored_download(request: Request, media: OpenMedia, output: Output, place: Place) -> Response:
+    """Raises MediaUnavailable, RangeNotSatisfiable."""
+    assert output.kept.size_bytes is not None
+    size_bytes, etag = output.kept.size_bytes, f'"{output.kept.sha256}"'
+    headers = _shown(output.name, output.kept.content_type)
+    with ExitStack() as held:
+        held.enter_context(place)
+        if is_known(request.headers, etag):
+            return Response(status_code=304, headers={**_ALWAYS, "ETag": etag})
+        url = await media.store_url(output, headers["Content-Disposition"], headers["Content-Type"])
+        if url is not None:
+            return Response(status_code=302, headers={**_ALWAYS, "Location": url, "Cache-Control": "no-store"})
+        wanted = requested_range(request.headers, size_bytes, etag)
+        part = wanted or ByteRange(0, size_bytes)
+        if wanted is not None:
+            headers["Content-Range"] = wanted.content_range(size_bytes)
+        left_seconds = max(0, int((output.kept.expires_at - datetime.now(UTC)).total_seconds()))
+        headers |= {
+            "ETag": etag,
+            "Accept-Ranges": "bytes",
+            "Cache-Control": f"private, max-age={left_seconds}, immutable",
+            "Content-Length": str(part.end - part.start),
+        }
+        stack = AsyncExitStack()
+        stack.push(held.pop_all())
+        return Download(206 if wanted else 200, headers, media.read(output, part.start, part.end), stack)
+
+
+async def passed_download(request: Request, media: OpenMedia, output: Output, place: Place) -> Response:
+    """What fal keeps, until our copy is there. Raises MediaUnavailable, RangeNotSatisfiable."""
+    byte_range = one_range(request.headers, None)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(place)
+        try:
+            answer = await stack.enter_async_context(media.pass_through(output, byte_range))
+            first = b"" if answer.status == 416 else await anext(answer.chunks, b"")
+        except MediaNotReached as error:
+            log.warning("pass_through_failed", output=str(output.id), reason=error.reason)
+            raise MediaUnavailable from error
+        headers = {"Accept-Ranges": "bytes", "Cache-Control": "no-store"}
+        headers |= {
+            name: answer.headers[name] for name in ("Content-Length", "Content-Range") if name in answer.headers
+        }
+        if answer.status == 416:
+            raise RangeNotSatisfiable(headers.get("Content-Range", "bytes */*"))
+        headers |= _shown(output.name, _type_of(output, answer.headers.get("Content-Range"), first))
+        return Download(answer.status, headers, _again(first, answer.chunks), stack.pop_all())
+
+
+def _type_of(output: Output, content_range: str | None, first: bytes) -> str | None:
+    if content_range is None or content_range.startswith("bytes 0-"):
+        found = sniff(first[:SNIFFED_BYTES])
+        return None if found is None else found.content_type
+    # The middle of a file does not tell. As one of these types no browser takes it for anything that runs.
+    return output.content_type
+
+
+def _shown(name: str, content_type: str | None) -> dict[str, str]:
+    """Whatever may not be shown is downloaded."""
+    if content_type in INLINE_CONTENT_TYPES:
+        assert content_type is not None
+        return {"Content-Type": content_type, "Content-Disposition": f'inline; filename="{name}"'}
+    return {"Content-Type": UNKNOWN_TYPE, "Content-Disposition": f'attachment; filename="{name}"'}
+
+
+async def _again(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk

@@ -1,0 +1,60 @@
+from fastapi import APIRouter, Request, Response
+
+from app.domain.media_errors import (
+    LinkExpired,
+    LinkNotValid,
+    MediaDeleted,
+    MediaNotFound,
+    MediaUnavailable,
+    TooManyDownloads,
+)
+from app.presentation.http.downloads import passed_download, stored_download
+from app.presentation.http.errors import RangeNotSatisfiable
+from app.presentation.http.media_parameters import MEDIA_NAME, Expires, MediaId, Signature
+from app.presentation.http.openapi import DATABASE_ERRORS, problems
+from app.presentation.http.routing import DirectRoute
+from app.presentation.http.state import UseCases, state_of
+
+router = APIRouter(prefix="/media", tags=["Media"], route_class=DirectRoute)
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+
+
+@router.get(
+    "/{media}/{name}",
+    operation_id="get_media",
+    summary="Download a file",
+    response_class=Response,
+    dependencies=[MEDIA_NAME],
+    responses={
+        200: {"description": "The file", "content": {"application/octet-stream": _FILE}},
+        206: {"description": "The part of it that `Range` asks for", "content": {"application/octet-stream": _FILE}},
+        302: {"description": "The store has it at `Location`, for a minute"},
+        304: {"description": "You have it: `If-None-Match` names its ETag"},
+        **problems(
+            LinkNotValid,
+            MediaNotFound,
+            LinkExpired,
+            MediaDeleted,
+            RangeNotSatisfiable,
+            TooManyDownloads,
+            MediaUnavailable,
+            *DATABASE_ERRORS,
+        ),
+    },
+)
+async def get_media(
+    request: Request, media: MediaId, expires: Expires, signature: Signature, use_cases: UseCases
+) -> Response:
+    """What a link leads to. The link is all that is needed, so hand it to nobody who should not see the file.
+
+    Pictures, films and sounds are shown by browsers; everything else is downloaded.
+    """
+    open_media = use_cases.media.open
+    account_id, output = await open_media.find(media, expires, signature)
+    place = state_of(request.scope).downloads.take(account_id)
+    if place is None:
+        raise TooManyDownloads
+    if output.kept.is_stored:
+        return await stored_download(request, open_media, output, place)
+    return await passed_download(request, open_media, output, place)
