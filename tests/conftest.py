@@ -19,6 +19,7 @@ from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
 from devtools.embedded_postgres import embedded_postgres_blocking
 from tests.builders import Connection, connect, database_copy
+from tests.s3_server import running_s3
 
 TESTS = Path(__file__).resolve().parent
 SCRATCH_BYTES_MIN = 2 * 1024**3
@@ -135,6 +136,13 @@ async def sql(database: str) -> AsyncIterator[Connection]:
     """A connection past the service."""
     async with connect(database) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The URL of a server of S3 that takes any credentials."""
+    with running_s3() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

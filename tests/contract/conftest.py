@@ -1,10 +1,12 @@
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from app.infrastructure.fal.client import FalClient
 from tests.contract.fal_calls import KEY, PLAIN, SHORT_LIMITS
+from tests.contract.stores import OTHER_NAMES, Case, environment_of, folder_case, s3_case
 from tests.fal_stub import FalStub, running_stub
 from tests.simulator_server import running_simulator
 
@@ -50,3 +52,20 @@ async def impatient(stub: FalStub) -> AsyncIterator[FalClient]:
     """A client that does not wait for the stub as long as production does."""
     async with FalClient.open(queue_url=stub.url, key=KEY, limits=SHORT_LIMITS, ssl_context=PLAIN) as fal:
         yield fal
+
+
+@pytest.fixture
+def s3_environment(monkeypatch: pytest.MonkeyPatch, s3_server: str) -> str:
+    """What leads to the server of S3, and nothing that leads elsewhere. Its URL."""
+    for name in OTHER_NAMES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment_of(s3_server).items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    if request.param == "folder":
+        return folder_case(tmp_path)
+    return s3_case(request.getfixturevalue("s3_environment"))
