@@ -4,6 +4,7 @@ An upload that fails or is cancelled is aborted. That of a process that dies sta
 and nobody but the bucket can tell it: it should have a lifecycle rule with AbortIncompleteMultipartUpload.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -24,13 +25,21 @@ _PARTS_AT_ONCE = 2
 _LISTED_AT_ONCE = 1000
 
 
-# What obstore raises, and what its writer does.
+# Until a part has gone, so that the next one may be filled.
+_WRITE_SECONDS = 10
+# How long a store may be silent while it puts the parts of a large object together, which most do at once.
+COMPLETE_SECONDS = 60
+_ABORT_SECONDS = 3
+Opened = S3Store | GCSStore | AzureStore
+# What obstore raises, and what its writer does, and a time limit.
 _FAILURES = (BaseError, OSError)
 
 
 class Bucket:
-    def __init__(self, store: S3Store | GCSStore | AzureStore, presigner: Presigner | None) -> None:
+    def __init__(self, store: Opened, uploads: Opened, presigner: Presigner | None) -> None:
+        """`uploads` is the same bucket through a client that bears longer silence."""
         self._store = store
+        self._uploads = uploads
         self._presigner = presigner
 
     async def put(self, key: str, chunks: AsyncIterator[bytes]) -> int:
@@ -38,25 +47,15 @@ class Bucket:
         task of its own, where a time limit around a `yield` does not hold.
         """
         assert_inside(key)
-        size_bytes = 0
-        failure: BaseException | None = None
-        upload = obstore.open_writer_async(self._store, key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
+        upload = _Upload(self._uploads, key)
         try:
-            # Leaving it completes the upload, or aborts it where there is an exception.
-            async with upload:
-                try:
-                    async for chunk in chunks:
-                        with _translated():
-                            size_bytes += await upload.write(chunk)
-                except BaseException as error:
-                    failure = error
-                    raise
-        except _FAILURES as error:
-            # That the upload could not be aborted says less than why it was to be.
-            if failure is not None:
-                raise failure from failure.__cause__
-            raise unavailable(error) from error
-        return size_bytes
+            async for chunk in chunks:
+                await upload.write(chunk)
+            await upload.complete()
+        except BaseException as error:
+            await upload.abort(error)
+            raise
+        return upload.size_bytes
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         assert_inside(key)
@@ -101,6 +100,32 @@ class Bucket:
 
     async def check(self) -> None:
         await probe(self)
+
+
+class _Upload:
+    """Its client is patient for the sake of `complete`, so everything else has a limit here."""
+
+    def __init__(self, store: Opened, key: str) -> None:
+        self.size_bytes = 0
+        self._writer = obstore.open_writer_async(store, key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
+
+    async def write(self, chunk: bytes) -> None:
+        with _translated():
+            async with asyncio.timeout(_WRITE_SECONDS):
+                self.size_bytes += await self._writer.write(chunk)
+
+    async def complete(self) -> None:
+        """obstore aborts what it fails to complete, and not what it is stopped in: parts have the client's limit."""
+        is_in_parts = self.size_bytes >= _PART_BYTES
+        with _translated():
+            async with asyncio.timeout(None if is_in_parts else _WRITE_SECONDS):
+                await self._writer.close()
+
+    async def abort(self, error: BaseException) -> None:
+        """Whoever calls it has an error to pass on already."""
+        with suppress(*_FAILURES):
+            async with asyncio.timeout(_ABORT_SECONDS):
+                await self._writer.__aexit__(type(error), error, error.__traceback__)
 
 
 @contextmanager

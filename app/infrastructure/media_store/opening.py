@@ -13,7 +13,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from app.application.ports.media_store import MediaStore
-from app.infrastructure.media_store.bucket import Bucket
+from app.infrastructure.media_store.bucket import COMPLETE_SECONDS, Bucket
 from app.infrastructure.media_store.folder import Folder
 from app.infrastructure.media_store.presigning import Presigner
 from app.infrastructure.media_store.reasons import unavailable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # The one that counts stands first.
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 # A silent store is given up after READ_SECONDS, because nothing is tried again later than RETRY_SECONDS after the first
-# time; one that refuses is tried twice more. It is also how long a part of an upload may take on its way.
+# time; one that refuses is tried twice more.
 CONNECT_SECONDS = 3
 READ_SECONDS = 8
 RETRY_SECONDS = 4
@@ -39,20 +39,25 @@ def open_store(url: str) -> MediaStore:
     if folder is not None:
         return Folder(folder)
     try:
-        store = from_url(url, client_options=_client_options(), retry_config=_retry_config())
+        store, uploads = _open(url, READ_SECONDS), _open(url, COMPLETE_SECONDS)
     except (BaseError, OSError, ValueError) as error:
         raise unavailable(error) from error
+    return Bucket(store, uploads, _presigner() if isinstance(store, S3Store) else None)
+
+
+def _open(url: str, read_seconds: int) -> S3Store | GCSStore | AzureStore:
+    store = from_url(url, client_options=_client_options(read_seconds), retry_config=_retry_config())
     assert isinstance(store, S3Store | GCSStore | AzureStore), "the settings let no other URL through"
-    return Bucket(store, _presigner() if isinstance(store, S3Store) else None)
+    return store
 
 
-def _client_options() -> "ClientConfig":
+def _client_options(read_seconds: int) -> "ClientConfig":
     endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
     return {
         # Only where the operator says so.
         "allow_http": endpoint.lower().startswith("http://"),
         "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-        "read_timeout": timedelta(seconds=READ_SECONDS),
+        "read_timeout": timedelta(seconds=read_seconds),
         "timeout": timedelta(seconds=_ANSWER_SECONDS),
     }
 

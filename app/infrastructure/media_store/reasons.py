@@ -23,6 +23,8 @@ def unavailable(error: Exception) -> StoreUnavailable:
 
     Without queries, which hold signatures.
     """
+    if type(error) is TimeoutError:
+        return StoreUnavailable("The store did not answer in time.")
     text = str(error)
     first = re.sub(r"\?\S*", "", text.partition("\n")[0].partition(": <")[0])[:_LENGTH_MAX]
     code = re.search(r"<Code>(\w+)</Code>", text) or re.search(r"\bkind: (\w+)", text)
