@@ -271,6 +271,7 @@ def refusal(operation: str, status_code: int, form: str = "") -> Answer:
         ("result", 400): STILL_IN_PROGRESS,
         ("status", 404): UNKNOWN_REQUEST,
         ("result", 404): UNKNOWN_REQUEST,
+        ("media", 404): FILE_NOT_FOUND,
         ("cancel", 404): UNKNOWN_REQUEST,
         ("cancel", 400): ALREADY_COMPLETED,
     }

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from simulator.answers import INFRASTRUCTURE_ERRORS, MODEL_ERRORS
-from simulator.faults import OPERATIONS, WEBHOOK, Fault, reader, words_of
+from simulator.faults import MEDIA, OPERATIONS, WEBHOOK, Fault, reader, words_of
 from simulator.words import Word, fixed, number, option, seconds
 
 HELP_COLUMNS = 78
@@ -50,6 +50,8 @@ class Behaviour:
     webhook_names_foreign_user: bool = False
     webhook_names_wrong_request: bool = False
     webhook_has_unknown_key: bool = False
+    media_seconds: float | None = None
+    """How long its outputs stay after the end of the run, if not for longer."""
     words: tuple[str, ...] = ()
 
     def flags(self, number: int) -> bool:
@@ -87,6 +89,10 @@ def _copies(argument: str | None) -> dict[str, Any]:
     if not 2 <= copies <= WEBHOOK_COPIES_MAX:
         raise ValueError(argument)
     return {"webhook_copies": copies}
+
+
+def _gone(argument: str | None) -> dict[str, Any]:
+    return {"media_seconds": 0.0 if argument is None else seconds(argument)}
 
 
 def _no_error_field(argument: str | None) -> dict[str, Any]:
@@ -216,6 +222,19 @@ WORDS = (
         "the body of the webhook, signed as it is, has a fault of a result: "
         "nan, nul, surrogate, shape, large, truncated, not-json, without:KEY",
         reader(WEBHOOK),
+    ),
+    Word(
+        MEDIA,
+        "[media:gone]",
+        "the outputs are gone at once; [media:gone:5]: 5 seconds after the run",
+        option("gone", _gone),
+    ),
+    Word(
+        MEDIA,
+        "[media:truncated]",
+        "half of each output, with a length that fits; other faults of a download: a code such as 503, drop, hang, "
+        "slow:5000, cut, large:20, redirect, and not-json for a page",
+        reader(MEDIA),
     ),
 )
 

@@ -18,6 +18,8 @@ from simulator.words import Word, fixed, number, seconds
 OPERATIONS = ("submit", "status", "result", "cancel")
 # The body of a webhook can be spoilt, its delivery has words of its own.
 WEBHOOK = "webhook"
+# A download of an output.
+MEDIA = "media"
 LARGE_MEGABYTES = 12
 SLOW_BYTES_PER_SECOND = 1
 PADDING = "padding"
@@ -42,6 +44,7 @@ class Fault:
     refusal: Answer | None = None
     edit: Edit | None = None
     is_truncated: bool = False
+    megabytes_more: int = 0
     is_cut: bool = False
     is_dropped: bool = False
     hang_seconds: float = 0
@@ -88,6 +91,9 @@ class FaultyCall:
                 answer = fault.edit(answer, self.circumstances)
         return answer
 
+    def file(self, content: bytes) -> bytes:
+        return self.truncated(content + bytes(1024**2 * sum(fault.megabytes_more for fault in self.faults)))
+
     def truncated(self, content: bytes) -> bytes:
         is_truncated = any(fault.is_truncated for fault in self.faults)
         return content[: len(content) // 2] if is_truncated else content
@@ -119,7 +125,10 @@ def _without(argument: str | None) -> dict[str, Any]:
 
 def _large(argument: str | None) -> dict[str, Any]:
     megabytes = LARGE_MEGABYTES if argument is None else number(argument)
-    return {"edit": _body(lambda body, _: {**body, PADDING: "x" * (megabytes * 1024**2)})}
+    return {
+        "edit": _body(lambda body, _: {**body, PADDING: "x" * (megabytes * 1024**2)}),
+        "megabytes_more": megabytes,
+    }
 
 
 def _not_json(answer: Answer, _: Circumstances) -> Answer:
@@ -212,7 +221,9 @@ FAULTS = (
     Word("dead-media", "[result:dead-media]", "the media's URLs lead nowhere", fixed(edit=_body(_dead_media))),
 )
 _FAULTS_BY_NAME = {fault.name: fault for fault in FAULTS}
-_EDITS_ONLY = frozenset({"edit", "is_truncated"})
+_EDITS_ONLY = frozenset({"edit", "is_truncated", "megabytes_more"})
+# The others are about JSON.
+_OF_FILES = frozenset({"drop", "hang", "slow", "cut", "truncated", "not-json", "large", "redirect"})
 
 
 def words_of(operation: str) -> Iterable[Word]:
@@ -252,7 +263,8 @@ def _fault(operation: str, text: str) -> Fault:
         if name in _FAULTS_BY_NAME
         else None
     )
-    if fields is None or (operation == WEBHOOK and not fields.keys() <= _EDITS_ONLY):
+    is_out_of_place = operation == MEDIA and not code and name not in _OF_FILES
+    if fields is None or is_out_of_place or (operation == WEBHOOK and not fields.keys() <= _EDITS_ONLY):
         raise ValueError(text)
     return Fault(
         operation,

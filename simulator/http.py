@@ -16,6 +16,7 @@ from simulator.simulation import Simulation
 
 REQUEST_ID_HEADER = "x-fal-request-id"
 STOP_LOOK_SECONDS = 0.25
+NOTHING = Answer(200, "")
 
 _KEY = re.compile(r"Key +(?P<key_id>[^\s:]+):[^\s:]+")
 
@@ -66,17 +67,30 @@ def _headers(answer: Answer, request_id: str | None) -> dict[str, str]:
 async def respond_with_faults(request: Request, call: FaultyCall, answer: Answer, request_id: str) -> Response:
     """The answer to a call that was carried out, as spoilt as its faults want it."""
     answer = call.edited(answer)
+    content, headers = call.truncated(content_of(answer)), _headers(answer, request_id)
+    return await _spoilt(request, call, Response(content, answer.status_code, headers))
+
+
+async def respond_with_faulty_file(request: Request, call: FaultyCall, whole: Response, request_id: str) -> Response:
+    """A file as spoilt as its faults want it, and always from its beginning to its end, whatever part was asked for."""
+    instead = call.edited(NOTHING)
+    if instead is not NOTHING:
+        whole = Response(content_of(instead), instead.status_code, _headers(instead, request_id))
+    return await _spoilt(request, call, whole)
+
+
+async def _spoilt(request: Request, call: FaultyCall, whole: Response) -> Response:
     is_stopping = simulation_of(request).is_stopping
     speed = simulation_of(request).config.speed
     is_over = await _wait(request, call.hang_seconds / speed, is_stopping)
     if call.is_dropped or not is_over:
         return NoAnswer()
-    content, headers = call.truncated(content_of(answer)), _headers(answer, request_id)
+    content, headers = bytes(whole.body), dict(whole.headers)
     if call.is_cut:
-        return CutAnswer(content, answer.status_code, headers)
+        return CutAnswer(content, whole.status_code, headers)
     if call.bytes_per_second:
-        return SlowAnswer(content, answer.status_code, headers, call.bytes_per_second, is_stopping)
-    return Response(content, answer.status_code, headers)
+        return SlowAnswer(content, whole.status_code, headers, call.bytes_per_second, is_stopping)
+    return whole
 
 
 async def _wait(request: Request, seconds: float, is_stopping: Callable[[], bool]) -> bool:

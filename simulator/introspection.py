@@ -43,6 +43,7 @@ def _described(request: QueueRequest, now: float) -> dict[str, Any]:
         "words": request.behaviour.words,
         "attempt": None if attempt is None else {"webhook_url": attempt.webhook_url, "tags": attempt.tags},
         "key_id": request.key_id,
+        "media_seconds": request.media_seconds,
         "state": request.phase(now),
         # Null also for a run that is over but that nobody has asked about yet.
         "result_status_code": request.outcome.answer.status_code if request.outcome else None,
@@ -71,6 +72,24 @@ async def list_posts(request: Request) -> Response:
     limit = request.query_params.get("limit", "")
     newest = simulation_of(request).newest_posts(int(limit) if limit.isdecimal() else None)
     return JSONResponse({"posts": [asdict(post) | {"seen_at": _moment(post.seen_at)} for post in newest]})
+
+
+async def list_uploads(request: Request) -> Response:
+    """The files that clients uploaded, newest first."""
+    files = simulation_of(request).storage.files()
+    return JSONResponse(
+        {
+            "uploads": [
+                {
+                    "name": name,
+                    "content_type": file.content_type,
+                    "size_bytes": file.size_bytes,
+                    "expires_at": _moment(file.expires_at),
+                }
+                for name, file in reversed(files.items())
+            ]
+        }
+    )
 
 
 async def change_clock(request: Request) -> Response:
@@ -144,6 +163,7 @@ routes = [
             Route("/requests", list_requests),
             Route("/webhooks", list_webhooks),
             Route("/posts", list_posts),
+            Route("/uploads", list_uploads),
             Route("/clock", show_clock, methods=["GET"]),
             Route("/clock", change_clock, methods=["POST"]),
             Route("/stats", show_stats),

@@ -102,6 +102,7 @@ def _fields(request: QueueRequest) -> dict[str, Any]:
         "key_id": request.key_id,
         "submitted_at": request.submitted_at,
         "misses_start": request.misses_start,
+        "media_seconds": request.media_seconds,
         # JSON has no infinity.
         "started_at": None if math.isinf(request.started_at) else request.started_at,
         "ended_at": None if math.isinf(request.ended_at) else request.ended_at,

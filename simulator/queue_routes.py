@@ -23,6 +23,7 @@ from simulator.http import (
     respond_with_faults,
     simulation_of,
 )
+from simulator.lifetimes import lifetime_seconds
 from simulator.listed import LISTED
 from simulator.models import ENDPOINTS, app_id_of
 from simulator.requests import Attempt, Phase, QueueRequest
@@ -110,6 +111,7 @@ async def _accept(request: Request, endpoint_id: str, arguments: object, key_id:
         attempt=_attempt(request),
         key_id=key_id,
         start_seconds_max=_start_seconds_max(request),
+        media_seconds=lifetime_seconds(request.headers),
     )
 
 

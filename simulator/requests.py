@@ -1,6 +1,7 @@
 """Requests in the queue. Where one stands follows from its timestamps: nothing runs while it waits."""
 
 import itertools
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class QueueRequest:
     """Order of arrival; a stuck request keeps 0 and so has nobody ahead."""
     cancel_requested_at: float | None = None
     outcome: Outcome | None = None
+    media_seconds: float | None = None
+    """How long after its end its outputs are there; None: for ever."""
     is_webhook_settled: bool = False
     """Its webhook was received, or will not be sent again."""
 
@@ -85,6 +88,11 @@ class QueueRequest:
     @property
     def url(self) -> str:
         return f"{self.base_url}/{self.app_id}/requests/{self.request_id}"
+
+    @property
+    def media_gone_at(self) -> float:
+        asked = (self.media_seconds, self.behaviour.media_seconds)
+        return self.ended_at + min((seconds for seconds in asked if seconds is not None), default=math.inf)
 
     @property
     def run_seconds(self) -> float | None:

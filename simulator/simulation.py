@@ -176,6 +176,7 @@ class Simulation:
         attempt: Attempt | None,
         key_id: str,
         start_seconds_max: float = math.inf,
+        media_seconds: float | None = None,
     ) -> QueueRequest:
         behaviour = behaviour_of(prompt_of(arguments))
         arguments = await self.pictures.remember_data_uris(arguments)
@@ -197,6 +198,7 @@ class Simulation:
             started_at=started_at,
             ended_at=ended_at,
             misses_start=misses_start,
+            media_seconds=media_seconds,
         )
         self.requests.add(request, now)
         if self._journal is not None:
@@ -231,16 +233,17 @@ class Simulation:
             self._journal.record_cancel(request)
         return answers.CANCELLATION_REQUESTED
 
-    async def media_file(self, name: str) -> StoredFile:
-        """The file behind a result's URL, drawn when it is first asked for.
+    async def media_file(self, name: str) -> tuple[QueueRequest, StoredFile]:
+        """Whose output it is, and the file behind its URL, drawn when it is first asked for.
 
-        Raises: Refused (404) for a name that no finished request has.
+        Raises: Refused (404) for a name that no finished request has, and for what is kept no longer.
         """
         match = _MEDIA_NAME.fullmatch(name)
         request = self.requests.find(match["request_id"]) if match else None
         outcome = await self.outcome_of(request) if request else None
         number = int(match["number"]) if match else 0
-        if outcome is None or not 1 <= number <= len(outcome.media):
+        is_there = outcome is not None and 1 <= number <= len(outcome.media)
+        if request is None or outcome is None or not is_there or self.now() >= request.media_gone_at:
             raise Refused(answers.FILE_NOT_FOUND)
         if self._renders.find(name) is None:
             # One client that goes away must not stop the drawing for the others.
@@ -248,7 +251,7 @@ class Simulation:
         file = self._renders.find(name)
         if file is None:
             raise Refused(answers.FILE_NOT_FOUND)
-        return file
+        return request, file
 
     def _schedule(self, endpoint_id: str, behaviour: Behaviour, now: float) -> tuple[float, float]:
         if behaviour.webhook_is_early:

@@ -1,5 +1,6 @@
 """Files on disk, and uploads that are announced or arrive in parts."""
 
+import math
 import re
 import secrets
 import shutil
@@ -17,6 +18,7 @@ class StoredFile:
     path: Path
     content_type: str
     size_bytes: int
+    expires_at: float = math.inf
 
 
 class FileStore:
@@ -34,9 +36,9 @@ class FileStore:
         """Where to write a file before it is added; names of clients never become names on disk."""
         return self._directory / secrets.token_hex(8)
 
-    def add(self, key: str, path: Path, content_type: str) -> StoredFile:
+    def add(self, key: str, path: Path, content_type: str, expires_at: float = math.inf) -> StoredFile:
         self._drop(key)
-        file = StoredFile(path, content_type, path.stat().st_size)
+        file = StoredFile(path, content_type, path.stat().st_size, expires_at)
         self._files[key] = file
         self._size_bytes += file.size_bytes
         while len(self._files) > 1 and (len(self._files) > self._files_kept or self._size_bytes > self._bytes_kept):
@@ -53,6 +55,9 @@ class FileStore:
         for path in self._directory.iterdir():
             if path not in known:
                 path.unlink()
+
+    def all(self) -> dict[str, StoredFile]:
+        return dict(self._files)
 
     def paths(self) -> dict[str, Path]:
         return {key: file.path for key, file in self._files.items()}
@@ -84,6 +89,7 @@ class Part:
 class PendingUpload:
     key: str
     content_type: str
+    expires_at: float
     parts: dict[int, Part] = field(default_factory=dict)
 
 
@@ -96,19 +102,22 @@ class Storage:
     def new_path(self) -> Path:
         return self._files.new_path()
 
-    def find(self, key: str) -> StoredFile | None:
-        return self._files.find(key)
+    def find(self, key: str, now: float) -> StoredFile | None:
+        file = self._files.find(key)
+        return None if file is None or now >= file.expires_at else file
 
-    def add(self, key: str, path: Path, content_type: str) -> None:
-        self._files.add(key, path, content_type)
+    def files(self) -> dict[str, StoredFile]:
+        return self._files.all()
 
-    def announce(self, name: str | None, content_type: str, upload_id: str | None = None) -> PendingUpload:
+    def add(self, key: str, path: Path, content_type: str, expires_at: float) -> None:
+        self._files.add(key, path, content_type, expires_at)
+
+    def announce(self, upload: PendingUpload, upload_id: str | None = None) -> PendingUpload:
         """Expect a file, under its own key or, in parts, under an upload id."""
-        pending = PendingUpload(new_key(name), content_type)
-        self._pending[upload_id or pending.key] = pending
+        self._pending[upload_id or upload.key] = upload
         if len(self._pending) > PENDING_MAX:
             self._discard(self._pending.popitem(last=False)[1])
-        return pending
+        return upload
 
     def pending(self, upload_id: str) -> PendingUpload | None:
         return self._pending.get(upload_id)
@@ -116,7 +125,7 @@ class Storage:
     def finish(self, upload_id: str, path: Path) -> None:
         pending = self._pending.pop(upload_id)
         self._discard(pending)
-        self.add(pending.key, path, pending.content_type)
+        self.add(pending.key, path, pending.content_type, pending.expires_at)
 
     def clear(self) -> None:
         for pending in self._pending.values():

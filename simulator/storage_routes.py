@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import math
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,11 +16,15 @@ from starlette.routing import Mount, Route
 
 from simulator import answers
 from simulator.answers import Answer, Refused
-from simulator.http import authorized_key_id, base_url_of, simulation_of
+from simulator.faults import MEDIA
+from simulator.http import authorized_key_id, base_url_of, respond, respond_with_faulty_file, simulation_of
+from simulator.lifetimes import lifetime_seconds
+from simulator.simulation import prompt_of
 from simulator.storage import Part, PendingUpload, join_parts, new_key
 
 TOKEN_LIFETIME = timedelta(hours=1)
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
+FILE_HEADERS = {"access-control-allow-origin": "*", "x-content-type-options": "nosniff"}
 
 
 async def issue_token(request: Request) -> Response:
@@ -41,7 +46,7 @@ async def upload(request: Request) -> Response:
     key = new_key(request.headers.get("x-fal-file-name"))
     path = storage.new_path()
     await _receive(request, path)
-    storage.add(key, path, _content_type(request))
+    storage.add(key, path, _content_type(request), _expires_at(request))
     return JSONResponse({"access_url": _file_url(request, key)})
 
 
@@ -49,9 +54,9 @@ async def start_multipart(request: Request) -> Response:
     """Python, in parts."""
     _require_token(request)
     upload_id = secrets.token_hex(16)
-    pending = simulation_of(request).storage.announce(
-        request.headers.get("x-fal-file-name"), _content_type(request), upload_id
-    )
+    name = request.headers.get("x-fal-file-name")
+    pending = PendingUpload(new_key(name), _content_type(request), _expires_at(request))
+    simulation_of(request).storage.announce(pending, upload_id)
     return JSONResponse({"access_url": _file_url(request, pending.key), "uploadId": upload_id})
 
 
@@ -113,16 +118,25 @@ async def serve_file(request: Request) -> Response:
     simulation = simulation_of(request)
     simulation.calls["file", ""] += 1
     key = _key(request)
-    file = simulation.storage.find(key) or await simulation.media_file(key.rpartition("/")[2])
-    headers = {"access-control-allow-origin": "*", "x-content-type-options": "nosniff"}
-    return FileResponse(file.path, headers=headers, media_type=file.content_type)
+    uploaded = simulation.storage.find(key, simulation.now())
+    if uploaded is not None:
+        return FileResponse(uploaded.path, headers=FILE_HEADERS, media_type=uploaded.content_type)
+    found, file = await simulation.media_file(key.rpartition("/")[2])
+    call = simulation.faulty_call(MEDIA, prompt_of(found.input), found)
+    if call.refusal is not None:
+        return respond(call.refusal, found.request_id)
+    if call.faults:
+        content = await asyncio.to_thread(file.path.read_bytes)
+        whole = Response(call.file(content), headers=FILE_HEADERS, media_type=file.content_type)
+        return await respond_with_faulty_file(request, call, whole, found.request_id)
+    return FileResponse(file.path, headers=FILE_HEADERS, media_type=file.content_type)
 
 
 async def _announce(request: Request, upload_id: str | None) -> PendingUpload:
     body = await _json(request)
-    return simulation_of(request).storage.announce(
-        body.get("file_name"), body.get("content_type") or DEFAULT_CONTENT_TYPE, upload_id
-    )
+    content_type = body.get("content_type") or DEFAULT_CONTENT_TYPE
+    pending = PendingUpload(new_key(body.get("file_name")), content_type, _expires_at(request))
+    return simulation_of(request).storage.announce(pending, upload_id)
 
 
 def _expected(request: Request, upload_id: str) -> PendingUpload:
@@ -157,6 +171,11 @@ async def _json(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Refused(Answer(400, {"detail": "The body is no JSON object"}))
     return body
+
+
+def _expires_at(request: Request) -> float:
+    seconds = lifetime_seconds(request.headers)
+    return math.inf if seconds is None else simulation_of(request).now() + seconds
 
 
 def _content_type(request: Request) -> str:

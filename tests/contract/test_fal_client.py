@@ -7,6 +7,7 @@ import json
 from typing import Any
 from urllib.parse import parse_qs
 
+import httpx
 import pytest
 import uvloop
 from structlog.testing import capture_logs
@@ -21,6 +22,7 @@ from app.application.ports.provider import (
     Succeeded,
 )
 from app.infrastructure.fal.client import FalClient
+from app.infrastructure.fal.lifetimes import MEDIA_SECONDS
 from tests.contract.fal_calls import IMAGE, KEY, PLAIN, SHORT_LIMITS, submit
 from tests.fal_stub import (
     MARK,
@@ -84,9 +86,35 @@ async def test_sends_these_headers_and_no_others(stub: FalStub, client: FalClien
     }
     posted, asked, put = stub.seen
     length = str(len(posted.body))
-    assert posted.headers == {**always, "content-type": "application/json", "content-length": length}
+    assert posted.headers == {
+        **always,
+        "content-type": "application/json",
+        "content-length": length,
+        "x-fal-object-lifecycle-preference": '{"expiration_duration_seconds": 259200}',
+    }
     assert asked.headers == always
     assert put.headers == {**always, "content-type": "application/octet-stream", "content-length": "0"}
+
+
+async def test_says_how_long_the_outputs_are_kept(stub: FalStub) -> None:
+    stub.then(reply(200, accepted(stub.url)))
+    async with FalClient.open(queue_url=stub.url, key=KEY, ssl_context=PLAIN, media_seconds=90) as client:
+        await client.submit(MODEL_ID, {"prompt": "p"}, webhook_url="https://us.example/", tags={"attempt": "1"})
+
+    headers = stub.seen[0].headers
+    assert headers["x-fal-object-lifecycle-preference"] == '{"expiration_duration_seconds": 90}'
+    assert headers["x-fal-tags"] == "attempt=1"
+
+
+def test_the_simulator_understands_how_long_the_outputs_are_kept(fal_http: httpx.Client, fal_simulator: str) -> None:
+    async def submit_one() -> str:
+        async with FalClient.open(queue_url=fal_simulator, key=KEY, ssl_context=PLAIN) as client:
+            return (await submit(client)).id
+
+    request_id = asyncio.run(submit_one())
+
+    (seen,) = fal_http.get("/_sim/requests").json()["requests"]
+    assert (seen["request_id"], seen["media_seconds"]) == (request_id, MEDIA_SECONDS)
 
 
 async def test_names_the_webhook_in_the_url(stub: FalStub, client: FalClient) -> None:

@@ -26,6 +26,7 @@ from app.infrastructure.egress import Egress
 from app.infrastructure.fal import verdicts, wire
 from app.infrastructure.fal.exchange import USER_AGENT, Exchange, HttpLimits, Unanswered, open_exchange
 from app.infrastructure.fal.json_values import NotJson
+from app.infrastructure.fal.lifetimes import MEDIA_SECONDS, PREFERENCE_HEADER, expires_after
 from app.infrastructure.fal.urls import QueueUrls, checked_key, host_of
 from app.infrastructure.fal.verdicts import OPERATOR_STATUSES, Failure
 from app.infrastructure.fal.wire import Answer
@@ -53,9 +54,10 @@ _UNQUEUED_BY_INGRESS = frozenset({404, 410, 503})
 class FalClient:
     """Callers open one with `FalClient.open`."""
 
-    def __init__(self, exchange: Exchange, urls: QueueUrls) -> None:
+    def __init__(self, exchange: Exchange, urls: QueueUrls, media_seconds: int) -> None:
         self._exchange = exchange
         self._urls = urls
+        self._lifetime = {PREFERENCE_HEADER: expires_after(media_seconds)}
 
     @classmethod
     @asynccontextmanager
@@ -68,9 +70,11 @@ class FalClient:
         ssl_context: SSLContext | None = None,
         user_agent: str = USER_AGENT,
         egress: Egress | None = None,
+        media_seconds: int = MEDIA_SECONDS,
     ) -> AsyncIterator[Self]:
         """Open connections that all calls share, and close them at the end.
 
+        fal keeps the outputs of what is submitted for `media_seconds`.
         Raises ValueError if the key or the queue URL cannot be used.
         """
         urls = QueueUrls(queue_url)
@@ -81,7 +85,7 @@ class FalClient:
             user_agent=user_agent,
             egress=egress,
         ) as exchange:
-            yield cls(exchange, urls)
+            yield cls(exchange, urls, media_seconds)
 
     async def submit(
         self,
@@ -92,7 +96,8 @@ class FalClient:
         tags: Mapping[str, str] | None = None,
     ) -> ProviderRequest:
         body = wire.arguments(parameters)
-        headers = {"X-Fal-Tags": ",".join(f"{name}={value}" for name, value in tags.items())} if tags else {}
+        labels = {"X-Fal-Tags": ",".join(f"{name}={value}" for name, value in tags.items())} if tags else {}
+        headers = {**labels, **self._lifetime}
         try:
             answer = await self._exchange.post(self._urls.submit(model_id, webhook_url), body, headers)
         except Unanswered as error:
