@@ -1,6 +1,6 @@
-"""fal as the steps of a job need it: one POST, looks, a cancel, and signed events."""
+"""fal as the steps of a job need it: one POST, looks, a cancel, signed events, and a place for input files."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
@@ -122,6 +122,18 @@ class Provider(Protocol):
 
     async def cancel(self, request: ProviderRequest) -> None:
         """Ask fal to stop; the end is seen by `observe`. Raises ProviderUnavailable."""
+        ...
+
+
+class ProviderStorage(Protocol):
+    async def upload(
+        self, *, name: str, content_type: str, size_bytes: int, chunks: AsyncIterator[bytes], lifetime_seconds: int
+    ) -> str:
+        """The URL that fal gives the file, which whoever knows it can read until `lifetime_seconds` have passed.
+
+        Raises ProviderUnavailable; ValueError where the chunks are not `size_bytes` long; and what the chunks raise. In
+        none of these cases has a whole file of another length arrived. Another try needs the chunks from the beginning.
+        """
         ...
 
 

@@ -9,13 +9,14 @@ This is what aiohttp does, read from the code of 3.14.5 and held by tests:
 - Behind a proxy it connects to the proxy, asks it for a tunnel (CONNECT), and makes the TLS connection through it, all
   before the head of the request is written; but what breaks in between raises the same errors as later. So there we
   note when a connection is there.
-- Leaving the response gives a connection back, and closes it if the answer was not received to its end.
+- Leaving the response gives a connection back, and closes it if the answer was not received to its end, or the body
+  not sent to its end, of which no more is sent then.
 - URLs are normalised on their way: `%3A` of a query goes out as `:`, which means the same.
 """
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -86,32 +87,48 @@ class Exchange:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Raises Unanswered."""
-        return await self._send("POST", url, self._limits.submit_seconds, body, headers)
+        content, data = _content(body)
+        return await self._send("POST", url, self._limits.submit_seconds, data, {**content, **headers})
+
+    async def upload(
+        self, url: str, body: AsyncIterable[bytes], headers: Mapping[str, str], *, size_bytes: int, seconds: float
+    ) -> Answer:
+        """POST a body that is read no faster than it leaves. `seconds` counts what it takes to come by the body, too.
+
+        Raises Unanswered, also for whatever the body raises.
+        """
+        return await self._send("POST", url, seconds, body, {**headers, "Content-Length": str(size_bytes)})
 
     async def _send(
-        self, method: str, url: str, seconds: float, body: bytes | None = None, own: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        seconds: float,
+        data: bytes | AsyncIterable[bytes] | None = None,
+        own: Mapping[str, str] | None = None,
     ) -> Answer:
         if self._session.closed:
             raise Unanswered("the connection to fal is closed", never_left=True)
         way = _Way(self._egress.proxy_for(url))
         try:
             async with asyncio.timeout(seconds):
-                return await self._receive(method, url, body, own or {}, way)
+                return await self._receive(method, url, data, own or {}, way)
         except Exception as error:
             if way.proxy is not None and not way.is_open:
                 raise _no_way(error) from error
             # Whatever a broken or hostile answer makes the library raise, it means that there is no answer.
             raise _unanswered(error, seconds) from error
 
-    async def _receive(self, method: str, url: str, body: bytes | None, own: Mapping[str, str], way: _Way) -> Answer:
+    async def _receive(
+        self, method: str, url: str, data: bytes | AsyncIterable[bytes] | None, own: Mapping[str, str], way: _Way
+    ) -> Answer:
         proxy = way.proxy
-        content, data = ({}, None) if body is None else _content(body)
         way_in = {} if proxy is None else proxy.headers
         is_tunnel = url.startswith("https:")
         async with self._session.request(
             method,
             url,
-            headers={**self._headers, **content, **own, **({} if is_tunnel else way_in)},
+            headers={**self._headers, **own, **({} if is_tunnel else way_in)},
             data=data,
             allow_redirects=False,
             proxy=None if proxy is None else proxy.url,

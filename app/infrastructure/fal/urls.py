@@ -1,13 +1,15 @@
-"""Decides where the key may go: to fal's queue as configured, and nowhere else."""
+"""Decides where the key may go: to fal's queue and API as configured; and where files may: to fal's media hosts."""
 
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import TypeGuard
 from urllib.parse import urlencode, urlsplit
 
 import idna
 
 from app.application.ports.provider import ProviderRequest
+from app.infrastructure.egress import is_this_machine
 
 FAL_QUEUE_ORIGIN = "https://queue.fal.run"
 # fal's own client switches to this host when it cannot connect to the first one.
@@ -29,6 +31,8 @@ _BASE_PATH = re.compile(
     r"(/(?!\.{1,2}(/|$))([A-Za-z0-9._~!$&'()*+,=:@-]|%(?!2[Ee]|2[Ff]|5[Cc]|25)[0-9A-Fa-f]{2})+)*", re.ASCII
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# The hosts of fal's files: v3.fal.media takes them, and v3b.fal.media, among others, has them.
+_MEDIA_ORIGIN = re.compile(r"https://([a-z0-9-]{1,63}\.){1,3}fal\.media", re.ASCII)
 
 
 def checked_key(key: str) -> str:
@@ -77,6 +81,30 @@ class QueueUrls:
             response_url=response_url,
             cancel_url=f"{response_url}/cancel",
         )
+
+
+class StorageUrls:
+    """Forms and checks the URLs of fal's storage. Raises ValueError if that of fal's API cannot be used."""
+
+    def __init__(self, rest_url: str) -> None:
+        url = _parsed(rest_url, "REST ")
+        self.token = f"{url.origin}{url.path}/storage/auth/token?storage_type=fal-cdn-v3"
+        # The simulator has everything under one address.
+        self._local_origin = url.origin if is_this_machine(urlsplit(url.origin).hostname or "") else None
+
+    def upload(self, base_url: object) -> str | None:
+        """Where to upload to, with the token that came with `base_url`. None: the token must not go there."""
+        url = f"{base_url.rstrip('/')}/files/upload" if isinstance(base_url, str) else None
+        return url if self.is_of_files(url) else None
+
+    def is_of_files(self, url: object) -> TypeGuard[str]:
+        """Compare text, as QueueUrls does."""
+        if not isinstance(url, str) or len(url) > URL_LENGTH_MAX:
+            return False
+        if self._local_origin is not None and url.startswith(self._local_origin):
+            return bool(_PATH_AND_QUERY.fullmatch(url, len(self._local_origin)))
+        origin = _MEDIA_ORIGIN.match(url)
+        return origin is not None and bool(_PATH_AND_QUERY.fullmatch(url, origin.end()))
 
 
 def host_of(url: object) -> str | None:
