@@ -4,6 +4,7 @@ Routers get the customers' object: whatever it holds belongs to an account that 
 itself. The operator's object needs no proof, and only the command line gets it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.application.execution.provider_events import ReceiveProviderEvent
@@ -11,6 +12,7 @@ from app.application.jobs import CancelJob, QuoteJob, StartJob
 from app.application.key_management import CustomerKeyManagement, KeysOfUsers
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
 from app.application.media import CustomerMedia
+from app.application.media_audit import MediaAudit
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.accounts import AccountRecords, AccountSettings
 from app.application.ports.events import EventFeed, EventLog
@@ -82,3 +84,5 @@ class OperatorUseCases:
     pending_reversals: PendingReversals
     adjustments: Adjustments
     webhooks: CustomerWebhooks
+    open_media: Callable[[], MediaAudit | None]
+    """None: there is no store. Whoever does not ask needs none, nor what opens it."""

@@ -12,14 +12,15 @@ from app.application.deliver import Deliver
 from app.application.execution.breaker import Breaker
 from app.application.execution.precedence import Precedence
 from app.application.execution.sweep import Sweep
+from app.application.media_audit import RemoveOrphans
 from app.application.ports.health import Check
 from app.application.ports.provider import Provider
 from app.application.ports.restores import RestoredJobs
 from app.application.restores import CheckRestored, EndRestored
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
-from app.bootstrap.adapters import Adapters, PostgresAdapters, open_adapters, open_postgres, open_request_history
+from app.bootstrap.adapters import Adapters, open_adapters, open_postgres, open_request_history
 from app.bootstrap.steps import handlers_by_step, lost_steps, runner_duties, step_handlers
-from app.bootstrap.use_cases import customer_use_cases, operator_use_cases
+from app.bootstrap.use_cases import customer_use_cases, media_audit, operator_use_cases
 from app.domain.catalogue import Catalogue
 from app.infrastructure.background.deliverer import Deliverer
 from app.infrastructure.background.runner import Runner
@@ -85,7 +86,7 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         runner = Runner(
             dsn,
             handlers_by_step(handlers),
-            _sweep_of(settings, postgres),
+            _sweep_of(settings, adapters),
             precedence,
             connections_max=settings.runner_connections_max,
             tidy=Tidying(postgres.engine),
@@ -150,7 +151,9 @@ def _deliverer_of(settings: Settings, adapters: Adapters) -> Deliverer:
     return Deliverer(queue, PostgresReplays(engine), deliver, adapters.postgres.event_feed.waking)
 
 
-def _sweep_of(settings: Settings, postgres: PostgresAdapters) -> Sweep:
+def _sweep_of(settings: Settings, adapters: Adapters) -> Sweep:
+    audit = media_audit(adapters.postgres.engine, adapters.media_store)
+    postgres = adapters.postgres
     return Sweep(
         lost_steps(postgres.engine),
         postgres.job_records,
@@ -159,6 +162,7 @@ def _sweep_of(settings: Settings, postgres: PostgresAdapters) -> Sweep:
         postgres.events,
         PostgresDeliveryUpkeep(postgres.engine, settings.event_days),
         PostgresMediaDeletion(postgres.engine),
+        None if audit is None else RemoveOrphans(audit),
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.ports.evidence import RequestHistory
 from app.application.ports.media import ProviderMedia
-from app.application.ports.media_store import MediaStore
+from app.application.ports.media_store import MediaStore, StoreUnavailable
 from app.application.ports.provider import Provider, ProviderEvents
 from app.infrastructure.background.deliverer import ATTEMPTS_AT_ONCE_MAX
 from app.infrastructure.fal.client import FalClient
@@ -36,7 +36,7 @@ from app.infrastructure.postgres.places import PostgresPlaces
 from app.infrastructure.postgres.refused_payments import PostgresRefusedPayments
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
 from app.infrastructure.postgres.reversals import PostgresPendingReversals, PostgresReversals
-from app.infrastructure.settings import Settings
+from app.infrastructure.settings import Settings, SettingsError
 from app.infrastructure.webhooks.sender import GuardedWebhookSender
 
 
@@ -114,7 +114,12 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
     key = settings.fal_key.get_secret_value()
     async with (
         open_postgres(settings) as postgres,
-        FalClient.open(queue_url=settings.fal_queue_url, key=key, egress=settings.egress) as fal,
+        FalClient.open(
+            queue_url=settings.fal_queue_url,
+            key=key,
+            egress=settings.egress,
+            media_seconds=settings.provider_keeps_seconds,
+        ) as fal,
         FalWebhooks.open(jwks_url=settings.jwks_url, user_id=settings.fal_user_id, egress=settings.egress) as events,
         open_request_history(settings) as history,
         GuardedClient.open(
@@ -137,8 +142,18 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
             request_history=history,
             webhook_sender=GuardedWebhookSender(guarded),
             provider_media=FalMedia(media_http, settings.media_hosts),
-            media_store=None if settings.store_url is None else open_store(settings.store_url),
+            media_store=media_store(settings),
         )
+
+
+def media_store(settings: Settings) -> MediaStore | None:
+    """None: there is none. Raises SettingsError."""
+    if settings.store_url is None:
+        return None
+    try:
+        return open_store(settings.store_url)
+    except StoreUnavailable as error:
+        raise SettingsError(f"MEDIA_URL: {error.reason}") from None
 
 
 @asynccontextmanager

@@ -1,3 +1,5 @@
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from app.application.execution.follow import FollowJob
 from app.application.execution.precedence import CountedAcceptance, Precedence
 from app.application.execution.provider_events import ReceiveProviderEvent
@@ -12,13 +14,15 @@ from app.application.key_management import (
 )
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
 from app.application.media import CustomerMedia, DeleteMedia, OpenMedia
+from app.application.media_audit import MediaAudit
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
 from app.application.ports.key_management import KeyManagement, KeyReader
+from app.application.ports.media_store import MediaStore
 from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
 from app.application.webhooks import CustomerWebhooks
-from app.bootstrap.adapters import Adapters, PostgresAdapters
+from app.bootstrap.adapters import Adapters, PostgresAdapters, media_store
 from app.bootstrap.steps import lost_steps
 from app.domain.catalogue import Catalogue
 from app.infrastructure.media_links import SignedMediaLinks
@@ -29,6 +33,7 @@ from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.outlooks import PostgresOutlooks
 from app.infrastructure.postgres.media.copies import PostgresOutputCopies
 from app.infrastructure.postgres.media.deletion import PostgresMediaDeletion
+from app.infrastructure.postgres.media.records import PostgresMediaRecords
 from app.infrastructure.postgres.webhooks.deliveries import PostgresDeliveries
 from app.infrastructure.postgres.webhooks.endpoints import PostgresWebhookEndpoints
 from app.infrastructure.postgres.webhooks.secrets import PostgresWebhookSecrets
@@ -125,6 +130,7 @@ def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> Operat
         pending_reversals=postgres.pending_reversals,
         adjustments=postgres.adjustments,
         webhooks=_webhooks(settings, postgres),
+        open_media=lambda: media_audit(postgres.engine, media_store(settings)),
     )
 
 
@@ -137,6 +143,10 @@ def _media(settings: Settings, adapters: Adapters) -> CustomerMedia:
         open=OpenMedia(links, copies, adapters.provider_media, adapters.media_store, settings.media_redirect),
         delete=DeleteMedia(PostgresMediaDeletion(engine)),
     )
+
+
+def media_audit(engine: AsyncEngine, store: MediaStore | None) -> MediaAudit | None:
+    return None if store is None else MediaAudit(PostgresMediaRecords(engine), store)
 
 
 def _webhooks(settings: Settings, postgres: PostgresAdapters) -> CustomerWebhooks:

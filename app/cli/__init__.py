@@ -10,6 +10,7 @@ from app.cli import (
     keys,
     ledger,
     listen,
+    media,
     payments,
     restores,
     serve,
@@ -33,6 +34,7 @@ app.command()(show.demo)
 app.command()(listen.listen)
 app.add_typer(catalogue.commands, name="catalogue")
 app.add_typer(webhooks.commands, name="webhooks")
+app.add_typer(media.commands, name="media")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(accounts.commands, name="accounts")
 app.add_typer(jobs.commands, name="jobs")

@@ -11,7 +11,7 @@ from app.domain.media_types import MEDIA_TYPES
 from app.domain.terms import ResultShape
 
 _SUFFIXES: Mapping[str, str] = {each.content_type: each.suffix for each in MEDIA_TYPES}
-NUMBER_MAX = 9_999
+STORE_PREFIX = "outputs"
 
 
 class DeletedBecause(StrEnum):
@@ -48,7 +48,13 @@ class OutputId:
     def store_key(self) -> str:
         """Where the store has our copy. Job ids begin with the time, so folders go by their end, which is random."""
         tail = self.job_id.hex[-4:]
-        return f"outputs/{tail[:2]}/{tail[2:]}/{self}"
+        return f"{STORE_PREFIX}/{tail[:2]}/{tail[2:]}/{self}"
+
+    @classmethod
+    def of_store_key(cls, key: str) -> Self | None:
+        """None for what is not the key of an output."""
+        found = cls.parse(key.rpartition("/")[2])
+        return found if found is not None and found.store_key == key else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,7 +132,7 @@ class CopyOutputs:
             reach("copy.after_put")
         self.pause.end()
         if not await self.outputs.record_stored(output.id, checked.as_stored()):
-            # Deleted meanwhile.
+            # Deleted or given up meanwhile.
             await store.delete(output.id.store_key)
             return
         log.info("output_stored", output=str(output.id), size_bytes=checked.size_bytes)

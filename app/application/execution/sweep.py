@@ -1,7 +1,10 @@
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
+from app.application.media_audit import RemoveOrphans
 from app.application.ports.events import EventUpkeep
 from app.application.ports.execution import JobInputs, JobUpkeep, StepUpkeep
 from app.application.ports.media import MediaDeletion
@@ -11,6 +14,7 @@ from app.application.ports.webhooks import DeliveryUpkeep
 log = structlog.get_logger(__name__)
 
 FORGET_TIMES_MAX = 10
+ORPHANS_SECONDS_MAX = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class Sweep:
     events: EventUpkeep
     deliveries: DeliveryUpkeep
     media: MediaDeletion
+    orphans: RemoveOrphans | None = None
 
     async def __call__(self) -> None:
         held = await self.restores.notice()
@@ -49,3 +54,8 @@ class Sweep:
             for _ in range(FORGET_TIMES_MAX):
                 if not await forget():
                     break
+        if self.orphans is not None:
+            with suppress(TimeoutError):
+                # A store that hangs is no reason to neglect the rest of the house.
+                async with asyncio.timeout(ORPHANS_SECONDS_MAX):
+                    await self.orphans()

@@ -2,6 +2,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
@@ -68,7 +69,10 @@ class OutputCopies(Protocol):
         ...
 
     async def record_stored(self, output_id: OutputId, copy: StoredCopy) -> bool:
-        """Say that the store has it, and until when. False: it was deleted meanwhile, and so must be the copy."""
+        """Say that the store has it, and until when.
+
+        False: it was deleted or given up meanwhile, and the copy must go.
+        """
         ...
 
     async def give_up(self, output_id: OutputId, *, is_kept_at_provider: bool) -> None:
@@ -81,6 +85,26 @@ class OutputCopies(Protocol):
 
     async def record_erased(self, output_id: OutputId) -> bool:
         """The store has it no more. False: a copy of it may still be under way, so look again later."""
+        ...
+
+
+class Standing(StrEnum):
+    """What the row of an output says of its object in the store."""
+
+    WANTED = "wanted"
+    """A copy is under way, or the object is being erased."""
+    STORED = "stored"
+    OVER = "over"
+    """There must be none: no copy is recorded any more."""
+
+
+class MediaRecords(Protocol):
+    async def standings(self, ids: Sequence[OutputId]) -> Mapping[OutputId, tuple[Standing, int | None]]:
+        """By output, with the size of what is stored. Those that there are not are left out."""
+        ...
+
+    async def stored_after(self, after: OutputId | None, limit: int) -> Sequence[OutputId]:
+        """A page of all outputs whose copies are stored, in one order."""
         ...
 
 

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.infrastructure.egress import is_this_machine
 from app.infrastructure.guarded_http.hosts import Hosts
 from app.infrastructure.settings.exposure import SettingsTogether
-from app.infrastructure.settings.media import NO_STORE
+from app.infrastructure.settings.media import DAYS_TO_HEAR_MAX, MEDIA_DAYS_MIN, NO_STORE
 from app.infrastructure.settings.secrets import DEVELOPMENT_WEBHOOK_SECRET, secrets_in
 from app.infrastructure.settings.service import AppEnv, RunnerHome
 from app.infrastructure.settings.values import without_outer_blanks
@@ -58,6 +58,14 @@ class Settings(SettingsTogether, BaseSettings):
         if self.media_url == NO_STORE:
             return None
         return self.media_url or (self.data_dir.absolute() / "media").as_uri()
+
+    @property
+    def provider_keeps_seconds(self) -> int:
+        """For so long fal is asked to keep what it makes: longer than any link to it is good, which counts from when we
+        hear of it.
+        """
+        days = self.media_days if self.store_url is None else MEDIA_DAYS_MIN
+        return (days + DAYS_TO_HEAR_MAX) * 24 * 3600
 
     @property
     def media_hosts(self) -> Hosts:

@@ -11,6 +11,8 @@ from app.infrastructure.media_store.urls import checked_store_url
 NO_STORE = "none"
 # For so long fal keeps what it made, and a link says so before our copy is there: no time moves to an earlier one.
 MEDIA_DAYS_MIN = 3
+# An end may be heard of late: after the longest time limit, or once the service is back from an outage of days.
+DAYS_TO_HEAR_MAX = 4
 # A domain with a dot in it, perhaps with all that are below it; no address, no port.
 _HOST = re.compile(r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 

@@ -52,10 +52,9 @@ class PostgresOutputCopies:
         async with transaction(self.engine, "record_stored_output") as connection:
             stored = await connection.execute(
                 update(outputs)
-                .where(_is(output_id), _O.stored_at.is_(None), _O.deleted_at.is_(None), jobs.c.id == _O.job_id)
+                .where(_is(output_id), _IS_TO_COPY, jobs.c.id == _O.job_id)
                 .values(
                     stored_at=func.now(),
-                    given_up_at=None,
                     content_type=copy.content_type,
                     size_bytes=copy.size_bytes,
                     sha256=copy.sha256,
@@ -64,7 +63,9 @@ class PostgresOutputCopies:
             )
             # Somebody else may have stored the same bytes under the same key meanwhile.
             return bool(stored.rowcount) or bool(
-                await connection.scalar(select(exists().where(_is(output_id), _O.deleted_at.is_(None))))
+                await connection.scalar(
+                    select(exists().where(_is(output_id), _O.stored_at.is_not(None), _O.deleted_at.is_(None)))
+                )
             )
 
     async def give_up(self, output_id: OutputId, *, is_kept_at_provider: bool) -> None:

@@ -1,0 +1,139 @@
+"""Compares the store of media with the rows of outputs, both ways."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import count
+
+import structlog
+
+from app.application.ports.media import MediaRecords, Standing
+from app.application.ports.media_store import MediaStore, ObjectMissing, StoredObject, StoreUnavailable
+from app.domain.outputs import STORE_PREFIX, OutputId
+
+log = structlog.get_logger(__name__)
+
+# Whatever is written now is left alone: its row may come.
+ORPHAN_AGE = timedelta(days=1)
+AT_ONCE = 500
+# A portion for each sweep: over a million objects a day.
+PORTION = 1_000
+WALK_AGAIN_SECONDS = 24 * 3600.0
+
+
+class Verdict(StrEnum):
+    SOUND = "sound"
+    ORPHAN = "orphan"
+    """It was deleted, or its copy was given up, or a process died while it was written."""
+    UNKNOWN = "unknown"
+    """Of no job of this database. Jobs are never deleted, so it is of another one, or of a later state of this one."""
+    DAMAGED = "damaged"
+    """Its size is not that of the output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    object: StoredObject
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class MediaAudit:
+    records: MediaRecords
+    store: MediaStore
+
+    async def objects(self) -> AsyncIterator[Judged]:
+        """Every object of outputs. Raises StoreUnavailable."""
+        batch: list[StoredObject] = []
+        async for found in self.store.each(STORE_PREFIX):
+            batch.append(found)
+            if len(batch) == AT_ONCE:
+                for judged in await self._judge(batch):
+                    yield judged
+                batch = []
+        for judged in await self._judge(batch):
+            yield judged
+
+    async def missing(self) -> AsyncIterator[tuple[OutputId, bool]]:
+        """Every stored output, and whether the store has nothing of it. Raises StoreUnavailable."""
+        after: OutputId | None = None
+        for _ in count():
+            page = await self.records.stored_after(after, AT_ONCE)
+            for output_id in page:
+                yield output_id, await self._is_missing(output_id)
+            if len(page) < AT_ONCE:
+                return
+            after = page[-1]
+
+    async def remove(self, orphan: Judged) -> None:
+        """Raises StoreUnavailable."""
+        await self.store.delete(orphan.object.key)
+        log.info("media_orphan_removed", key=orphan.object.key, size_bytes=orphan.object.size_bytes)
+
+    async def _judge(self, batch: Sequence[StoredObject]) -> Sequence[Judged]:
+        ids = {each.key: OutputId.of_store_key(each.key) for each in batch}
+        known = [output_id for output_id in ids.values() if output_id is not None]
+        standings = await self.records.standings(known) if known else {}
+        return [Judged(each, _verdict(each, ids[each.key], standings)) for each in batch]
+
+    async def _is_missing(self, output_id: OutputId) -> bool:
+        try:
+            async for _ in self.store.read(output_id.store_key, 0, 1):
+                return False
+        except ObjectMissing:
+            return True
+        return False
+
+
+def _verdict(
+    found: StoredObject, output_id: OutputId | None, standings: Mapping[OutputId, tuple[Standing, int | None]]
+) -> Verdict:
+    is_old = found.modified_at < datetime.now(UTC) - ORPHAN_AGE
+    if output_id is None:
+        return Verdict.ORPHAN if is_old else Verdict.SOUND
+    if output_id not in standings:
+        return Verdict.UNKNOWN
+    standing, size_bytes = standings[output_id]
+    if standing is Standing.OVER:
+        return Verdict.ORPHAN if is_old else Verdict.SOUND
+    is_whole = standing is Standing.WANTED or size_bytes == found.size_bytes
+    return Verdict.SOUND if is_whole else Verdict.DAMAGED
+
+
+@dataclass(slots=True)
+class RemoveOrphans:
+    """Goes through the store, a portion at a time, and takes out what no row stands for any more."""
+
+    audit: MediaAudit
+    now_seconds: Callable[[], float] = time.monotonic
+    _walk: AsyncIterator[Judged] | None = field(default=None, init=False)
+    _not_before_seconds: float = field(default=float("-inf"), init=False)
+
+    async def __call__(self) -> int:
+        """Returns how many were removed."""
+        if self.now_seconds() < self._not_before_seconds:
+            return 0
+        walk = self._walk = self._walk or self.audit.objects()
+        removed = 0
+        try:
+            for _ in range(PORTION):
+                judged = await anext(walk, None)
+                if judged is None:
+                    self._end()
+                    break
+                if judged.verdict is Verdict.ORPHAN:
+                    await self.audit.remove(judged)
+                    removed += 1
+        except StoreUnavailable as error:
+            log.info("media_walk_postponed", reason=str(error))
+            self._end(within_seconds=600)
+        except BaseException:
+            self._walk = None
+            raise
+        return removed
+
+    def _end(self, within_seconds: float = WALK_AGAIN_SECONDS) -> None:
+        self._walk = None
+        self._not_before_seconds = self.now_seconds() + within_seconds
