@@ -4,9 +4,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.presentation.http.errors import RangeNotSatisfiable
+from app.presentation.http.errors import RefusedRequest
 
 _ONE_RANGE = re.compile(r"bytes[ \t]*=[ \t]*(\d{0,18})[ \t]*-[ \t]*(\d{0,18})[ \t]*", re.ASCII | re.IGNORECASE)
+
+
+class RangeNotSatisfiable(RefusedRequest):
+    status = 416
+    code = "range_not_satisfiable"
+    default_detail = "The file has nothing of the Range that was asked for. Content-Range has its length."
+
+    def __init__(self, content_range: str) -> None:
+        super().__init__()
+        self.headers = {"Content-Range": content_range}  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)

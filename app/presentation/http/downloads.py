@@ -15,8 +15,7 @@ from app.application.ports.media import MediaNotReached
 from app.domain.media_errors import MediaUnavailable
 from app.domain.media_types import INLINE_CONTENT_TYPES, SNIFFED_BYTES, sniff
 from app.domain.outputs import Output
-from app.presentation.http.byte_ranges import ByteRange, is_known, one_range, requested_range
-from app.presentation.http.errors import RangeNotSatisfiable
+from app.presentation.http.byte_ranges import ByteRange, RangeNotSatisfiable, is_known, one_range, requested_range
 from app.presentation.http.state import IS_HEAD
 
 log = structlog.get_logger(__name__)

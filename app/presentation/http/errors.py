@@ -137,16 +137,6 @@ class InvalidRequest(RefusedRequest):
         self.errors = errors
 
 
-class RangeNotSatisfiable(RefusedRequest):
-    status = 416
-    code = "range_not_satisfiable"
-    default_detail = "The file has nothing of the Range that was asked for. Content-Range has its length."
-
-    def __init__(self, content_range: str) -> None:
-        super().__init__()
-        self.headers = {"Content-Range": content_range}  # type: ignore[misc]
-
-
 class RequestHeadersTooLarge(RefusedRequest):
     status = 431
     code = "request_headers_too_large"

@@ -8,8 +8,8 @@ from app.domain.media_errors import (
     MediaUnavailable,
     TooManyDownloads,
 )
+from app.presentation.http.byte_ranges import RangeNotSatisfiable
 from app.presentation.http.downloads import passed_download, stored_download
-from app.presentation.http.errors import RangeNotSatisfiable
 from app.presentation.http.media_parameters import MEDIA_NAME, Expires, MediaId, Signature
 from app.presentation.http.openapi import DATABASE_ERRORS, problems
 from app.presentation.http.routing import DirectRoute
