@@ -38,6 +38,7 @@ from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
 from app.infrastructure.postgres.jobs.records import PostgresJobRecords
 from app.infrastructure.postgres.keys.issuing import PostgresKeys, add_secret
 from app.infrastructure.postgres.media.deletion import PostgresMediaDeletion
+from app.infrastructure.postgres.media.older import PostgresOlderMedia
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
 from app.infrastructure.postgres.tables import keys
@@ -178,6 +179,7 @@ def sweep_of(engine: AsyncEngine) -> Sweep:
         event_log_of(engine),
         PostgresDeliveryUpkeep(engine, EVENT_DAYS),
         PostgresMediaDeletion(engine),
+        PostgresOlderMedia(engine, EVENT_DAYS),
     )
 
 

@@ -18,6 +18,7 @@ ADD_TABLE = """
 CREATE TABLE outputs (
     job_id uuid NOT NULL REFERENCES jobs,
     number integer NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz NOT NULL,
     content_type text,
     size_bytes bigint,
@@ -101,6 +102,11 @@ BEGIN
     END CASE;
 END $$
 """
+# Few jobs have such a result, and hardly any of them longer than media are kept.
+INDEX_LATE_RESULTS = """
+CREATE INDEX jobs_late_results_with_urls ON jobs (updated_at)
+    WHERE late_result IS DISTINCT FROM without_urls(late_result)
+"""
 FINAL_IS = "IS DISTINCT FROM (OLD.status, OLD.result,"
 FINAL_BUT_FOR_URLS = """IS DISTINCT FROM (OLD.status,
                              CASE WHEN NEW.result IS DISTINCT FROM OLD.result THEN without_urls(OLD.result)
@@ -118,6 +124,7 @@ def upgrade() -> None:
         # As in 0021: a process of the release before may have a role without a right on the new table.
         *(module("0014").AS_OWNER.format(function=function) for function in FUNCTIONS),
         guard_before().replace(FINAL_IS, FINAL_BUT_FOR_URLS),
+        INDEX_LATE_RESULTS,
     ):
         # Past SQLAlchemy, which would prepare each script as one statement.
         run(lambda connection, script=script: connection.execute(script))
@@ -128,6 +135,7 @@ def downgrade() -> None:
     op.execute(guard_before())
     op.execute("DROP TRIGGER jobs_keep_outputs ON jobs")
     op.execute("DROP TABLE outputs")
+    op.execute("DROP INDEX jobs_late_results_with_urls")
     for function in (*FUNCTIONS, "guard_output()", "outputs_in(jobs)", "without_urls(jsonb)"):
         op.execute(f"DROP FUNCTION {function}")
 

@@ -32,6 +32,7 @@ from app.infrastructure.postgres.health import database_check, migrations_check,
 from app.infrastructure.postgres.heartbeats import Heartbeats
 from app.infrastructure.postgres.keys.uses import KeyUses
 from app.infrastructure.postgres.media.deletion import PostgresMediaDeletion
+from app.infrastructure.postgres.media.older import PostgresOlderMedia
 from app.infrastructure.postgres.tidying import Tidying
 from app.infrastructure.postgres.webhooks.delivery_queue import PostgresDeliveryQueue
 from app.infrastructure.postgres.webhooks.replays import PostgresReplays
@@ -162,6 +163,7 @@ def _sweep_of(settings: Settings, adapters: Adapters) -> Sweep:
         postgres.events,
         PostgresDeliveryUpkeep(postgres.engine, settings.event_days),
         PostgresMediaDeletion(postgres.engine),
+        PostgresOlderMedia(postgres.engine, settings.media_days),
         None if audit is None else RemoveOrphans(audit),
     )
 

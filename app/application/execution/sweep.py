@@ -7,7 +7,7 @@ import structlog
 from app.application.media_audit import RemoveOrphans
 from app.application.ports.events import EventUpkeep
 from app.application.ports.execution import JobInputs, JobUpkeep, StepUpkeep
-from app.application.ports.media import MediaDeletion
+from app.application.ports.media import MediaDeletion, OlderMedia
 from app.application.ports.restores import RestoreNotice
 from app.application.ports.webhooks import DeliveryUpkeep
 
@@ -33,6 +33,7 @@ class Sweep:
     events: EventUpkeep
     deliveries: DeliveryUpkeep
     media: MediaDeletion
+    older_media: OlderMedia
     orphans: RemoveOrphans | None = None
 
     async def __call__(self) -> None:
@@ -54,6 +55,8 @@ class Sweep:
             for _ in range(FORGET_TIMES_MAX):
                 if not await forget():
                     break
+        await self.older_media.keep()
+        await self.older_media.forget_late_results()
         if self.orphans is not None:
             with suppress(TimeoutError):
                 # A store that hangs is no reason to neglect the rest of the house.

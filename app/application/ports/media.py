@@ -53,7 +53,7 @@ class OutputToCopy:
     account_id: UUID
     url: str | None
     seconds_waiting: float
-    """Since its job has ended."""
+    """Since its copy is wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +111,19 @@ class MediaRecords(Protocol):
 class OutputReader(Protocol):
     async def find(self, output_id: OutputId) -> tuple[UUID, Output] | None:
         """The output, and whose it is."""
+        ...
+
+
+class OlderMedia(Protocol):
+    async def keep(self) -> int:
+        """Have a portion of the jobs that a release before completed keep their outputs; returns how many of these.
+
+        What fal still has is copied, and what is older than media are kept has three days left.
+        """
+        ...
+
+    async def forget_late_results(self) -> int:
+        """Take fal's URLs out of results that came too late, once they are as old as media become."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Copies of outputs: which of them are wanted, and what has become of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -33,19 +33,17 @@ class PostgresOutputCopies:
     days_kept: int
 
     async def to_copy(self, job_id: UUID) -> Sequence[OutputToCopy]:
-        query = select(*JOB_COLUMNS, seconds_since(jobs.c.updated_at).label("seconds_waiting")).where(
-            jobs.c.id == job_id, exists().where(_O.job_id == job_id, _IS_TO_COPY)
-        )
+        waiting = select(_O.number, seconds_since(_O.created_at)).where(_O.job_id == job_id, _IS_TO_COPY)
         async with reading(self.engine) as connection:
-            row = (await connection.execute(query)).mappings().one_or_none()
-            wanted = set(await connection.scalars(select(_O.number).where(_O.job_id == job_id, _IS_TO_COPY)))
-        if row is None:
-            return []
-        job = job_of(row)
+            seconds: Mapping[int, float] = dict((await connection.execute(waiting)).tuples())
+            if not seconds:
+                return []
+            found = await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))
+            job = job_of(found.mappings().one())
         return [
-            OutputToCopy(output.id, job.account_id, output.provider_url, row["seconds_waiting"])
+            OutputToCopy(output.id, job.account_id, output.provider_url, seconds[output.id.number])
             for output in job.outputs
-            if output.id.number in wanted
+            if output.id.number in seconds
         ]
 
     async def record_stored(self, output_id: OutputId, copy: StoredCopy) -> bool:

@@ -13,13 +13,14 @@ from sqlalchemy import (
     text,
 )
 
-from app.infrastructure.postgres.tables.shared import metadata, time
+from app.infrastructure.postgres.tables.shared import created_at, metadata, time
 
 outputs = Table(
     "outputs",
     metadata,
     Column("job_id", Uuid, ForeignKey("jobs.id", name="outputs_job_id_fkey"), nullable=False),
     Column("number", Integer, nullable=False),
+    created_at(),
     Column("expires_at", time, nullable=False),
     Column("content_type", Text),
     Column("size_bytes", BigInteger),
