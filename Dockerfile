@@ -6,7 +6,8 @@ COPY requirements.txt .
 RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
 
 FROM python:3.11-slim-bookworm
-RUN useradd --system --uid 10001 --create-home tollgate
+RUN useradd --system --uid 10001 --create-home tollgate \
+    && install --directory --owner=10001 --mode=0700 /var/lib/tollgate
 COPY --from=build /venv /venv
 WORKDIR /srv
 COPY alembic.ini entrypoint.sh ./

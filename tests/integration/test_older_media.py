@@ -25,7 +25,7 @@ async def completed_before(sql: Connection, engine: AsyncEngine, days_ago: int) 
 
 
 async def days_left(sql: Connection, job_id: UUID) -> float:
-    seconds = await sql.fetchval(
+    seconds: float = await sql.fetchval(
         "SELECT extract(epoch FROM expires_at - now())::float FROM outputs WHERE job_id = $1", job_id
     )
     return round(seconds / 86_400, 2)
