@@ -22,7 +22,7 @@ from tests.service_process import PROJECT_DIR, free_port
 # What is tried again is tried with pauses.
 AWAY_SECONDS_MAX = READ_SECONDS + 4
 ADDED_BYTES_MAX = 32 * MIB
-MEASURED_MIB = int(os.environ.get("MEDIA_MEASURED_MIB", "300"))
+MEASURED_MIB = int(os.environ.get("MEDIA_MEASURED_MIB", "128"))
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ _LISTED_AT_ONCE = 1000
 # Until a part has gone, so that the next one may be filled.
 _WRITE_SECONDS = 10
 # How long a store may be silent while it puts the parts of a large object together, which most do at once.
-COMPLETE_SECONDS = 60
+COMPLETE_SECONDS = 120
 _ABORT_SECONDS = 3
 Opened = S3Store | GCSStore | AzureStore
 # What obstore raises, and what its writer does, and a time limit.
