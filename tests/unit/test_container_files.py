@@ -48,7 +48,7 @@ def test_whoever_waits_for_a_healthy_service_waits_for_one_with_a_health_check()
 def test_every_volume_that_is_mounted_is_declared() -> None:
     mounted = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
 
-    assert mounted == COMPOSE["volumes"].keys() == {"database"}
+    assert mounted == COMPOSE["volumes"].keys() == {"database", "media"}
 
 
 def test_every_variable_of_the_compose_file_is_in_the_example() -> None:

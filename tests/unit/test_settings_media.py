@@ -84,8 +84,6 @@ def test_refuses_what_is_no_store_and_does_not_repeat_it(monkeypatch: pytest.Mon
         ("MEDIA_DAYS", "3651"),
         ("MEDIA_DAYS", "1.5"),
         ("MEDIA_REDIRECT", "sometimes"),
-        ("FILES_BYTES_MAX", "-1"),
-        ("FILES_BYTES_MAX", "1GiB"),
         ("FAL_MEDIA_HOSTS", "*"),
         ("FAL_MEDIA_HOSTS", "*.com.*"),
         ("FAL_MEDIA_HOSTS", "*fal.media"),
@@ -103,12 +101,11 @@ def test_refuses_what_cannot_be_meant(monkeypatch: pytest.MonkeyPatch, name: str
 
 
 def test_hosts_are_names_with_commas_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, {"FAL_MEDIA_HOSTS": " FAL.media , *.cdn.example.com,", "FILES_BYTES_MAX": "0"})
+    set_all(monkeypatch, {"FAL_MEDIA_HOSTS": " FAL.media , *.cdn.example.com,"})
 
     loaded = load_settings()
 
     assert loaded.fal_media_hosts == ("fal.media", "*.cdn.example.com")
-    assert loaded.files_bytes_max == 0
 
 
 @pytest.mark.parametrize(("value", "is_on"), [("true", True), ("on", True), ("false", False), ("off", False)])
