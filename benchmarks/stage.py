@@ -95,6 +95,8 @@ class Stage:
             "FAL_REST_URL": url,
             "FAL_API_URL": f"{url}/v1",
             "DATA_DIR": str(self.directory),
+            # What copies take is measured apart: the simulator draws what is fetched.
+            "MEDIA_URL": "none",
             **WITHOUT_LIMITS,
         }
 
