@@ -1,0 +1,137 @@
+"""The service's side: who is next, the fork server, and what came of each file.
+
+Whatever a child says is taken as what a hostile file may have made it say: what is kept is counted, digested and looked
+at here, after the child's end, and only a few words of the report are used.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from app.application.ports.media_decoder import DecoderBusy, ExaminedMedia, UnreadableMedia
+from app.domain.media_types import INLINE_CONTENT_TYPES, SNIFFED_BYTES, MediaType, sniff
+from app.infrastructure.decoding.findings import broken, too_demanding, too_slow, unknown
+from app.infrastructure.decoding.fork_server import LATE
+from app.infrastructure.decoding.places import Places
+from app.infrastructure.decoding.server_process import ServerGone, ServerProcess
+
+CHILDREN_MAX = 2
+CHILDREN_PER_OWNER_MAX = 1
+WAITING_MAX = 32
+WAITING_PER_OWNER_MAX = 8
+WAIT_SECONDS_MAX = 30.0
+_HASHED_BYTES = 1024 * 1024
+
+
+class DecoderUnconfined(Exception):
+    """This system refuses something of what a child is limited by, so no file is looked at on it."""
+
+
+class ConfinedDecoder:
+    def __init__(self, places: Places, server: ServerProcess) -> None:
+        self._places = places
+        self._server = server
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        *,
+        children_max: int = CHILDREN_MAX,
+        children_per_owner_max: int = CHILDREN_PER_OWNER_MAX,
+        waiting_max: int = WAITING_MAX,
+        waiting_per_owner_max: int = WAITING_PER_OWNER_MAX,
+    ) -> AsyncIterator[Self]:
+        """The fork server starts with the first file: a process that never gets one does without."""
+        server = ServerProcess()
+        try:
+            yield cls(
+                Places(children_max, children_per_owner_max, waiting_max, waiting_per_owner_max, WAIT_SECONDS_MAX),
+                server,
+            )
+        finally:
+            await server.close()
+
+    async def examine(self, source: Path, cleaned: Path, *, owner: Hashable) -> ExaminedMedia:
+        """Raises UnreadableMedia, DecoderBusy. DecoderUnconfined and OSError are no user's fault."""
+        media_type = await asyncio.to_thread(_sniffed, source)
+        if media_type is None:
+            raise UnreadableMedia(unknown())
+        async with self._places.held(owner):
+            try:
+                report = await self._report_of(source, cleaned, media_type)
+                return await asyncio.to_thread(_checked, _finding(report), cleaned, media_type)
+            except BaseException:
+                await asyncio.to_thread(cleaned.unlink, missing_ok=True)
+                raise
+
+    async def _report_of(self, source: Path, cleaned: Path, media_type: MediaType) -> list[str]:
+        for _ in range(2):
+            # Whoever has a fork server end takes others' children with it. They go on at the next one.
+            with suppress(ServerGone):
+                return await self._server.report(source, cleaned, media_type)
+        raise DecoderBusy
+
+
+def _sniffed(source: Path) -> MediaType | None:
+    with source.open("rb") as file:
+        return sniff(file.read(SNIFFED_BYTES))
+
+
+def _finding(report: list[str]) -> dict[str, Any]:
+    """Empty where it says nothing that makes sense. Raises UnreadableMedia, DecoderUnconfined."""
+    *said, ending = report
+    if ending in (LATE, str(-signal.SIGXCPU)):
+        raise UnreadableMedia(too_slow())
+    if ending == str(-signal.SIGKILL):
+        # Nobody here has killed it: memory was short.
+        raise UnreadableMedia(too_demanding())
+    try:
+        found = json.loads(said[0])
+    except (ValueError, LookupError, RecursionError):
+        found = {}
+    if ending != "0" or not isinstance(found, dict):
+        found = {}
+    if isinstance(found.get("unconfined"), str):
+        raise DecoderUnconfined(found["unconfined"])
+    if isinstance(found.get("refused"), str):
+        raise UnreadableMedia(found["refused"])
+    return found
+
+
+def _checked(found: dict[str, Any], cleaned: Path, media_type: MediaType) -> ExaminedMedia:
+    """Raises UnreadableMedia where the file that is kept is not what the child says."""
+    with cleaned.open("rb") as file:
+        kept = sniff(file.read(SNIFFED_BYTES))
+        file.seek(0)
+        digest = hashlib.sha256()
+        while chunk := file.read(_HASHED_BYTES):
+            digest.update(chunk)
+        size_bytes = os.fstat(file.fileno()).st_size
+    is_what_it_says = (
+        kept is not None and kept.content_type == found.get("content_type") and kept.kind is media_type.kind
+    )
+    if kept is None or not is_what_it_says or kept.content_type not in INLINE_CONTENT_TYPES:
+        raise UnreadableMedia(broken(media_type))
+    return ExaminedMedia(
+        content_type=kept.content_type,
+        size_bytes=size_bytes,
+        width=_whole(found.get("width")),
+        height=_whole(found.get("height")),
+        duration_seconds=_seconds(found.get("duration_seconds")),
+        sha256=digest.hexdigest(),
+    )
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
