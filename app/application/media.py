@@ -1,5 +1,6 @@
 """What is done with media by those who have a link, and by those whose media they are."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from app.domain.media_errors import LinkExpired, LinkNotValid, MediaDeleted, Med
 from app.domain.outputs import DeletedBecause, Output, OutputId
 
 REDIRECT_SECONDS = 60
+# A moment has one spelling, as everything in a link has.
+EXPIRES = re.compile(r"[1-9]\d{0,11}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class OpenMedia:
     async def find(self, media_id: str, expires: str, signature: str) -> tuple[UUID, Output]:
         """What the link leads to, and whose it is. Raises LinkNotValid, LinkExpired, MediaNotFound, MediaDeleted."""
         output_id = OutputId.parse(media_id)
-        if output_id is None or not (expires.isascii() and expires.isdigit() and len(expires) <= 12):
+        if output_id is None or not EXPIRES.fullmatch(expires):
             raise LinkNotValid
         if not self.links.is_signed(media_id, int(expires), signature):
             raise LinkNotValid

@@ -23,6 +23,7 @@ OWN_TABLES = (
     "jobs",
     "model_paces",
     "attempts",
+    "outputs",
     "fair_turns",
     "fair_clock",
     "places",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import structlog
@@ -22,8 +22,9 @@ log = structlog.get_logger(__name__)
 
 DOWNLOADS_MAX = 384
 """At once in a process, two thirds of them of one account at most."""
-# A caller who takes nothing for so long holds a place for nothing.
+# A caller who takes not even so many bytes in so long holds a place for nothing.
 TAKE_SECONDS_MAX = 60.0
+TAKE_BYTES_MAX = 64 * 1024
 UNKNOWN_TYPE = "application/octet-stream"
 _ALWAYS = {
     # Should a browser ever take a file for a page, the page can do nothing.
@@ -36,11 +37,12 @@ class Download(Response):
     """Bytes whose place is given back at the end, however it comes."""
 
     def __init__(
-        self, status: int, headers: Mapping[str, str], chunks: AsyncIterator[bytes] | None, held: AsyncExitStack
+        self, status: int, headers: Mapping[str, str], chunks: AsyncIterator[bytes], held: AsyncExitStack
     ) -> None:
         super().__init__(status_code=status, headers={**_ALWAYS, **headers})
-        if chunks is not None:
-            self.headers["content-length"] = headers["Content-Length"]
+        if "Content-Length" not in headers:
+            # It is not known, and Starlette has taken this answer for an empty one.
+            del self.headers["content-length"]
         self._chunks = chunks
         self._held = held
 
@@ -49,12 +51,14 @@ class Download(Response):
         try:
             async with self._held:
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                if self._chunks is not None and IS_HEAD not in scope:
+                if IS_HEAD not in scope:
                     async for chunk in self._chunks:
-                        if gone.done():
-                            return
-                        async with asyncio.timeout(TAKE_SECONDS_MAX):
-                            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                        for start in range(0, len(chunk), TAKE_BYTES_MAX):
+                            if gone.done():
+                                return
+                            piece = chunk[start : start + TAKE_BYTES_MAX]
+                            async with asyncio.timeout(TAKE_SECONDS_MAX):
+                                await send({"type": "http.response.body", "body": piece, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (TimeoutError, MediaNotReached, MediaUnavailable) as error:
             # The answer has begun: that its connection ends early is all that can be said.
@@ -73,7 +77,7 @@ async def stored_download(request: Request, media: OpenMedia, output: Output, pl
     assert output.kept.size_bytes is not None
     size_bytes, etag = output.kept.size_bytes, f'"{output.kept.sha256}"'
     headers = _shown(output.name, output.kept.content_type)
-    with ExitStack() as held:
+    async with AsyncExitStack() as held:
         held.enter_context(place)
         if is_known(request.headers, etag):
             return Response(status_code=304, headers={**_ALWAYS, "ETag": etag})
@@ -91,9 +95,10 @@ async def stored_download(request: Request, media: OpenMedia, output: Output, pl
             "Cache-Control": f"private, max-age={left_seconds}, immutable",
             "Content-Length": str(part.end - part.start),
         }
-        stack = AsyncExitStack()
-        stack.push(held.pop_all())
-        return Download(206 if wanted else 200, headers, media.read(output, part.start, part.end), stack)
+        chunks = media.read(output, part.start, part.end)
+        # A store that is away is told of before the answer begins.
+        first = b"" if IS_HEAD in request.scope else await anext(chunks, b"")
+        return Download(206 if wanted else 200, headers, _again(first, chunks), held.pop_all())
 
 
 async def passed_download(request: Request, media: OpenMedia, output: Output, place: Place) -> Response:
@@ -103,7 +108,7 @@ async def passed_download(request: Request, media: OpenMedia, output: Output, pl
         stack.enter_context(place)
         try:
             answer = await stack.enter_async_context(media.pass_through(output, byte_range))
-            first = b"" if answer.status == 416 else await anext(answer.chunks, b"")
+            first = b"" if answer.status == 416 else await _beginning(answer.chunks)
         except MediaNotReached as error:
             log.warning("pass_through_failed", output=str(output.id), reason=error.reason)
             raise MediaUnavailable from error
@@ -131,6 +136,14 @@ def _shown(name: str, content_type: str | None) -> dict[str, str]:
         assert content_type is not None
         return {"Content-Type": content_type, "Content-Disposition": f'inline; filename="{name}"'}
     return {"Content-Type": UNKNOWN_TYPE, "Content-Disposition": f'attachment; filename="{name}"'}
+
+
+async def _beginning(chunks: AsyncIterator[bytes]) -> bytes:
+    """Enough to tell what it is, however small the pieces are that it comes in."""
+    first = b""
+    while len(first) < SNIFFED_BYTES and (chunk := await anext(chunks, b"")):
+        first += chunk
+    return first
 
 
 async def _again(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

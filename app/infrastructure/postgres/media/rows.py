@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Text, case, cast, func, select
@@ -57,11 +57,16 @@ def _kept(
     is_stored, deleted_at, deleted_because = rest
     return KeptOutput(
         number=number,
-        expires_at=datetime.fromisoformat(expires_at),
+        expires_at=_moment(expires_at),
         content_type=content_type,
         size_bytes=size_bytes,
         sha256=sha256,
         is_stored=is_stored,
-        deleted_at=None if deleted_at is None else datetime.fromisoformat(deleted_at),
+        deleted_at=None if deleted_at is None else _moment(deleted_at),
         deleted_because=None if deleted_because is None else known(DeletedBecause, deleted_because),
     )
+
+
+def _moment(text: str) -> datetime:
+    """JSON has it in the time zone of the server."""
+    return datetime.fromisoformat(text).astimezone(UTC)
