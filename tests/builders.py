@@ -14,7 +14,15 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, FORGET_INPUT, SUBMIT_JOB, Step
+from app.application.execution.steps import (
+    CANCEL_ORPHANS,
+    COPY_OUTPUTS,
+    ERASE_MEDIA,
+    FOLLOW_JOB,
+    FORGET_INPUT,
+    SUBMIT_JOB,
+    Step,
+)
 from app.application.execution.sweep import Sweep
 from app.application.jobs import Wish
 from app.application.keys import new_key
@@ -77,7 +85,10 @@ OUTCOMES: Mapping[JobStatus, Outcome] = {
     JobStatus.CANCELED: Outcome.canceled(),
 }
 # By the names that the queue knows them by.
-STEPS: Mapping[str, Step] = {step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT, CANCEL_ORPHANS)}
+STEPS: Mapping[str, Step] = {
+    step.name: step
+    for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT, CANCEL_ORPHANS, COPY_OUTPUTS, ERASE_MEDIA)
+}
 OWN_PAUSE = Wait(reason="no answer", waiting_for=WaitingFor.YOUR_LIMIT, is_providers=True)
 TABLES = (
     "accounts",
@@ -90,6 +101,7 @@ TABLES = (
     "adjustments",
     "jobs",
     "attempts",
+    "outputs",
     "ledger_entries",
     "pgqueuer",
 )

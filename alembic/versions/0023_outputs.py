@@ -47,7 +47,7 @@ CREATE FUNCTION outputs_in(job jobs) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT CASE jsonb_typeof(delivered) WHEN 'array' THEN delivered WHEN 'object' THEN jsonb_build_array(delivered)
                                         ELSE '[]' END
       FROM (SELECT job.result -> coalesce(job.terms ->> 'outputs',
-                                          CASE WHEN job.kind LIKE '%\_to\_video' THEN 'video' ELSE 'images' END)
+                                          CASE WHEN job.kind LIKE '%\_TO\_VIDEO' THEN 'video' ELSE 'images' END)
                    AS delivered) AS it
 $$;
 CREATE FUNCTION keep_outputs() RETURNS trigger LANGUAGE plpgsql AS $$
