@@ -86,8 +86,7 @@ OUTCOMES: Mapping[JobStatus, Outcome] = {
 }
 # By the names that the queue knows them by.
 STEPS: Mapping[str, Step] = {
-    step.name: step
-    for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT, CANCEL_ORPHANS, COPY_OUTPUTS, ERASE_MEDIA)
+    step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT, CANCEL_ORPHANS, COPY_OUTPUTS, ERASE_MEDIA)
 }
 OWN_PAUSE = Wait(reason="no answer", waiting_for=WaitingFor.YOUR_LIMIT, is_providers=True)
 TABLES = (

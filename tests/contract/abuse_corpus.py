@@ -232,6 +232,10 @@ ROWS = (
     get("wait for a foreign job", 404, "job_not_found", "/generations/{foreign_job}?wait=60"),
     get("events of a foreign job", 404, "job_not_found", "/events?job_id={foreign_job}"),
     Row("cancel of a foreign job", 404, "job_not_found", path="/generations/{foreign_job}/cancel", body=b""),
+    manage("media of a foreign job", 404, "job_not_found", "DELETE", "/generations/{foreign_job}/media"),
+    get("a link that nobody signed", 403, "link_not_valid", "/media/{job}-0/a.png?expires=99999999999&signature=A"),
+    get("a link without its parts", 403, "link_not_valid", "/media/{job}-0/a.png"),
+    get("a link to what is none", 403, "link_not_valid", "/media/..%2f..%2fetc/passwd?expires=1&signature=%ff"),
     Row(
         "webhook for a foreign job without a signature",
         401,
@@ -301,6 +305,7 @@ ROWS = (
     manage("webhook secret, new", 403, "scope_missing", "POST", "/webhook-secret/rotate", "{}", "starting_key"),
     manage("generation by a reading key", 403, "scope_missing", "POST", IMAGES, '{"prompt":"zanzibar"}', "reading_key"),
     manage("cancel by a reading key", 403, "scope_missing", "POST", "/generations/{job}/cancel", "", "reading_key"),
+    manage("media by a reading key", 403, "scope_missing", "DELETE", "/generations/{job}/media", "", "reading_key"),
     manage("balance by a starting key", 403, "scope_missing", "GET", "/balance", "", "starting_key"),
     manage("keys by a reading key", 403, "scope_missing", "GET", "/keys", "", "reading_key"),
     manage("key of a reading key", 403, "scope_missing", "POST", "/keys", NEW_KEY, "reading_key"),

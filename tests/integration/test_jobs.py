@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB
+from app.application.execution.steps import COPY_OUTPUTS, FOLLOW_JOB, SUBMIT_JOB
 from app.application.ports.execution import Claim, LargeInput
 from app.domain.attempts import JobInput
 from app.domain.errors import InsufficientBalance, JobFinished, JobNotFound
@@ -627,7 +627,7 @@ async def test_requeues_every_unfinished_job_for_the_step_it_waits_for(engine: A
 
     expected = {(SUBMIT_JOB, ids[status]) for status in (JobStatus.QUEUED, JobStatus.SUBMITTING)}
     expected |= {(FOLLOW_JOB, ids[status]) for status in SENT if status is not JobStatus.SUBMITTING}
-    expected |= {(FOLLOW_JOB, unknown)}
+    expected |= {(FOLLOW_JOB, unknown), (COPY_OUTPUTS, ids[JobStatus.COMPLETED])}
     assert await queue_items(sql) == expected
     assert sorted(requeued) == sorted(job_id for _, job_id in expected)
 
@@ -660,7 +660,7 @@ async def test_an_item_for_the_other_step_does_not_look_after_a_job(engine: Asyn
 async def test_requeues_the_one_job_that_is_asked_for(engine: AsyncEngine, sql: Connection) -> None:
     customer = await open_account(engine, 100)
     first, second = [await accept_job(engine, customer) for _ in range(2)]
-    finished = await job_in(engine, customer, JobStatus.COMPLETED)
+    finished = await job_in(engine, customer, JobStatus.FAILED)
     await sql.execute("DELETE FROM pgqueuer")
     jobs = jobs_of(engine)
 

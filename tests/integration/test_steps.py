@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.execution.steps import FOLLOW_JOB, SUBMIT_JOB
+from app.application.execution.steps import COPY_OUTPUTS, FOLLOW_JOB, SUBMIT_JOB
 from app.application.ports.execution import JobState
 from app.application.ports.provider import ProviderRequest
 from app.domain.errors import JobFinished
@@ -263,6 +263,7 @@ async def test_an_end_takes_the_look_along_that_waits_for_it(
 
     assert ended == [True] * 4
     kept = {(FOLLOW_JOB, job_id) for job_id, _ in (picked, unknown, locked, other)}
+    kept |= {(COPY_OUTPUTS, job_id) for job_id, _ in (waiting, locked)}
     assert await queue_items(sql) == kept
     # The step of a picked one changes nothing, and neither does an end that comes late.
     assert not await jobs.settle(waiting[0], ENDS[1])

@@ -15,6 +15,8 @@ from structlog.testing import capture_logs
 
 from app.application.execution.steps import (
     CANCEL_ORPHANS,
+    COPY_OUTPUTS,
+    ERASE_MEDIA,
     FOLLOW_JOB,
     FORGET_INPUT,
     SUBMIT_JOB,
@@ -263,6 +265,8 @@ async def test_the_sweep_queues_for_each_subject_the_step_that_it_waits_for(
         ),
         FORGET_INPUT: [],
         CANCEL_ORPHANS: [],
+        COPY_OUTPUTS: [ids[JobStatus.COMPLETED]],
+        ERASE_MEDIA: [],
         step: [lost],
     }
     found = [(step.name, subject_id) for step, subject_ids in requeued.items() for subject_id in subject_ids]

@@ -21,6 +21,7 @@ from tests.mutants.changes import Change, Mutant, source_of
 from tests.mutants.deliveries import DELIVERY_MUTANTS
 from tests.mutants.events import EVENT_MUTANTS
 from tests.mutants.keys import KEY_MUTANTS
+from tests.mutants.media import MEDIA_MUTANTS
 from tests.mutants.turns import TURN_MUTANTS
 from tests.mutants.waits import WAIT_MUTANTS
 
@@ -421,6 +422,7 @@ MUTANTS = (
     *DELIVERY_MUTANTS,
     *EVENT_MUTANTS,
     *KEY_MUTANTS,
+    *MEDIA_MUTANTS,
     *TURN_MUTANTS,
     *WAIT_MUTANTS,
 )

@@ -138,6 +138,12 @@ async def test_a_link_leads_to_its_output_and_to_no_other() -> None:
         await follow(opening(), media_id=MEDIA_ID[:-1] + "1")
 
 
+async def test_a_link_that_is_not_signed_leads_nowhere() -> None:
+    for signature in ("", "A" * 43, SIGNATURE):
+        with pytest.raises(LinkNotValid):
+            await opening().find(MEDIA_ID, str(EXPIRES + 1), signature)
+
+
 @pytest.mark.parametrize(
     "spelling", ["0{}", "+{}", " {}", "{} ", "{}.0", "{}\n", "-{}", "{}_0", "", "\u0661", "9" * 13], ids=ascii
 )
