@@ -235,7 +235,8 @@ ROWS = (
     manage("media of a foreign job", 404, "job_not_found", "DELETE", "/generations/{foreign_job}/media"),
     get("a link that nobody signed", 403, "link_not_valid", "/media/{job}-0/a.png?expires=99999999999&signature=A"),
     get("a link without its parts", 403, "link_not_valid", "/media/{job}-0/a.png"),
-    get("a link to what is none", 403, "link_not_valid", "/media/..%2f..%2fetc/passwd?expires=1&signature=%ff"),
+    get("a link to what is none", 403, "link_not_valid", "/media/..%5c{job}-0/a.png?expires=1&signature=%ff"),
+    get("a link out of the store", 404, "not_found", "/media/..%2f..%2fetc/passwd?expires=1&signature=A"),
     Row(
         "webhook for a foreign job without a signature",
         401,

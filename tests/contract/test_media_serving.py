@@ -285,20 +285,15 @@ def test_one_account_cannot_have_all_places_and_who_goes_frees_his(service: Medi
     greedy, other = service.customer(), service.customer()
     large = service.stored(LARGE_BYTES, "video/mp4", greedy)
     small, of_other = service.stored(PNG, "image/png", greedy), service.stored(PNG, "image/png", other)
-    readers = []
-    try:
-        while (reader := SlowReader(service, large)).status == 200:
-            readers.append(reader)
-            assert len(readers) <= PLACES_OF_ONE
-        assert (len(readers), reader.status) == (PLACES_OF_ONE, 429)
+    with ExitStack() as readers:
+        statuses = []
+        while 429 not in statuses:
+            statuses.append(readers.enter_context(closing(SlowReader(service, large))).status)
+        assert statuses == [200] * PLACES_OF_ONE + [429]
         refused = service.get(small)
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_downloads")
         assert service.get(of_other).content == PNG
-        before = len(readers)
-    finally:
-        for reader in readers:
-            reader.close()
-    assert before == PLACES_OF_ONE
+        report("places_of_downloads", {"readers": len(statuses), "resident_mib": service.memory_bytes() >> 20})
     deadline = time.monotonic() + 20
     while service.get(small).status_code == 429:
         assert time.monotonic() < deadline, "no place comes free"
@@ -325,8 +320,8 @@ def test_a_link_works_at_once_and_says_the_same_once_the_copy_is_there(
     in_the_way = directory / "media" / "outputs"
     in_the_way.write_text("")
     with database_copy(postgres_dsn, template_database) as database, running_simulator() as simulator:
-        settings = {"DATABASE_URL": database, "DATA_DIR": str(directory), "FAL_KEY": "k", "FAL_QUEUE_URL": simulator}
-        with ServiceProcess(directory / "service.log", settings | WITHOUT_LIMITS) as process:
+        settings = {"DATABASE_URL": database, "DATA_DIR": str(directory), "FAL_KEY": "test:key", **WITHOUT_LIMITS}
+        with ServiceProcess(directory / "service.log", settings | {"FAL_QUEUE_URL": simulator}) as process:
             process.wait_until_ready()
             with httpx.Client(base_url=process.url, timeout=30, trust_env=False) as http:
                 read = job_reader(http)
@@ -339,15 +334,15 @@ def test_a_link_works_at_once_and_says_the_same_once_the_copy_is_there(
 
         assert second.content == first.content
         assert later["sha256"] == hashlib.sha256(first.content).hexdigest()
-        assert http_dates(later["expires_at"]) > http_dates(output["expires_at"])
+        assert moment_of(later["expires_at"]) > moment_of(output["expires_at"])
         # Also the link that was given out first.
         assert output["url"].partition("?")[0] == later["url"].partition("?")[0]
         assert "media_store_away" in process.output()
         assert "signature" not in process.output()
 
 
-def http_dates(moment: str) -> str:
-    """Moments of one form are in the order of their texts."""
+def moment_of(moment: str) -> str:
+    """Texts of this form are in the order of their moments."""
     assert moment.endswith("Z")
     return moment
 

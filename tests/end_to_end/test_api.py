@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
@@ -19,6 +19,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.infrastructure.media_links import SignedMediaLinks
 from tests.builders import connect, database_copy
 from tests.service_process import ServiceProcess
 from tests.simulator_server import running_simulator
@@ -29,6 +30,7 @@ FINAL = {"COMPLETED", "FAILED", "CANCELED"}
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
 WEBHOOK = {"X-Webhook-Secret": "development-webhook-secret"}
 AUTH_SECRET = "auth-9b1f6c07d2e84a35b6720cf1e95d38a4"
+SIGNING_SECRET = "5b1c" * 16
 PICTURE = "https://example.com/picture.png"
 PROBLEM = "application/problem+json"
 
@@ -130,6 +132,7 @@ def running_service(postgres_dsn: str, template_database: str, directory: Path, 
             "FAL_KEY": "test:key",
             "FAL_QUEUE_URL": simulator,
             "DATA_DIR": str(directory),
+            "SIGNING_SECRET": SIGNING_SECRET,
             "PAYMENT_SOURCES_JSON": json.dumps({"shop": WEBHOOK["X-Webhook-Secret"]}),
             **settings,
         }
@@ -506,7 +509,9 @@ def test_a_submit_that_fal_postpones_twice_is_accepted_once(service: Service) ->
 def routes_with_bodies(service: Service) -> list[tuple[str, str, Any]]:
     """Every documented route that needs the database, with its first example."""
     document = service.http.get("/openapi.json").json()
-    found = []
+    media_id, found = f"{uuid4()}-0", []
+    # One that is not signed is refused before the database is asked.
+    link = SignedMediaLinks([SIGNING_SECRET]).query_for(media_id, datetime.now(UTC) + timedelta(hours=1))
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             bodies = (
@@ -519,6 +524,7 @@ def routes_with_bodies(service: Service) -> list[tuple[str, str, Any]]:
             if path not in ("/healthz", "/readyz", "/webhooks/fal/{token}", "/models", "/models/{model}"):
                 filled = path.replace("{job_id}", str(uuid4())).replace("{source}", "shop")
                 filled = filled.replace("{endpoint_id}", str(uuid4())).replace("{event_id}", "evt_1")
+                filled = filled.replace("{media}", media_id).replace("{name}", f"image-1.png?{link}")
                 found.append((method.upper(), filled, example))
     return found
 
@@ -576,7 +582,7 @@ def test_every_route_says_503_while_the_database_is_away_and_works_again_afterwa
 ) -> None:
     user = service.register(10)
     routes = routes_with_bodies(service)
-    assert len(routes) == 40
+    assert len(routes) == 42
 
     with outage(service):
         end_connections(service)
