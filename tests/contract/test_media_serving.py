@@ -347,7 +347,7 @@ def moment_of(moment: str) -> str:
     return moment
 
 
-def job_reader(http: httpx.Client) -> Callable[[str], dict[str, object]]:
+def job_reader(http: httpx.Client) -> Callable[[str], dict[str, Any]]:
     user_id = "7b0d2b52-3a52-4f5a-9d52-6a0a6a6f3c11"
     paid = {"X-Webhook-Secret": "development-webhook-secret", "X-Event-Id": "payment-1"}
     http.post("/webhook/topup", json={"external_user_id": user_id, "amount": 100}, headers=paid).raise_for_status()

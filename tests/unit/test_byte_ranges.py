@@ -4,7 +4,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from app.presentation.http.byte_ranges import ByteRange, is_known, one_range, requested_range
-from app.presentation.http.errors import RangeNotSatisfiable
+from app.presentation.http.byte_ranges import RangeNotSatisfiable
 
 ETAG = '"0a1b"'
 NINES = "9" * 18
