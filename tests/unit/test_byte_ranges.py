@@ -3,8 +3,7 @@
 import pytest
 from starlette.datastructures import Headers
 
-from app.presentation.http.byte_ranges import ByteRange, is_known, one_range, requested_range
-from app.presentation.http.byte_ranges import RangeNotSatisfiable
+from app.presentation.http.byte_ranges import ByteRange, RangeNotSatisfiable, is_known, one_range, requested_range
 
 ETAG = '"0a1b"'
 NINES = "9" * 18
