@@ -357,13 +357,11 @@ def job_reader(http: httpx.Client) -> Callable[[str], dict[str, Any]]:
     started = http.post("/generations/images/text-to-image", json={"prompt": "a fox"}, headers=headers)
     job_id = started.raise_for_status().json()["job_id"]
 
-    def read(until: str) -> dict[str, object]:
+    def read(until: str) -> dict[str, Any]:
         deadline = time.monotonic() + 60
         while True:
-            job: dict[str, object] = http.get(f"/generations/{job_id}", headers=headers).raise_for_status().json()
-            outputs = job["outputs"]
-            assert isinstance(outputs, list)
-            if job["status"] == until or (until == "stored" and outputs[0]["is_stored"]):
+            job: dict[str, Any] = http.get(f"/generations/{job_id}", headers=headers).raise_for_status().json()
+            if job["status"] == until or (until == "stored" and job["outputs"][0]["is_stored"]):
                 return job
             assert time.monotonic() < deadline, job
             time.sleep(0.1)
