@@ -59,11 +59,11 @@ MEDIA_MUTANTS = (
         (
             Change(
                 COPIES,
-                "_O.stored_at.is_(None), _O.deleted_at.is_(None), jobs.c.id",
-                "_O.stored_at.is_(None), jobs.c.id",
+                "_IS_TO_COPY, jobs.c.id == _O.job_id)\n                .values(\n",
+                "_O.stored_at.is_(None), jobs.c.id == _O.job_id)\n                .values(\n",
             ),
             Change(REVISION, "    IF OLD.deleted_at IS NOT NULL AND", "    IF false AND"),
-            Change(COPIES, "exists().where(_is(output_id), _O.deleted_at.is_(None))", "exists().where(_is(output_id))"),
+            Change(COPIES, "_O.stored_at.is_not(None), _O.deleted_at.is_(None))", "_O.stored_at.is_not(None))"),
         ),
         (f"{TEST}::test_of_a_copy_and_a_deletion_that_meet_the_later_one_sees_the_other",),
     ),
