@@ -186,6 +186,38 @@ def is_over(world: World, armed: str) -> None:
     assert_gone(story, links)
 
 
+def is_kept_as_of_a_release_before(world: World, armed: str) -> None:
+    """Dies in the sweep at its start."""
+    story = stored(world)
+    world.stop()
+    world.sql(f"DELETE FROM outputs WHERE {OF_STORY}", story.user_id)
+    world.use(armed=[armed])
+    world.die()
+    assert number_of(story, "true") == (2 if armed.endswith("after_commit") else 0)
+    world.run()
+    until_both(story, "stored_at IS NOT NULL")
+    assert_charged_once(story)
+    assert_store_is_right(world)
+
+
+def loses_a_late_result(world: World, armed: str) -> None:
+    """Dies in the sweep at its start."""
+    story = stored(world)
+    world.stop()
+    late = """{"images": [{"url": "https://fal.media/late.png"}]}"""
+    world.sql(
+        "UPDATE jobs SET late_result = $2, updated_at = now() - interval '40 days' WHERE id = $1::uuid",
+        story.job_id,
+        late,
+    )
+    has_url = "SELECT late_result::text LIKE '%fal.media%' FROM jobs WHERE id::text = $1"
+    world.use(armed=[armed])
+    world.die()
+    assert world.sql(has_url, story.job_id) == [not armed.endswith("after_commit")]
+    world.run()
+    world.until(lambda: world.sql(has_url, story.job_id) == [False], "its URL is gone")
+
+
 MEDIA_CASES = [
     Case("copy.before_put", is_copied),
     Case("copy.after_put", is_copied),
@@ -196,4 +228,6 @@ MEDIA_CASES = [
     *both("record_erased_output", is_erased),
     *both("delete_media", is_deleted),
     *both("delete_expired_media", is_over),
+    *both("keep_older_outputs", is_kept_as_of_a_release_before),
+    *both("forget_late_results", loses_a_late_result),
 ]

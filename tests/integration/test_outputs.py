@@ -207,16 +207,18 @@ async def test_its_time_never_ends_earlier(engine: AsyncEngine, sql: Connection)
     assert [row[0] for row in await sql.fetch(days)] == [3, 3, 90, 90, MEDIA_DAYS, 3]
 
 
-async def test_what_was_given_up_may_still_be_stored(engine: AsyncEngine, sql: Connection) -> None:
-    """By a process that went on with its copy."""
+async def test_what_was_given_up_is_not_recorded_by_who_went_on_with_its_copy(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    """So that an object which belongs to it can be taken out of the store without a look at who writes it."""
     customer = await open_account(engine, 100)
     job_id = await completed(engine, customer)
 
     await copies_of(engine).give_up(OutputId(job_id, 0), is_kept_at_provider=False)
-    assert await copies_of(engine).record_stored(OutputId(job_id, 0), COPY)
-    await copies_of(engine).give_up(OutputId(job_id, 0), is_kept_at_provider=False)
+    assert not await copies_of(engine).record_stored(OutputId(job_id, 0), COPY)
 
-    assert await sql.fetchval("SELECT given_up_at FROM outputs WHERE number = 0") is None
+    row = await sql.fetchrow("SELECT given_up_at IS NULL, stored_at IS NULL FROM outputs WHERE number = 0")
+    assert tuple(row) == (False, True)
 
 
 @pytest.mark.parametrize(

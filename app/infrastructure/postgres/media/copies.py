@@ -33,9 +33,12 @@ class PostgresOutputCopies:
     days_kept: int
 
     async def to_copy(self, job_id: UUID) -> Sequence[OutputToCopy]:
-        waiting = select(_O.number, seconds_since(_O.created_at)).where(_O.job_id == job_id, _IS_TO_COPY)
+        waiting = select(_O.number, seconds_since(_O.created_at).label("seconds")).where(
+            _O.job_id == job_id, _IS_TO_COPY
+        )
         async with reading(self.engine) as connection:
-            seconds: Mapping[int, float] = dict((await connection.execute(waiting)).tuples())
+            rows = (await connection.execute(waiting)).all()
+            seconds: Mapping[int, float] = {row.number: row.seconds for row in rows}
             if not seconds:
                 return []
             found = await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))
