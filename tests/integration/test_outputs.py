@@ -218,6 +218,7 @@ async def test_what_was_given_up_is_not_recorded_by_who_went_on_with_its_copy(
     assert not await copies_of(engine).record_stored(OutputId(job_id, 0), COPY)
 
     row = await sql.fetchrow("SELECT given_up_at IS NULL, stored_at IS NULL FROM outputs WHERE number = 0")
+    assert row is not None
     assert tuple(row) == (False, True)
 
 
