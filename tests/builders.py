@@ -45,8 +45,6 @@ from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
 from app.infrastructure.postgres.jobs.records import PostgresJobRecords
 from app.infrastructure.postgres.keys.issuing import PostgresKeys, add_secret
-from app.infrastructure.postgres.media.deletion import PostgresMediaDeletion
-from app.infrastructure.postgres.media.older import PostgresOlderMedia
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.infrastructure.postgres.restores import PostgresRestoredJobs
 from app.infrastructure.postgres.tables import keys
@@ -189,8 +187,6 @@ def sweep_of(engine: AsyncEngine) -> Sweep:
         PostgresRestoredJobs(engine, jobs),
         event_log_of(engine),
         PostgresDeliveryUpkeep(engine, EVENT_DAYS),
-        PostgresMediaDeletion(engine),
-        PostgresOlderMedia(engine, EVENT_DAYS),
     )
 
 

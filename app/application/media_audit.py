@@ -1,5 +1,6 @@
 """Compares the store of media with the rows of outputs, both ways."""
 
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ AT_ONCE = 500
 # A portion for each sweep: over a million objects a day.
 PORTION = 1_000
 WALK_AGAIN_SECONDS = 24 * 3600.0
+_LEFTOVER = re.compile(r"(.+)\.[0-9a-f]{16}\.part")
 
 
 class Verdict(StrEnum):
@@ -28,7 +30,7 @@ class Verdict(StrEnum):
     ORPHAN = "orphan"
     """It was deleted, or its copy was given up, or a process died while it was written."""
     UNKNOWN = "unknown"
-    """Of no job of this database. Jobs are never deleted, so it is of another one, or of a later state of this one."""
+    """Of no job of this database. Jobs are never deleted, so it is somebody else's, or of a later state of this one."""
     DAMAGED = "damaged"
     """Its size is not that of the output."""
 
@@ -92,7 +94,9 @@ def _verdict(
 ) -> Verdict:
     is_old = found.modified_at < datetime.now(UTC) - ORPHAN_AGE
     if output_id is None:
-        return Verdict.ORPHAN if is_old else Verdict.SOUND
+        # In a shared bucket it may be anybody's, but for what a folder calls a file that is being written.
+        is_leftover = _is_leftover(found.key)
+        return Verdict.ORPHAN if is_leftover and is_old else Verdict.SOUND if is_leftover else Verdict.UNKNOWN
     if output_id not in standings:
         return Verdict.UNKNOWN
     standing, size_bytes = standings[output_id]
@@ -100,6 +104,11 @@ def _verdict(
         return Verdict.ORPHAN if is_old else Verdict.SOUND
     is_whole = standing is Standing.WANTED or size_bytes == found.size_bytes
     return Verdict.SOUND if is_whole else Verdict.DAMAGED
+
+
+def _is_leftover(key: str) -> bool:
+    leftover = _LEFTOVER.fullmatch(key)
+    return leftover is not None and OutputId.of_store_key(leftover[1]) is not None
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.deliver import Deliver
 from app.application.execution.breaker import Breaker
+from app.application.execution.media_upkeep import MediaUpkeep
 from app.application.execution.precedence import Precedence
 from app.application.execution.sweep import Sweep
 from app.application.media_audit import RemoveOrphans
@@ -18,8 +19,14 @@ from app.application.ports.provider import Provider
 from app.application.ports.restores import RestoredJobs
 from app.application.restores import CheckRestored, EndRestored
 from app.application.use_cases import CustomerUseCases, OperatorUseCases
-from app.bootstrap.adapters import Adapters, open_adapters, open_postgres, open_request_history
-from app.bootstrap.steps import handlers_by_step, lost_steps, runner_duties, step_handlers
+from app.bootstrap.adapters import Adapters, PostgresAdapters, open_adapters, open_postgres, open_request_history
+from app.bootstrap.steps import (
+    handlers_by_step,
+    lost_steps_of_jobs,
+    lost_steps_of_media,
+    runner_duties,
+    step_handlers,
+)
 from app.bootstrap.use_cases import customer_use_cases, media_audit, operator_use_cases
 from app.domain.catalogue import Catalogue
 from app.infrastructure.background.deliverer import Deliverer
@@ -87,10 +94,11 @@ async def build(settings: Settings, *, provider: Provider | None = None) -> Asyn
         runner = Runner(
             dsn,
             handlers_by_step(handlers),
-            _sweep_of(settings, adapters),
+            _sweep_of(settings, postgres),
             precedence,
             connections_max=settings.runner_connections_max,
             tidy=Tidying(postgres.engine),
+            upkeep=_media_upkeep_of(settings, adapters),
             places=postgres.places,
         )
         heartbeats = Heartbeats(
@@ -152,18 +160,24 @@ def _deliverer_of(settings: Settings, adapters: Adapters) -> Deliverer:
     return Deliverer(queue, PostgresReplays(engine), deliver, adapters.postgres.event_feed.waking)
 
 
-def _sweep_of(settings: Settings, adapters: Adapters) -> Sweep:
-    audit = media_audit(adapters.postgres.engine, adapters.media_store)
-    postgres = adapters.postgres
+def _sweep_of(settings: Settings, postgres: PostgresAdapters) -> Sweep:
     return Sweep(
-        lost_steps(postgres.engine),
+        lost_steps_of_jobs(postgres.engine),
         postgres.job_records,
         postgres.job_inputs,
         postgres.restored_jobs,
         postgres.events,
         PostgresDeliveryUpkeep(postgres.engine, settings.event_days),
-        PostgresMediaDeletion(postgres.engine),
-        PostgresOlderMedia(postgres.engine, settings.media_days),
+    )
+
+
+def _media_upkeep_of(settings: Settings, adapters: Adapters) -> MediaUpkeep:
+    engine = adapters.postgres.engine
+    audit = media_audit(engine, adapters.media_store)
+    return MediaUpkeep(
+        lost_steps_of_media(engine),
+        PostgresMediaDeletion(engine),
+        PostgresOlderMedia(engine, settings.media_days),
         None if audit is None else RemoveOrphans(audit),
     )
 

@@ -64,6 +64,9 @@ STEPS: Sequence[StepDefinition] = (
 )
 
 
+_OF_MEDIA = frozenset({COPY_OUTPUTS, ERASE_MEDIA})
+
+
 def handlers_by_step(handlers: StepHandlers) -> Mapping[Step, StepHandler]:
     return {row.step: row.handler(handlers) for row in STEPS}
 
@@ -74,6 +77,15 @@ def runner_duties() -> Sequence[str]:
 
 def lost_steps(engine: AsyncEngine) -> PostgresLostSteps:
     return PostgresLostSteps(engine, {row.step: row.waiting for row in STEPS})
+
+
+def lost_steps_of_jobs(engine: AsyncEngine) -> PostgresLostSteps:
+    """Those that no step may begin without a look at."""
+    return PostgresLostSteps(engine, {row.step: row.waiting for row in STEPS if row.step not in _OF_MEDIA})
+
+
+def lost_steps_of_media(engine: AsyncEngine) -> PostgresLostSteps:
+    return PostgresLostSteps(engine, {row.step: row.waiting for row in STEPS if row.step in _OF_MEDIA})
 
 
 def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> StepHandlers:

@@ -376,6 +376,45 @@ async def test_urls_stay_as_long_as_one_output_does(engine: AsyncEngine, sql: Co
     assert json.loads(await sql.fetchval("SELECT late_result FROM jobs")) == SCRUBBED
 
 
+async def test_what_the_database_computes_for_itself_needs_nothing_of_ours(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    """With a search path of its own, as the restore of a backup has one, too."""
+    await completed(engine, await open_account(engine, 100))
+    await sql.execute("UPDATE jobs SET late_result = result")
+
+    await sql.execute("ANALYZE jobs")
+    await sql.execute("REINDEX TABLE jobs")
+    await sql.execute("SET search_path = ''")
+    assert json.loads(await sql.fetchval("SELECT public.without_urls(result) FROM public.jobs")) == SCRUBBED
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [
+        ({"url": "https://a.b/c"}, {"url": None}),
+        (
+            {"URLS": ["HTTP://a.b/c", "ftp://a.b/c", "https://a.b/c d"]},
+            {"URLS": [None, "ftp://a.b/c", "https://a.b/c d"]},
+        ),
+        ({"a": {"b": [["data:image/png;base64,AAAA"]]}}, {"a": {"b": [[None]]}}),
+        ({"prompt": 'say "https://a.b/c" and "http://d"'}, {"prompt": 'say "https://a.b/c" and "http://d"'}),
+        ({"x": "\\", "https://key": 1, "y": "https://v"}, {"x": "\\", "https://key": 1, "y": None}),
+        ({"x": "https://a.b/\u00e9?q=%22&r=[1]"}, {"x": None}),
+        ({"x": " https://a.b/c"}, {"x": " https://a.b/c"}),
+        ({"x": "https:"}, {"x": "https:"}),
+        ({"x": '[ "https://a.b"'}, {"x": '[ "https://a.b"'}),
+        ([], []),
+        ({"n": 1.5, "t": True, "none": None}, {"n": 1.5, "t": True, "none": None}),
+    ],
+    ids=range(11),
+)
+async def test_values_that_are_urls_go_and_nothing_else(sql: Connection, value: object, left: object) -> None:
+    found = await sql.fetchval("SELECT without_urls($1::jsonb)::text", json.dumps(value))
+
+    assert json.loads(found) == left
+
+
 async def test_who_has_no_result_has_nothing_to_delete(engine: AsyncEngine) -> None:
     owner = await open_account(engine, 100)
     job_id = await job_in(engine, owner, JobStatus.FAILED)

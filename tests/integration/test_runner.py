@@ -553,6 +553,8 @@ async def test_the_queue_wakes_a_step_only_for_what_it_can_take_now(
             "generation.follow insert",
             "generation.submit insert",
             "input.forget insert",
+            "media.erase insert",
+            "output.copy insert",
         ]
         assert await said_by("DELETE FROM pgqueuer WHERE entrypoint <> 'generation.submit'") == []
         # Room for the next one.

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -19,7 +20,7 @@ from app.application.execution.copy_outputs import (
 )
 from app.application.execution.steps import RetryLater
 from app.application.ports.media import MediaDeletion, MediaNotReached, OutputToCopy, ProviderAnswer, StoredCopy
-from app.application.ports.media_store import MediaStore, StoreUnavailable
+from app.application.ports.media_store import MediaStore, StoredObject, StoreUnavailable
 from app.domain.outputs import DeletedBecause, OutputId
 
 JOB_ID, OWNER = uuid4(), uuid4()
@@ -44,7 +45,8 @@ class Lab:
     async def to_copy(self, job_id: UUID) -> Sequence[OutputToCopy]:
         ids = [OutputId(job_id, number) for number in range(len(self.urls))]
         wanted = [each for each in ids if each not in self.copies and ("give_up", each) not in self.done]
-        return [OutputToCopy(each, OWNER, self.urls[each.number], self.seconds_waiting) for each in wanted]
+        since = self.seconds_waiting
+        return [OutputToCopy(each, OWNER, self.urls[each.number], since, since, since) for each in wanted]
 
     async def record_stored(self, output_id: OutputId, copy: StoredCopy) -> bool:
         self.done.append(("stored", output_id))
@@ -97,6 +99,14 @@ class Store:
             raise StoreUnavailable("It is away.")
         self.lab.done.append(("delete", key))
         self.lab.objects.pop(key, None)
+
+    async def each(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+        for key, content in self.lab.objects.items():
+            if key.startswith(f"{prefix}/"):
+                yield StoredObject(key, len(content), datetime.now(UTC))
+
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        yield self.lab.objects[key][start:end]
 
 
 @dataclass
@@ -234,3 +244,14 @@ async def test_what_cannot_be_erased_is_not_written_down() -> None:
         await erase(JOB_ID)
 
     assert lab.done == []
+
+
+async def test_what_fal_has_lost_is_taken_from_the_store_where_that_has_it() -> None:
+    """The database was restored from before the copy."""
+    lab = Lab(failure=MediaNotReached("No.", is_gone=True), seconds_waiting=LOST_SECONDS, urls=["https://fal.media/a"])
+    lab.objects = {FIRST.store_key: PNG + b"whole", f"{FIRST.store_key}0": b"another"}
+
+    await copying(lab)(JOB_ID)
+
+    assert lab.copies[FIRST].size_bytes == len(PNG) + 5
+    assert [done[0] for done in lab.done] == ["open", "stored"]

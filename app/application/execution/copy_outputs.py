@@ -20,7 +20,7 @@ from app.application.ports.media import (
     ProviderMedia,
     StoredCopy,
 )
-from app.application.ports.media_store import MediaStore, StoreUnavailable
+from app.application.ports.media_store import MediaStore, ObjectMissing, StoreUnavailable
 from app.domain.media_types import SNIFFED_BYTES, sniff
 from app.domain.outputs import DeletedBecause, OutputId
 
@@ -79,6 +79,10 @@ class CopyOutputs:
     pause: StorePause = field(default_factory=StorePause)
     places: Places = field(default_factory=lambda: Places(COPIES.concurrent_steps_max))
     _spread: Spread = field(default_factory=Spread, init=False)
+    _began_at_seconds: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._began_at_seconds = self.pause.now_seconds()
 
     async def __call__(self, job_id: UUID) -> None:
         wanted = await self.outputs.to_copy(job_id)
@@ -86,7 +90,10 @@ class CopyOutputs:
             return
         if self.store is None:
             for output in wanted:
-                await self.outputs.give_up(output.id, is_kept_at_provider=True)
+                # fal was asked to keep for so long what was submitted since this process runs, and not before with
+                # certainty.
+                is_kept = output.seconds_since_accept < self.pause.now_seconds() - self._began_at_seconds
+                await self.outputs.give_up(output.id, is_kept_at_provider=is_kept)
             return
         account_id = wanted[0].account_id
         if self.pause.is_on:
@@ -105,7 +112,9 @@ class CopyOutputs:
             await self._copy(store, output)
         except MediaNotReached as error:
             log.info("output_copy_failed", output=str(output.id), reason=error.reason)
-            if error.is_gone and output.seconds_waiting >= LOST_SECONDS:
+            if error.is_gone and output.seconds_since_end >= LOST_SECONDS:
+                if await self._adopt(store, output):
+                    return True
                 log.error("output_lost", output=str(output.id), reason=error.reason)
                 await self.deletion.delete(None, output.id.job_id, DeletedBecause.LOST, output.id.number)
                 return True
@@ -136,6 +145,23 @@ class CopyOutputs:
             await store.delete(output.id.store_key)
             return
         log.info("output_stored", output=str(output.id), size_bytes=checked.size_bytes)
+
+    async def _adopt(self, store: MediaStore, output: OutputToCopy) -> bool:
+        """Whether the store has it all the same: a database may have been restored from before the copy was made."""
+        key = output.id.store_key
+        try:
+            async for found in store.each(key.rpartition("/")[0]):
+                if found.key == key:
+                    checked = Checked(store.read(key, 0, found.size_bytes))
+                    async for _ in checked.chunks():
+                        pass
+                    return await self.outputs.record_stored(output.id, checked.as_stored())
+        except (ObjectMissing, MediaNotReached):
+            return False
+        except StoreUnavailable as error:
+            self.pause.begin(str(error))
+            raise RetryLater(STORE_PAUSE_SECONDS) from error
+        return False
 
 
 class Checked:

@@ -55,6 +55,8 @@ LOOKS = Lane("looks", concurrent_steps_max=112, provider_calls_max=112)
 INPUTS = Lane("inputs", concurrent_steps_max=2)
 # A film may take minutes, and nothing else waits for a copy.
 COPIES = Lane("copies", concurrent_steps_max=16, steps_may_take_long=True)
+# What was deleted does not wait behind copies that trickle.
+ERASURES = Lane("erasures", concurrent_steps_max=4, steps_may_take_long=True)
 
 SUBMIT_JOB = Step("generation.submit", subject="job", lane=SUBMISSIONS)
 FOLLOW_JOB = Step("generation.follow", subject="job", lane=LOOKS)
@@ -62,7 +64,7 @@ FORGET_INPUT = Step("input.forget", subject="job", lane=INPUTS)
 # The subject is the job, so that no log has a token of an attempt.
 CANCEL_ORPHANS = Step("attempt.cancel", subject="job", lane=LOOKS)
 COPY_OUTPUTS = Step("output.copy", subject="job", lane=COPIES)
-ERASE_MEDIA = Step("media.erase", subject="job", lane=COPIES)
+ERASE_MEDIA = Step("media.erase", subject="job", lane=ERASURES)
 
 
 class RetryLater(Exception):

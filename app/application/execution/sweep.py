@@ -1,20 +1,15 @@
-import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
-from app.application.media_audit import RemoveOrphans
 from app.application.ports.events import EventUpkeep
 from app.application.ports.execution import JobInputs, JobUpkeep, StepUpkeep
-from app.application.ports.media import MediaDeletion, OlderMedia
 from app.application.ports.restores import RestoreNotice
 from app.application.ports.webhooks import DeliveryUpkeep
 
 log = structlog.get_logger(__name__)
 
 FORGET_TIMES_MAX = 10
-ORPHANS_SECONDS_MAX = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +17,7 @@ class Sweep:
     """Queue the steps again that the queue has lost, and forget idempotency keys that have served their time.
 
     First of all it notices a restored backup: no step runs before the first sweep has. At the end it marks the large
-    inputs that an older release accepted, so that they are forgotten, too, and
-    forgets old deliveries and events, and media whose time is over.
+    inputs that an older release accepted, so that they are forgotten, too, and forgets old deliveries and events.
     """
 
     steps: StepUpkeep
@@ -32,9 +26,6 @@ class Sweep:
     restores: RestoreNotice
     events: EventUpkeep
     deliveries: DeliveryUpkeep
-    media: MediaDeletion
-    older_media: OlderMedia
-    orphans: RemoveOrphans | None = None
 
     async def __call__(self) -> None:
         held = await self.restores.notice()
@@ -51,14 +42,7 @@ class Sweep:
         # No step runs before the first sweep is over, so there is an end to it; the rest has time.
         if lost := await self.deliveries.requeue_lost():
             log.warning("deliveries_requeued", endpoints=lost)
-        for forget in (self.deliveries.forget, self.events.forget, self.media.delete_expired):
+        for forget in (self.deliveries.forget, self.events.forget):
             for _ in range(FORGET_TIMES_MAX):
                 if not await forget():
                     break
-        await self.older_media.keep()
-        await self.older_media.forget_late_results()
-        if self.orphans is not None:
-            with suppress(TimeoutError):
-                # A store that hangs is no reason to neglect the rest of the house.
-                async with asyncio.timeout(ORPHANS_SECONDS_MAX):
-                    await self.orphans()

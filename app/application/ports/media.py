@@ -54,6 +54,9 @@ class OutputToCopy:
     url: str | None
     seconds_waiting: float
     """Since its copy is wanted."""
+    seconds_since_end: float
+    """Of its job."""
+    seconds_since_accept: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

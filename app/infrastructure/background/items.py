@@ -54,6 +54,7 @@ class StepExecutor:
     def __init__(self, stopping: asyncio.Event) -> None:
         self._stopping = stopping
         self.running: set[asyncio.Task[None]] = set()
+        self._long: set[asyncio.Task[None]] = set()
         self._lanes: defaultdict[Lane, _Places] = defaultdict(_Places)
         self._left = _LeftSteps()
 
@@ -79,7 +80,7 @@ class StepExecutor:
         """Run the step. None: nothing is left to do for it."""
         try:
             with self._lanes[step.lane].taken():
-                await self._run(handler, subject_id)
+                await self._run(handler, subject_id, is_long=step.lane.steps_may_take_long)
         except LeftToNewerRelease as left:
             self._left.count(step)
             # Beside a release that never comes, the looks at such subjects get fewer.
@@ -102,11 +103,12 @@ class StepExecutor:
         places = self._lanes[lane]
         return places.count >= lane.concurrent_steps_max and time.monotonic() > places.freed_at_seconds + JAMMED_SECONDS
 
-    def cut_off(self) -> None:
-        for task in self.running:
+    def cut_off(self, *, only_long: bool = False) -> None:
+        """`only_long`: those of lanes whose steps may take long, which begin anew elsewhere."""
+        for task in self._long if only_long else self.running:
             task.cancel()
 
-    async def _run(self, handler: StepHandler, subject_id: UUID) -> None:
+    async def _run(self, handler: StepHandler, subject_id: UUID, *, is_long: bool) -> None:
         """Shielded: a step that has just posted to fal must write that down, even if the library cancels its task."""
 
         async def run() -> None:
@@ -114,6 +116,8 @@ class StepExecutor:
 
         task = asyncio.create_task(run())
         self.running.add(task)
+        if is_long:
+            self._long.add(task)
         task.add_done_callback(self._forget)
         try:
             await asyncio.shield(task)
@@ -125,6 +129,7 @@ class StepExecutor:
 
     def _forget(self, task: "asyncio.Task[None]") -> None:
         self.running.discard(task)
+        self._long.discard(task)
         if not task.cancelled():
             # If the library cancelled the handler nobody else retrieves the error, and asyncio would complain.
             task.exception()

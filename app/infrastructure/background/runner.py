@@ -49,6 +49,7 @@ class Runner:
         *,
         connections_max: int = POOL_SIZE,
         tidy: Callable[[], Awaitable[None]] | None = None,
+        upkeep: Callable[[], Awaitable[None]] | None = None,
         places: Places | None = None,
     ) -> None:
         self._dsn = dsn
@@ -57,6 +58,7 @@ class Runner:
         self._steps = steps
         self._sweep = sweep
         self._tidy = tidy
+        self._upkeep = upkeep
         self._places = places
         self._stopping = asyncio.Event()
         self._executor = StepExecutor(self._stopping)
@@ -77,6 +79,7 @@ class Runner:
         self._stopping.set()
         for manager in self._managers:
             manager.shutdown.set()
+        self._executor.cut_off(only_long=True)
         loop = asyncio.get_running_loop()
         seconds = 0 if at_once else STOP_SECONDS_MAX
         loop.call_later(seconds, self._cut_off)
@@ -153,7 +156,9 @@ class Runner:
             for lane in managers:
                 self.duties.begin(lane.name, LANE_SECONDS)
             self.duties.begin(HOUSEKEEPING, HOUSEKEEPING_SECONDS_MAX)
-            housekeeping = {asyncio.create_task(self._keep_house()), asyncio.create_task(self._keep_tidy())}
+            housekeeping = {
+                asyncio.create_task(chore) for chore in (self._keep_house(), self._keep_tidy(), self._keep_up())
+            }
             log.info("runner_started")
             try:
                 await run_until_one_ends(managers)
@@ -176,6 +181,12 @@ class Runner:
         while self._tidy is not None:
             await asyncio.sleep(TIDY_SECONDS)
             await self._do(self._tidy)
+
+    async def _keep_up(self) -> None:
+        """Apart from the sweep: it may hang on a store, which is no reason to call the process dead."""
+        while self._upkeep is not None:
+            await self._do(self._upkeep)
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     async def _do(self, chore: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -12,6 +12,9 @@ from app.application.execution.steps import Step
 from app.infrastructure.postgres.database import transaction
 from app.infrastructure.postgres.queue import IS_LIVE, enqueue, key_of, queue_items
 
+# Of each step that nobody waits for; the next look takes the next ones. Where a store was away for a day many wait.
+REQUEUED_AT_ONCE = 5_000
+
 WaitingSubjects: TypeAlias = Select[UUID]
 """The ids of the subjects that wait for a step, as the column `id`, whether or not the queue has an item for them."""
 
@@ -40,4 +43,5 @@ def _lost(step: Step, waiting: WaitingSubjects, subject_id: UUID | None) -> Sele
     if subject_id is not None:
         lost = lost.where(subject.c.id == subject_id)
     # Everybody queues in this order, so that no two transactions wait for each other's items.
-    return lost.order_by(subject.c.id)
+    lost = lost.order_by(subject.c.id)
+    return lost.limit(REQUEUED_AT_ONCE) if step.lane.steps_may_take_long else lost

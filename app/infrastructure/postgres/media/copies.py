@@ -41,10 +41,22 @@ class PostgresOutputCopies:
             seconds: Mapping[int, float] = {row.number: row.seconds for row in rows}
             if not seconds:
                 return []
-            found = await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))
-            job = job_of(found.mappings().one())
+            of_job = select(
+                *JOB_COLUMNS,
+                seconds_since(jobs.c.updated_at).label("since_end"),
+                seconds_since(jobs.c.created_at).label("since_accept"),
+            )
+            row = (await connection.execute(of_job.where(jobs.c.id == job_id))).mappings().one()
+            job = job_of(row)
         return [
-            OutputToCopy(output.id, job.account_id, output.provider_url, seconds[output.id.number])
+            OutputToCopy(
+                id=output.id,
+                account_id=job.account_id,
+                url=output.provider_url,
+                seconds_waiting=seconds[output.id.number],
+                seconds_since_end=row["since_end"],
+                seconds_since_accept=row["since_accept"],
+            )
             for output in job.outputs
             if output.id.number in seconds
         ]

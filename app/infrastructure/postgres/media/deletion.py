@@ -18,7 +18,7 @@ from app.infrastructure.postgres.queue import enqueue
 from app.infrastructure.postgres.statements import any_of
 from app.infrastructure.postgres.tables import jobs, outputs
 
-EXPIRED_AT_ONCE = 500
+EXPIRED_AT_ONCE = 200
 _O = outputs.c
 
 
@@ -39,8 +39,15 @@ class PostgresMediaDeletion:
             if not is_final:
                 raise JobUnfinished
             which = _O.job_id == job_id
-            await _delete(connection, which if number is None else which & (_O.number == number), because)
-            await _forget_urls(connection, [job_id])
+            if number is not None:
+                which &= _O.number == number
+            if because is DeletedBecause.LOST:
+                # Somebody else may have had it just before fal lost it.
+                which &= _O.stored_at.is_(None)
+            is_news = await _delete(connection, which, because)
+            # Also where there was no output: of a job that failed a late result may be left.
+            if is_news or not await connection.scalar(select(exists().where(_O.job_id == job_id))):
+                await _forget_urls(connection, [job_id])
             found = await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))
             return job_of(found.mappings().one())
 

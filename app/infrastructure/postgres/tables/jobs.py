@@ -77,11 +77,7 @@ jobs = Table(
     UniqueConstraint("id", "account_id", "cost_tokens", name="jobs_cost_key"),
     UniqueConstraint("id", "account_id", "refunded_tokens", name="jobs_refund_key"),
     Index("jobs_newest_first", "account_id", desc("created_at"), desc("id")),
-    Index(
-        "jobs_late_results_with_urls",
-        "updated_at",
-        postgresql_where=text("late_result IS DISTINCT FROM without_urls(late_result)"),
-    ),
+    Index("jobs_late_results", "id", postgresql_where=text("late_result IS NOT NULL")),
     Index("jobs_unfinished", "created_at", postgresql_where=text("NOT is_final")),
     Index(
         "jobs_inputs_to_forget",
