@@ -14,6 +14,8 @@ from app.domain.media_errors import LinkExpired, LinkNotValid, MediaDeleted, Med
 from app.domain.outputs import DeletedBecause, Output, OutputId
 
 REDIRECT_SECONDS = 60
+# Of them and no more, each with a connection of its own, so that none waits for a connection that another one holds.
+PASSED_AT_ONCE_MAX = 192
 # A moment has one spelling, as everything in a link has.
 EXPIRES = re.compile(r"[1-9]\d{0,11}", re.ASCII)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.application.execution.steps import COPIES
+from app.application.media import PASSED_AT_ONCE_MAX
 from app.application.ports.evidence import RequestHistory
 from app.application.ports.media import ProviderMedia
 from app.application.ports.media_store import MediaStore, StoreUnavailable
@@ -13,7 +15,7 @@ from app.application.ports.provider import Provider, ProviderEvents
 from app.infrastructure.background.deliverer import ATTEMPTS_AT_ONCE_MAX
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.history import FalHistory
-from app.infrastructure.fal.media import MEDIA_CONNECTIONS_MAX, FalMedia
+from app.infrastructure.fal.media import FalMedia
 from app.infrastructure.fal.webhooks import FalWebhooks
 from app.infrastructure.guarded_http.client import GuardedClient
 from app.infrastructure.media_store.opening import open_store
@@ -72,7 +74,9 @@ class Adapters:
     provider_events: ProviderEvents
     request_history: RequestHistory | None
     webhook_sender: GuardedWebhookSender
-    provider_media: ProviderMedia
+    media_to_copy: ProviderMedia
+    media_to_pass: ProviderMedia
+    """The same, over connections of its own: callers who read slowly hold these, and no copy waits for them."""
     media_store: MediaStore | None
     """None: fal keeps what it made for as long as we promise."""
 
@@ -128,12 +132,8 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
             proxy=settings.webhook_proxy,
             connections_max=ATTEMPTS_AT_ONCE_MAX,
         ) as guarded,
-        GuardedClient.open(
-            egress=settings.egress,
-            allows_loopback=not settings.is_production,
-            proxy=settings.webhook_proxy,
-            connections_max=MEDIA_CONNECTIONS_MAX,
-        ) as media_http,
+        open_fal_media(settings, COPIES.concurrent_steps_max) as media_to_copy,
+        open_fal_media(settings, PASSED_AT_ONCE_MAX) as media_to_pass,
     ):
         yield Adapters(
             postgres=postgres,
@@ -141,9 +141,21 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
             provider_events=events,
             request_history=history,
             webhook_sender=GuardedWebhookSender(guarded),
-            provider_media=FalMedia(media_http, settings.media_hosts),
+            media_to_copy=media_to_copy,
+            media_to_pass=media_to_pass,
             media_store=media_store(settings),
         )
+
+
+@asynccontextmanager
+async def open_fal_media(settings: Settings, connections_max: int) -> AsyncIterator[FalMedia]:
+    async with GuardedClient.open(
+        egress=settings.egress,
+        allows_loopback=not settings.is_production,
+        proxy=settings.webhook_proxy,
+        connections_max=connections_max,
+    ) as http:
+        yield FalMedia(http, settings.media_hosts)
 
 
 def media_store(settings: Settings) -> MediaStore | None:

@@ -114,6 +114,6 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
         follow=follow,
         forget=ForgetInput(adapters.postgres.job_inputs),
         cancel_orphans=CancelOrphans(adapters.postgres.job_execution, adapters.provider, follow.places),
-        copy_outputs=CopyOutputs(copies, PostgresMediaDeletion(engine), adapters.provider_media, adapters.media_store),
+        copy_outputs=CopyOutputs(copies, PostgresMediaDeletion(engine), adapters.media_to_copy, adapters.media_store),
         erase_media=EraseMedia(copies, adapters.media_store),
     )

@@ -140,7 +140,7 @@ def _media(settings: Settings, adapters: Adapters) -> CustomerMedia:
     copies = PostgresOutputCopies(engine, settings.media_days)
     return CustomerMedia(
         links=links,
-        open=OpenMedia(links, copies, adapters.provider_media, adapters.media_store, settings.media_redirect),
+        open=OpenMedia(links, copies, adapters.media_to_pass, adapters.media_store, settings.media_redirect),
         delete=DeleteMedia(PostgresMediaDeletion(engine)),
     )
 

@@ -27,8 +27,9 @@ HTML = b"<!doctype html><script>alert(1)</script>" + b" " * 100
 UNKNOWN = "application/octet-stream"
 POLICY = "default-src 'none'; sandbox"
 LARGE_BYTES = 300 * 1024 * 1024
-# Two thirds of all places are one account's.
+# Two thirds of all places are one account's, and two thirds of those for what comes from fal.
 PLACES_OF_ONE = 256
+PLACES_OF_ONE_AT_FAL = 128
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +300,21 @@ def test_one_account_cannot_have_all_places_and_who_goes_frees_his(service: Medi
     while service.get(small).status_code == 429:
         assert time.monotonic() < deadline, "no place comes free"
         time.sleep(0.1)
+
+
+def test_one_account_cannot_have_all_connections_to_fal(service: MediaService) -> None:
+    greedy, other = service.customer(), service.customer()
+    large = service.output(service.files.put("/files/endless", LARGE_BYTES), greedy)
+    of_other = service.output(service.files.put("/files/small", PNG), other)
+    stored = service.stored(PNG, "image/png", greedy)
+    with ExitStack() as readers:
+        statuses: list[int] = []
+        while 429 not in statuses and len(statuses) <= PLACES_OF_ONE:
+            statuses.append(readers.enter_context(closing(SlowReader(service, large))).status)
+        assert statuses == [200] * PLACES_OF_ONE_AT_FAL + [429]
+        assert service.get(of_other).content == PNG
+        # What comes from our store needs none of them.
+        assert service.get(stored).content == PNG
 
 
 def test_a_link_of_one_process_is_good_at_another(service: MediaService) -> None:

@@ -82,7 +82,9 @@ class Caller:
 async def answer_to(caller: Caller, fal: Fal, places: Places, content_type: str = "image/png") -> None:
     place, request = places.take(OWNER), Request({"type": "http", "headers": []})
     assert place is not None
-    answer = await passed_download(request, cast(OpenMedia, fal), output_of(content_type), place)
+    async with AsyncExitStack() as held:
+        held.enter_context(place)
+        answer = await passed_download(request, cast(OpenMedia, fal), output_of(content_type), held)
     await answer({"type": "http"}, caller.receive, caller.send)
 
 

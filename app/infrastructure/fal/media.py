@@ -9,7 +9,6 @@ from app.infrastructure.guarded_http.client import GuardedClient
 from app.infrastructure.guarded_http.hosts import Hosts
 from app.infrastructure.guarded_http.reasons import NotReached
 
-MEDIA_CONNECTIONS_MAX = 200
 SECONDS_TO_ANSWER_MAX = 20.0
 STALL_SECONDS_MAX = 30.0
 # Longer than any film that fal's models make.

@@ -7,6 +7,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import Lifespan
 
 from app.application.execution.places import Places
+from app.application.media import PASSED_AT_ONCE_MAX
 from app.domain.catalogue import Catalogue
 from app.presentation.http import description
 from app.presentation.http import openapi as documentation
@@ -103,6 +104,7 @@ def _state(context: ValidationContext, *, reads_per_second: int, streams_max: in
             "failed_authentications": FailedAuthentications(),
             "streams": OpenStreams(streams_max),
             "downloads": Places(DOWNLOADS_MAX),
+            "passed_downloads": Places(PASSED_AT_ONCE_MAX),
             "public_url": public_url,
         }
     )

@@ -4,19 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from uuid import UUID
 
 import structlog
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from app.application.execution.places import Place
+from app.application.execution.places import Place, Places
 from app.application.media import OpenMedia
 from app.application.ports.media import MediaNotReached
-from app.domain.media_errors import MediaUnavailable
+from app.domain.media_errors import MediaUnavailable, TooManyDownloads
 from app.domain.media_types import INLINE_CONTENT_TYPES, SNIFFED_BYTES, sniff
 from app.domain.outputs import Output
 from app.presentation.http.byte_ranges import ByteRange, RangeNotSatisfiable, is_known, one_range, requested_range
-from app.presentation.http.state import IS_HEAD
+from app.presentation.http.state import IS_HEAD, state_of
 
 log = structlog.get_logger(__name__)
 
@@ -72,54 +73,69 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def stored_download(request: Request, media: OpenMedia, output: Output, place: Place) -> Response:
-    """Raises MediaUnavailable, RangeNotSatisfiable."""
+async def download(request: Request, media: OpenMedia, account_id: UUID, output: Output) -> Response:
+    """Raises MediaUnavailable, RangeNotSatisfiable, TooManyDownloads."""
+    state = state_of(request.scope)
+    async with AsyncExitStack() as held:
+        held.enter_context(_taken(state.downloads, account_id))
+        if output.kept.is_stored:
+            return await stored_download(request, media, output, held)
+        held.enter_context(_taken(state.passed_downloads, account_id))
+        return await passed_download(request, media, output, held)
+
+
+def _taken(places: Places, account_id: UUID) -> Place:
+    place = places.take(account_id)
+    if place is None:
+        raise TooManyDownloads
+    return place
+
+
+async def stored_download(request: Request, media: OpenMedia, output: Output, held: AsyncExitStack) -> Response:
+    """Raises MediaUnavailable, RangeNotSatisfiable. An answer that goes on takes over what is held."""
     assert output.kept.size_bytes is not None
     size_bytes, etag = output.kept.size_bytes, f'"{output.kept.sha256}"'
     headers = _shown(output.name, output.kept.content_type)
-    async with AsyncExitStack() as held:
-        held.enter_context(place)
-        if is_known(request.headers, etag):
-            return Response(status_code=304, headers={**_ALWAYS, "ETag": etag})
-        url = await media.store_url(output, headers["Content-Disposition"], headers["Content-Type"])
-        if url is not None:
-            return Response(status_code=302, headers={**_ALWAYS, "Location": url, "Cache-Control": "no-store"})
-        wanted = requested_range(request.headers, size_bytes, etag)
-        part = wanted or ByteRange(0, size_bytes)
-        if wanted is not None:
-            headers["Content-Range"] = wanted.content_range(size_bytes)
-        left_seconds = max(0, int((output.kept.expires_at - datetime.now(UTC)).total_seconds()))
-        headers |= {
-            "ETag": etag,
-            "Accept-Ranges": "bytes",
-            "Cache-Control": f"private, max-age={left_seconds}, immutable",
-            "Content-Length": str(part.end - part.start),
-        }
-        chunks = media.read(output, part.start, part.end)
-        # A store that is away is told of before the answer begins.
-        first = b"" if IS_HEAD in request.scope else await anext(chunks, b"")
-        return Download(206 if wanted else 200, headers, _again(first, chunks), held.pop_all())
+    if is_known(request.headers, etag):
+        return Response(status_code=304, headers={**_ALWAYS, "ETag": etag})
+    url = await media.store_url(output, headers["Content-Disposition"], headers["Content-Type"])
+    if url is not None:
+        return Response(status_code=302, headers={**_ALWAYS, "Location": url, "Cache-Control": "no-store"})
+    wanted = requested_range(request.headers, size_bytes, etag)
+    part = wanted or ByteRange(0, size_bytes)
+    if wanted is not None:
+        headers["Content-Range"] = wanted.content_range(size_bytes)
+    left_seconds = max(0, int((output.kept.expires_at - datetime.now(UTC)).total_seconds()))
+    headers |= {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": f"private, max-age={left_seconds}, immutable",
+        "Content-Length": str(part.end - part.start),
+    }
+    chunks = media.read(output, part.start, part.end)
+    # A store that is away is told of before the answer begins.
+    first = b"" if IS_HEAD in request.scope else await anext(chunks, b"")
+    return Download(206 if wanted else 200, headers, _again(first, chunks), held.pop_all())
 
 
-async def passed_download(request: Request, media: OpenMedia, output: Output, place: Place) -> Response:
-    """What fal keeps, until our copy is there. Raises MediaUnavailable, RangeNotSatisfiable."""
+async def passed_download(request: Request, media: OpenMedia, output: Output, held: AsyncExitStack) -> Response:
+    """What fal keeps, until our copy is there. Raises MediaUnavailable, RangeNotSatisfiable.
+
+    An answer that goes on takes over what is held.
+    """
     byte_range = one_range(request.headers, None)
-    async with AsyncExitStack() as stack:
-        stack.enter_context(place)
-        try:
-            answer = await stack.enter_async_context(media.pass_through(output, byte_range))
-            first = b"" if answer.status == 416 else await _beginning(answer.chunks)
-        except MediaNotReached as error:
-            log.warning("pass_through_failed", output=str(output.id), reason=error.reason)
-            raise MediaUnavailable from error
-        headers = {"Accept-Ranges": "bytes", "Cache-Control": "no-store"}
-        headers |= {
-            name: answer.headers[name] for name in ("Content-Length", "Content-Range") if name in answer.headers
-        }
-        if answer.status == 416:
-            raise RangeNotSatisfiable(headers.get("Content-Range", "bytes */*"))
-        headers |= _shown(output.name, _type_of(output, answer.headers.get("Content-Range"), first))
-        return Download(answer.status, headers, _again(first, answer.chunks), stack.pop_all())
+    try:
+        answer = await held.enter_async_context(media.pass_through(output, byte_range))
+        first = b"" if answer.status == 416 else await _beginning(answer.chunks)
+    except MediaNotReached as error:
+        log.warning("pass_through_failed", output=str(output.id), reason=error.reason)
+        raise MediaUnavailable from error
+    headers = {"Accept-Ranges": "bytes", "Cache-Control": "no-store"}
+    headers |= {name: answer.headers[name] for name in ("Content-Length", "Content-Range") if name in answer.headers}
+    if answer.status == 416:
+        raise RangeNotSatisfiable(headers.get("Content-Range", "bytes */*"))
+    headers |= _shown(output.name, _type_of(output, answer.headers.get("Content-Range"), first))
+    return Download(answer.status, headers, _again(first, answer.chunks), held.pop_all())
 
 
 def _type_of(output: Output, content_range: str | None, first: bytes) -> str | None:

@@ -34,6 +34,8 @@ class ApiState(State):
     failed_authentications: FailedAuthentications
     streams: "OpenStreams"
     downloads: Places
+    passed_downloads: Places
+    """For those of them that come from fal."""
     public_url: str | None
 
 

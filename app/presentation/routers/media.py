@@ -9,11 +9,11 @@ from app.domain.media_errors import (
     TooManyDownloads,
 )
 from app.presentation.http.byte_ranges import RangeNotSatisfiable
-from app.presentation.http.downloads import passed_download, stored_download
+from app.presentation.http.downloads import download
 from app.presentation.http.media_parameters import MEDIA_NAME, Expires, MediaId, Signature
 from app.presentation.http.openapi import DATABASE_ERRORS, problems
 from app.presentation.http.routing import DirectRoute
-from app.presentation.http.state import UseCases, state_of
+from app.presentation.http.state import UseCases
 
 router = APIRouter(prefix="/media", tags=["Media"], route_class=DirectRoute)
 
@@ -52,9 +52,4 @@ async def get_media(
     """
     open_media = use_cases.media.open
     account_id, output = await open_media.find(media, expires, signature)
-    place = state_of(request.scope).downloads.take(account_id)
-    if place is None:
-        raise TooManyDownloads
-    if output.kept.is_stored:
-        return await stored_download(request, open_media, output, place)
-    return await passed_download(request, open_media, output, place)
+    return await download(request, open_media, account_id, output)
