@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+import structlog
+
 from app.application.ports.media import MediaDeletion, MediaLinks, OutputReader, ProviderAnswer, ProviderMedia
 from app.application.ports.media_store import MediaStore, ObjectMissing, StoreUnavailable
 from app.domain.jobs import Job
 from app.domain.media_errors import LinkExpired, LinkNotValid, MediaDeleted, MediaNotFound, MediaUnavailable
 from app.domain.outputs import DeletedBecause, Output, OutputId
+
+log = structlog.get_logger(__name__)
 
 REDIRECT_SECONDS = 60
 # Of them and no more, each with a connection of its own, so that none waits for a connection that another one holds.
@@ -62,14 +66,18 @@ class OpenMedia:
             raise MediaUnavailable from error
 
     async def read(self, output: Output, start: int, end: int) -> AsyncIterator[bytes]:
-        """Of a stored output. Raises MediaUnavailable."""
+        """Of a stored output. Raises MediaUnavailable, ObjectMissing."""
         if self.store is None:
             # MEDIA_URL was changed to none.
             raise MediaUnavailable
         try:
             async for chunk in self.store.read(output.id.store_key, start, end):
                 yield chunk
-        except (StoreUnavailable, ObjectMissing) as error:
+        except ObjectMissing:
+            # Nothing brings it back by itself, so the operator has to hear of it.
+            log.error("media_missing", output=str(output.id))
+            raise
+        except StoreUnavailable as error:
             raise MediaUnavailable from error
 
     def pass_through(self, output: Output, byte_range: str | None) -> AbstractAsyncContextManager[ProviderAnswer]:

@@ -190,6 +190,25 @@ def test_while_the_store_is_away_a_stored_file_is_not_there(service: MediaServic
     assert service.get(output_id).content == PNG
 
 
+def test_what_the_store_has_lost_comes_from_fal_while_fal_has_it(service: MediaService) -> None:
+    lost = service.stored(PNG, "image/png")
+    (service.store / lost.store_key).unlink()
+
+    answer = service.get(lost)
+    assert (answer.status_code, answer.json()["code"]) == (503, "media_unavailable")
+    service.files.put("/gone", PNG)
+    try:
+        whole, part = service.get(lost), service.get(lost, Range="bytes=9-40")
+    finally:
+        del service.files.contents["/gone"]
+
+    assert (whole.status_code, whole.content, whole.headers["Cache-Control"]) == (200, PNG, "no-store")
+    assert (part.status_code, part.content) == (206, PNG[9:41])
+    told = [line for line in service.process.output().splitlines() if "media_missing" in line]
+    assert len(told) == 3
+    assert all(str(lost) in line for line in told)
+
+
 def test_a_link_ends_and_is_wrong_or_leads_to_what_was_deleted(service: MediaService) -> None:
     customer = service.customer()
     output_id = service.stored(PNG, "image/png", customer)

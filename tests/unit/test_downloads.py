@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import uuid4
@@ -14,9 +14,10 @@ from starlette.requests import Request
 from app.application.execution.places import Places
 from app.application.media import OpenMedia
 from app.application.ports.media import ProviderAnswer
+from app.application.ports.media_store import ObjectMissing
 from app.domain.outputs import KeptOutput, Output, OutputId
 from app.presentation.http import downloads
-from app.presentation.http.downloads import Download, passed_download
+from app.presentation.http.downloads import Download, passed_download, stored_download
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 HTML = b"<!doctype html><script>alert(1)</script>" * 3
@@ -143,3 +144,27 @@ async def test_a_caller_has_his_time_for_a_piece_however_large_the_chunks_are() 
     assert len(caller.body) == 3 * 1024 * 1024 + 1
     assert max(len(message.get("body", b"")) for message in caller.sent) == downloads.TAKE_BYTES_MAX
     assert "content-length" not in caller.headers
+
+
+@dataclass
+class Holed:
+    """A store that has lost the end of what it had."""
+
+    async def read(self, output: Output, start: int, end: int) -> AsyncIterator[bytes]:
+        yield PNG[:100]
+        raise ObjectMissing("It ends at 100.")
+
+    async def store_url(self, output: Output, disposition: str, content_type: str) -> None:
+        pass
+
+
+async def test_what_ends_too_early_in_the_store_is_cut_short() -> None:
+    caller, held, request = Caller(), AsyncExitStack(), Request({"type": "http", "headers": []})
+    output = output_of("image/png")
+    kept = replace(output.kept, is_stored=True, size_bytes=len(PNG), content_type="image/png", sha256="0" * 64)
+
+    answer = await stored_download(request, cast(OpenMedia, Holed()), replace(output, kept=kept), held)
+    await answer({"type": "http"}, caller.receive, caller.send)
+
+    assert caller.body == PNG[:100]
+    assert caller.sent[-1]["more_body"]

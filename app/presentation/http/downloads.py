@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from app.application.execution.places import Place, Places
 from app.application.media import OpenMedia
 from app.application.ports.media import MediaNotReached
+from app.application.ports.media_store import ObjectMissing
 from app.domain.media_errors import MediaUnavailable, TooManyDownloads
 from app.domain.media_types import INLINE_CONTENT_TYPES, SNIFFED_BYTES, sniff
 from app.domain.outputs import Output
@@ -61,7 +62,7 @@ class Download(Response):
                             async with asyncio.timeout(TAKE_SECONDS_MAX):
                                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except (TimeoutError, MediaNotReached, MediaUnavailable) as error:
+        except (TimeoutError, MediaNotReached, MediaUnavailable, ObjectMissing) as error:
             # The answer has begun: that its connection ends early is all that can be said.
             log.info("download_cut_short", reason=type(error).__name__)
         finally:
@@ -79,7 +80,9 @@ async def download(request: Request, media: OpenMedia, account_id: UUID, output:
     async with AsyncExitStack() as held:
         held.enter_context(_taken(state.downloads, account_id))
         if output.kept.is_stored:
-            return await stored_download(request, media, output, held)
+            # What our store has lost, fal may have kept.
+            with suppress(ObjectMissing):
+                return await stored_download(request, media, output, held)
         held.enter_context(_taken(state.passed_downloads, account_id))
         return await passed_download(request, media, output, held)
 
@@ -92,7 +95,7 @@ def _taken(places: Places, account_id: UUID) -> Place:
 
 
 async def stored_download(request: Request, media: OpenMedia, output: Output, held: AsyncExitStack) -> Response:
-    """Raises MediaUnavailable, RangeNotSatisfiable. An answer that goes on takes over what is held."""
+    """Raises MediaUnavailable, ObjectMissing, RangeNotSatisfiable. An answer that goes on takes over what is held."""
     assert output.kept.size_bytes is not None
     size_bytes, etag = output.kept.size_bytes, f'"{output.kept.sha256}"'
     headers = _shown(output.name, output.kept.content_type)
