@@ -153,6 +153,7 @@ async def open_fal_media(settings: Settings, connections_max: int) -> AsyncItera
         egress=settings.egress,
         allows_loopback=not settings.is_production,
         proxy=settings.webhook_proxy,
+        listed_by_egress=True,
         connections_max=connections_max,
     ) as http:
         yield FalMedia(http, settings.media_hosts)

@@ -6,7 +6,8 @@ The URL is read once, by yarl, and what was read is what is checked, resolved an
 holds a connection back from other addresses.
 
 Through a proxy that must be used it is the proxy that connects, so it is told an address that we checked, and never a
-name: the request's URL holds the address, and TLS and the Host header the name.
+name: the request's URL holds the address, and TLS and the Host header the name. The proxy of all that leaves this
+machine is told names, and so it is used for nothing but the hosts of a list.
 
 In development (`allows_loopback`) this machine may be reached, too, by plain http as well, and never through the proxy.
 """
@@ -56,6 +57,18 @@ class _Way:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The way that the operator's own hosts are fetched by, where the egress has a proxy for them."""
+
+    session: aiohttp.ClientSession
+    egress: Egress
+
+    def to(self, url: URL) -> _Way | None:
+        proxy = self.egress.proxy_for(str(url)) if url.scheme == "https" else None
+        return None if proxy is None else _Way(self.session, url, {"proxy_headers": _told_to(proxy)})
+
+
 class GuardedClient:
     """`outside` leads to public addresses, directly or through the proxy; `local` only to this machine, if at all."""
 
@@ -65,11 +78,13 @@ class GuardedClient:
         local: aiohttp.ClientSession | None,
         resolver: CheckingResolver,
         proxy: Proxy | None,
+        listed: _Listed | None,
     ) -> None:
         self._outside = outside
         self._local = local
         self._resolver = resolver
         self._proxy = proxy
+        self._listed = listed
 
     @classmethod
     @asynccontextmanager
@@ -79,10 +94,12 @@ class GuardedClient:
         egress: Egress,
         allows_loopback: bool = False,
         proxy: Proxy | None = None,
+        listed_by_egress: bool = False,
         connections_max: int = CONNECTIONS_MAX,
     ) -> AsyncIterator[Self]:
         """`egress` says whom to trust, and nothing about the way: `proxy` is one that must be used.
 
+        `listed_by_egress`: where none must be used, hosts of a list are fetched through the proxy of `egress`, if any.
         `connections_max` counts separately for this machine.
         """
         lookups = Lookups()
@@ -94,7 +111,11 @@ class GuardedClient:
             if allows_loopback:
                 of_this_machine = CheckingResolver(lookups, is_loopback)
                 local = await stack.enter_async_context(open_session(tls, of_this_machine, connections_max))
-            yield cls(outside, local, resolver, proxy)
+            listed = None
+            if listed_by_egress and proxy is None and egress.https_proxy is not None:
+                way = await stack.enter_async_context(open_session(tls, egress.https_proxy, connections_max))
+                listed = _Listed(way, egress)
+            yield cls(outside, local, resolver, proxy, listed)
 
     async def post(
         self, url: str, body: bytes, headers: Mapping[str, str], *, seconds_max: float, owner: Hashable = None
@@ -147,7 +168,8 @@ class GuardedClient:
                 for _ in range(1 + REDIRECTS_MAX):
                     if not hosts.permits(target):
                         raise NotReached("The host of the URL is not one of those that are fetched from.")
-                    response = await self._begin("GET", await self._choose(target), headers)
+                    listed = None if self._listed is None else self._listed.to(target)
+                    response = await self._begin("GET", listed or await self._choose(target), headers)
                     if response.status not in _REDIRECTS:
                         return response
                     response.close()
@@ -189,8 +211,7 @@ class GuardedClient:
         address = next((each for each in found if ":" not in each), found[0])
         if is_loopback(address) and self._local is not None:
             return _Way(self._local, url)
-        told_to_proxy = {"User-Agent": USER_AGENT, **self._proxy.headers}
-        arguments = {"server_hostname": host, "proxy_headers": told_to_proxy}
+        arguments = {"server_hostname": host, "proxy_headers": _told_to(self._proxy)}
         return _Way(self._outside, url.with_host(address), arguments)
 
     async def _send(self, way: _Way, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -209,6 +230,10 @@ class GuardedClient:
             allow_redirects=False,
             **way.arguments,
         )
+
+
+def _told_to(proxy: Proxy) -> Mapping[str, str]:
+    return {"User-Agent": USER_AGENT, **proxy.headers}
 
 
 async def _read_first(content: aiohttp.StreamReader) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.unit.guarded_http.stand_ins import (
     PUBLIC,
     PUBLIC_IPV6,
     NameServer,
+    Ways,
     fetched,
     port_of,
     reason,
@@ -126,3 +128,48 @@ async def test_says_little_of_a_proxy_that_does_not_help(
         assert await reason(client, f"https://{NAME}/") == "This service found no way out."
 
     assert len(proxy[0].heads) == 1
+
+
+async def test_hosts_of_a_list_are_fetched_through_the_proxy_of_all_that_leaves(
+    stub: FalStub, proxy: tuple[ConnectProxy, Proxy], names: NameServer, ways: Ways, certificate: Path
+) -> None:
+    """It is told the name, which nobody here looks up."""
+    stub.otherwise = reply(body=b"file")
+    url, hosts = f"https://{NAME}/file", Hosts.of(NAME)
+    egress = Egress(https_proxy=proxy[1], certificates_file=certificate)
+
+    async with GuardedClient.open(egress=egress, listed_by_egress=True) as client:
+        assert await fetched(client, url, hosts) == (200, b"file")
+        assert await unfetched(client, "https://other.example/", hosts) == (
+            "The host of the URL is not one of those that are fetched from."
+        )
+        assert names.asked == []
+        (head,) = proxy[0].heads
+        assert head.startswith(f"CONNECT {NAME}:443 ")
+        assert "Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=" in head
+
+        # Whose URL somebody else chose goes past it, to what was checked.
+        names.answers[NAME] = itertools.repeat([PUBLIC])
+        ways.public_port = port_of(stub)
+        await client.post(f"https://{NAME}/hook", b"{}", {}, seconds_max=5)
+        assert ways.taken[-1] == PUBLIC
+
+    async with GuardedClient.open(egress=replace(egress, no_proxy=f".{NAME}"), listed_by_egress=True) as client:
+        assert await fetched(client, url, hosts) == (200, b"file")
+    async with GuardedClient.open(egress=egress) as client:
+        assert await fetched(client, url, hosts) == (200, b"file")
+    assert [way for way in ways.taken if way != "127.0.0.1"] == [PUBLIC] * 3
+    assert len(proxy[0].heads) == 1
+
+
+async def test_the_proxy_that_must_be_used_comes_before_the_one_of_all_that_leaves(
+    stub: FalStub, proxy: tuple[ConnectProxy, Proxy], names: NameServer, certificate: Path
+) -> None:
+    names.answers[NAME] = itertools.repeat([PUBLIC])
+    stub.otherwise = reply(body=b"file")
+    egress = Egress(https_proxy=Proxy.parse("http://127.0.0.1:9"), no_proxy="*", certificates_file=certificate)
+
+    async with GuardedClient.open(egress=egress, proxy=proxy[1], listed_by_egress=True) as client:
+        assert await fetched(client, f"https://{NAME}/file", Hosts.of(NAME)) == (200, b"file")
+
+    assert [head.split()[1] for head in proxy[0].heads] == [f"{PUBLIC}:443"]
