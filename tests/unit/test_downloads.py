@@ -18,6 +18,7 @@ from app.application.ports.media_store import ObjectMissing
 from app.domain.outputs import KeptOutput, Output, OutputId
 from app.presentation.http import downloads
 from app.presentation.http.downloads import Download, passed_download, stored_download
+from app.presentation.http.state import IS_HEAD
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 HTML = b"<!doctype html><script>alert(1)</script>" * 3
@@ -158,12 +159,43 @@ class Holed:
         pass
 
 
+@dataclass
+class Bucket:
+    """Serves what it has itself."""
+
+    async def store_url(self, output: Output, disposition: str, content_type: str) -> str:
+        assert (disposition.partition(";")[0], content_type) == ("inline", "image/png")
+        return f"https://bucket/{output.id}"
+
+    def read(self, output: Output, start: int, end: int) -> AsyncIterator[bytes]:
+        assert (output.name, start) == ("image-1.png", 0)
+        return in_pieces(bytes(end), end)
+
+
+def stored_output(size_bytes: int) -> Output:
+    output = output_of("image/png")
+    kept = replace(output.kept, is_stored=True, size_bytes=size_bytes, content_type="image/png", sha256="0" * 64)
+    return replace(output, kept=kept)
+
+
+async def test_only_who_wants_the_file_is_sent_to_the_bucket() -> None:
+    """What the bucket signed is good for a GET alone."""
+    output = stored_output(1000)
+    media = cast(OpenMedia, Bucket())
+    get, head = ({"type": "http", "headers": [], **more} for more in ({}, {IS_HEAD: True}))
+
+    whole = await stored_download(Request(get), media, output, AsyncExitStack())
+    only_head = await stored_download(Request(head), media, output, AsyncExitStack())
+
+    assert (whole.status_code, whole.headers["location"]) == (302, f"https://bucket/{output.id}")
+    assert (only_head.status_code, only_head.headers["content-length"]) == (200, "1000")
+    assert "location" not in only_head.headers
+
+
 async def test_what_ends_too_early_in_the_store_is_cut_short() -> None:
     caller, held, request = Caller(), AsyncExitStack(), Request({"type": "http", "headers": []})
-    output = output_of("image/png")
-    kept = replace(output.kept, is_stored=True, size_bytes=len(PNG), content_type="image/png", sha256="0" * 64)
 
-    answer = await stored_download(request, cast(OpenMedia, Holed()), replace(output, kept=kept), held)
+    answer = await stored_download(request, cast(OpenMedia, Holed()), stored_output(len(PNG)), held)
     await answer({"type": "http"}, caller.receive, caller.send)
 
     assert caller.body == PNG[:100]

@@ -101,7 +101,9 @@ async def stored_download(request: Request, media: OpenMedia, output: Output, he
     headers = _shown(output.name, output.kept.content_type)
     if is_known(request.headers, etag):
         return Response(status_code=304, headers={**_ALWAYS, "ETag": etag})
-    url = await media.store_url(output, headers["Content-Disposition"], headers["Content-Type"])
+    is_head = IS_HEAD in request.scope
+    # A URL of the store is signed for GET alone, and its answer to a HEAD would be a refusal.
+    url = None if is_head else await media.store_url(output, headers["Content-Disposition"], headers["Content-Type"])
     if url is not None:
         return Response(status_code=302, headers={**_ALWAYS, "Location": url, "Cache-Control": "no-store"})
     wanted = requested_range(request.headers, size_bytes, etag)
@@ -117,7 +119,7 @@ async def stored_download(request: Request, media: OpenMedia, output: Output, he
     }
     chunks = media.read(output, part.start, part.end)
     # A store that is away is told of before the answer begins.
-    first = b"" if IS_HEAD in request.scope else await anext(chunks, b"")
+    first = b"" if is_head else await anext(chunks, b"")
     return Download(206 if wanted else 200, headers, _again(first, chunks), held.pop_all())
 
 
