@@ -23,6 +23,16 @@ def files_in(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file()]
 
 
+async def test_who_reads_slowly_holds_little(tmp_path: Path) -> None:
+    size_bytes = 1024 * 1024 + 1
+    folder = Folder(tmp_path)
+    await folder.put(KEY, once(bytes(size_bytes)))
+
+    read = [len(chunk) async for chunk in folder.read(KEY, 0, size_bytes)]
+
+    assert (sum(read), max(read)) == (size_bytes, 128 * 1024)
+
+
 async def test_nobody_else_may_read_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:

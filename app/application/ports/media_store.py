@@ -38,7 +38,7 @@ class MediaStore(Protocol):
         ...
 
     def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-        """Bytes start..end (end exclusive), in chunks of about 1 MiB, no faster than they are consumed.
+        """Bytes start..end (end exclusive), in chunks of a few MiB at most, no faster than they are consumed.
 
         What is being read stays the same object, also when another one is put in its place meanwhile. Nothing is read
         for an empty range. Raises ObjectMissing, also once it is seen to end before `end`, and StoreUnavailable.

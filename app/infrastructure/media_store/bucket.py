@@ -14,13 +14,14 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from app.application.ports.media_store import ObjectMissing, StoredObject
-from app.infrastructure.media_store.keys import READ_BYTES, assert_inside, probe
+from app.infrastructure.media_store.keys import assert_inside, probe
 from app.infrastructure.media_store.presigning import Presigner
 from app.infrastructure.media_store.reasons import is_missing, unavailable
 
 # S3 takes parts from 5 MiB on, and 10,000 of them: 50 GB. So many are in memory for each upload, and one more.
 _PART_BYTES = 5 * 1024 * 1024
 _PARTS_AT_ONCE = 2
+_READ_BYTES = 1024 * 1024
 # What a page of a listing has at most.
 _LISTED_AT_ONCE = 1000
 
@@ -63,7 +64,7 @@ class Bucket:
             return
         with _translated():
             found = await obstore.get_async(self._store, key, options={"range": (start, end)})
-        stream = found.stream(min_chunk_size=READ_BYTES)
+        stream = found.stream(min_chunk_size=_READ_BYTES)
         while start < end:
             with _translated():
                 chunk = await anext(stream, b"")

@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.application.ports.media_store import ObjectMissing, StoredObject, StoreUnavailable
-from app.infrastructure.media_store.keys import READ_BYTES, assert_inside, probe
+from app.infrastructure.media_store.keys import assert_inside, probe
 
 T = TypeVar("T")
 
+# Each of hundreds of readers may hold so much for as long as he reads slowly. With less, a file of 1 GiB takes longer,
+# because each read is handed to a thread; with this, a sixth at most longer than with a megabyte.
+_READ_BYTES = 128 * 1024
 _LISTED_AT_ONCE = 1000
 # Not the event loop's own threads, which also resolve names: those must not wait for a file system that hangs.
 _THREADS_MAX = 8
@@ -62,7 +65,7 @@ class Folder:
         with ExitStack() as opened:
             file = await self._run(lambda: opened.enter_context(self._open(path, start)))
             while start < end:
-                chunk = await self._run(partial(file.read, min(READ_BYTES, end - start)))
+                chunk = await self._run(partial(file.read, min(_READ_BYTES, end - start)))
                 if not chunk:
                     raise ObjectMissing(f"{key} ends at {start}.")
                 start += len(chunk)

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 from app.application.ports.media_store import MediaStore, ObjectMissing, StoreUnavailable
 
-READ_BYTES = 1024 * 1024
 _PROBE = b"tollgate"
 
 
