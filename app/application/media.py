@@ -25,6 +25,15 @@ EXPIRES = re.compile(r"[1-9]\d{0,11}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
+class Linked:
+    """What a link leads to, whose it is, and when this link or the output itself is over, whichever comes first."""
+
+    account_id: UUID
+    output: Output
+    ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class OpenMedia:
     links: MediaLinks
     outputs: OutputReader
@@ -33,8 +42,8 @@ class OpenMedia:
     is_handed_over: bool = False
     """Whether the store itself serves what it has, where it can."""
 
-    async def find(self, media_id: str, expires: str, signature: str) -> tuple[UUID, Output]:
-        """What the link leads to, and whose it is. Raises LinkNotValid, LinkExpired, MediaNotFound, MediaDeleted."""
+    async def find(self, media_id: str, expires: str, signature: str) -> Linked:
+        """Raises LinkNotValid, LinkExpired, MediaNotFound, MediaDeleted."""
         output_id = OutputId.parse(media_id)
         if output_id is None or not EXPIRES.fullmatch(expires):
             raise LinkNotValid
@@ -43,7 +52,8 @@ class OpenMedia:
         found = await self.outputs.find(output_id)
         if found is None:
             raise MediaNotFound
-        kept = found[1].kept
+        account_id, output = found
+        kept = output.kept
         if kept.deleted_at is not None:
             raise MediaDeleted(kept.deleted_at, kept.deleted_because or "")
         now = datetime.now(UTC)
@@ -52,7 +62,8 @@ class OpenMedia:
             raise MediaDeleted(kept.expires_at, DeletedBecause.EXPIRED)
         if now.timestamp() >= int(expires):
             raise LinkExpired
-        return found
+        ends_at_seconds = min(int(expires), kept.expires_at.timestamp())
+        return Linked(account_id, output, datetime.fromtimestamp(ends_at_seconds, UTC))
 
     async def store_url(self, output: Output, disposition: str, content_type: str) -> str | None:
         """Where the store itself serves a stored output, if it is to. Raises MediaUnavailable."""

@@ -15,6 +15,7 @@ import pytest
 from app.domain.outputs import OutputId
 from tests.builders import database_copy
 from tests.contract.media_service import MediaService, running_media_service
+from tests.media import MEDIA_DAYS
 from tests.service_process import WITHOUT_LIMITS, ServiceProcess, free_port
 from tests.simulator_server import running_simulator
 from tests.torture_report import report
@@ -148,7 +149,20 @@ def test_who_has_a_stored_file_is_told_so(service: MediaService) -> None:
     assert service.get(output_id, Range="bytes=0-1", If_Range=etag).status_code == 206
     for other in ('"x"', f"W/{etag}"):
         assert service.get(output_id, Range="bytes=0-1", If_Range=other).content == PNG
-    assert re.fullmatch(r"private, max-age=\d+, immutable", service.get(output_id).headers["Cache-Control"])
+
+
+def test_nobody_keeps_a_file_for_longer_than_its_link_and_its_output_are_good(service: MediaService) -> None:
+    output_id = service.stored(PNG, "image/png")
+
+    def kept_seconds(link_seconds: float) -> int:
+        told = service.http.get(service.link(output_id, seconds=link_seconds)).headers["Cache-Control"]
+        found = re.fullmatch(r"private, max-age=(\d+), immutable", told)
+        assert found, told
+        return int(found[1])
+
+    assert 540 <= kept_seconds(600) <= 600
+    days = MEDIA_DAYS * 24 * 3600
+    assert days - 60 <= kept_seconds(days * 2) <= days
 
 
 def test_what_fal_has_is_kept_by_nobody_and_has_no_name(service: MediaService) -> None:

@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from app.application.execution.places import Places
-from app.application.media import OpenMedia
+from app.application.media import Linked, OpenMedia
 from app.application.ports.media import ProviderAnswer
 from app.application.ports.media_store import ObjectMissing
 from app.domain.outputs import KeptOutput, Output, OutputId
@@ -178,14 +178,18 @@ def stored_output(size_bytes: int) -> Output:
     return replace(output, kept=kept)
 
 
+def linked(output: Output) -> Linked:
+    return Linked(OWNER, output, output.kept.expires_at)
+
+
 async def test_only_who_wants_the_file_is_sent_to_the_bucket() -> None:
     """What the bucket signed is good for a GET alone."""
     output = stored_output(1000)
     media = cast(OpenMedia, Bucket())
     get, head = ({"type": "http", "headers": [], **more} for more in ({}, {IS_HEAD: True}))
 
-    whole = await stored_download(Request(get), media, output, AsyncExitStack())
-    only_head = await stored_download(Request(head), media, output, AsyncExitStack())
+    whole = await stored_download(Request(get), media, linked(output), AsyncExitStack())
+    only_head = await stored_download(Request(head), media, linked(output), AsyncExitStack())
 
     assert (whole.status_code, whole.headers["location"]) == (302, f"https://bucket/{output.id}")
     assert (only_head.status_code, only_head.headers["content-length"]) == (200, "1000")
@@ -195,7 +199,7 @@ async def test_only_who_wants_the_file_is_sent_to_the_bucket() -> None:
 async def test_what_ends_too_early_in_the_store_is_cut_short() -> None:
     caller, held, request = Caller(), AsyncExitStack(), Request({"type": "http", "headers": []})
 
-    answer = await stored_download(request, cast(OpenMedia, Holed()), stored_output(len(PNG)), held)
+    answer = await stored_download(request, cast(OpenMedia, Holed()), linked(stored_output(len(PNG))), held)
     await answer({"type": "http"}, caller.receive, caller.send)
 
     assert caller.body == PNG[:100]

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from app.application.execution.places import Place, Places
-from app.application.media import OpenMedia
+from app.application.media import Linked, OpenMedia
 from app.application.ports.media import MediaNotReached
 from app.application.ports.media_store import ObjectMissing
 from app.domain.media_errors import MediaUnavailable, TooManyDownloads
@@ -74,15 +74,15 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def download(request: Request, media: OpenMedia, account_id: UUID, output: Output) -> Response:
+async def download(request: Request, media: OpenMedia, linked: Linked) -> Response:
     """Raises MediaUnavailable, RangeNotSatisfiable, TooManyDownloads."""
-    state = state_of(request.scope)
+    state, account_id, output = state_of(request.scope), linked.account_id, linked.output
     async with AsyncExitStack() as held:
         held.enter_context(_taken(state.downloads, account_id))
         if output.kept.is_stored:
             # What our store has lost, fal may have kept.
             with suppress(ObjectMissing):
-                return await stored_download(request, media, output, held)
+                return await stored_download(request, media, linked, held)
         held.enter_context(_taken(state.passed_downloads, account_id))
         return await passed_download(request, media, output, held)
 
@@ -94,8 +94,9 @@ def _taken(places: Places, account_id: UUID) -> Place:
     return place
 
 
-async def stored_download(request: Request, media: OpenMedia, output: Output, held: AsyncExitStack) -> Response:
+async def stored_download(request: Request, media: OpenMedia, linked: Linked, held: AsyncExitStack) -> Response:
     """Raises MediaUnavailable, ObjectMissing, RangeNotSatisfiable. An answer that goes on takes over what is held."""
+    output = linked.output
     assert output.kept.size_bytes is not None
     size_bytes, etag = output.kept.size_bytes, f'"{output.kept.sha256}"'
     headers = _shown(output.name, output.kept.content_type)
@@ -110,7 +111,7 @@ async def stored_download(request: Request, media: OpenMedia, output: Output, he
     part = wanted or ByteRange(0, size_bytes)
     if wanted is not None:
         headers["Content-Range"] = wanted.content_range(size_bytes)
-    left_seconds = max(0, int((output.kept.expires_at - datetime.now(UTC)).total_seconds()))
+    left_seconds = max(0, int((linked.ends_at - datetime.now(UTC)).total_seconds()))
     headers |= {
         "ETag": etag,
         "Accept-Ranges": "bytes",

@@ -51,5 +51,4 @@ async def get_media(
     Pictures, films and sounds are shown by browsers; everything else is downloaded.
     """
     open_media = use_cases.media.open
-    account_id, output = await open_media.find(media, expires, signature)
-    return await download(request, open_media, account_id, output)
+    return await download(request, open_media, await open_media.find(media, expires, signature))
