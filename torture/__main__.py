@@ -20,6 +20,7 @@ from torture.debits import debits
 from torture.deliveries import deliveries
 from torture.events import events
 from torture.kills import kills
+from torture.media import media
 from torture.neighbours import neighbours
 from torture.outages import cuts, restarts
 from torture.picture import draw
@@ -38,6 +39,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "cuts": cuts,
     "events": events,
     "deliveries": deliveries,
+    "media": media,
     "attacks": attacks,
     **{name: scenario_of(name, suite) for name, suite in SUITES.items()},
 }

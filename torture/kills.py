@@ -28,11 +28,15 @@ async def kill_members(trouble: Trouble, count: int) -> None:
     tally: Counter[str] = Counter()
     for _ in range(count):
         await asyncio.sleep(trouble.rng.uniform(*PAUSE_SECONDS))
-        victim = trouble.rng.choice(trouble.fleet.members)
-        phase = "working" if victim.is_ready() else "starting"
-        await asyncio.to_thread(victim.process.kill)
-        victim.start()
-        trouble.timeline.mark(f"kill {victim.name}")
-        tally[victim.name.partition(" ")[0]] += 1
-        tally[phase] += 1
+        await kill_one(trouble, tally)
     trouble.counts |= {"kills": count, "victims": dict(tally)}
+
+
+async def kill_one(trouble: Trouble, tally: Counter[str]) -> None:
+    victim = trouble.rng.choice(trouble.fleet.members)
+    phase = "working" if victim.is_ready() else "starting"
+    await asyncio.to_thread(victim.process.kill)
+    victim.start()
+    trouble.timeline.mark(f"kill {victim.name}")
+    tally[victim.name.partition(" ")[0]] += 1
+    tally[phase] += 1

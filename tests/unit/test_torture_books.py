@@ -248,3 +248,12 @@ def test_only_a_job_that_its_caller_was_not_told_of_may_run_into_its_time_limit(
         case.book.orders[-1].job_ids.clear()
 
     assert ("a job ends as it was asked to" in case.broken_claims()) == is_told
+
+
+@pytest.mark.parametrize("deleted_at", ["2026-11-30T02:00:00Z", None])
+def test_only_a_job_whose_files_are_deleted_may_show_no_url(deleted_at: str | None) -> None:
+    case = Case()
+    case.views["made"]["result"] = {"images": []}
+    case.views["made"]["outputs"] = [{"deleted_at": deleted_at}]
+
+    assert ("a result is the job's own" in case.broken_claims()) == (deleted_at is None)
