@@ -142,7 +142,7 @@ async def _judge(scene: _Scene, users: Users) -> tuple[list[Check], dict[str, An
         no_bug_is_logged(scene.fleet),
     ]
     counts = {
-        "kills": scene.plan.count(KILLS),
+        "kills": scene.store.tally["working"] + scene.store.tally["starting"],
         "trouble": dict(scene.store.tally),
         "seconds_away": scene.store.away_seconds,
         "jobs": len(evidence.rows),
