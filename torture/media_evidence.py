@@ -105,8 +105,8 @@ def _files(root: Path) -> list[File]:
     for path in root.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
-            key, modified_at = path.relative_to(root).as_posix(), path.stat().st_mtime
-            files.append(File(key, len(content), hashlib.sha256(content).hexdigest(), modified_at))
+            key, placed_at = path.relative_to(root).as_posix(), path.stat().st_ctime
+            files.append(File(key, len(content), hashlib.sha256(content).hexdigest(), placed_at))
     return files
 
 

@@ -16,8 +16,8 @@ PART = re.compile(r"(?P<output>.+)\.[0-9a-f]{16}\.part")
 TOTALS = re.compile(
     r"(\d+) objects: (\d+) orphans, (\d+) of no job, (\d+) damaged\. (\d+) stored outputs: (\d+) missing\."
 )
-# What is written shortly before it is moved to its place has a time from before.
-WRITE_SECONDS = 5.0
+# A process that goes on may put it there between the erasure and the record of it.
+RECORD_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class File:
     key: str
     size_bytes: int
     sha256: str
-    modified_at: float
+    placed_at: float
+    """When it got this name, as the kernel has it: a time that nobody can set."""
 
     @property
     def name(self) -> str:
@@ -199,7 +200,7 @@ def _deleted_is_erased(found: Findings) -> Check:
     violations = [f"{each.id} was never erased" for each in found.deleted if each.erased_at is None]
     for each in found.deleted:
         file = left.get(each.id)
-        if file is not None and each.erased_at is not None and file.modified_at < each.erased_at - WRITE_SECONDS:
+        if file is not None and each.erased_at is not None and file.placed_at < each.erased_at - RECORD_SECONDS:
             violations.append(f"{each.id} was erased at {each.erased_at:.0f}, and there is {file}")
     after = {file.name for file in found.after}
     violations += [f"{each.id} is there after the audit" for each in found.deleted if each.id in after]

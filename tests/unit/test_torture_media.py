@@ -53,8 +53,8 @@ def answer(output: str, content: bytes, status: int = 200, **more: Any) -> Downl
     return Download(output, status, len(content), digest(content), **more)
 
 
-def file(output: str, content: bytes, modified_at: float = 0.0) -> File:
-    return File(f"outputs/ab/cd/{output}", len(content), digest(content), modified_at)
+def file(output: str, content: bytes, placed_at: float = 0.0) -> File:
+    return File(f"outputs/ab/cd/{output}", len(content), digest(content), placed_at)
 
 
 @dataclass
@@ -171,7 +171,7 @@ def erase_never(case: Case) -> None:
 
 
 def say_erased_and_leave_it(case: Case) -> None:
-    case.before[2] = file("dropped-0", CONTENT["dropped-0"], ERASED_AT - 60)
+    case.before[2] = file("dropped-0", CONTENT["dropped-0"], ERASED_AT - 1)
 
 
 def leave_it_after_the_audit(case: Case) -> None:
