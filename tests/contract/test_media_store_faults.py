@@ -83,11 +83,14 @@ async def test_no_reason_tells_a_secret(monkeypatch: pytest.MonkeyPatch) -> None
         assert not any(secret in told for secret in ("token-of-a-session", "secret/of+tests", "?", "X-Amz")), name
 
 
-def test_a_folder_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_made_is_a_store_that_is_away(tmp_path: Path) -> None:
+    """A process that starts meanwhile serves everything else."""
     (tmp_path / "file").touch()
+    store = open_store(f"file://{tmp_path}/file/media")
 
-    with pytest.raises(StoreUnavailable, match=r"^The folder .*/file/media cannot be used: Not a directory\.$"):
-        open_store(f"file://{tmp_path}/file/media")
+    for call in (calls_of(store)["put"], store.check):
+        with pytest.raises(StoreUnavailable, match=r"^The folder .*/file/media cannot be used: Not a directory\.$"):
+            await call()
 
 
 ENDLESS = """

@@ -35,10 +35,10 @@ _THREADS_MAX = 8
 
 class Folder:
     def __init__(self, root: Path) -> None:
-        """Raises StoreUnavailable where the folder is not there and cannot be made."""
+        """Made where it is not there. What cannot be made is a store that is away: whoever uses it is told."""
         self._root = root
         self._threads = ThreadPoolExecutor(_THREADS_MAX, "media")
-        with self._translated():
+        with suppress(OSError):
             if not root.is_dir():
                 root.mkdir(0o700, parents=True, exist_ok=True)
                 _sync_directory(root.parent)
