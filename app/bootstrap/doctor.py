@@ -1,17 +1,21 @@
 """Looks at everything that the service needs, one thing after the other, and goes on whatever it finds."""
 
 import asyncio
+import os
 import resource
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 from app.application.ports.health import EVERY_MODEL, Finding, Level
+from app.application.ports.media_store import StoreUnavailable
 from app.bootstrap.catalogue import load_catalogue, safety_concern
 from app.bootstrap.steps import runner_duties
 from app.domain.errors import DatabaseUnavailable
 from app.domain.kinds import GenerationKind
 from app.infrastructure.fal.inspection import inspect_fal, inspect_public_url
+from app.infrastructure.media_store.opening import open_store
+from app.infrastructure.media_store.urls import folder_of
 from app.infrastructure.postgres.database import open_engine, reading
 from app.infrastructure.postgres.faults import NO_TABLE, fault_of
 from app.infrastructure.postgres.heartbeats import DEAD_SECONDS, LOCKED, PAUSED, ages_seconds, silence, told_models
@@ -22,6 +26,8 @@ from app.infrastructure.settings import Settings, SettingsError
 from app.infrastructure.settings.values import unmet_demands
 
 LOOK_SECONDS_MAX = 5.0
+# Less, so that it is the store that is told of.
+STORE_SECONDS_MAX = 4.0
 FREE_BYTES_MIN = 1_000_000_000
 DESCRIPTORS_MIN = 4096
 _UNKNOWN = "unknown while the database cannot be used"
@@ -60,6 +66,8 @@ def _looks(settings: Settings) -> Sequence[tuple[str, Callable[[], Awaitable[Seq
         ("public url", lambda: _public_url(settings)),
         ("disk", lambda: _disk(settings.data_dir)),
         ("descriptors", _descriptors),
+        # The last one: nothing ends a wait for a file system that hangs.
+        ("media", lambda: _media(settings)),
     ]
 
 
@@ -186,7 +194,14 @@ async def _fal(settings: Settings) -> Sequence[Finding]:
 
 async def _public_url(settings: Settings) -> Sequence[Finding]:
     if settings.public_url is None:
-        return [Finding(Level.OK, "public url", "PUBLIC_URL is not set: fal's webhooks are off, jobs are polled")]
+        text = "PUBLIC_URL is not set: fal's webhooks are off, jobs are polled"
+        if not settings.is_production:
+            return [Finding(Level.OK, "public url", text)]
+        text += (
+            f"; links to files in webhooks begin with {settings.links_url}, where no customer finds them:"
+            " set it to the address at which customers reach this service"
+        )
+        return [Finding(Level.WARNING, "public url", text)]
     return await inspect_public_url(settings.public_url, settings.egress)
 
 
@@ -203,6 +218,32 @@ def _existing(directory: Path) -> Path:
     while not place.exists():
         place = place.parent
     return place
+
+
+async def _media(settings: Settings) -> Sequence[Finding]:
+    url = settings.store_url
+    if url is None:
+        return [Finding(Level.OK, "media", f"MEDIA_URL is none: fal keeps files for {settings.media_days} days")]
+    folder = folder_of(url)
+    if folder is not None and not folder.exists():
+        # Made by whoever looks, it could be one that the service itself may not use.
+        return [Finding(Level.OK, "media", f"{folder} is not there yet: the service makes it")]
+    if folder is not None and folder.stat().st_uid != os.geteuid():
+        text = f"{folder} is another user's: run doctor as the user of the service, to see whether he may use it"
+        return [Finding(Level.WARNING, "media", text)]
+    try:
+        store = open_store(url)
+        async with asyncio.timeout(STORE_SECONDS_MAX):
+            await store.check()
+    except (StoreUnavailable, TimeoutError) as error:
+        reason = error.reason if isinstance(error, StoreUnavailable) else "The store does not answer in time."
+        text = (
+            f"{reason} Until that is mended, files are not copied and stored ones answer 503. Let the service write,"
+            " read and delete there, or name another folder or bucket in MEDIA_URL, and a bucket's credentials, region"
+            " and endpoint in the environment"
+        )
+        return [Finding(Level.WRONG, "media", text)]
+    return [Finding(Level.OK, "media", "the store can be written to, read and deleted from")]
 
 
 async def _descriptors() -> Sequence[Finding]:

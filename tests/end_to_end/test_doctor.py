@@ -1,6 +1,7 @@
 """`doctor`: a line for each thing, what to do about it, and an exit code; whatever is broken, it goes on."""
 
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from tests.end_to_end.test_database_faults import run_app
 from tests.service_process import ServiceProcess
 from tests.simulator_server import running_simulator
 from tests.strict_postgres import answering
+from tests.unit.settings_environment import PRODUCTION
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -51,7 +53,18 @@ def test_a_running_service_is_all_right(database: str, simulator: str, tmp_path:
         time.sleep(4)
         code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator, PUBLIC_URL=service.url)
 
-    subjects = {"settings", "database", "connections", "clock", "rights", "migrations", "runner", "disk", "descriptors"}
+    subjects = {
+        "settings",
+        "database",
+        "connections",
+        "clock",
+        "rights",
+        "migrations",
+        "runner",
+        "disk",
+        "descriptors",
+        "media",
+    }
     assert {subject for subject in subjects if level(lines, subject) != "ok"} <= {"disk", "descriptors"}
     assert level(lines, "fal") == level(lines, "clock of fal") == "ok"
     assert "this service answers, without TLS" in text(lines, "public url")
@@ -94,6 +107,66 @@ def test_in_production_the_rest_is_looked_at_too(database: str, simulator: str, 
     assert "models are sold SAFETY_CHECKER=on: " in text(lines, "catalogue")
     assert level(lines, "database") == level(lines, "migrations") == "ok"
     assert code == 1
+
+
+def test_in_production_webhooks_need_a_public_url_for_their_links(tmp_path: Path) -> None:
+    # Nothing of this leaves the machine.
+    here = {"HOST": "0.0.0.0", "PORT": "8000", "HTTPS_PROXY": "http://127.0.0.1:1"}
+    settings = PRODUCTION | here | {"DATABASE_URL": "postgresql://u:hidden-4711@127.0.0.1:1/none"}
+
+    _, lines = doctor(tmp_path, settings.pop("DATABASE_URL"), **settings)
+
+    assert level(lines, "settings") == "ok"
+    assert level(lines, "public url") == "warning"
+    assert "begin with http://127.0.0.1:8000, where no customer finds them: set it" in text(lines, "public url")
+
+
+def test_a_store_that_is_not_there_yet_is_not_made(database: str, simulator: str, tmp_path: Path) -> None:
+    code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator)
+
+    assert (level(lines, "media"), code) == ("ok", 0)
+    assert f"{tmp_path}/.data/media is not there yet" in text(lines, "media")
+    assert not (tmp_path / ".data").exists()
+
+
+def test_a_store_is_tried_out(database: str, simulator: str, tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator, MEDIA_URL=folder.as_uri())
+
+    assert (level(lines, "media"), code) == ("ok", 0)
+    assert "can be written to, read and deleted from" in text(lines, "media")
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+    (_, lines) = doctor(tmp_path, database, FAL_QUEUE_URL=simulator, MEDIA_URL="none")
+    assert "fal keeps files for 30 days" in text(lines, "media")
+
+
+def test_says_what_is_wrong_with_the_store_and_what_to_do(database: str, simulator: str, tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    # Where the object of the try should go.
+    (folder / "probe").write_text("")
+    code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator, MEDIA_URL=folder.as_uri())
+
+    assert (level(lines, "media"), code) == ("wrong", 1)
+    assert f"The folder {folder} cannot be used: " in text(lines, "media")
+    assert "or name another folder or bucket in MEDIA_URL" in text(lines, "media")
+
+
+def test_a_bucket_that_does_not_answer_is_told_of(database: str, simulator: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        bucket = {
+            "MEDIA_URL": "s3://bucket/media",
+            "AWS_ACCESS_KEY_ID": "any",
+            "AWS_SECRET_ACCESS_KEY": "hidden",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+        }
+        code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator, **bucket)
+
+    assert (level(lines, "media"), code) == ("wrong", 1)
+    assert "The store does not answer in time. " in text(lines, "media")
 
 
 def http(status: str, headers: Mapping[str, str] | None = None, body: str = "{}") -> bytes:
@@ -150,8 +223,6 @@ def test_what_answers_at_the_public_url_and_is_not_the_service(
 
 
 def test_what_is_silent_holds_nobody_up(database: str, tmp_path: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         dsn = f"postgresql://u:hidden@{url.removeprefix('http://')}/none"

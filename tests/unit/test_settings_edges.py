@@ -2,8 +2,28 @@ import pytest
 
 from app.infrastructure.process import TooFewDescriptors, connections_within
 from app.infrastructure.settings import SettingsError, load_settings
+from tests.unit.settings_environment import SIGNING_SECRET, WEBHOOK_SECRET
 
+OF_OUR_OWN = {"payment_webhook_secret": WEBHOOK_SECRET, "signing_secret": SIGNING_SECRET}
 pytestmark = pytest.mark.usefixtures("bare_environment")
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "[::1]"),
+        ("0:0:0:0:0:0:0:0", "[::1]"),
+        ("::ffff:0.0.0.0", "127.0.0.1"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("fd00::1", "[fd00::1]"),
+        ("service.internal", "service.internal"),
+    ],
+)
+def test_no_link_leads_to_the_unspecified_address(host: str, shown: str) -> None:
+    settings = load_settings(host=host, port=8001, root_path="/ai", **OF_OUR_OWN)
+
+    assert settings.links_url == f"http://{shown}:8001/ai"
 
 
 @pytest.mark.parametrize(("given", "path"), [("/ai", "/ai"), ("/ai/v2/", "/ai/v2"), ("/a.b~c_d-e", "/a.b~c_d-e")])

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from app.infrastructure.settings.values import is_loopback
+from app.infrastructure.settings.values import connectable, is_loopback
 
 # A proxy that looks at /readyz every second has then looked twice.
 DRAIN_SECONDS_IN_PRODUCTION = 3.0
@@ -94,8 +94,9 @@ class ServiceSettings(BaseModel):
     @property
     def base_url(self) -> str:
         """Where the service answers on this machine."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        host = connectable(self.host)
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{self.port}"
 
     @property
     def logs_as_json(self) -> bool:

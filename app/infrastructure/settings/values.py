@@ -71,6 +71,14 @@ def is_loopback(host: str) -> bool:
     return is_this_machine(host.lower()) if address is None else address.is_loopback
 
 
+def connectable(host: str) -> str:
+    """The unspecified address is one to listen on, and no target: who listens there answers at loopback, too."""
+    address = _address_of(host)
+    if address is None or not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
+
+
 def _address_of(host: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(host)
