@@ -173,9 +173,9 @@ async def _follow(client: httpx.AsyncClient, order: Order, folder: Path, progres
         progress.update(bar, description=f"{order.title}: {job['status']}, {job['error_message']}")
         return []
     _show(progress, bar, order, f"COMPLETED for {job['cost_tokens']} tokens")
-    media = job["result"].get("images") or [job["result"]["video"]]
-    names = [f"{order.file_name}-{number}" for number, _ in enumerate(media, 1)]
-    return [await _save(client, item["url"], folder, name) for item, name in zip(media, names, strict=True)]
+    urls = [output["url"] for output in job["outputs"]]
+    names = [f"{order.file_name}-{number}" for number, _ in enumerate(urls, 1)]
+    return [await _save(client, url, folder, name) for url, name in zip(urls, names, strict=True)]
 
 
 async def _told(client: httpx.AsyncClient, job_id: str) -> AsyncIterator[dict[str, Any]]:
@@ -196,7 +196,7 @@ def _show(progress: Progress, bar: TaskID, order: Order, status: str) -> None:
 
 
 async def _save(client: httpx.AsyncClient, url: str, folder: Path, name: str) -> Path:
-    # A request of its own: the API key is not for the host that stores the media.
+    # A request of its own: a link needs no key, and may lead to a bucket.
     async with httpx.AsyncClient(timeout=client.timeout, trust_env=False, follow_redirects=True) as anonymous:
         answer = await anonymous.get(url)
     if answer.status_code != httpx.codes.OK:
