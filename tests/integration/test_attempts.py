@@ -40,7 +40,7 @@ from app.application.ports.provider import (
     SubmitRefused,
     Succeeded,
 )
-from app.bootstrap.steps import lost_steps
+from app.bootstrap.steps import lost_steps_of_jobs
 from app.domain.errors import InvalidProviderEvent, JobFinished
 from app.domain.jobs import JobStatus, Outcome
 from app.domain.terms import ResultShape
@@ -651,11 +651,11 @@ async def test_the_sweep_finds_an_orphan_that_nobody_sees_to(stage: Stage) -> No
     assert not await stage.answered(job_id, newer, provider_request())
     await stage.sql.execute("DELETE FROM pgqueuer")
 
-    found = await lost_steps(stage.engine).requeue_lost()
+    found = await lost_steps_of_jobs(stage.engine).requeue_lost()
     await stage.assert_waits_for_cancel(job_id)
     await stage.cancel_orphans(job_id)
     await stage.sql.execute("DELETE FROM pgqueuer")
-    found_later = await lost_steps(stage.engine).requeue_lost()
+    found_later = await lost_steps_of_jobs(stage.engine).requeue_lost()
 
     assert {step: job_ids for step, job_ids in found.items() if job_ids} == {CANCEL_ORPHANS: [job_id]}
     assert not any(found_later.values())

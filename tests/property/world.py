@@ -19,20 +19,25 @@ import httpx
 import structlog
 
 from app.application.execution.breaker import Breaker
+from app.application.execution.copy_outputs import CopyOutputs
 from app.application.execution.follow import FollowJob
 from app.application.execution.orphans import CancelOrphans
-from app.application.execution.steps import CANCEL_ORPHANS, FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
+from app.application.execution.steps import CANCEL_ORPHANS, COPY_OUTPUTS, FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.execution.submit import SubmitJob
 from app.application.jobs import CancelJob
 from app.application.ports.ledger import Adjustments
+from app.application.ports.media import ProviderMedia
 from app.application.ports.provider import Provider, ProviderRequest
 from app.bootstrap import build
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
+from app.infrastructure.postgres.media.copies import PostgresOutputCopies
+from app.infrastructure.postgres.media.deletion import PostgresMediaDeletion
 from app.infrastructure.settings import load_settings
 from app.presentation.http.api import create_api
 from simulator.signing import SigningKey
 from tests.builders import BUILT_IN, STEPS, TABLES, Connection
+from tests.media import MEDIA_DAYS
 from tests.simulator_server import running_simulator
 
 T = TypeVar("T")
@@ -130,6 +135,7 @@ class World:
     clock: Clock
     submit: SubmitJob
     cancel_orphans: CancelOrphans
+    copy_outputs: CopyOutputs
     adjustments: Adjustments
 
     def start_over(self) -> None:
@@ -168,6 +174,7 @@ class World:
             SUBMIT_JOB: self.submit,
             FOLLOW_JOB: self.follow,
             CANCEL_ORPHANS: self.cancel_orphans,
+            COPY_OUTPUTS: self.copy_outputs,
         }
         # In the runner, too, another process may have put the same item back meanwhile: the one that ran is gone.
         item = self.rows("SELECT id FROM pgqueuer WHERE entrypoint = $1 AND payload = $2", step.name, job_id.bytes)
@@ -306,6 +313,13 @@ async def _connected(
                 clock=clock,
                 submit=SubmitJob(PostgresJobExecution(engine), follow.provider, Breaker(clock)),
                 cancel_orphans=CancelOrphans(PostgresJobExecution(engine), follow.provider),
+                # Without a store: what fal made stays there.
+                copy_outputs=CopyOutputs(
+                    PostgresOutputCopies(engine, MEDIA_DAYS),
+                    PostgresMediaDeletion(engine),
+                    cast(ProviderMedia, None),
+                    None,
+                ),
                 adjustments=runtime.operator.adjustments,
             )
         await connection.close()
