@@ -17,6 +17,7 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     APP_ENV=production \
+    DATA_DIR=/var/lib/tollgate \
     HOST=0.0.0.0 \
     PORT=8000
 USER 10001

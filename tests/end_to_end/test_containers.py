@@ -55,6 +55,7 @@ class Container:
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "APP_ENV": "production",
+            "DATA_DIR": str(self.files.parent / "data"),
             "HOST": "127.0.0.1",
             "PORT": str(port),
             "DATABASE_URL": database,
