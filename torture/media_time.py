@@ -21,11 +21,11 @@ _AT_ONCE = """
      WHERE entrypoint IN ('output.copy', 'media.erase') AND status = 'queued' AND execute_after > now() + interval '3 s'
     RETURNING 1
 """
-# What fal says that it does not have is waited for, for six hours.
+# What fal says that it does not have is waited for, for six hours after the end of its job.
 _SINCE_HOURS = f"""
-    UPDATE outputs SET created_at = outputs.created_at - interval '7 hours' FROM jobs
-     WHERE jobs.id = job_id AND stored_at IS NULL AND deleted_at IS NULL
-       AND position('{GONE}' IN jobs.parameters->>'prompt') > 0
+    UPDATE jobs SET updated_at = updated_at - interval '7 hours'
+     WHERE status = 'COMPLETED' AND position('{GONE}' IN parameters->>'prompt') > 0
+       AND EXISTS (SELECT FROM outputs WHERE job_id = jobs.id AND stored_at IS NULL AND deleted_at IS NULL)
     RETURNING 1
 """
 # What was deleted before it was stored is looked for again, for a day.
