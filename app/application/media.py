@@ -79,8 +79,8 @@ class OpenMedia:
     async def read(self, output: Output, start: int, end: int) -> AsyncIterator[bytes]:
         """Of a stored output. Raises MediaUnavailable, ObjectMissing."""
         if self.store is None:
-            # MEDIA_URL was changed to none.
-            raise MediaUnavailable
+            # MEDIA_URL was changed to none. fal may still have it.
+            raise ObjectMissing
         try:
             async for chunk in self.store.read(output.id.store_key, start, end):
                 yield chunk

@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 # Whatever is written now is left alone: its row may come.
 ORPHAN_AGE = timedelta(days=1)
 AT_ONCE = 500
-# A portion for each sweep: over a million objects a day.
+# A portion each minute: over a million objects a day.
 PORTION = 1_000
 WALK_AGAIN_SECONDS = 24 * 3600.0
 _LEFTOVER = re.compile(r"(.+)\.[0-9a-f]{16}\.part")

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from app.application.execution.places import Places
 from app.application.media import Linked, OpenMedia
-from app.application.ports.media import ProviderAnswer
+from app.application.ports.media import MediaLinks, OutputReader, ProviderAnswer, ProviderMedia
 from app.application.ports.media_store import ObjectMissing
 from app.domain.outputs import KeptOutput, Output, OutputId
 from app.presentation.http import downloads
@@ -204,3 +204,12 @@ async def test_what_ends_too_early_in_the_store_is_cut_short() -> None:
 
     assert caller.body == PNG[:100]
     assert caller.sent[-1]["more_body"]
+
+
+async def test_what_was_stored_before_there_was_no_store_counts_as_missing() -> None:
+    """So that it is passed through for as long as fal has it."""
+    media = OpenMedia(cast(MediaLinks, None), cast(OutputReader, None), cast(ProviderMedia, None), store=None)
+    request = Request({"type": "http", "headers": []})
+
+    with pytest.raises(ObjectMissing):
+        await stored_download(request, media, linked(stored_output(len(PNG))), AsyncExitStack())
