@@ -147,8 +147,8 @@ def _range(parameter: Parameter) -> Iterator[str]:
             yield f"at most {limits.ratio_max}:1"
     if parameter.minimum is not None or parameter.maximum is not None:
         yield f"{parameter.minimum} to {parameter.maximum}"
-    if parameter.seconds is not None:
-        yield "{} to {} seconds".format(*parameter.seconds)
+    if parameter.media is not None:
+        yield parameter.media.sentence.removesuffix(".")
     if parameter.length_max is not None:
         yield f"{parameter.length_min} to {parameter.length_max} characters"
     if parameter.count_max is not None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from app.domain.media_limits import MediaLimits
+
 # In two languages, by its code.
 Words = Mapping[str, str]
 
@@ -98,8 +100,8 @@ class Parameter:
     length_max: int | None = None
     count_min: int = 1
     count_max: int | None = None
-    seconds: tuple[int, int] | None = None
-    """What a sound may take, at least and at most; None: not known, and not looked at."""
+    media: MediaLimits | None = None
+    """Of a picture, of each of several, or of a sound; None: it is none of these."""
     presets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Width and height; of a preset whose size the model chooses, the largest."""
     size_limits: SizeLimits | None = None

@@ -1,8 +1,10 @@
 """Makes a parameter of its table, if everything in it fits together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.domain.media_limits import MediaLimits
+from app.domain.media_types import JPEG, MP3, PNG, WAV, WEBP
 from app.domain.parameter_values import problem_of
 from app.domain.parameters import FalField, Parameter, ParameterType, SizeLimits
 from app.infrastructure.catalogue.files import Spot
@@ -24,6 +26,13 @@ _NEEDED: Mapping[ParameterType, frozenset[str]] = {
     ParameterType.CHOICE: frozenset({"values"}),
     ParameterType.SIZE: frozenset({"presets"}),
     ParameterType.IMAGES: frozenset({"count_max"}),
+}
+_PICTURES = (PNG.content_type, JPEG.content_type, WEBP.content_type)
+# What is taken where the table says nothing.
+_CONTENT_TYPES: Mapping[ParameterType, Sequence[str]] = {
+    ParameterType.IMAGE: _PICTURES,
+    ParameterType.IMAGES: _PICTURES,
+    ParameterType.AUDIO: (MP3.content_type, WAV.content_type),
 }
 _BOUNDS = (
     ("minimum", "maximum"),
@@ -79,10 +88,15 @@ def _made(name: str, table: ParameterTable) -> Parameter:
         length_max=table.length_max,
         count_min=table.count_min or 1,
         count_max=table.count_max,
-        seconds=_seconds(table),
+        media=_media_limits(table),
         presets=table.presets or {},
         size_limits=_size_limits(table),
     )
+
+
+def _media_limits(table: ParameterTable) -> MediaLimits | None:
+    content_types = _CONTENT_TYPES.get(table.type)
+    return None if content_types is None else MediaLimits(content_types=content_types, seconds=_seconds(table))
 
 
 def _seconds(table: ParameterTable) -> tuple[int, int] | None:

@@ -150,7 +150,7 @@ _TYPES: Mapping[ParameterType, Callable[[Parameter], Any]] = {
     ParameterType.CHOICE: _literal,
     ParameterType.SIZE: _size,
     ParameterType.IMAGE: lambda _: ImageUrl,
-    ParameterType.AUDIO: lambda parameter: audio_url(parameter.seconds),
+    ParameterType.AUDIO: lambda parameter: audio_url(None if parameter.media is None else parameter.media.seconds),
     ParameterType.IMAGES: _images,
 }
 

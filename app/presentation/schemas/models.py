@@ -166,9 +166,9 @@ def _size(parameter: Parameter) -> Schema:
 
 
 def _audio(parameter: Parameter) -> Schema:
-    if parameter.seconds is None:
+    if parameter.media is None or parameter.media.seconds is None:
         return _URL
-    seconds_min, seconds_max = parameter.seconds
+    seconds_min, seconds_max = parameter.media.seconds
     return {**_URL, "x-limits": {"seconds_min": seconds_min, "seconds_max": seconds_max}}
 
 
