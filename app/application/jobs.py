@@ -3,7 +3,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,11 +11,10 @@ from uuid import UUID
 import structlog
 from uuid_utils.compat import uuid7
 
-from app.application.execution.follow import FollowJob
-from app.application.execution.steps import RetryLater
+from app.application.inputs import ResolveInputs
 from app.application.ports.events import BudgetNotices
 from app.application.ports.health import Admission
-from app.application.ports.jobs import JobAcceptance, JobCancellation
+from app.application.ports.jobs import JobAcceptance
 from app.application.ports.quotes import Quotes
 from app.domain.accounts import Account, ApiKey
 from app.domain.errors import (
@@ -38,8 +37,6 @@ log = structlog.get_logger(__name__)
 # By whether it is a film. Part of every fingerprint since the first release, so that a repeat of what one of them has
 # accepted is still known.
 _FILLED_IN: Mapping[bool, Mapping[str, Any]] = {False: {"num_images": 1}, True: {"duration": 5}}
-CANCEL_WAIT_SECONDS = 3.0
-CANCEL_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ class AskedFor:
         # Each further part is left out where it was not given, as it was before there was such a part.
         named = [] if self.model_id is None else [self.model_id]
         told = [] if self.webhook_url is None else [{"webhook_url": self.webhook_url}]
-        return _fingerprint([self.kind.value, parameters, *named, *told])
+        return fingerprint_of([self.kind.value, parameters, *named, *told])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +113,7 @@ class StartJob:
     The same idempotency key with the same request leads to the same job, and debits once.
     Raises CombinationNotAllowed, QuoteNotValid, PriceExceedsMaximum, ProviderLocked, InsufficientBalance,
     BudgetExceeded, TooManyJobs, TooManyWrites, IdempotencyKeyReused, IdempotencyKeyInUse; InvalidApiKey or
-    ScopeMissing for a `key` that has changed since it was looked up.
+    ScopeMissing for a `key` that has changed since it was looked up; and what ResolveInputs raises.
     """
 
     _jobs: JobAcceptance
@@ -129,6 +126,8 @@ class StartJob:
     _admission: Admission | None = None
     """None: jobs are accepted whatever fal does."""
     _budget_notices: BudgetNotices | None = None
+    _inputs: ResolveInputs | None = None
+    """None: nothing that is sent along is kept apart from the jobs."""
 
     def check_balance(self, account: Account, kind: GenerationKind) -> None:
         """Raises InsufficientBalance if the balance is below the cheapest price of the type: nothing fits."""
@@ -153,13 +152,34 @@ class StartJob:
         else:
             job = self._job(account_id, wish, completed, terms)
             try:
-                accepted = await self._jobs.accept(job, idempotency, key)
+                accepted = await self._accepted(job, wish.model, completed, idempotency, key)
             except BudgetExceeded as refused:
                 if key is not None and self._budget_notices is not None:
                     with suppress(DatabaseUnavailable):
                         await self._budget_notices.note(account_id, key.id, refused)
                 raise
         return _logged(accepted)
+
+    async def _accepted(
+        self,
+        job: NewJob,
+        model: Model,
+        completed: Mapping[str, Any],
+        idempotency: IdempotencyKey | None,
+        key: ApiKey | None,
+    ) -> Accepted:
+        if self._inputs is None or not self._inputs.are_in(model, completed):
+            return await self._jobs.accept(job, idempotency, key)
+        if idempotency is not None:
+            # A repeat makes no files, and is answered also where those of the first request are gone.
+            known = await self._known(job.account_id, idempotency)
+            if known is not None:
+                return known
+        async with self._inputs(job, model, completed) as resolved:
+            parameters = model.fal_input(resolved.parameters, is_checked=self._is_safety_checker_required)
+            return await self._jobs.accept(
+                replace(job, parameters=parameters, file_ids=resolved.file_ids), idempotency, key
+            )
 
     async def repeated(self, account_id: UUID, asked_for: AskedFor, idempotency_key: str) -> Accepted | None:
         """The job of a request that the catalogue no longer takes, if it is the repeat of one that was accepted.
@@ -224,58 +244,5 @@ async def _idempotency_of_wish(wish: Wish, key: str | None) -> IdempotencyKey | 
     return IdempotencyKey(key, await asyncio.to_thread(asked_for.fingerprint))
 
 
-def _fingerprint(asked_for: Sequence[Any]) -> bytes:
+def fingerprint_of(asked_for: Sequence[Any]) -> bytes:
     return hashlib.sha256(json.dumps(asked_for, sort_keys=True).encode()).digest()
-
-
-class CancelJob:
-    """Cancel at once what was never sent; otherwise ask fal, and wait a moment for its confirmation.
-
-    The refund comes with the confirmation, never before: a run that finishes anyway is delivered and charged.
-    The same idempotency key for the same job is one wish, also if the first request with it has ended the job.
-    Raises JobNotFound, JobFinished, IdempotencyKeyReused, IdempotencyKeyInUse, TooManyWrites.
-    """
-
-    def __init__(self, jobs: JobCancellation, follow: FollowJob) -> None:
-        self._jobs = jobs
-        self._follow = follow
-        self._looks: dict[UUID, asyncio.Task[None]] = {}
-
-    async def __call__(self, account_id: UUID, job_id: UUID, *, idempotency_key: str | None = None) -> Accepted:
-        idempotency = None
-        if idempotency_key is not None:
-            idempotency = IdempotencyKey(idempotency_key, _fingerprint(["CANCEL", str(job_id)]))
-        if idempotency is not None:
-            first = await self._jobs.find_by_idempotency_key(account_id, idempotency)
-            if first is not None:
-                return Accepted(first, is_replay=True)
-        job = await self._jobs.request_cancel(account_id, job_id, idempotency)
-        log.info("generation_cancel_requested", job_id=str(job_id), status=str(job.status))
-        try:
-            async with asyncio.timeout(CANCEL_WAIT_SECONDS):
-                while not job.is_final:
-                    await self._look(job_id)
-                    job = await self._jobs.get(account_id, job_id)
-        except TimeoutError:
-            job = await self._jobs.get(account_id, job_id)
-        return Accepted(job, is_replay=False)
-
-    async def _look(self, job_id: UUID) -> None:
-        """Share one look among all callers that wait for the job: fal and the database are asked once at a time."""
-        look = self._looks.get(job_id)
-        if look is None:
-            look = self._looks[job_id] = asyncio.create_task(self._look_once(job_id))
-            look.add_done_callback(lambda ended: self._forget(job_id, ended))
-        await asyncio.shield(look)
-
-    def _forget(self, job_id: UUID, look: asyncio.Task[None]) -> None:
-        del self._looks[job_id]
-        if not look.cancelled():
-            # If every caller has stopped waiting, nobody else retrieves the error, and asyncio would complain of it.
-            look.exception()
-
-    async def _look_once(self, job_id: UUID) -> None:
-        try:
-            await self._follow(job_id)
-        except RetryLater:
-            await asyncio.sleep(CANCEL_LOOK_SECONDS)

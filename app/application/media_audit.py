@@ -1,18 +1,21 @@
-"""Compares the store of media with the rows of outputs, both ways."""
+"""Compares the store of media with the rows of outputs and files, both ways."""
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import count
+from typing import TypeVar
 
 import structlog
 
-from app.application.ports.media import MediaRecords, Standing
+from app.application.ports.media import MediaId, MediaRecords, Standing
 from app.application.ports.media_store import MediaStore, ObjectMissing, StoredObject, StoreUnavailable
-from app.domain.outputs import STORE_PREFIX, OutputId
+from app.domain import files, outputs
+from app.domain.files import FileId
+from app.domain.outputs import OutputId
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +25,7 @@ AT_ONCE = 500
 # A portion each minute: over a million objects a day.
 PORTION = 1_000
 WALK_AGAIN_SECONDS = 24 * 3600.0
+Id = TypeVar("Id")
 _LEFTOVER = re.compile(r"(.+)\.[0-9a-f]{16}\.part")
 
 
@@ -30,9 +34,9 @@ class Verdict(StrEnum):
     ORPHAN = "orphan"
     """It was deleted, or its copy was given up, or a process died while it was written."""
     UNKNOWN = "unknown"
-    """Of no job of this database. Jobs are never deleted, so it is somebody else's, or of a later state of this one."""
+    """Of no row of this database. Rows stay, so it is somebody else's, or of a later state of this one."""
     DAMAGED = "damaged"
-    """Its size is not that of the output."""
+    """Its size is not that of the output or file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +51,24 @@ class MediaAudit:
     store: MediaStore
 
     async def objects(self) -> AsyncIterator[Judged]:
-        """Every object of outputs. Raises StoreUnavailable."""
+        """Every object of outputs and files. Raises StoreUnavailable."""
         batch: list[StoredObject] = []
-        async for found in self.store.each(STORE_PREFIX):
-            batch.append(found)
-            if len(batch) == AT_ONCE:
-                for judged in await self._judge(batch):
-                    yield judged
-                batch = []
+        for prefix in (outputs.STORE_PREFIX, files.STORE_PREFIX):
+            async for found in self.store.each(prefix):
+                batch.append(found)
+                if len(batch) == AT_ONCE:
+                    for judged in await self._judge(batch):
+                        yield judged
+                    batch = []
         for judged in await self._judge(batch):
             yield judged
 
-    async def missing(self) -> AsyncIterator[tuple[OutputId, bool]]:
-        """Every stored output, and whether the store has nothing of it. Raises StoreUnavailable."""
-        after: OutputId | None = None
-        for _ in count():
-            page = await self.records.stored_after(after, AT_ONCE)
-            for output_id in page:
-                yield output_id, await self._is_missing(output_id)
-            if len(page) < AT_ONCE:
-                return
-            after = page[-1]
+    async def missing(self) -> AsyncIterator[tuple[MediaId, bool]]:
+        """Every stored output and file, and whether the store has nothing of it. Raises StoreUnavailable."""
+        async for output_id in _all(self.records.outputs_after):
+            yield output_id, await self._is_missing(output_id)
+        async for file_id in _all(self.records.files_after):
+            yield file_id, await self._is_missing(file_id)
 
     async def remove(self, orphan: Judged) -> None:
         """Raises StoreUnavailable."""
@@ -75,31 +76,47 @@ class MediaAudit:
         log.info("media_orphan_removed", key=orphan.object.key, size_bytes=orphan.object.size_bytes)
 
     async def _judge(self, batch: Sequence[StoredObject]) -> Sequence[Judged]:
-        ids = {each.key: OutputId.of_store_key(each.key) for each in batch}
-        known = [output_id for output_id in ids.values() if output_id is not None]
+        ids = {each.key: _id_of(each.key) for each in batch}
+        known = [media_id for media_id in ids.values() if media_id is not None]
         standings = await self.records.standings(known) if known else {}
         return [Judged(each, _verdict(each, ids[each.key], standings)) for each in batch]
 
-    async def _is_missing(self, output_id: OutputId) -> bool:
+    async def _is_missing(self, media_id: MediaId) -> bool:
         try:
-            async for _ in self.store.read(output_id.store_key, 0, 1):
+            async for _ in self.store.read(media_id.store_key, 0, 1):
                 return False
         except ObjectMissing:
             return True
         return False
 
 
+async def _all(page_after: Callable[[Id | None, int], Awaitable[Sequence[Id]]]) -> AsyncIterator[Id]:
+    after: Id | None = None
+    for _ in count():
+        page = await page_after(after, AT_ONCE)
+        for media_id in page:
+            yield media_id
+        if len(page) < AT_ONCE:
+            return
+        after = page[-1]
+
+
+def _id_of(key: str) -> MediaId | None:
+    """None for the key of nothing of ours."""
+    return FileId.of_store_key(key) if key.startswith(f"{files.STORE_PREFIX}/") else OutputId.of_store_key(key)
+
+
 def _verdict(
-    found: StoredObject, output_id: OutputId | None, standings: Mapping[OutputId, tuple[Standing, int | None]]
+    found: StoredObject, media_id: MediaId | None, standings: Mapping[MediaId, tuple[Standing, int | None]]
 ) -> Verdict:
     is_old = found.modified_at < datetime.now(UTC) - ORPHAN_AGE
-    if output_id is None:
+    if media_id is None:
         # In a shared bucket it may be anybody's, but for what a folder calls a file that is being written.
         is_leftover = _is_leftover(found.key)
         return Verdict.ORPHAN if is_leftover and is_old else Verdict.SOUND if is_leftover else Verdict.UNKNOWN
-    if output_id not in standings:
+    if media_id not in standings:
         return Verdict.UNKNOWN
-    standing, size_bytes = standings[output_id]
+    standing, size_bytes = standings[media_id]
     if standing is Standing.OVER:
         return Verdict.ORPHAN if is_old else Verdict.SOUND
     is_whole = standing is Standing.WANTED or size_bytes == found.size_bytes
@@ -108,7 +125,7 @@ def _verdict(
 
 def _is_leftover(key: str) -> bool:
     leftover = _LEFTOVER.fullmatch(key)
-    return leftover is not None and OutputId.of_store_key(leftover[1]) is not None
+    return leftover is not None and _id_of(leftover[1]) is not None
 
 
 @dataclass(slots=True)

@@ -7,8 +7,10 @@ itself. The operator's object needs no proof, and only the command line gets it.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.application.cancel import CancelJob
 from app.application.execution.provider_events import ReceiveProviderEvent
-from app.application.jobs import CancelJob, QuoteJob, StartJob
+from app.application.files import CustomerFiles
+from app.application.jobs import QuoteJob, StartJob
 from app.application.key_management import CustomerKeyManagement, KeysOfUsers
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
 from app.application.media import CustomerMedia
@@ -56,6 +58,7 @@ class CustomerUseCases:
     event_feed: EventFeed
     webhooks: CustomerWebhooks
     media: CustomerMedia
+    files: CustomerFiles
     receive_payment: ReceivePayment
     receive_reversal: ReceiveReversal
     receive_provider_event: ReceiveProviderEvent

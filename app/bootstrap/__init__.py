@@ -35,6 +35,7 @@ from app.infrastructure.fal.urls import QueueUrls
 from app.infrastructure.media_links import SignedMediaLinks
 from app.infrastructure.postgres.dsn import plain_dsn
 from app.infrastructure.postgres.event_sequencer import EventSequencer
+from app.infrastructure.postgres.files.records import PostgresFiles
 from app.infrastructure.postgres.health import database_check, migrations_check, workers_check
 from app.infrastructure.postgres.heartbeats import Heartbeats
 from app.infrastructure.postgres.keys.uses import KeyUses
@@ -46,6 +47,7 @@ from app.infrastructure.postgres.webhooks.replays import PostgresReplays
 from app.infrastructure.postgres.webhooks.upkeep import PostgresDeliveryUpkeep
 from app.infrastructure.settings import RunnerHome, Settings
 from app.infrastructure.settings.kept_secrets import signing_secrets
+from app.infrastructure.spool import DirectorySpool
 from app.presentation.http.output_links import OutputLinks
 from app.presentation.schemas.events import message_of
 
@@ -179,6 +181,8 @@ def _media_upkeep_of(settings: Settings, adapters: Adapters) -> MediaUpkeep:
         PostgresMediaDeletion(engine),
         PostgresOlderMedia(engine, settings.media_days),
         None if audit is None else RemoveOrphans(audit),
+        PostgresFiles(engine, settings.media_days),
+        DirectorySpool(settings.spool_dir).remove_left,
     )
 
 

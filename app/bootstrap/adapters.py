@@ -10,12 +10,15 @@ from app.application.execution.steps import COPIES
 from app.application.media import PASSED_AT_ONCE_MAX
 from app.application.ports.evidence import RequestHistory
 from app.application.ports.media import ProviderMedia
+from app.application.ports.media_decoder import MediaDecoder
 from app.application.ports.media_store import MediaStore, StoreUnavailable
-from app.application.ports.provider import Provider, ProviderEvents
+from app.application.ports.provider import Provider, ProviderEvents, ProviderStorage
 from app.infrastructure.background.deliverer import ATTEMPTS_AT_ONCE_MAX
+from app.infrastructure.decoding.decoder import ConfinedDecoder
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.history import FalHistory
 from app.infrastructure.fal.media import FalMedia
+from app.infrastructure.fal.storage import FalStorage
 from app.infrastructure.fal.webhooks import FalWebhooks
 from app.infrastructure.guarded_http.client import GuardedClient
 from app.infrastructure.media_store.opening import open_store
@@ -79,6 +82,8 @@ class Adapters:
     """The same, over connections of its own: callers who read slowly hold these, and no copy waits for them."""
     media_store: MediaStore | None
     """None: fal keeps what it made for as long as we promise."""
+    provider_storage: ProviderStorage
+    decoder: MediaDecoder
 
 
 @asynccontextmanager
@@ -134,6 +139,8 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
         ) as guarded,
         open_fal_media(settings, COPIES.concurrent_steps_max) as media_to_copy,
         open_fal_media(settings, PASSED_AT_ONCE_MAX) as media_to_pass,
+        FalStorage.open(rest_url=settings.fal_rest_url, key=key, egress=settings.egress) as storage,
+        ConfinedDecoder.open() as decoder,
     ):
         yield Adapters(
             postgres=postgres,
@@ -144,6 +151,8 @@ async def open_adapters(settings: Settings, provider: Provider | None = None) ->
             media_to_copy=media_to_copy,
             media_to_pass=media_to_pass,
             media_store=media_store(settings),
+            provider_storage=storage,
+            decoder=decoder,
         )
 
 

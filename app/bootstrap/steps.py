@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.breaker import Breaker
-from app.application.execution.copy_outputs import CopyOutputs, EraseMedia
+from app.application.execution.copy_outputs import CopyOutputs
 from app.application.execution.duties import duties_of
+from app.application.execution.erase import EraseFile, EraseMedia
 from app.application.execution.evidence import SearchHistory
 from app.application.execution.follow import FollowJob
 from app.application.execution.forget import ForgetInput
+from app.application.execution.hand_over import HandOverFiles
 from app.application.execution.orphans import CancelOrphans
 from app.application.execution.pacing import Backstop
 from app.application.execution.steps import (
     CANCEL_ORPHANS,
     COPY_OUTPUTS,
+    ERASE_FILE,
     ERASE_MEDIA,
     FOLLOW_JOB,
     FORGET_INPUT,
@@ -23,9 +26,13 @@ from app.application.execution.steps import (
     Step,
 )
 from app.application.execution.submit import SubmitJob
+from app.application.execution.waits import ProviderWaits
 from app.bootstrap.adapters import Adapters
 from app.infrastructure.background.items import StepHandler
+from app.infrastructure.media_links import SignedMediaLinks
 from app.infrastructure.postgres.crowds import PostgresCrowds
+from app.infrastructure.postgres.files.records import FILES_TO_ERASE, PostgresFiles
+from app.infrastructure.postgres.files.sending import PostgresFilesToSend
 from app.infrastructure.postgres.jobs.attempts import JOBS_WITH_ORPHANS
 from app.infrastructure.postgres.jobs.inputs import INPUTS_TO_FORGET
 from app.infrastructure.postgres.jobs.records import JOBS_TO_FOLLOW, JOBS_TO_SUBMIT
@@ -33,6 +40,7 @@ from app.infrastructure.postgres.lost_steps import PostgresLostSteps, WaitingSub
 from app.infrastructure.postgres.media.copies import OUTPUTS_TO_COPY, OUTPUTS_TO_ERASE, PostgresOutputCopies
 from app.infrastructure.postgres.media.deletion import PostgresMediaDeletion
 from app.infrastructure.settings import Settings
+from app.infrastructure.settings.kept_secrets import signing_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,7 @@ class StepHandlers:
     cancel_orphans: CancelOrphans
     copy_outputs: CopyOutputs
     erase_media: EraseMedia
+    erase_file: EraseFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +70,11 @@ STEPS: Sequence[StepDefinition] = (
     StepDefinition(CANCEL_ORPHANS, waiting=JOBS_WITH_ORPHANS, handler=lambda handlers: handlers.cancel_orphans),
     StepDefinition(COPY_OUTPUTS, waiting=OUTPUTS_TO_COPY, handler=lambda handlers: handlers.copy_outputs),
     StepDefinition(ERASE_MEDIA, waiting=OUTPUTS_TO_ERASE, handler=lambda handlers: handlers.erase_media),
+    StepDefinition(ERASE_FILE, waiting=FILES_TO_ERASE, handler=lambda handlers: handlers.erase_file),
 )
 
 
-_OF_MEDIA = frozenset({COPY_OUTPUTS, ERASE_MEDIA})
+_OF_MEDIA = frozenset({COPY_OUTPUTS, ERASE_MEDIA, ERASE_FILE})
 
 
 def handlers_by_step(handlers: StepHandlers) -> Mapping[Step, StepHandler]:
@@ -106,6 +116,7 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
             breaker,
             settings.webhooks_url,
             backstop,
+            hand_over=_hand_over(settings, adapters, copies),
             crowds=PostgresCrowds(engine),
             places_at_fal=adapters.postgres.places,
             has_history=history is not None,
@@ -116,4 +127,17 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
         cancel_orphans=CancelOrphans(adapters.postgres.job_execution, adapters.provider, follow.places),
         copy_outputs=CopyOutputs(copies, PostgresMediaDeletion(engine), adapters.media_to_copy, adapters.media_store),
         erase_media=EraseMedia(copies, adapters.media_store),
+        erase_file=EraseFile(PostgresFiles(engine, settings.media_days), adapters.media_store),
+    )
+
+
+def _hand_over(settings: Settings, adapters: Adapters, outputs: PostgresOutputCopies) -> HandOverFiles:
+    return HandOverFiles(
+        jobs=adapters.postgres.job_execution,
+        files=PostgresFilesToSend(adapters.postgres.engine, outputs),
+        store=adapters.media_store,
+        storage=adapters.provider_storage,
+        links=SignedMediaLinks(signing_secrets(settings)),
+        public_url=settings.public_url,
+        waits=ProviderWaits(settings.queue_time_limit_seconds or None),
     )

@@ -1,9 +1,12 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.application.cancel import CancelJob
 from app.application.execution.follow import FollowJob
 from app.application.execution.precedence import CountedAcceptance, Precedence
 from app.application.execution.provider_events import ReceiveProviderEvent
-from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
+from app.application.files import CustomerFiles, KeepFile
+from app.application.inputs import ResolveInputs
+from app.application.jobs import QuoteJob, StartJob, TimeLimits
 from app.application.key_management import (
     ChangeKey,
     CreateKey,
@@ -29,6 +32,8 @@ from app.infrastructure.media_links import SignedMediaLinks
 from app.infrastructure.postgres.accounts import PostgresAccountSettings
 from app.infrastructure.postgres.admission import PostgresAdmission
 from app.infrastructure.postgres.budget_notices import PostgresBudgetNotices
+from app.infrastructure.postgres.files.own_outputs import PostgresOwnOutputs
+from app.infrastructure.postgres.files.records import PostgresFiles
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.outlooks import PostgresOutlooks
 from app.infrastructure.postgres.media.copies import PostgresOutputCopies
@@ -40,6 +45,7 @@ from app.infrastructure.postgres.webhooks.secrets import PostgresWebhookSecrets
 from app.infrastructure.quotes import SignedQuotes
 from app.infrastructure.settings import Settings
 from app.infrastructure.settings.kept_secrets import signing_secrets
+from app.infrastructure.spool import DirectorySpool
 
 
 def customer_use_cases(
@@ -53,7 +59,6 @@ def customer_use_cases(
 ) -> CustomerUseCases:
     postgres = adapters.postgres
     keys, desk = postgres.keys, postgres.job_desk
-    time_limits = TimeLimits(settings.image_time_limit_seconds, settings.video_time_limit_seconds)
     quotes = SignedQuotes(signing_secrets(settings))
     receive_payment = _receive_payment(settings, postgres)
     return CustomerUseCases(
@@ -66,11 +71,12 @@ def customer_use_cases(
             start=StartJob(
                 CountedAcceptance(desk, precedence),
                 quotes,
-                time_limits,
+                TimeLimits(settings.image_time_limit_seconds, settings.video_time_limit_seconds),
                 catalogue.cheapest_tokens,
                 settings.is_safety_checker_required,
                 PostgresAdmission(postgres.engine, settings.admit_while_locked_seconds),
                 PostgresBudgetNotices(postgres.engine),
+                _resolve_inputs(settings, adapters),
             ),
             quote=QuoteJob(quotes),
             cancel=CancelJob(desk, follow),
@@ -83,6 +89,7 @@ def customer_use_cases(
         event_feed=postgres.event_feed,
         webhooks=_webhooks(settings, postgres),
         media=_media(settings, adapters),
+        files=_files(settings, adapters),
         receive_payment=receive_payment,
         receive_reversal=ReceiveReversal(ReversePayment(postgres.reversals), receive_payment.check_secret),
         receive_provider_event=ReceiveProviderEvent(
@@ -140,9 +147,39 @@ def _media(settings: Settings, adapters: Adapters) -> CustomerMedia:
     copies = PostgresOutputCopies(engine, settings.media_days)
     return CustomerMedia(
         links=links,
-        open=OpenMedia(links, copies, adapters.media_to_pass, adapters.media_store, settings.media_redirect),
+        open=OpenMedia(
+            links,
+            copies,
+            PostgresFiles(engine, settings.media_days),
+            adapters.media_to_pass,
+            adapters.media_store,
+            settings.media_redirect,
+        ),
         delete=DeleteMedia(PostgresMediaDeletion(engine)),
     )
+
+
+def _keep_file(settings: Settings, adapters: Adapters) -> KeepFile:
+    return KeepFile(
+        PostgresFiles(adapters.postgres.engine, settings.media_days, settings.account_limits),
+        adapters.decoder,
+        adapters.media_store,
+        DirectorySpool(settings.spool_dir),
+        settings.files_bytes_max,
+    )
+
+
+def _files(settings: Settings, adapters: Adapters) -> CustomerFiles:
+    keep = _keep_file(settings, adapters)
+    links = SignedMediaLinks(signing_secrets(settings))
+    return CustomerFiles(keep.records, keep, keep.spool, links, settings.files_bytes_max)
+
+
+def _resolve_inputs(settings: Settings, adapters: Adapters) -> ResolveInputs:
+    engine = adapters.postgres.engine
+    files = PostgresFiles(engine, settings.media_days, settings.account_limits)
+    outputs = PostgresOwnOutputs(engine, PostgresOutputCopies(engine, settings.media_days))
+    return ResolveInputs(_keep_file(settings, adapters), files, files, outputs, DirectorySpool(settings.spool_dir))
 
 
 def media_audit(engine: AsyncEngine, store: MediaStore | None) -> MediaAudit | None:

@@ -71,6 +71,11 @@ RESTORED = JobError(
 RESULT_INVALID = JobError("result_invalid", "The result that fal returned does not have the expected form.", TRY_AGAIN)
 RESULT_TOO_LARGE = JobError("result_invalid", "The result that fal returned is too large.", TRY_AGAIN)
 RESULT_TOO_DEEP = JobError("result_invalid", "The result that fal returned is nested too deeply.", TRY_AGAIN)
+INPUT_DELETED = JobError(
+    "input_deleted",
+    "A file that the job was given was deleted before fal had it.",
+    "Send the file again, and start another job with it.",
+)
 QUEUE_TIMEOUT = JobError(
     "queue_timeout", "The job could not be handed over to fal for too long.", "Your input is not the reason. Try again."
 )
@@ -78,6 +83,7 @@ SUBMIT_UNKNOWN = JobError("submit_unknown", "It is not known whether fal got the
 TIMED_OUT = JobError("timed_out", "fal did not finish within the time limit.", TRY_AGAIN)
 OWN_ERRORS = (
     CANCELED,
+    INPUT_DELETED,
     NO_OUTPUT,
     RESTORED,
     RESULT_INVALID,

@@ -125,6 +125,8 @@ class NewJob:
     terms: Terms
     webhook_url: str | None = None
     """Where its owner wants to hear of its end."""
+    file_ids: Sequence[UUID] = ()
+    """Of the kept files that its parameters name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

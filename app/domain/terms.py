@@ -10,6 +10,9 @@ from app.domain.pricing import PriceLine, Quantities, Unit, delivered, megapixel
 
 # Of what stands in the column. A release leaves the jobs of a newer form to a newer release.
 FORM = 1
+# The same, of a job whose parameters name kept files: a release that knows none would send their names to fal.
+FORM_WITH_FILES = 2
+FORMS = (FORM, FORM_WITH_FILES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +87,9 @@ class Terms:
             return self.megapixels
         return min(megapixels_of(width, height), self.megapixels)
 
-    def as_json(self) -> Mapping[str, Any]:
+    def as_json(self, form: int = FORM) -> Mapping[str, Any]:
         return {
-            "form": FORM,
+            "form": form,
             "lines": [line.as_json() for line in self.lines],
             "outputs": self.shape.outputs,
             "flags": self.shape.flags,
@@ -100,9 +103,13 @@ class Terms:
     def json(self) -> str:
         return json.dumps(self.as_json())
 
+    @cached_property
+    def json_with_files(self) -> str:
+        return json.dumps(self.as_json(FORM_WITH_FILES))
+
     @classmethod
     def of_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Of this release's FORM."""
+        """Of one of this release's FORMS."""
         return cls(
             lines=tuple(PriceLine.of_json(line) for line in stored["lines"]),
             shape=ResultShape(outputs=stored["outputs"], flags=stored["flags"]),

@@ -15,9 +15,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from app.application.ports.media_decoder import DecoderBusy
+from app.application.ports.media_decoder import DecoderBusy, DecoderUnavailable
 from app.infrastructure.decoding import server_process
-from app.infrastructure.decoding.decoder import ConfinedDecoder, DecoderUnconfined
+from app.infrastructure.decoding.decoder import ConfinedDecoder
 from app.infrastructure.decoding.findings import too_demanding, too_slow
 from tests.media_decoding import Desk, decoding_children, is_confined, servers, slow_picture, until
 from tests.media_samples import four_corners, pictures, saved
@@ -226,7 +226,7 @@ async def test_no_file_is_looked_at_where_a_child_cannot_be_confined(
 ) -> None:
     with_limits(monkeypatch, "child.confinement.forbid_other_calls = lambda: 1 / 0")
 
-    with pytest.raises(DecoderUnconfined, match="ZeroDivisionError"):
+    with pytest.raises(DecoderUnavailable, match="ZeroDivisionError"):
         await desk.examine(QUICK)
 
 

@@ -10,9 +10,10 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.application.cancel import CancelJob
 from app.application.execution.follow import FollowJob
 from app.application.execution.provider_events import ReceiveProviderEvent
-from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
+from app.application.jobs import QuoteJob, StartJob, TimeLimits
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.health import HealthChecks
@@ -43,7 +44,7 @@ from app.infrastructure.quotes import SignedQuotes
 from app.presentation.http.api import create_api
 from app.presentation.http.body_room import BodyRoom
 from tests.builders import BUILT_IN, Customer, event_log_of
-from tests.media import media_of
+from tests.media import media_of, without_files
 
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
 TEXT_TO_VIDEO = "/generations/videos/text-to-video"
@@ -106,6 +107,7 @@ def api_of(engine: AsyncEngine, catalogue: Catalogue = BUILT_IN, *, limits: Acco
         events=event_log_of(engine),
         event_feed=PostgresEventFeed(engine),
         media=media_of(engine),
+        files=without_files(engine),
         webhooks=CustomerWebhooks(
             PostgresWebhookEndpoints(engine, limits),
             PostgresDeliveries(engine, limits),

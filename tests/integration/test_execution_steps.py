@@ -16,15 +16,14 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application import jobs as job_use_cases
-from app.application.execution import follow, pacing, settlement
-from app.application.execution import submit as submission
+from app.application.cancel import CancelJob
+from app.application.execution import follow, large_inputs, pacing, settlement
 from app.application.execution.breaker import Breaker
 from app.application.execution.follow import FollowJob
 from app.application.execution.limits import SUBMIT_LEASE_SECONDS
 from app.application.execution.pacing import BACKSTOP_SECONDS_MAX, BACKSTOP_SECONDS_MIN, Backstop
 from app.application.execution.steps import FOLLOW_JOB, RetryLater
 from app.application.execution.submit import SubmitJob
-from app.application.jobs import CancelJob
 from app.application.ports.provider import (
     InProgress,
     InQueue,
@@ -217,7 +216,7 @@ async def stage(engine: AsyncEngine, database: str) -> AsyncIterator[Stage]:
 async def test_holds_few_large_inputs_at_once_and_small_ones_beside_them(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "LARGE_INPUTS_MAX", 2)
+    monkeypatch.setattr(large_inputs, "LARGE_INPUTS_MAX", 2)
     picture = b64encode(Random(1).randbytes(9000)).decode()
     customer, jobs = await open_account(stage.engine, 100), jobs_of(stage.engine)
     large = [replace(new_job(customer), parameters={"image_url": picture}) for _ in range(5)]

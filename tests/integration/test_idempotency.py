@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.execution.steps import SUBMIT_JOB
-from app.application.jobs import _fingerprint
+from app.application.jobs import fingerprint_of
 from app.domain.catalogue import Catalogue
 from app.domain.jobs import JobStatus
 from app.domain.kinds import GenerationKind
@@ -374,23 +374,23 @@ PARAMETERS = st.dictionaries(st.text(max_size=8), VALUES | st.lists(VALUES, max_
 
 
 @given(PARAMETERS, st.randoms(use_true_random=False), st.sampled_from(GenerationKind))
-def test_the_fingerprint_does_not_depend_on_the_order_of_the_fields(
+def test_thefingerprint_of_does_not_depend_on_the_order_of_the_fields(
     parameters: dict[str, object], random: Random, kind: GenerationKind
 ) -> None:
     names = sorted(parameters)
     random.shuffle(names)
     shuffled = {name: parameters[name] for name in reversed(names)}
 
-    assert _fingerprint([kind.value, shuffled]) == _fingerprint([kind.value, parameters])
+    assert fingerprint_of([kind.value, shuffled]) == fingerprint_of([kind.value, parameters])
 
 
 @given(PARAMETERS, PARAMETERS, st.sampled_from(GenerationKind), st.sampled_from(GenerationKind))
-def test_the_fingerprints_of_two_requests_differ(
+def test_thefingerprint_ofs_of_two_requests_differ(
     one: dict[str, object], other: dict[str, object], kind: GenerationKind, other_kind: GenerationKind
 ) -> None:
     are_the_same = (repr(sorted(one.items())), kind) == (repr(sorted(other.items())), other_kind)
 
-    assert (_fingerprint([kind.value, one]) == _fingerprint([other_kind.value, other])) is are_the_same
+    assert (fingerprint_of([kind.value, one]) == fingerprint_of([other_kind.value, other])) is are_the_same
 
 
 async def test_a_cancel_that_is_repeated_with_its_key_is_answered_again(

@@ -1,17 +1,20 @@
 """Mistakes by which somebody gets a file that is not his, or as something that it is not, or one that was deleted."""
 
 from app.application import media
-from app.application.execution import copy_outputs
+from app.application.execution import copy_outputs, erase
 from app.infrastructure.postgres.media import copies, deletion
 from app.presentation.http import downloads
 from tests.mutants.changes import Change, Mutant, source_of
 
-LINKS, STEP, COPIES, DELETION, DOWNLOADS = map(source_of, (media, copy_outputs, copies, deletion, downloads))
+LINKS, STEP, ERASE = map(source_of, (media, copy_outputs, erase))
+COPIES, DELETION, DOWNLOADS = map(source_of, (copies, deletion, downloads))
 REVISION = "alembic/versions/0023_outputs.py"
 TEST = "tests/integration/test_outputs.py"
 TEST_LINKS = "tests/unit/test_media_links.py"
 TEST_STEP = "tests/unit/test_copy_outputs.py"
 TEST_DOWNLOADS = "tests/unit/test_downloads.py"
+# Of outputs: that of files has other names.
+ERASING = "        if self.store is not None:\n            try:\n                await self.store.delete(output_id"
 
 MEDIA_MUTANTS = (
     Mutant(
@@ -21,7 +24,7 @@ MEDIA_MUTANTS = (
     ),
     Mutant(
         "a link to media never ends",
-        (Change(LINKS, "if now.timestamp() >= int(expires):", "if now.timestamp() < 0:"),),
+        (Change(LINKS, "if now.timestamp() >= expires:", "if now.timestamp() < 0:"),),
         (f"{TEST_LINKS}::test_a_link_ends_before_its_output_does",),
     ),
     Mutant(
@@ -78,14 +81,7 @@ MEDIA_MUTANTS = (
     ),
     Mutant(
         "media count as erased before they are",
-        (
-            Change(
-                STEP,
-                "        if self.store is not None:\n            try:\n",
-                "        await self.outputs.record_erased(output_id)\n"
-                "        if self.store is not None:\n            try:\n",
-            ),
-        ),
+        (Change(ERASE, ERASING, f"        await self.outputs.record_erased(output_id)\n{ERASING}"),),
         (f"{TEST_STEP}::test_an_object_goes_before_that_is_written_down",),
     ),
     Mutant(

@@ -18,13 +18,13 @@ import asyncpg
 import httpx
 import structlog
 
+from app.application.cancel import CancelJob
 from app.application.execution.breaker import Breaker
 from app.application.execution.copy_outputs import CopyOutputs
 from app.application.execution.follow import FollowJob
 from app.application.execution.orphans import CancelOrphans
 from app.application.execution.steps import CANCEL_ORPHANS, COPY_OUTPUTS, FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.execution.submit import SubmitJob
-from app.application.jobs import CancelJob
 from app.application.ports.ledger import Adjustments
 from app.application.ports.media import ProviderMedia
 from app.application.ports.provider import Provider, ProviderRequest

@@ -9,9 +9,11 @@ from uuid import UUID, uuid4
 
 import httpx
 
+from app.application.cancel import CancelJob
 from app.application.execution.follow import FollowJob
 from app.application.execution.provider_events import ReceiveProviderEvent
-from app.application.jobs import CancelJob, QuoteJob, StartJob, TimeLimits
+from app.application.files import CustomerFiles
+from app.application.jobs import QuoteJob, StartJob, TimeLimits
 from app.application.key_management import CustomerKeyManagement
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
 from app.application.media import CustomerMedia, DeleteMedia, OpenMedia
@@ -19,6 +21,7 @@ from app.application.payments import ReceivePayment, TopUp
 from app.application.ports.accounts import AccountSettings
 from app.application.ports.events import EventFeed, EventLog
 from app.application.ports.execution import JobFollowing
+from app.application.ports.files import FileRecords
 from app.application.ports.health import Check
 from app.application.ports.jobs import JobCancellation
 from app.application.ports.ledger import LedgerReader
@@ -307,7 +310,9 @@ class World:
             TopUp(payments, self.is_event_id_required), self.webhook_secrets, self.secrets_by_source
         )
         # A link that is not signed leads to none of what is missing here.
-        media_behind_links = OpenMedia(LINKS, cast(OutputReader, None), cast(ProviderMedia, None), None)
+        media_behind_links = OpenMedia(
+            LINKS, cast(OutputReader, None), cast(FileRecords, None), cast(ProviderMedia, None), None
+        )
         return CustomerUseCases(
             keys=CustomerKeys(
                 authenticate=Authenticate(self.accounts),
@@ -333,6 +338,7 @@ class World:
             event_feed=cast(EventFeed, NoFeed()),
             webhooks=cast(CustomerWebhooks, None),
             media=CustomerMedia(LINKS, media_behind_links, cast(DeleteMedia, None)),
+            files=cast(CustomerFiles, None),
             receive_payment=receive_payment,
             receive_reversal=ReceiveReversal(ReversePayment(self.reversals), receive_payment.check_secret),
             receive_provider_event=cast(ReceiveProviderEvent, None),

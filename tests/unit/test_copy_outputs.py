@@ -15,9 +15,9 @@ from app.application.execution.copy_outputs import (
     LOST_SECONDS,
     STORE_PAUSE_SECONDS,
     CopyOutputs,
-    EraseMedia,
     StorePause,
 )
+from app.application.execution.erase import EraseMedia
 from app.application.execution.steps import RetryLater
 from app.application.ports.media import MediaDeletion, MediaNotReached, OutputToCopy, ProviderAnswer, StoredCopy
 from app.application.ports.media_store import MediaStore, StoredObject, StoreUnavailable

@@ -12,7 +12,8 @@ import pytest
 from starlette.requests import Request
 
 from app.application.execution.places import Places
-from app.application.media import Linked, OpenMedia
+from app.application.media import Linked, Medium, OpenMedia
+from app.application.ports.files import FileRecords
 from app.application.ports.media import MediaLinks, OutputReader, ProviderAnswer, ProviderMedia
 from app.application.ports.media_store import ObjectMissing
 from app.domain.outputs import KeptOutput, Output, OutputId
@@ -86,7 +87,7 @@ async def answer_to(caller: Caller, fal: Fal, places: Places, content_type: str 
     assert place is not None
     async with AsyncExitStack() as held:
         held.enter_context(place)
-        answer = await passed_download(request, cast(OpenMedia, fal), output_of(content_type), held)
+        answer = await passed_download(request, cast(OpenMedia, fal), Medium.of_output(output_of(content_type)), held)
     await answer({"type": "http"}, caller.receive, caller.send)
 
 
@@ -179,7 +180,7 @@ def stored_output(size_bytes: int) -> Output:
 
 
 def linked(output: Output) -> Linked:
-    return Linked(OWNER, output, output.kept.expires_at)
+    return Linked(OWNER, Medium.of_output(output), output.kept.expires_at)
 
 
 async def test_only_who_wants_the_file_is_sent_to_the_bucket() -> None:
@@ -208,7 +209,9 @@ async def test_what_ends_too_early_in_the_store_is_cut_short() -> None:
 
 async def test_what_was_stored_before_there_was_no_store_counts_as_missing() -> None:
     """So that it is passed through for as long as fal has it."""
-    media = OpenMedia(cast(MediaLinks, None), cast(OutputReader, None), cast(ProviderMedia, None), store=None)
+    media = OpenMedia(
+        cast(MediaLinks, None), cast(OutputReader, None), cast(FileRecords, None), cast(ProviderMedia, None), store=None
+    )
     request = Request({"type": "http", "headers": []})
 
     with pytest.raises(ObjectMissing):

@@ -1,12 +1,14 @@
 """Nobody but us makes a link, and none can be bent to lead to anything else."""
 
 from datetime import UTC, datetime, timedelta
+from typing import cast
 from urllib.parse import parse_qs
 from uuid import UUID, uuid4
 
 import pytest
 
 from app.application.media import OpenMedia
+from app.application.ports.files import FileRecords
 from app.application.ports.media import OutputReader, ProviderMedia
 from app.domain.media_errors import LinkExpired, LinkNotValid, MediaDeleted, MediaNotFound
 from app.domain.outputs import KeptOutput, Output, OutputId
@@ -124,7 +126,7 @@ def opening(**kept: object) -> OpenMedia:
     in_an_hour = datetime.now(UTC) + timedelta(hours=1)
     shelf: OutputReader = Shelf(KeptOutput(**{"number": 0, "expires_at": in_an_hour} | kept))  # type: ignore[arg-type]
     nowhere: ProviderMedia = None  # type: ignore[assignment]
-    return OpenMedia(LINKS, shelf, nowhere, None)
+    return OpenMedia(LINKS, shelf, cast(FileRecords, None), nowhere, None)
 
 
 async def follow(media: OpenMedia, *, media_id: str = MEDIA_ID, seconds: float = 3600, spelling: str = "{}") -> None:

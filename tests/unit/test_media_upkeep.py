@@ -10,8 +10,9 @@ import pytest
 
 from app.application.execution.media_upkeep import MediaUpkeep
 from app.application.media_audit import MediaAudit, RemoveOrphans, Verdict
-from app.application.ports.media import Standing
+from app.application.ports.media import MediaId, Standing
 from app.application.ports.media_store import MediaStore, ObjectMissing, StoredObject, StoreUnavailable
+from app.domain.files import FileId
 from app.domain.outputs import OutputId
 
 OLD, NEW = timedelta(days=2), timedelta(hours=1)
@@ -41,16 +42,20 @@ class Store:
 
 @dataclass
 class Records:
-    rows: Mapping[OutputId, tuple[Standing, int | None]] = field(default_factory=dict)
+    rows: Mapping[MediaId, tuple[Standing, int | None]] = field(default_factory=dict)
 
-    async def standings(self, ids: Sequence[OutputId]) -> Mapping[OutputId, tuple[Standing, int | None]]:
+    async def standings(self, ids: Sequence[MediaId]) -> Mapping[MediaId, tuple[Standing, int | None]]:
         return {each: self.rows[each] for each in ids if each in self.rows}
 
-    async def stored_after(self, after: OutputId | None, limit: int) -> Sequence[OutputId]:
-        return [] if after is not None else [each for each, (it, _) in self.rows.items() if it is Standing.STORED]
+    async def outputs_after(self, after: OutputId | None, limit: int) -> Sequence[OutputId]:
+        stored = [each for each, (standing, _) in self.rows.items() if standing is Standing.STORED]
+        return [] if after is not None else [each for each in stored if isinstance(each, OutputId)]
+
+    async def files_after(self, after: FileId | None, limit: int) -> Sequence[FileId]:
+        return []
 
 
-def audit_of(store: Store, rows: Mapping[OutputId, tuple[Standing, int | None]]) -> MediaAudit:
+def audit_of(store: Store, rows: Mapping[MediaId, tuple[Standing, int | None]]) -> MediaAudit:
     return MediaAudit(Records(rows), cast(MediaStore, store))
 
 
@@ -128,6 +133,14 @@ async def test_what_fails_keeps_nothing_else_from_being_done() -> None:
 
     chores = cast(Any, Chores())
 
-    await MediaUpkeep(chores, chores, chores, chores.orphans)()
+    await MediaUpkeep(chores, chores, chores, chores.orphans, chores, lambda: done.append("remove_left"))()
 
-    assert done == ["delete_expired", "requeue_lost", "keep", "forget_late_results", "orphans"]
+    assert done == [
+        "delete_expired",
+        "delete_over",
+        "requeue_lost",
+        "keep",
+        "forget_late_results",
+        "remove_left",
+        "orphans",
+    ]

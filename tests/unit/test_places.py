@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from app.application.execution.large_inputs import LARGE_INPUTS_MAX
 from app.application.execution.limits import PROVIDER_CONNECTIONS_MAX
 from app.application.execution.places import MOMENT_SECONDS, STUCK_SECONDS, Place, Places
 from app.application.execution.steps import LOOKS, SUBMISSIONS
-from app.application.execution.submit import LARGE_INPUTS_MAX
 from tests.unit.clock import Clock
 
 A, B = uuid4(), uuid4()

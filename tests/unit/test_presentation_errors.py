@@ -7,7 +7,8 @@ from app.application.ports.health import Check
 from app.domain import errors as domain_errors
 from app.domain import events, key_errors, limits, media_errors, webhooks
 from app.domain.errors import DatabaseUnavailable, DomainError, PriceExceedsMaximum
-from app.presentation.http.errors import STATUS_BY_ERROR, RefusedRequest, status_of, title_of
+from app.presentation.http.errors import RefusedRequest
+from app.presentation.http.statuses import STATUS_BY_ERROR, status_of, title_of
 from tests.unit.presentation_stand_ins import World, problem_of
 
 

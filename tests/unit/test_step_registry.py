@@ -10,6 +10,7 @@ from app.application.execution import steps as steps_module
 from app.application.execution.steps import (
     CANCEL_ORPHANS,
     COPY_OUTPUTS,
+    ERASE_FILE,
     ERASE_MEDIA,
     FOLLOW_JOB,
     FORGET_INPUT,
@@ -46,7 +47,7 @@ def test_the_names_that_the_queue_knows_stay_as_they_are() -> None:
 
 
 def test_every_row_names_who_carries_the_step_out() -> None:
-    fields = ("submit", "follow", "forget", "cancel_orphans", "copy_outputs", "erase_media")
+    fields = ("submit", "follow", "forget", "cancel_orphans", "copy_outputs", "erase_media", "erase_file")
     stand_ins = SimpleNamespace(**{field: object() for field in fields})
 
     handlers = handlers_by_step(cast(StepHandlers, stand_ins))
@@ -58,6 +59,7 @@ def test_every_row_names_who_carries_the_step_out() -> None:
         CANCEL_ORPHANS: stand_ins.cancel_orphans,
         COPY_OUTPUTS: stand_ins.copy_outputs,
         ERASE_MEDIA: stand_ins.erase_media,
+        ERASE_FILE: stand_ins.erase_file,
     }
 
 

@@ -22,7 +22,7 @@ from app.application.ports.media import (
 )
 from app.application.ports.media_store import MediaStore, ObjectMissing, StoreUnavailable
 from app.domain.media_types import SNIFFED_BYTES, sniff
-from app.domain.outputs import DeletedBecause, OutputId
+from app.domain.outputs import DeletedBecause
 
 log = structlog.get_logger(__name__)
 
@@ -191,28 +191,3 @@ class Checked:
 
 def _retry_seconds(seconds_waiting: float) -> float:
     return min(RETRY_SECONDS_MAX, max(RETRY_SECONDS_MIN, seconds_waiting / 4))
-
-
-@dataclass(frozen=True, slots=True)
-class EraseMedia:
-    """Take what was deleted out of the store."""
-
-    outputs: OutputCopies
-    store: MediaStore | None
-
-    async def __call__(self, job_id: UUID) -> None:
-        are_left = [output_id for output_id in await self.outputs.to_erase(job_id) if not await self._erase(output_id)]
-        if are_left:
-            raise RetryLater(RETRY_SECONDS_MAX)
-
-    async def _erase(self, output_id: OutputId) -> bool:
-        if self.store is not None:
-            try:
-                await self.store.delete(output_id.store_key)
-            except StoreUnavailable as error:
-                log.info("media_erase_postponed", output=str(output_id), reason=str(error))
-                raise RetryLater(60) from error
-        if not await self.outputs.record_erased(output_id):
-            return False
-        log.info("media_erased", output=str(output_id))
-        return True

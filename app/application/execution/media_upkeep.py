@@ -1,5 +1,6 @@
 """What is done for media again and again, apart from the sweep: no step waits for it, and neither does the house."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import structlog
 
 from app.application.media_audit import RemoveOrphans
 from app.application.ports.execution import StepUpkeep
+from app.application.ports.files import FileRecords
 from app.application.ports.media import MediaDeletion, OlderMedia
 
 log = structlog.get_logger(__name__)
@@ -24,6 +26,9 @@ class MediaUpkeep:
     deletion: MediaDeletion
     older: OlderMedia
     orphans: RemoveOrphans | None
+    files: FileRecords
+    remove_left: Callable[[], None]
+    """Of the files that processes have left on this machine which died."""
 
     async def __call__(self) -> None:
         for chore in self._chores:
@@ -36,9 +41,20 @@ class MediaUpkeep:
 
     @property
     def _chores(self) -> Sequence[Callable[[], Awaitable[int]]]:
-        own = (self.deletion.delete_expired, self._requeue_lost, self.older.keep, self.older.forget_late_results)
+        own = (
+            self.deletion.delete_expired,
+            self.files.delete_over,
+            self._requeue_lost,
+            self.older.keep,
+            self.older.forget_late_results,
+            self._remove_left,
+        )
         # Last: a store that hangs keeps nobody else.
         return own if self.orphans is None else (*own, self.orphans)
+
+    async def _remove_left(self) -> int:
+        await asyncio.to_thread(self.remove_left)
+        return 0
 
     async def _requeue_lost(self) -> int:
         requeued = await self.steps.requeue_lost()

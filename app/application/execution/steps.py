@@ -65,6 +65,7 @@ FORGET_INPUT = Step("input.forget", subject="job", lane=INPUTS)
 CANCEL_ORPHANS = Step("attempt.cancel", subject="job", lane=LOOKS)
 COPY_OUTPUTS = Step("output.copy", subject="job", lane=COPIES)
 ERASE_MEDIA = Step("media.erase", subject="job", lane=ERASURES)
+ERASE_FILE = Step("file.erase", subject="file", lane=ERASURES)
 
 
 class RetryLater(Exception):

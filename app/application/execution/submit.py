@@ -8,6 +8,8 @@ import structlog
 
 from app.application.execution.breaker import Breaker, Paused
 from app.application.execution.evidence import with_seed
+from app.application.execution.hand_over import HandOverFiles
+from app.application.execution.large_inputs import LargeInputPlaces
 from app.application.execution.limits import SUBMIT_LEASE_SECONDS
 from app.application.execution.pacing import (
     POLL_SECONDS_MIN,
@@ -25,6 +27,7 @@ from app.application.ports.execution import (
     AttemptEnd,
     Claim,
     Crowds,
+    FilesNotSent,
     JobState,
     JobSubmission,
     LargeInput,
@@ -44,9 +47,6 @@ from app.domain.jobs import JobStatus, Outcome, WaitingFor
 
 log = structlog.get_logger(__name__)
 
-# Each holds two pictures of 5 MiB at most, and their copies, in memory.
-LARGE_INPUTS_MAX = 16
-LARGE_INPUT_PAUSE_SECONDS = 1.0
 # Before a step comes back whose account has its share of submissions under way.
 BUSY_SECONDS = 0.5
 
@@ -66,6 +66,7 @@ class SubmitJob:
         webhooks_url: str | None = None,
         backstop: Backstop | None = None,
         *,
+        hand_over: HandOverFiles | None = None,
         crowds: Crowds | None = None,
         places_at_fal: PlacesAtFal | None = None,
         has_history: bool = False,
@@ -78,13 +79,14 @@ class SubmitJob:
         self.jobs = jobs
         self.provider = provider
         self.breaker = breaker
+        self._hand_over = hand_over
         self._webhooks_url = webhooks_url
         self._backstop = backstop
         self._has_history = has_history
         self._waits = ProviderWaits(wait_seconds_max)
         self._places = Places(SUBMISSIONS.provider_calls_max)
-        self._large_inputs = Places(LARGE_INPUTS_MAX)
         self._spread = Spread()
+        self._large_inputs = LargeInputPlaces(self._spread)
         self._crowds = crowds
         self._places_at_fal = places_at_fal
         self._claimed: set[UUID] = set()
@@ -162,22 +164,18 @@ class SubmitJob:
     async def _submit(self, job_id: UUID, place: Place) -> None:
         try:
             await self._claim_and_post(job_id, place, may_be_large=False)
+        except FilesNotSent as lacking:
+            place.belongs_to(lacking.account_id)
+            if self._hand_over is not None and await self._hand_over(job_id, lacking.account_id):
+                await self._submit(job_id, place)
         except LargeInput as large:
             try:
-                large_place = self._place_for_large_input(large.account_id)
+                large_place = self._large_inputs.take(large.account_id)
             except RetryLater:
                 await self.jobs.record_waiting(job_id, BUSY_WITH_LARGE_INPUTS)
                 raise
             with large_place:
                 await self._claim_and_post(job_id, place, may_be_large=True)
-
-    def _place_for_large_input(self, account_id: UUID) -> Place:
-        """Raises RetryLater: the step does not wait where it is, for submissions may pause and the service may stop."""
-        place = self._large_inputs.take(account_id)
-        if place is None:
-            seconds = random.uniform(LARGE_INPUT_PAUSE_SECONDS, 2 * LARGE_INPUT_PAUSE_SECONDS)
-            raise RetryLater(self._spread.delay_seconds(account_id, seconds)) from None
-        return place
 
     async def _claim_and_post(self, job_id: UUID, place: Place, *, may_be_large: bool) -> None:
         # Asked before the claim: between claim and POST nothing should take time or fail.
@@ -295,6 +293,6 @@ class SubmitJob:
 
     async def _digest_of_lost(self, state: JobState, attempt_token: UUID) -> bytes:
         # The input may be large.
-        with self._place_for_large_input(state.account_id):
+        with self._large_inputs.take(state.account_id):
             given = await self.jobs.load_input(state.id)
             return self.provider.input_digest(self._sent(given, attempt_token))

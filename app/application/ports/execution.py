@@ -1,7 +1,6 @@
 """What the steps of a job read and write. Each operation is atomic and may be repeated.
 
-Every operation may raise DatabaseUnavailable: nothing is half done then. If it is CommitUnknown, the operation was done
-whole or not at all.
+Every operation may raise DatabaseUnavailable: nothing is half done then, after CommitUnknown all or nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ class Claim:
     attempt: int
     time_limit_seconds: int
     seconds_waiting_for_provider: float | None = None
-    """Since it first could not be submitted because of fal; its turns in between do not count."""
+    """Since it first could not be submitted because of fal, without its turns in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +43,17 @@ class Wait:
     """The job ends if it has waited for fal for so long. None: it goes on waiting."""
 
 
-class LargeInput(Exception):
+class NotYetClaimable(Exception):
+    def __init__(self, account_id: UUID) -> None:
+        self.account_id = account_id
+
+
+class LargeInput(NotYetClaimable):
     """The job carries pictures or sounds in its parameters."""
 
-    def __init__(self, account_id: UUID) -> None:
-        super().__init__("the input is large")
-        self.account_id = account_id
+
+class FilesNotSent(NotYetClaimable):
+    """fal has no URL yet of a kept file that the job names, or none that is good for long enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +177,9 @@ class JobSubmission(JobSteps, Protocol):
     async def claim(self, job_id: UUID, attempt_token: UUID, *, may_be_large: bool = True) -> Claim | None:
         """QUEUED → SUBMITTING, with a new attempt. None: the job is not waiting to be submitted.
 
-        Nor is a held job granted to anybody. May be repeated with the same token if the answer was lost. Raises
-        LargeInput if the claim would load more than a few kilobytes of input and may not: nothing is claimed then.
-        Where the places at fal are bounded, a job that has none is not granted either.
+        Nor is a held job granted to anybody, nor one without a place where the places at fal are bounded. May be
+        repeated with the same token if the answer was lost. Raises LargeInput if the claim would load more than a few
+        kilobytes of input and may not, and FilesNotSent before its files were handed over: nothing is claimed then.
         """
         ...
 

@@ -3,9 +3,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
+from app.domain.files import FileId
 from app.domain.jobs import Job
 from app.domain.outputs import DeletedBecause, Output, OutputId
 
@@ -91,8 +92,11 @@ class OutputCopies(Protocol):
         ...
 
 
+MediaId: TypeAlias = OutputId | FileId
+
+
 class Standing(StrEnum):
-    """What the row of an output says of its object in the store."""
+    """What the row of an output or a file says of its object in the store."""
 
     WANTED = "wanted"
     """A copy is under way, or the object is being erased."""
@@ -102,12 +106,16 @@ class Standing(StrEnum):
 
 
 class MediaRecords(Protocol):
-    async def standings(self, ids: Sequence[OutputId]) -> Mapping[OutputId, tuple[Standing, int | None]]:
-        """By output, with the size of what is stored. Those that there are not are left out."""
+    async def standings(self, ids: Sequence[MediaId]) -> Mapping[MediaId, tuple[Standing, int | None]]:
+        """With the size of what is stored. Those that there are not are left out."""
         ...
 
-    async def stored_after(self, after: OutputId | None, limit: int) -> Sequence[OutputId]:
+    async def outputs_after(self, after: OutputId | None, limit: int) -> Sequence[OutputId]:
         """A page of all outputs whose copies are stored, in one order."""
+        ...
+
+    async def files_after(self, after: FileId | None, limit: int) -> Sequence[FileId]:
+        """The same of files."""
         ...
 
 

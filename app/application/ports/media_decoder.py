@@ -31,12 +31,20 @@ class DecoderBusy(Exception):
     """Too many files wait already, of this owner or of all, or none can be looked at right now: ask again."""
 
 
+class DecoderUnavailable(Exception):
+    """No file can be looked at safely on this system. `reason` is one sentence for the operator."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class MediaDecoder(Protocol):
     async def examine(self, source: Path, cleaned: Path, *, owner: Hashable) -> ExaminedMedia:
         """Write to `cleaned` what is kept of `source`: upright, and without what says who made it, where and with what.
 
         `owner` is who sent it, the account say. Where it raises, there is no `cleaned`.
 
-        Raises UnreadableMedia, DecoderBusy.
+        Raises UnreadableMedia, DecoderBusy, DecoderUnavailable.
         """
         ...

@@ -14,28 +14,27 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from app.application.ports.media_decoder import DecoderBusy, ExaminedMedia, UnreadableMedia
-from app.domain.media_types import INLINE_CONTENT_TYPES, SNIFFED_BYTES, MediaType, sniff
+from app.application.ports.media_decoder import DecoderBusy, DecoderUnavailable, ExaminedMedia, UnreadableMedia
+from app.domain.media_types import INLINE_CONTENT_TYPES, SNIFFED_BYTES, MediaKind, MediaType, sniff
 from app.infrastructure.decoding.findings import broken, too_demanding, too_slow, unknown
 from app.infrastructure.decoding.fork_server import LATE
 from app.infrastructure.decoding.places import Places
 from app.infrastructure.decoding.server_process import ServerGone, ServerProcess
 
-CHILDREN_MAX = 2
-CHILDREN_PER_OWNER_MAX = 1
+# Pictures, each of which is done within a second, and what takes longer: none of them waits behind films.
+PICTURES_MAX = 2
+FILMS_MAX = 1
+PER_OWNER_MAX = 1
 WAITING_MAX = 32
 WAITING_PER_OWNER_MAX = 8
 WAIT_SECONDS_MAX = 30.0
 _HASHED_BYTES = 1024 * 1024
 
 
-class DecoderUnconfined(Exception):
-    """This system refuses something of what a child is limited by, so no file is looked at on it."""
-
-
 class ConfinedDecoder:
-    def __init__(self, places: Places, server: ServerProcess) -> None:
-        self._places = places
+    def __init__(self, pictures: Places, films: Places, server: ServerProcess) -> None:
+        self._pictures = pictures
+        self._films = films
         self._server = server
 
     @classmethod
@@ -43,27 +42,27 @@ class ConfinedDecoder:
     async def open(
         cls,
         *,
-        children_max: int = CHILDREN_MAX,
-        children_per_owner_max: int = CHILDREN_PER_OWNER_MAX,
+        pictures_max: int = PICTURES_MAX,
+        films_max: int = FILMS_MAX,
+        per_owner_max: int = PER_OWNER_MAX,
         waiting_max: int = WAITING_MAX,
         waiting_per_owner_max: int = WAITING_PER_OWNER_MAX,
     ) -> AsyncIterator[Self]:
         """The fork server starts with the first file: a process that never gets one does without."""
         server = ServerProcess()
+        waiting = (waiting_max, waiting_per_owner_max, WAIT_SECONDS_MAX)
         try:
-            yield cls(
-                Places(children_max, children_per_owner_max, waiting_max, waiting_per_owner_max, WAIT_SECONDS_MAX),
-                server,
-            )
+            yield cls(Places(pictures_max, per_owner_max, *waiting), Places(films_max, per_owner_max, *waiting), server)
         finally:
             await server.close()
 
     async def examine(self, source: Path, cleaned: Path, *, owner: Hashable) -> ExaminedMedia:
-        """Raises UnreadableMedia, DecoderBusy. DecoderUnconfined and OSError are no user's fault."""
+        """Raises UnreadableMedia, DecoderBusy, DecoderUnavailable. OSError is no user's fault."""
         media_type = await asyncio.to_thread(_sniffed, source)
         if media_type is None:
             raise UnreadableMedia(unknown())
-        async with self._places.held(owner):
+        places = self._pictures if media_type.kind is MediaKind.PICTURE else self._films
+        async with places.held(owner):
             try:
                 report = await self._report_of(source, cleaned, media_type)
                 return await asyncio.to_thread(_checked, _finding(report), cleaned, media_type)
@@ -85,7 +84,7 @@ def _sniffed(source: Path) -> MediaType | None:
 
 
 def _finding(report: list[str]) -> dict[str, Any]:
-    """Empty where it says nothing that makes sense. Raises UnreadableMedia, DecoderUnconfined."""
+    """Empty where it says nothing that makes sense. Raises UnreadableMedia, DecoderUnavailable."""
     *said, ending = report
     if ending in (LATE, str(-signal.SIGXCPU)):
         raise UnreadableMedia(too_slow())
@@ -99,7 +98,8 @@ def _finding(report: list[str]) -> dict[str, Any]:
     if ending != "0" or not isinstance(found, dict):
         found = {}
     if isinstance(found.get("unconfined"), str):
-        raise DecoderUnconfined(found["unconfined"])
+        # This system refuses something of what a child is limited by, so no file is looked at on it.
+        raise DecoderUnavailable(found["unconfined"])
     if isinstance(found.get("refused"), str):
         raise UnreadableMedia(found["refused"])
     return found

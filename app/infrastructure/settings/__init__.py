@@ -1,5 +1,6 @@
 """Settings from the environment and `.env`, a file for each concern; `.env.example` says what each is for."""
 
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -58,6 +59,11 @@ class Settings(SettingsTogether, BaseSettings):
         if self.media_url == NO_STORE:
             return None
         return self.media_url or (self.data_dir.absolute() / "media").as_uri()
+
+    @property
+    def spool_dir(self) -> Path:
+        """Of files that are being received."""
+        return self.data_dir.absolute() / "uploads"
 
     @property
     def provider_keeps_seconds(self) -> int:

@@ -35,6 +35,7 @@ class MediaSettings(BaseModel):
     media_url: Annotated[str, AfterValidator(_store)] | None = None
     media_days: Annotated[int, Field(ge=MEDIA_DAYS_MIN, le=3650)] = 30
     media_redirect: bool = False
+    files_bytes_max: Annotated[int, Field(ge=1, le=2**53 - 1)] = 1024**3
     # Not storage.googleapis.com, where fal had files once: anybody can have a bucket there. Nor fal.ai, which is fal's
     # own pages and API, and no files.
     fal_media_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = ("fal.media", "*.fal.media")

@@ -23,10 +23,12 @@ from app.presentation.http.root_path import check_root_path
 from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
 from app.presentation.http.streams import STREAMS_MAX, OpenStreams
+from app.presentation.http.uploads import UPLOADS_MAX
 from app.presentation.routers import (
     account,
     auth,
     events,
+    files,
     generations,
     jobs,
     keys,
@@ -105,6 +107,7 @@ def _state(context: ValidationContext, *, reads_per_second: int, streams_max: in
             "streams": OpenStreams(streams_max),
             "downloads": Places(DOWNLOADS_MAX),
             "passed_downloads": Places(PASSED_AT_ONCE_MAX),
+            "uploads": Places(UPLOADS_MAX),
             "public_url": public_url,
         }
     )
@@ -136,6 +139,7 @@ def _routers(catalogue: Catalogue) -> Sequence[APIRouter]:
         ledger.router,
         events.router,
         media.router,
+        files.router,
         payments.router,
         reversals.router,
         provider_events.router,

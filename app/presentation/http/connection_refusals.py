@@ -7,8 +7,9 @@ import structlog
 from starlette.types import Message
 from uuid_utils import uuid4
 
-from app.presentation.http.errors import RefusedRequest, problem, title_of
+from app.presentation.http.errors import RefusedRequest, problem
 from app.presentation.http.marks import Header, mark, request_id_in
+from app.presentation.http.statuses import title_of
 
 log = structlog.get_logger(__name__)
 

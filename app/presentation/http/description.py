@@ -139,6 +139,7 @@ TAGS: list[dict[str, Any]] = [
     {"name": "Keys", "description": "The keys of an account: what each may do and spend, until when."},
     {"name": "Top-up", "description": "Called by the payment provider, not by users."},
     {"name": "Generations", "description": "Start images and videos, follow them, stop them."},
+    {"name": "Files", "description": "Pictures, films and sounds of your own, for generations."},
     {"name": "Media", "description": "The files behind the links of jobs."},
     {"name": "Events", "description": "What happened, in an order that never changes."},
     {"name": "Webhooks", "description": "Your servers that are told what happens, and what was delivered to them."},

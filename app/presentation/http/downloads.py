@@ -11,12 +11,11 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from app.application.execution.places import Place, Places
-from app.application.media import Linked, OpenMedia
+from app.application.media import Linked, Medium, OpenMedia
 from app.application.ports.media import MediaNotReached
 from app.application.ports.media_store import ObjectMissing
 from app.domain.media_errors import MediaUnavailable, TooManyDownloads
 from app.domain.media_types import INLINE_CONTENT_TYPES, SNIFFED_BYTES, sniff
-from app.domain.outputs import Output
 from app.presentation.http.byte_ranges import ByteRange, RangeNotSatisfiable, is_known, one_range, requested_range
 from app.presentation.http.state import IS_HEAD, state_of
 
@@ -76,15 +75,15 @@ async def _until_gone(receive: Receive) -> None:
 
 async def download(request: Request, media: OpenMedia, linked: Linked) -> Response:
     """Raises MediaUnavailable, RangeNotSatisfiable, TooManyDownloads."""
-    state, account_id, output = state_of(request.scope), linked.account_id, linked.output
+    state, account_id, medium = state_of(request.scope), linked.account_id, linked.medium
     async with AsyncExitStack() as held:
         held.enter_context(_taken(state.downloads, account_id))
-        if output.kept.is_stored:
+        if medium.is_stored:
             # What our store has lost, fal may have kept.
             with suppress(ObjectMissing):
                 return await stored_download(request, media, linked, held)
         held.enter_context(_taken(state.passed_downloads, account_id))
-        return await passed_download(request, media, output, held)
+        return await passed_download(request, media, medium, held)
 
 
 def _taken(places: Places, account_id: UUID) -> Place:
@@ -96,15 +95,15 @@ def _taken(places: Places, account_id: UUID) -> Place:
 
 async def stored_download(request: Request, media: OpenMedia, linked: Linked, held: AsyncExitStack) -> Response:
     """Raises MediaUnavailable, ObjectMissing, RangeNotSatisfiable. An answer that goes on takes over what is held."""
-    output = linked.output
-    assert output.kept.size_bytes is not None
-    size_bytes, etag = output.kept.size_bytes, f'"{output.kept.sha256}"'
-    headers = _shown(output.name, output.kept.content_type)
+    medium = linked.medium
+    assert medium.size_bytes is not None
+    size_bytes, etag = medium.size_bytes, f'"{medium.sha256}"'
+    headers = _shown(medium.name, medium.content_type)
     if is_known(request.headers, etag):
         return Response(status_code=304, headers={**_ALWAYS, "ETag": etag})
     is_head = IS_HEAD in request.scope
     # A URL of the store is signed for GET alone, and its answer to a HEAD would be a refusal.
-    url = None if is_head else await media.store_url(output, headers["Content-Disposition"], headers["Content-Type"])
+    url = None if is_head else await media.store_url(medium, headers["Content-Disposition"], headers["Content-Type"])
     if url is not None:
         return Response(status_code=302, headers={**_ALWAYS, "Location": url, "Cache-Control": "no-store"})
     wanted = requested_range(request.headers, size_bytes, etag)
@@ -118,38 +117,38 @@ async def stored_download(request: Request, media: OpenMedia, linked: Linked, he
         "Cache-Control": f"private, max-age={left_seconds}, immutable",
         "Content-Length": str(part.end - part.start),
     }
-    chunks = media.read(output, part.start, part.end)
+    chunks = media.read(medium, part.start, part.end)
     # A store that is away is told of before the answer begins.
     first = b"" if is_head else await anext(chunks, b"")
     return Download(206 if wanted else 200, headers, _again(first, chunks), held.pop_all())
 
 
-async def passed_download(request: Request, media: OpenMedia, output: Output, held: AsyncExitStack) -> Response:
+async def passed_download(request: Request, media: OpenMedia, medium: Medium, held: AsyncExitStack) -> Response:
     """What fal keeps, until our copy is there. Raises MediaUnavailable, RangeNotSatisfiable.
 
     An answer that goes on takes over what is held.
     """
     byte_range = one_range(request.headers, None)
     try:
-        answer = await held.enter_async_context(media.pass_through(output, byte_range))
+        answer = await held.enter_async_context(media.pass_through(medium, byte_range))
         first = b"" if answer.status == 416 else await _beginning(answer.chunks)
     except MediaNotReached as error:
-        log.warning("pass_through_failed", output=str(output.id), reason=error.reason)
+        log.warning("pass_through_failed", media=str(medium.id), reason=error.reason)
         raise MediaUnavailable from error
     headers = {"Accept-Ranges": "bytes", "Cache-Control": "no-store"}
     headers |= {name: answer.headers[name] for name in ("Content-Length", "Content-Range") if name in answer.headers}
     if answer.status == 416:
         raise RangeNotSatisfiable(headers.get("Content-Range", "bytes */*"))
-    headers |= _shown(output.name, _type_of(output, answer.headers.get("Content-Range"), first))
+    headers |= _shown(medium.name, _type_of(medium, answer.headers.get("Content-Range"), first))
     return Download(answer.status, headers, _again(first, answer.chunks), held.pop_all())
 
 
-def _type_of(output: Output, content_range: str | None, first: bytes) -> str | None:
+def _type_of(medium: Medium, content_range: str | None, first: bytes) -> str | None:
     if content_range is None or content_range.startswith("bytes 0-"):
         found = sniff(first[:SNIFFED_BYTES])
         return None if found is None else found.content_type
     # The middle of a file does not tell. As one of these types no browser takes it for anything that runs.
-    return output.content_type
+    return medium.content_type
 
 
 def _shown(name: str, content_type: str | None) -> dict[str, str]:

@@ -12,59 +12,27 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from app.domain.errors import (
-    Conflict,
     DomainError,
     FieldRefused,
     Figures,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
-    InsufficientBalance,
     InvalidProviderEvent,
-    JobFinished,
     NotFound,
-    PaymentEventIdRequired,
     TooManyRequests,
     Unauthenticated,
-    Unavailable,
 )
-from app.domain.events import EventsForgotten
-from app.domain.key_errors import KeyRestricted, OwnKey, ScopeMissing
-from app.domain.limits import BudgetExceeded, LimitReached, ProviderLocked
-from app.domain.media_errors import LinkExpired, LinkNotValid, MediaDeleted
+from app.domain.limits import LimitReached, ProviderLocked
 from app.presentation.http.field_errors import FieldError, field_error, field_errors
 from app.presentation.http.state import state_of
+from app.presentation.http.statuses import status_of, title_of
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
-
-STATUS_BY_ERROR: Mapping[type[DomainError], int] = {
-    Unauthenticated: 401,
-    InsufficientBalance: 402,
-    BudgetExceeded: 402,
-    ScopeMissing: 403,
-    KeyRestricted: 403,
-    OwnKey: 403,
-    NotFound: 404,
-    EventsForgotten: 410,
-    LinkNotValid: 403,
-    LinkExpired: 410,
-    MediaDeleted: 410,
-    JobFinished: 400,
-    Conflict: 409,
-    PaymentEventIdRequired: 400,
-    IdempotencyKeyReused: 422,
-    FieldRefused: 422,
-    TooManyRequests: 429,
-    Unavailable: 503,
-}
 
 _HEADERS_BY_STATUS: Mapping[int, Mapping[str, str]] = {
     401: {"WWW-Authenticate": "APIKey"},
     503: {"Retry-After": "2"},
 }
-
-# RFC 9110 renamed these two; Python keeps the old names up to 3.12.
-_TITLES: Mapping[int, str] = {413: "Content Too Large", 422: "Unprocessable Content"}
-
 
 # RFC 9110, sections 15.3.5 and 15.4.5.
 _WITHOUT_BODY = frozenset({204, 304})
@@ -87,6 +55,12 @@ class InvalidJson(RefusedRequest):
     status = 400
     code = "invalid_json"
     default_detail = "The body is not valid JSON in UTF-8."
+
+
+class InvalidMultipart(RefusedRequest):
+    status = 400
+    code = "invalid_multipart"
+    default_detail = "The body is no form in multipart/form-data: its parts cannot be told apart."
 
 
 class InvalidHttp(RefusedRequest):
@@ -170,19 +144,6 @@ class _Problem(TypedDict, total=False):
     code: str
     request_id: str
     errors: Sequence[FieldError]
-
-
-def title_of(status: int) -> str:
-    if status in _TITLES:
-        return _TITLES[status]
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
-
-
-def status_of(error: type[DomainError]) -> int:
-    return next(STATUS_BY_ERROR[known] for known in error.__mro__ if known in STATUS_BY_ERROR)
 
 
 def problem(

@@ -27,11 +27,10 @@ from app.presentation.http.errors import (
     TooManyLargeBodies,
     UnsupportedContentEncoding,
     UnsupportedMediaType,
-    status_of,
-    title_of,
 )
 from app.presentation.http.field_errors import field_error
 from app.presentation.http.routing import calls_of
+from app.presentation.http.statuses import status_of, title_of
 from app.presentation.schemas.problems import InvalidRequestProblem, Problem
 
 # Of each route that asks for a key.

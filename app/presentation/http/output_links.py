@@ -1,4 +1,4 @@
-"""Links to outputs, as the answers have them."""
+"""Links to outputs and files, as the answers have them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from starlette.requests import HTTPConnection
 
 from app.application.ports.media import MediaLinks
+from app.domain.files import KeptFile
 from app.domain.outputs import Output
 from app.presentation.http.state import state_of
 
@@ -18,6 +19,10 @@ class OutputLinks:
     def __call__(self, output: Output) -> str:
         query = self.links.query_for(str(output.id), output.kept.expires_at)
         return f"{self.base_url()}/media/{output.id}/{output.name}?{query}"
+
+    def to_file(self, file: KeptFile) -> str:
+        query = self.links.query_for(str(file.id), file.expires_at)
+        return f"{self.base_url()}/media/{file.id}/{file.name}?{query}"
 
 
 def links_in(request: HTTPConnection) -> OutputLinks:

@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
 from app.domain.errors import DomainError, InvalidProviderEvent, JobNotFound
+from app.domain.file_errors import FileNotFound
 from app.domain.key_errors import KeyNotFound
 from app.domain.payments import SOURCE_PATTERN
 from app.domain.webhooks import DeliveryNotFound, EndpointNotFound
@@ -266,6 +267,7 @@ EventId = Annotated[int, Depends(EventInPath())]
 PaymentSource = Annotated[str, Depends(SourceInPath())]
 KeyId = Annotated[UUID, Depends(UuidInPath("key_id", KeyNotFound, "From `GET /keys`."))]
 EndpointId = Annotated[UUID, Depends(UuidInPath("endpoint_id", EndpointNotFound, "From `GET /webhook-endpoints`."))]
+FileIdInPath = Annotated[UUID, Depends(UuidInPath("file_id", FileNotFound, "From the answer to its upload."))]
 JobId = Annotated[UUID, Depends(UuidInPath("job_id", JobNotFound, "From the answer that accepted the job."))]
 read_attempt_token = UuidInPath("token", InvalidProviderEvent, schema={"type": "string", "title": "Token"})
 AttemptToken = Annotated[UUID, Depends(read_attempt_token)]

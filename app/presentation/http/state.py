@@ -36,6 +36,7 @@ class ApiState(State):
     downloads: Places
     passed_downloads: Places
     """For those of them that come from fal."""
+    uploads: Places
     public_url: str | None
 
 

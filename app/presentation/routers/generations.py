@@ -21,6 +21,7 @@ from app.domain.errors import (
     TooManyLargeInputs,
     UnknownModel,
 )
+from app.domain.file_errors import FilesFull, FilesUnavailable, InputNotTaken, TooManyUploads
 from app.domain.jobs import is_large
 from app.domain.kinds import GenerationKind
 from app.domain.limits import BudgetExceeded, ProviderLocked, TooManyJobs, TooManyWrites
@@ -107,6 +108,10 @@ _ERRORS = (
     IdempotencyKeyReused,
     UnknownModel,
     CombinationNotAllowed,
+    InputNotTaken,
+    FilesFull,
+    TooManyUploads,
+    FilesUnavailable,
     TooManyLargeInputs,
     ProviderLocked,
     *DATABASE_ERRORS,

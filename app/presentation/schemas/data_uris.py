@@ -49,15 +49,16 @@ WEBP = _format("WebP", rb"RIFF.{4}WEBP", "image/webp")
 # A frame of MPEG audio of layer I to III; layer 0 is AAC.
 MP3 = _format("MP3", rb"ID3|\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]", "audio/mpeg", "audio/mp3")
 WAV = _format("WAV", rb"RIFF.{4}WAVE", "audio/wav", "audio/x-wav")
-PICTURES = (PNG, JPEG, WEBP)
+# These are kept as JPEG or PNG, and of a GIF its first frame.
+GIF = _format("GIF", rb"GIF8[79]a", "image/gif")
+AVIF = _format("AVIF", rb".{4}ftypavi[fs]", "image/avif")
+HEIC = _format("HEIC", rb".{4}ftyp(hei[cmsx]|hev[cmx]|mif1|msf1)", "image/heic", "image/heif")
+PICTURES = (PNG, JPEG, WEBP, GIF, AVIF, HEIC)
 SOUNDS = (MP3, WAV)
 # What people send where it is not taken, to be able to say so.
 _OTHERS = (
-    _format("GIF", rb"GIF8[79]a"),
     _format("BMP", rb"BM.{12}[\x0c\x28\x6c\x7c]\x00\x00\x00"),
     _format("TIFF", rb"II\*\x00|MM\x00\*"),
-    _format("AVIF", rb".{4}ftypavi[fs]"),
-    _format("HEIC", rb".{4}ftyp(hei[cmsx]|hev[cmx]|mif1|msf1)"),
     _format("M4A", rb".{4}ftypM4[AB] "),
     _format("MP4", rb".{4}ftyp"),
     _format("WebM", rb"\x1a\x45\xdf\xa3"),

@@ -1,4 +1,4 @@
-"""Pictures and sounds that a request names by URL, or brings along as a data: URI.
+"""Pictures and sounds that a request names by URL, by file or by output, or brings along as a data: URI.
 
 The service never opens these URLs: fal does. They are checked all the same, so that a job that cannot work is refused
 before it costs anything, and nothing internal is ever handed on.
@@ -13,6 +13,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 from pydantic import AfterValidator, Field, JsonValue, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from app.domain.files import FILE_PATTERN, OUTPUT_PATTERN, is_reference
 from app.presentation.schemas.data_uris import (
     MEDIA_BYTES_MAX,
     PICTURES,
@@ -59,6 +60,8 @@ def _put_right(
 ) -> str:
     """Raises PydanticCustomError."""
     text = value.strip()
+    if is_reference(text):
+        return text.lower()
     if is_data(text):
         return _data_uri(text, formats, seconds)
     if is_loopback_allowed and LOOPBACK_URL.fullmatch(text):
@@ -80,16 +83,21 @@ def _data_uri(text: str, formats: tuple[Format, ...], seconds: tuple[int, int] |
 
 def _published_pattern(formats: tuple[Format, ...]) -> dict[str, JsonValue]:
     """What always works. What is written otherwise is put right where its meaning is clear."""
-    return {"pattern": rf"^({URL_PATTERN}|data:({'|'.join(media_types_of(formats))});base64,[A-Za-z0-9+/]+=*)$"}
+    data = rf"data:({'|'.join(media_types_of(formats))});base64,[A-Za-z0-9+/]+=*"
+    return {"pattern": f"^({'|'.join((URL_PATTERN, FILE_PATTERN, OUTPUT_PATTERN, data))})$"}
 
 
-_LIMITS = "Or the media itself as a `data:` URI in base64, at most 5 MiB decoded"
+_LIMITS = (
+    "Or `file:<file_id>` of an upload, `output:<job_id>/0` of an earlier job of yours, or the media itself as a "
+    "`data:` URI in base64, at most 5 MiB decoded"
+)
 
 ImageUrl = Annotated[
     str,
     AfterValidator(_media_url(PICTURES)),
     Field(
-        description=f"A public http or https URL. {_LIMITS} (PNG, JPEG or WebP, whatever type it declares).",
+        description=f"A public http or https URL. {_LIMITS} (PNG, JPEG, WebP, GIF, AVIF or HEIC, whatever type it "
+        "declares).",
         json_schema_extra=_published_pattern(PICTURES),
     ),
 ]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Update, Uuid, case, func, null, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Boolean, Update, Uuid, any_, case, exists, func, literal_column, null, or_, select, update
+from sqlalchemy.dialects.postgresql import INTERVAL, insert
 
-from app.application.ports.execution import Claim, LargeInput
+from app.application.ports.execution import Claim, FilesNotSent, LargeInput
 from app.domain.jobs import JobStatus
 from app.infrastructure.postgres.database import DriverConnection, driver_transaction
 from app.infrastructure.postgres.jobs.locks import locked_jobs
@@ -16,7 +16,7 @@ from app.infrastructure.postgres.jobs.rows import INPUT_COLUMNS, IS_KNOWN, input
 from app.infrastructure.postgres.jobs.states import seconds_since
 from app.infrastructure.postgres.jobs.turns import advanced_clock
 from app.infrastructure.postgres.statements import RowArrays, Statement, any_of, column, constant, seconds
-from app.infrastructure.postgres.tables import attempts, jobs, places
+from app.infrastructure.postgres.tables import attempts, files, jobs, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,9 @@ class ClaimRequest:
         return Attempt(self.job_id, self.attempt_token)
 
 
+# fal may take as long as a job may until it fetches a file.
+SENT_AHEAD = "interval '1 day'"
+
 _WANTED = RowArrays("wanted", column("job_id", Uuid), column("attempt_token", Uuid), column("may_be_large", Boolean))
 _LOCKED = locked_jobs(_WANTED)
 # As stored, which is compressed: nothing is unpacked to see this. What gets through is a few megabytes at the most, of
@@ -49,6 +52,16 @@ _IS_THE_SAME_CLAIM = (
     (jobs.c.status == constant(JobStatus.SUBMITTING))
     & (jobs.c.attempt_token == _WANTED.c.attempt_token)
     & jobs.c.submit_unknown_at.is_(None)
+)
+_FILES_ARE_SENT = or_(
+    jobs.c.file_ids.is_(None),
+    ~exists(constant(1)).where(
+        files.c.id == any_(jobs.c.file_ids),
+        or_(
+            files.c.sent_until.is_(None),
+            files.c.sent_until < func.now() + literal_column(SENT_AHEAD, INTERVAL),
+        ),
+    ),
 )
 _OWN_PLACE = (
     select(places.c.number, places.c.job_id)
@@ -71,6 +84,7 @@ _CLAIMABLE = (
         jobs.c.id == _LOCKED.c.id,
         _WANTED.c.job_id == _LOCKED.c.id,
         _WANTED.c.may_be_large | _IS_SMALL,
+        _FILES_ARE_SENT,
         (_IS_QUEUED & jobs.c.held_at.is_(None)) | _IS_THE_SAME_CLAIM,
         IS_KNOWN,
     )
@@ -106,7 +120,14 @@ def _claim(claimable: Update) -> Statement:
 _CLAIM = _claim(_CLAIMABLE.values(place=null()))
 # A place of its own was given to the job when its item was taken.
 _CLAIM_IN_PLACE = _claim(_CLAIMABLE.values(place=_OWN_PLACE.c.number).where(_OWN_PLACE.c.job_id == jobs.c.id))
-_LARGE = Statement(select(jobs.c.id, jobs.c.account_id).where(any_of(jobs.c.id, "job_ids"), ~_IS_SMALL))
+_REFUSED = Statement(
+    select(
+        jobs.c.id,
+        jobs.c.account_id,
+        (~_IS_SMALL).label("is_large"),
+        (_IS_QUEUED & ~_FILES_ARE_SENT).label("lacks_files"),
+    ).where(any_of(jobs.c.id, "job_ids"))
+)
 
 
 async def claim_all(
@@ -115,7 +136,7 @@ async def claim_all(
     *,
     needs_place: bool = False,
     is_repeated: bool = False,
-) -> Sequence[Claim | LargeInput | None]:
+) -> Sequence[Claim | FilesNotSent | LargeInput | None]:
     """Grant each job to one of those that ask for it. A repeated try is granted what the first one was.
 
     `needs_place`: only a job that has a place at fal is granted. Locks the jobs, then their places.
@@ -124,13 +145,18 @@ async def claim_all(
     async with driver_transaction(driver, "claim"):
         rows = await claim(driver.fetch, **_WANTED.values(requests))
         claims = {Attempt(row["id"], row["attempt_token"]): _claim_of(row) for row in rows}
-        refused = [request.job_id for request in requests if request.attempt not in claims and not request.may_be_large]
-        large = await _LARGE(driver.fetch, job_ids=refused) if refused else []
-    large_inputs = {row["id"]: LargeInput(row["account_id"]) for row in large}
-    return [
-        claims.get(request.attempt) or (None if request.may_be_large else large_inputs.get(request.job_id))
-        for request in requests
-    ]
+        refused = [request.job_id for request in requests if request.attempt not in claims]
+        rows = await _REFUSED(driver.fetch, job_ids=refused) if refused else []
+    reasons = {row["id"]: row for row in rows}
+    return [claims.get(request.attempt) or _reason_of(request, reasons.get(request.job_id)) for request in requests]
+
+
+def _reason_of(request: ClaimRequest, row: Mapping[str, Any] | None) -> FilesNotSent | LargeInput | None:
+    if row is not None and row["lacks_files"]:
+        return FilesNotSent(row["account_id"])
+    if row is not None and row["is_large"] and not request.may_be_large:
+        return LargeInput(row["account_id"])
+    return None
 
 
 def _claim_of(row: Mapping[str, Any]) -> Claim:

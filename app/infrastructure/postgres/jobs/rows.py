@@ -6,18 +6,19 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, and_, case, cast, false, func
+from sqlalchemy import ColumnElement, Text, and_, any_, case, cast, false, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.domain.attempts import JobInput
+from app.domain.files import with_urls
 from app.domain.jobs import Job, JobStatus
 from app.domain.kinds import GenerationKind
 from app.domain.newer_words import known
 from app.domain.outputs import outputs_of
-from app.domain.terms import FORM, Terms
+from app.domain.terms import FORMS, Terms
 from app.infrastructure.postgres.media.rows import KEPT_OUTPUTS, kept_outputs_of
 from app.infrastructure.postgres.statements import constant, constants
-from app.infrastructure.postgres.tables import jobs
+from app.infrastructure.postgres.tables import files, jobs
 
 # What the terms of a job are read from, also of a job that the release before accepted.
 TERMS_COLUMNS = (
@@ -39,7 +40,7 @@ REQUEST_COLUMNS = (jobs.c.fal_request_id, jobs.c.fal_status_url, jobs.c.fal_resp
 # writes none. The steps of all other jobs are left to a newer one.
 IS_KNOWN: ColumnElement[bool] = case(
     (jobs.c.terms.is_(None), jobs.c.kind.in_(constants(GenerationKind))),
-    else_=func.coalesce(jobs.c.terms.op("->>")(constant("form")) == constant(str(FORM)), false()),
+    else_=func.coalesce(jobs.c.terms.op("->>")(constant("form")).in_(constants(map(str, FORMS))), false()),
 )
 # Of a job that the release before accepted: it stored the length of a film as a number, and sent it as a text.
 _DURATION = jobs.c.parameters.op("->")(constant("duration"))
@@ -52,12 +53,23 @@ FAL_INPUT: ColumnElement[Any] = case(
     ),
     else_=jobs.c.parameters,
 )
+# Where fal finds the kept files that the parameters name.
+_SENT_URLS: ColumnElement[Any] = case(
+    (
+        jobs.c.file_ids.is_not(None),
+        select(func.jsonb_object_agg(cast(files.c.id, Text), files.c.sent_url))
+        .where(files.c.id == any_(jobs.c.file_ids), files.c.sent_url.is_not(None))
+        .correlate(jobs)
+        .scalar_subquery(),
+    )
+).label("sent_urls")
 # What `input_of` takes.
 INPUT_COLUMNS = (
     FAL_INPUT.label("fal_input"),
     func.coalesce(
         jobs.c.terms.op("->")(constant("takes_seed")) != cast(constant("false"), JSONB), constant(True)
     ).label("takes_seed"),
+    _SENT_URLS,
 )
 # Not by `is_final`: while few jobs are unfinished the planner may find one job by the index of those, and it keeps to
 # that plan when they are many. Not by the final statuses either: what is in a status that only a newer release knows is
@@ -77,8 +89,10 @@ def job_of(row: Mapping[Any, Any]) -> Job:
 
 
 def input_of(row: Mapping[Any, Any]) -> JobInput:
-    """From a row that has INPUT_COLUMNS."""
-    return JobInput(parameters=row["fal_input"], takes_seed=row["takes_seed"])
+    """From a row that has INPUT_COLUMNS. A kept file that has no URL for fal stays as the row names it."""
+    sent_urls = row["sent_urls"]
+    parameters = row["fal_input"] if sent_urls is None else with_urls(row["fal_input"], sent_urls)
+    return JobInput(parameters=parameters, takes_seed=row["takes_seed"])
 
 
 def terms_of(row: Mapping[Any, Any]) -> Terms:
@@ -99,7 +113,7 @@ def _terms_of(row: Mapping[Any, Any]) -> Terms | None:
 @lru_cache(KNOWN_TERMS_MAX)
 def _terms_of_text(text: str) -> Terms | None:
     stored = json.loads(text)
-    return Terms.of_json(stored) if stored.get("form") == FORM else None
+    return Terms.of_json(stored) if stored.get("form") in FORMS else None
 
 
 @lru_cache(KNOWN_TERMS_MAX)

@@ -10,6 +10,9 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
+    Text,
+    Uuid,
+    cast,
     exists,
     func,
     insert,
@@ -18,6 +21,7 @@ from sqlalchemy import (
     true,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.application.execution.steps import SUBMIT_JOB
 from app.domain.accounts import ApiKey
@@ -57,7 +61,7 @@ class StorableOrder:
         return cls(
             Order(job, idempotency, size_bytes if size_bytes > LARGE_INPUT_BYTES else None, key),
             parameters,
-            job.terms.json,
+            job.terms.json_with_files if job.file_ids else job.terms.json,
         )
 
     @property
@@ -65,10 +69,17 @@ class StorableOrder:
         return len(self.parameters)
 
 
-_STORED = [*(field.name for field in fields(NewJob)), jobs.c.input_bytes.key, jobs.c.key_id.key]
+_FILE_IDS = jobs.c.file_ids.key
+_STORED = [
+    *(field.name for field in fields(NewJob) if field.name != _FILE_IDS),
+    jobs.c.input_bytes.key,
+    jobs.c.key_id.key,
+]
 _NEW_JOBS = RowArrays(
     "wanted",
     *(jobs.c[name] for name in _STORED),
+    # As texts: an array of arrays would come apart in its items.
+    column(_FILE_IDS, Text),
     column("keys_version", BigInteger),
     column("has_budget", Boolean),
     # What the orders of the account before it take together.
@@ -159,14 +170,18 @@ def _insert_jobs(is_short: ColumnElement[bool], *, has_budgets: bool) -> Stateme
     affordable = select(func.now().label("accepted_at")).where(~is_short).cte("affordable").prefix_with("MATERIALIZED")
     turn = next_turns(_DUE, _ACCOUNT, affordable)
     stored = (
-        select(*(_WANTED.c[name] for name in _STORED), tag_of(_WANTED, _DUE, _ACCOUNT, turn))
+        select(
+            *(_WANTED.c[name] for name in _STORED),
+            cast(_WANTED.c[_FILE_IDS], ARRAY(Uuid)),
+            tag_of(_WANTED, _DUE, _ACCOUNT, turn),
+        )
         .join_from(_WANTED, turn, turn.c.account_id == _WANTED.c.account_id)
         .join(_DUE, _DUE.c.account_id == _WANTED.c.account_id)
         .join(_ACCOUNT, _ACCOUNT.c.id == _WANTED.c.account_id)
     )
     job = (
         insert(jobs)
-        .from_select([*_STORED, jobs.c.fair_tag.key], stored)
+        .from_select([*_STORED, _FILE_IDS, jobs.c.fair_tag.key], stored)
         .returning(jobs.c.id, jobs.c.account_id, jobs.c.cost_tokens, jobs.c.fair_tag)
         .cte("job")
     )
@@ -218,6 +233,7 @@ async def insert_jobs(
         [order.job for order in orders],
         parameters=[one.parameters for one in storable],
         terms=[one.terms for one in storable],
+        file_ids=[_file_ids_of(order.job) for order in orders],
         input_bytes=[order.input_bytes for order in orders],
         key_id=[None if order.key is None else order.key.id for order in orders],
         keys_version=versions,
@@ -226,6 +242,10 @@ async def insert_jobs(
     )
     statement = _INSERT_JOBS_OF_BUDGETS if any(has_budgets) else _INSERT_JOBS
     return await statement(fetch, **new_jobs, **defaults(limits))
+
+
+def _file_ids_of(job: NewJob) -> str | None:
+    return f"{{{','.join(map(str, job.file_ids))}}}" if job.file_ids else None
 
 
 def _has_budget(key: ApiKey, purses: Purses | None) -> bool:

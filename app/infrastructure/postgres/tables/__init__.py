@@ -18,7 +18,7 @@ from app.infrastructure.postgres.tables.jobs import (
     idempotency_keys,
     jobs,
 )
-from app.infrastructure.postgres.tables.media import outputs
+from app.infrastructure.postgres.tables.media import files, outputs
 from app.infrastructure.postgres.tables.money import (
     adjustments,
     ledger_entries,
@@ -47,6 +47,7 @@ __all__ = [
     "events",
     "fair_clock",
     "fair_turns",
+    "files",
     "forgotten_events",
     "heartbeats",
     "idempotency_keys",

@@ -36,8 +36,10 @@ accounts = Table(
     Column("reads_per_second", Integer),
     Column("weight", Integer),
     Column("balance_low_tokens", BigInteger),
+    Column("files_bytes", BigInteger, nullable=False, server_default=text("0")),
     UniqueConstraint("external_user_id", name="accounts_external_user_id_key"),
     CheckConstraint("balance_tokens BETWEEN -9007199254740991 AND 9007199254740991", name=BALANCE_LIMIT),
+    CheckConstraint("files_bytes >= 0", name="accounts_files_bytes_from_zero"),
 )
 
 api_keys = Table(

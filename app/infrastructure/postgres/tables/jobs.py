@@ -15,7 +15,7 @@ from sqlalchemy import (
     desc,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from app.infrastructure.postgres.tables.shared import account_key, created_at, metadata, time
 
@@ -71,6 +71,7 @@ jobs = Table(
     Column("provider_position", Integer),
     Column("started_at", time),
     Column("webhook_url", Text),
+    Column("file_ids", ARRAY(Uuid)),
     account_key("jobs"),
     UniqueConstraint("attempt_token", name="jobs_attempt_token_key"),
     UniqueConstraint("fal_request_id", name=REQUEST_OF_ONE_JOB),

@@ -2,7 +2,9 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -10,10 +12,11 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    desc,
     text,
 )
 
-from app.infrastructure.postgres.tables.shared import created_at, metadata, time
+from app.infrastructure.postgres.tables.shared import account_key, created_at, metadata, time
 
 outputs = Table(
     "outputs",
@@ -45,4 +48,64 @@ outputs = Table(
     ),
     Index("outputs_to_expire", "expires_at", postgresql_where=text("deleted_at IS NULL")),
     Index("outputs_to_erase", "job_id", postgresql_where=text("deleted_at IS NOT NULL AND erased_at IS NULL")),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("origin", Text, nullable=False),
+    created_at(),
+    Column("expires_at", time, nullable=False),
+    Column("content_type", Text),
+    Column("size_bytes", BigInteger),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("duration_seconds", Double),
+    Column("sha256", LargeBinary),
+    Column("job_id", Uuid),
+    Column("output_job_id", Uuid),
+    Column("output_number", Integer),
+    Column("stored_at", time),
+    Column("deleted_at", time),
+    Column("deleted_because", Text),
+    Column("erased_at", time),
+    Column("sent_url", Text),
+    Column("sent_until", time),
+    Column("handed_over_until", time),
+    account_key("files"),
+    ForeignKeyConstraint(
+        ["output_job_id", "output_number"], ["outputs.job_id", "outputs.number"], name="files_of_outputs"
+    ),
+    CheckConstraint(
+        "CASE origin WHEN 'output' THEN num_nulls(output_job_id, output_number) = 0 "
+        "ELSE num_nonnulls(output_job_id, output_number) = 0 END",
+        name="files_name_their_output",
+    ),
+    CheckConstraint(
+        "origin = 'output' OR num_nulls(content_type, size_bytes, sha256) = 0 AND size_bytes > 0",
+        name="files_are_described",
+    ),
+    CheckConstraint("(origin = 'data') = (job_id IS NOT NULL)", name="files_of_data_name_their_job"),
+    CheckConstraint("(deleted_at IS NULL) = (deleted_because IS NULL)", name="files_say_why_deleted"),
+    CheckConstraint("erased_at IS NULL OR deleted_at IS NOT NULL", name="files_erased_are_deleted"),
+    CheckConstraint("(sent_url IS NULL) = (sent_until IS NULL)", name="files_say_how_long_sent"),
+    CheckConstraint("deleted_at IS NULL OR sent_url IS NULL", name="files_deleted_are_not_sent"),
+    Index(
+        "files_one_for_each_output",
+        "output_job_id",
+        "output_number",
+        unique=True,
+        postgresql_where=text("origin = 'output'"),
+    ),
+    Index(
+        "files_of_an_account",
+        "account_id",
+        desc("created_at"),
+        desc("id"),
+        postgresql_where=text("deleted_at IS NULL AND origin <> 'output'"),
+    ),
+    Index("files_to_expire", "expires_at", postgresql_where=text("deleted_at IS NULL")),
+    Index("files_to_erase", "id", postgresql_where=text("deleted_at IS NOT NULL AND erased_at IS NULL")),
 )

@@ -1,0 +1,118 @@
+"""What is written and read of kept files. Every operation may raise DatabaseUnavailable."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+from app.domain.files import FileId, KeptFile, NewFile
+from app.domain.outputs import DeletedBecause, OutputId
+
+
+class Spool(Protocol):
+    """Where files wait on this machine until they were looked at."""
+
+    def new(self) -> AbstractAsyncContextManager[Path]:
+        """The name of a file that nobody else has, and that is gone after it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FilesPage:
+    """`used_bytes` of `bytes_max`, over all files of the account."""
+
+    files: Sequence[KeptFile]
+    used_bytes: int
+
+
+class FileRecords(Protocol):
+    async def reserve(self, file: NewFile, bytes_max: int) -> KeptFile:
+        """Count the file, before its bytes are stored. Raises FilesFull, TooManyWrites. Locks the account row."""
+        ...
+
+    async def record_stored(self, file_id: UUID) -> KeptFile | None:
+        """Say that the store has it, from which moment on it can be used. None: it was deleted meanwhile."""
+        ...
+
+    async def find(self, file_id: UUID) -> KeptFile | None:
+        """Whoever's it is, also a deleted one."""
+        ...
+
+    async def list(self, account_id: UUID, *, limit: int, before: UUID | None) -> FilesPage:
+        """Those that are kept, the newest first; `before` is one of them. An unknown one has none before it."""
+        ...
+
+    async def delete(self, file_id: UUID, because: DeletedBecause) -> KeptFile | None:
+        """From now on it leads nowhere and counts no more; a step erases the object. Of a deleted one it changes
+        nothing. None: there is none.
+        """
+        ...
+
+    async def delete_over(self) -> int:
+        """Some of those whose time is over, whose bytes never came, or whose job ended a day ago; returns how many."""
+        ...
+
+    async def is_to_erase(self, file_id: UUID) -> bool:
+        """Whether it was deleted, and may still be in the store."""
+        ...
+
+    async def record_erased(self, file_id: UUID) -> bool:
+        """The store has it no more. False: it may still be on its way there, so look again later."""
+        ...
+
+
+class OwnOutputs(Protocol):
+    async def as_file(self, account_id: UUID, output_id: OutputId) -> KeptFile | None:
+        """The file that stands for an output of the account, made at its first use. None: there is no such output.
+
+        Raises MediaDeleted.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileToSend:
+    file: KeptFile
+    output_id: OutputId | None
+    """Of an output that is used again."""
+    provider_url: str | None
+    """Where fal still has that output itself."""
+    provider_url_until: datetime | None
+
+    @property
+    def media_id(self) -> FileId | OutputId:
+        """What names the bytes, in links and in the store."""
+        return self.output_id or FileId(self.file.id)
+
+
+class FilesToSend(Protocol):
+    """For a job that waits to be submitted: fal gets a URL for each file, once for all jobs that use it."""
+
+    async def of_job(self, job_id: UUID) -> Sequence[FileToSend]:
+        """Those of its files that have no URL for fal, or one that ends soon; also deleted ones."""
+        ...
+
+    async def begin(self, file_id: UUID, seconds_max: float) -> bool:
+        """Be the one who hands it over, for so long. False: somebody else is at it, or has done it."""
+        ...
+
+    async def record_sent(self, file_id: UUID, url: str, until: datetime) -> None:
+        """Nothing is written of a file that was deleted meanwhile. `until`: the URL is good."""
+        ...
+
+    async def give_back(self, file_id: UUID) -> None:
+        """Let the next one try at once."""
+        ...
+
+
+class OwnFiles(Protocol):
+    async def of_account(self, account_id: UUID, file_ids: Sequence[UUID]) -> Mapping[UUID, KeptFile]:
+        """Those of them that are its own, also deleted ones."""
+        ...
+
+    async def balance_tokens(self, account_id: UUID) -> int:
+        """As it is, without a lock."""
+        ...
