@@ -1,25 +1,27 @@
 """Makes a parameter of its table, if everything in it fits together."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
-from app.domain.media_limits import MediaLimits
-from app.domain.media_types import JPEG, MP3, PNG, WAV, WEBP
+from app.domain.media_limits import MEGABYTE_BYTES, MediaLimits
+from app.domain.media_types import JPEG, MEDIA_TYPES, MP3, PNG, WAV, WEBP, MediaKind
 from app.domain.parameter_values import problem_of
 from app.domain.parameters import FalField, Parameter, ParameterType, SizeLimits
-from app.infrastructure.catalogue.files import Spot
+from app.infrastructure.catalogue.files import Spot, closest
 from app.infrastructure.catalogue.tables import ParameterTable
 
+_SIDES = frozenset({"side_min", "side_max", "pixels_min", "pixels_max", "ratio_max"})
 _KEYS_OF_TYPE: Mapping[ParameterType, frozenset[str]] = {
     ParameterType.TEXT: frozenset({"length_min", "length_max"}),
     ParameterType.INTEGER: frozenset({"minimum", "maximum", "values"}),
     ParameterType.NUMBER: frozenset({"minimum", "maximum", "values"}),
     ParameterType.BOOLEAN: frozenset(),
     ParameterType.CHOICE: frozenset({"values"}),
-    ParameterType.SIZE: frozenset({"presets", "side_min", "side_max", "pixels_min", "pixels_max", "ratio_max"}),
-    ParameterType.IMAGE: frozenset(),
-    ParameterType.AUDIO: frozenset({"seconds_min", "seconds_max"}),
-    ParameterType.IMAGES: frozenset({"count_min", "count_max"}),
+    ParameterType.SIZE: _SIDES | {"presets"},
+    ParameterType.IMAGE: _SIDES | {"content_types", "size_mb_max"},
+    ParameterType.AUDIO: frozenset({"content_types", "size_mb_max", "seconds_min", "seconds_max"}),
+    ParameterType.IMAGES: _SIDES | {"content_types", "size_mb_max", "count_min", "count_max"},
 }
 _NEEDED: Mapping[ParameterType, frozenset[str]] = {
     ParameterType.TEXT: frozenset({"length_max"}),
@@ -27,12 +29,15 @@ _NEEDED: Mapping[ParameterType, frozenset[str]] = {
     ParameterType.SIZE: frozenset({"presets"}),
     ParameterType.IMAGES: frozenset({"count_max"}),
 }
-_PICTURES = (PNG.content_type, JPEG.content_type, WEBP.content_type)
+_MEDIA: Mapping[ParameterType, MediaKind] = {
+    ParameterType.IMAGE: MediaKind.PICTURE,
+    ParameterType.IMAGES: MediaKind.PICTURE,
+    ParameterType.AUDIO: MediaKind.SOUND,
+}
 # What is taken where the table says nothing.
-_CONTENT_TYPES: Mapping[ParameterType, Sequence[str]] = {
-    ParameterType.IMAGE: _PICTURES,
-    ParameterType.IMAGES: _PICTURES,
-    ParameterType.AUDIO: (MP3.content_type, WAV.content_type),
+_CONTENT_TYPES: Mapping[MediaKind, Sequence[str]] = {
+    MediaKind.PICTURE: (PNG.content_type, JPEG.content_type, WEBP.content_type),
+    MediaKind.SOUND: (MP3.content_type, WAV.content_type),
 }
 _BOUNDS = (
     ("minimum", "maximum"),
@@ -42,6 +47,10 @@ _BOUNDS = (
     ("side_min", "side_max"),
     ("pixels_min", "pixels_max"),
 )
+_WHOLE: Mapping[ParameterType, Sequence[str]] = {
+    ParameterType.INTEGER: ("minimum", "maximum"),
+    ParameterType.SIZE: ("ratio_max",),
+}
 _OF_ONE_TYPE = frozenset().union(*_KEYS_OF_TYPE.values())
 
 
@@ -55,6 +64,7 @@ def make_parameter(name: str, table: ParameterTable, spot: Spot) -> Parameter | 
     known = len(spot.problems)
     _check_keys(table, spot)
     _check_bounds(table, spot)
+    _check_content_types(table, spot)
     if len(spot.problems) > known:
         return None
     parameter = _made(name, table)
@@ -95,8 +105,18 @@ def _made(name: str, table: ParameterTable) -> Parameter:
 
 
 def _media_limits(table: ParameterTable) -> MediaLimits | None:
-    content_types = _CONTENT_TYPES.get(table.type)
-    return None if content_types is None else MediaLimits(content_types=content_types, seconds=_seconds(table))
+    if table.type not in _MEDIA:
+        return None
+    return MediaLimits(
+        content_types=tuple(table.content_types or _CONTENT_TYPES[_MEDIA[table.type]]),
+        size_bytes_max=None if table.size_mb_max is None else table.size_mb_max * MEGABYTE_BYTES,
+        side_min=table.side_min,
+        side_max=table.side_max,
+        pixels_min=table.pixels_min,
+        pixels_max=table.pixels_max,
+        ratio_max=table.ratio_max,
+        seconds=_seconds(table),
+    )
 
 
 def _seconds(table: ParameterTable) -> tuple[int, int] | None:
@@ -106,7 +126,7 @@ def _seconds(table: ParameterTable) -> tuple[int, int] | None:
 
 
 def _size_limits(table: ParameterTable) -> SizeLimits | None:
-    if table.side_min is None or table.side_max is None:
+    if table.type is not ParameterType.SIZE or table.side_min is None or table.side_max is None:
         return None
     return SizeLimits(
         side_min=table.side_min,
@@ -130,9 +150,7 @@ def _check_keys(table: ParameterTable, spot: Spot) -> None:
             spot.say("needs `minimum` and `maximum`, or `values`: add what is missing.")
     if ("seconds_min" in there) != ("seconds_max" in there):
         spot.say("has one of `seconds_min` and `seconds_max`: add the other one.")
-    if ("side_min" in there) != ("side_max" in there) or (
-        "side_min" not in there and there & {"pixels_min", "pixels_max", "ratio_max"}
-    ):
+    if table.type is ParameterType.SIZE and there & _SIDES and not {"side_min", "side_max"} <= there:
         spot.say("takes width and height only with both `side_min` and `side_max`: add them.")
 
 
@@ -141,14 +159,26 @@ def _check_bounds(table: ParameterTable, spot: Spot) -> None:
         least, most = getattr(table, low), getattr(table, high)
         if least is not None and most is not None and least > most:
             spot.say(f"`{low}` is above `{high}`: correct one of them.", high if low in spot.elsewhere else low)
-    if table.type is ParameterType.INTEGER:
-        for key in ("minimum", "maximum"):
-            if type(getattr(table, key)) not in (int, type(None)):
-                spot.say(f"`{key}` must be a whole number, as the type is integer.", key)
-    if table.type is ParameterType.SIZE and table.side_min is not None and table.side_max is not None:
-        pixels_min, pixels_max = table.pixels_min or 1, table.pixels_max or table.side_max**2
-        if pixels_min > table.side_max**2 or pixels_max < table.side_min**2:
-            spot.say("no width and height have as many pixels as `pixels_min` and `pixels_max` say: correct them.")
+    for key in _WHOLE.get(table.type, ()):
+        if type(getattr(table, key)) not in (int, type(None)):
+            spot.say(f"`{key}` must be a whole number, as the type is {table.type}.", key)
+    pixels_least = (table.side_min or 1) ** 2
+    pixels_most = inf if table.side_max is None else table.side_max**2
+    if (table.pixels_min or 1) > pixels_most or (table.pixels_max or inf) < pixels_least:
+        spot.say("no width and height have as many pixels as `pixels_min` and `pixels_max` say: correct them.")
+
+
+def _check_content_types(table: ParameterTable, spot: Spot) -> None:
+    if table.type not in _MEDIA:
+        return
+    possible = [each.content_type for each in MEDIA_TYPES if each.kind is _MEDIA[table.type]]
+    for index, content_type in enumerate(table.content_types or ()):
+        if content_type not in possible:
+            spot.say(
+                f"{content_type} is not known as a {_MEDIA[table.type]}: {closest(content_type, possible)}",
+                "content_types",
+                index,
+            )
 
 
 def _check_values(parameter: Parameter, table: ParameterTable, spot: Spot) -> None:

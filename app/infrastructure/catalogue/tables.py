@@ -54,6 +54,14 @@ def _enumerated(value: Sequence[Any]) -> Sequence[Any]:
     return value
 
 
+def _ratio(value: object) -> object:
+    if type(value) not in (int, float) or not 1 <= value <= 1000:  # type: ignore[operator]
+        raise PydanticCustomError(
+            "form", "must be a number from 1 to 1000: how often the shorter side is in the longer"
+        )
+    return value
+
+
 def _scalar(value: object) -> object:
     if type(value) not in (bool, int, str):
         raise PydanticCustomError("form", "must be a text, a whole number, true or false")
@@ -102,6 +110,8 @@ Number = Annotated[Any, AfterValidator(_number)]
 Natural = Annotated[StrictInt, Field(ge=0, le=10**9)]
 Positive = Annotated[StrictInt, Field(ge=1, le=10**9)]
 Json = Annotated[Any, AfterValidator(_json)]
+Ratio = Annotated[Any, AfterValidator(_ratio)]
+ContentTypes = Annotated[Sequence[StrictStr], Field(min_length=1), AfterValidator(_enumerated)]
 Pixels = Annotated[StrictInt, Field(ge=1, le=2**20)]
 
 
@@ -137,6 +147,8 @@ class ParameterTable(Table):
     length_max: Positive | None = None
     count_min: Positive | None = None
     count_max: Positive | None = None
+    content_types: ContentTypes | None = None
+    size_mb_max: Positive | None = None
     seconds_min: Positive | None = None
     seconds_max: Positive | None = None
     presets: Mapping[str, tuple[Pixels, Pixels]] | None = None
@@ -144,7 +156,7 @@ class ParameterTable(Table):
     side_max: Pixels | None = None
     pixels_min: Positive | None = None
     pixels_max: Positive | None = None
-    ratio_max: Positive | None = None
+    ratio_max: Ratio | None = None
     fal: FalTable = FalTable()
 
 
