@@ -10,6 +10,7 @@ from app.domain.models import SAFETY_CHECKER
 from app.domain.parameters import Parameter, ParameterType, SizeLimits
 from app.presentation.schemas.fields import NOT_BLANK, STORABLE, RequestModel
 from app.presentation.schemas.media_urls import ImageUrl, ValidationContext, audio_url, put_right
+from app.presentation.schemas.parameter_words import description_of
 
 _MEDIA = (ParameterType.IMAGE, ParameterType.AUDIO)
 # Python strips four control characters and U+0085 as blanks, too.
@@ -33,7 +34,7 @@ def field_of(parameter: Parameter, *, is_required: bool) -> tuple[Any, Any]:
 
 
 def _described(parameter: Parameter) -> Any:
-    sentences = [parameter.description["en"]]
+    sentences = [description_of(parameter)]
     if parameter.type is ParameterType.SIZE:
         sentences.append(_about_sizes(parameter))
     if parameter.assumed is not None:

@@ -6,9 +6,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from app.domain.kinds import GenerationKind
+from app.domain.media_limits import MediaLimits
 from app.domain.models import Constraint, Model
 from app.domain.parameters import Parameter, ParameterType
 from app.domain.pricing import PriceRule, Unit
+from app.presentation.schemas.parameter_words import description_of
 
 Schema = dict[str, Any]
 
@@ -45,7 +47,10 @@ class ModelView(BaseModel):
     is_paused: bool = Field(description="Nothing is submitted to it right now: new jobs are accepted, and wait.")
     parameters: dict[str, Any] = Field(
         description="A JSON Schema. `x-group` and the order say how a form shows the fields, `x-label` and "
-        "`x-description` what it says of them in each language, `x-media` which of them take a picture or a sound."
+        "`x-description` what it says of them in each language, `x-media` which of them take a picture or a sound. "
+        "`x-limits` says what is taken of a file: `side_min` and `side_max` are pixels of a side, `pixels_min` and "
+        "`pixels_max` of width times height, `ratio_max` is the longer side to the shorter one; what is not there has "
+        "no bound that is known."
     )
     example: dict[str, Any] = Field(description="A body that works as it is.")
     price: ModelPrice
@@ -114,14 +119,15 @@ def _property(parameter: Parameter, number: int) -> Schema:
     about: Schema = {
         **_TYPES[parameter.type](parameter),
         "title": parameter.label["en"],
-        "description": parameter.description["en"],
+        "description": description_of(parameter),
         "x-order": number,
         "x-group": parameter.group,
         "x-label": dict(parameter.label),
-        "x-description": dict(parameter.description),
+        "x-description": {**parameter.description, "en": description_of(parameter)},
     }
-    if parameter.type in _MEDIA:
+    if parameter.media is not None:
         about["x-media"] = _MEDIA[parameter.type]
+        about["x-limits"] = _media_limits(parameter.media)
     if parameter.filled_in is not None:
         about["default"] = parameter.filled_in
     return about
@@ -165,11 +171,20 @@ def _size(parameter: Parameter) -> Schema:
     return {"oneOf": [preset, dimensions]}
 
 
-def _audio(parameter: Parameter) -> Schema:
-    if parameter.media is None or parameter.media.seconds is None:
-        return _URL
-    seconds_min, seconds_max = parameter.media.seconds
-    return {**_URL, "x-limits": {"seconds_min": seconds_min, "seconds_max": seconds_max}}
+def _media_limits(limits: MediaLimits) -> Schema:
+    """Of the file, or of each of several."""
+    seconds_min, seconds_max = limits.seconds or (None, None)
+    return _told(
+        content_types=list(limits.content_types),
+        size_bytes_max=limits.size_bytes_max,
+        side_min=limits.side_min,
+        side_max=limits.side_max,
+        pixels_min=limits.pixels_min,
+        pixels_max=limits.pixels_max,
+        ratio_max=limits.ratio_max,
+        seconds_min=seconds_min,
+        seconds_max=seconds_max,
+    )
 
 
 def _images(parameter: Parameter) -> Schema:
@@ -189,7 +204,7 @@ _TYPES: Mapping[ParameterType, Callable[[Parameter], Schema]] = {
     ParameterType.CHOICE: lambda parameter: {"type": "string", "enum": list(parameter.values)},
     ParameterType.SIZE: _size,
     ParameterType.IMAGE: lambda _: _URL,
-    ParameterType.AUDIO: _audio,
+    ParameterType.AUDIO: lambda _: _URL,
     ParameterType.IMAGES: _images,
 }
 
