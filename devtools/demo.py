@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,7 +65,7 @@ class Order:
         return re.sub(r"[^a-z0-9]+", "-", self.model.id.lower())
 
 
-def _orders(catalogue: Catalogue) -> Sequence[Order]:
+def _orders(catalogue: Catalogue, picture: str) -> Sequence[Order]:
     """The default of each type, and the cheapest model of each other family, as cheap as it gets."""
     defaults = [catalogue.default_of(kind) for kind in GenerationKind]
     cheapest: dict[str, Model] = {}
@@ -74,10 +73,10 @@ def _orders(catalogue: Catalogue) -> Sequence[Order]:
         cheapest.setdefault(model.family, model)
     families = {model.family for model in defaults}
     others = [model for family, model in cheapest.items() if family not in families]
-    return [_order(model) for model in (*defaults, *others)]
+    return [_order(model, picture) for model in (*defaults, *others)]
 
 
-def _order(model: Model) -> Order:
+def _order(model: Model, picture: str) -> Order:
     takes_picture = any(each.type in (ParameterType.IMAGE, ParameterType.IMAGES) for each in model.parameters.values())
     wish = WISHES[model.kind] if model.is_default or takes_picture else {}
     given = {name: value for name, value in model.example.items() if model.parameters[name].is_required}
@@ -87,22 +86,17 @@ def _order(model: Model) -> Order:
         for name, value in {**given, **combination, **wish}.items()
         if name in model.parameters and value is not None
     }
-    return Order(model, {name: _with_picture(model.parameters[name].type, value) for name, value in told.items()})
+    return Order(model, {name: _ours(model.parameters[name].type, value, picture) for name, value in told.items()})
 
 
-def _with_picture(kind: ParameterType, value: Any) -> Any:
-    """The pictures of examples are nowhere: ours instead."""
+def _ours(kind: ParameterType, value: Any, picture: str) -> Any:
+    """The pictures of examples are nowhere."""
     match kind:
         case ParameterType.IMAGE:
-            return _picture()
+            return picture
         case ParameterType.IMAGES:
-            return [_picture()]
+            return [picture]
     return value
-
-
-@cache
-def _picture() -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(PICTURE.read_bytes()).decode()
 
 
 async def run_demo(settings: Settings, console: Console) -> UUID:
@@ -111,17 +105,18 @@ async def run_demo(settings: Settings, console: Console) -> UUID:
     folder = settings.data_dir / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     user = uuid4()
-    orders = _orders(load_catalogue(settings))
-    cost_tokens = sum(order.tokens for order in orders)
-    topup_tokens = -(-cost_tokens // TOPUP_STEP_TOKENS) * TOPUP_STEP_TOKENS
     try:
         async with httpx.AsyncClient(base_url=base_url, timeout=30, trust_env=False) as client:
             console.print(f"[bold]1. A key[/bold] for the new user {user}")
             client.headers["X-API-Key"] = await _get_key(client, user, settings)
-            console.print(f"[bold]2. A payment[/bold] of {topup_tokens} tokens, delivered twice and credited once")
+            console.print(f"[bold]2. An upload[/bold]: {PICTURE.name}, for all generations that start from a picture")
+            orders = _orders(load_catalogue(settings), await _upload(client))
+            cost_tokens = sum(order.tokens for order in orders)
+            topup_tokens = -(-cost_tokens // TOPUP_STEP_TOKENS) * TOPUP_STEP_TOKENS
+            console.print(f"[bold]3. A payment[/bold] of {topup_tokens} tokens, delivered twice and credited once")
             await _pay(client, user, topup_tokens, settings)
             console.print(
-                f"[bold]3. {len(orders)} generations[/bold] at once, of each type and by a model of each family, "
+                f"[bold]4. {len(orders)} generations[/bold] at once, of each type and by a model of each family, "
                 f"for {cost_tokens} tokens"
             )
             saved = await _generate(client, orders, folder, console)
@@ -129,7 +124,7 @@ async def run_demo(settings: Settings, console: Console) -> UUID:
             for path in saved:
                 console.print(f"   {path.name}", soft_wrap=True)
             balance = (await _send(client, "GET", "/balance"))["balance_tokens"]
-            console.print(f"[bold]4. The balance[/bold] is now {balance} tokens; the ledger:")
+            console.print(f"[bold]5. The balance[/bold] is now {balance} tokens; the ledger:")
     except httpx.TransportError as error:
         raise DevtoolError(f"nothing answers on {base_url}: start the service with `make run` first") from error
     return user
@@ -139,6 +134,15 @@ async def _get_key(client: httpx.AsyncClient, user: UUID, settings: Settings) ->
     headers = {"X-Auth-Secret": settings.auth_secrets[0]} if settings.auth_secrets else {}
     answer = await _send(client, "POST", "/auth", json={"external_user_id": str(user)}, headers=headers)
     return str(answer["api_key"])
+
+
+async def _upload(client: httpx.AsyncClient) -> str:
+    """Where there is no store, the picture goes along with each job that needs it."""
+    picture = PICTURE.read_bytes()
+    answer = await client.post("/files", content=picture, headers={"Content-Type": "image/jpeg"})
+    if answer.status_code == httpx.codes.CONFLICT:
+        return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+    return f"file:{_body_of(answer)['file_id']}"
 
 
 async def _pay(client: httpx.AsyncClient, user: UUID, tokens: int, settings: Settings) -> None:
@@ -207,8 +211,12 @@ async def _save(client: httpx.AsyncClient, url: str, folder: Path, name: str) ->
 
 
 async def _send(client: httpx.AsyncClient, method: str, path: str, **request: Any) -> dict[str, Any]:
-    answer = await client.request(method, path, **request)
+    return _body_of(await client.request(method, path, **request))
+
+
+def _body_of(answer: httpx.Response) -> dict[str, Any]:
     body: dict[str, Any] = answer.json()
     if answer.is_error:
-        raise DevtoolError(f"{method} {path} answers {answer.status_code}: {body.get('detail')}")
+        asked = f"{answer.request.method} {answer.request.url.path}"
+        raise DevtoolError(f"{asked} answers {answer.status_code}: {body.get('detail')}")
     return body

@@ -1,18 +1,22 @@
 """Looks at everything that the service needs, one thing after the other, and goes on whatever it finds."""
 
 import asyncio
+import base64
 import os
 import resource
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from app.application.ports.health import EVERY_MODEL, Finding, Level
+from app.application.ports.media_decoder import DecoderUnavailable
 from app.application.ports.media_store import StoreUnavailable
 from app.bootstrap.catalogue import load_catalogue, safety_concern
 from app.bootstrap.steps import runner_duties
 from app.domain.errors import DatabaseUnavailable
 from app.domain.kinds import GenerationKind
+from app.infrastructure.decoding.decoder import ConfinedDecoder
 from app.infrastructure.fal.inspection import inspect_fal, inspect_public_url
 from app.infrastructure.media_store.opening import open_store
 from app.infrastructure.media_store.urls import folder_of
@@ -30,6 +34,9 @@ LOOK_SECONDS_MAX = 5.0
 STORE_SECONDS_MAX = 4.0
 FREE_BYTES_MIN = 1_000_000_000
 DESCRIPTORS_MIN = 4096
+_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 _UNKNOWN = "unknown while the database cannot be used"
 # They say nothing then, and would only wait once more for a database that is silent.
 _QUIET_WITHOUT_DATABASE = ("submissions", "reversals")
@@ -66,6 +73,7 @@ def _looks(settings: Settings) -> Sequence[tuple[str, Callable[[], Awaitable[Seq
         ("public url", lambda: _public_url(settings)),
         ("disk", lambda: _disk(settings.data_dir)),
         ("descriptors", _descriptors),
+        ("uploads", _uploads),
         # The last one: nothing ends a wait for a file system that hangs.
         ("media", lambda: _media(settings)),
     ]
@@ -244,6 +252,22 @@ async def _media(settings: Settings) -> Sequence[Finding]:
         )
         return [Finding(Level.WRONG, "media", text)]
     return [Finding(Level.OK, "media", "the store can be written to, read and deleted from")]
+
+
+async def _uploads() -> Sequence[Finding]:
+    with TemporaryDirectory() as directory:
+        source = Path(directory, "picture")
+        source.write_bytes(_PIXEL)
+        try:
+            async with ConfinedDecoder.open() as decoder:
+                await decoder.examine(source, Path(directory, "cleaned"), owner=None)
+        except DecoderUnavailable as error:
+            text = (
+                f"no file can be looked at safely here ({error.reason}), and POST /files answers 503: let the service"
+                " use prctl and seccomp, which the profile of a container may forbid"
+            )
+            return [Finding(Level.WRONG, "uploads", text)]
+    return [Finding(Level.OK, "uploads", "files are looked at in processes that can do nothing else")]
 
 
 async def _descriptors() -> Sequence[Finding]:

@@ -63,6 +63,7 @@ def test_a_running_service_is_all_right(database: str, simulator: str, tmp_path:
         "runner",
         "disk",
         "descriptors",
+        "uploads",
         "media",
     }
     assert {subject for subject in subjects if level(lines, subject) != "ok"} <= {"disk", "descriptors"}

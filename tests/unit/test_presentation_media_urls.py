@@ -195,7 +195,10 @@ def test_the_bytes_decide_the_type(declared: str) -> None:
         (CANONICAL + "!", "not base64, or not all of it."),
         (CANONICAL.replace(PAYLOAD, PAYLOAD[:29]), "not base64, or not all of it."),
         (CANONICAL + "\ud800", "characters that no URI can have"),
-        (data_uri("image/svg+xml", b"<svg xmlns='x'/>"), "These bytes are SVG. This must be one of: PNG, JPEG, WebP, GIF, AVIF, HEIC."),
+        (
+            data_uri("image/svg+xml", b"<svg xmlns='x'/>"),
+            "These bytes are SVG. This must be one of: PNG, JPEG, WebP, GIF, AVIF, HEIC.",
+        ),
         (data_uri("image/png", b"<?xml version='1.0'?>\n<svg>"), "These bytes are SVG."),
         (data_uri("image/tiff", b"II*\0"), "These bytes are TIFF."),
         (data_uri("application/pdf", b"%PDF-1.7"), "These bytes are PDF."),

@@ -47,6 +47,18 @@ means the same at every model: `duration` is whole seconds, `image_url` the firs
 What you leave out is filled in with the default that the schema names. While a model `is_paused`, nothing is
 submitted to it, because fal refuses it or cannot be reached: new jobs wait, or get 503.
 
+## Files
+
+Where a parameter takes a picture or a sound, it takes one of these:
+
+- a public `https` URL, which fal opens when it makes the generation;
+- `file:<file_id>`: a file that you sent to `POST /files` before, once for as many generations as you like;
+- `output:<job_id>/0`: the first output of an earlier generation of yours;
+- a `data:` URI in base64, of up to 5 MiB. It is kept as a file until a day after its generation.
+
+What you send is turned upright and freed of what tells where, when and with what it was made. A file that the model does
+not take is refused before anything is debited.
+
 ## Prices
 
 The operator of this service sets them: `GET /models` has them by line, with the cheapest and the dearest generation of
