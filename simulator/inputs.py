@@ -20,6 +20,7 @@ from simulator.storage import FileStore, StoredFile
 FETCH_SECONDS_MAX = 10
 SIZE_BYTES_MAX = 20 * 1024**2
 PICTURE_TYPE = "image/jpeg"
+TEXT_TYPE = "text/plain"
 PIXELS_MAX = 50_000_000
 # Whatever Pillow raises for bytes that it cannot read.
 NOT_A_PICTURE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -40,6 +41,15 @@ class InputPictures:
         if not isinstance(arguments, dict):
             return arguments
         return {name: await self._remember(value) for name, value in arguments.items()}
+
+    async def as_sent(self, arguments: object) -> object:
+        """The arguments with the data: URIs themselves, as fal's history shows them."""
+        if isinstance(arguments, dict):
+            return {name: await self.as_sent(value) for name, value in arguments.items()}
+        if isinstance(arguments, list):
+            return [await self.as_sent(item) for item in arguments]
+        kept = self._store.find(_key_of_text(arguments)) if isinstance(arguments, str) else None
+        return arguments if kept is None else await asyncio.to_thread(kept.path.read_text, "utf-8")
 
     async def load(self, url: str, loc: tuple[str | int, ...]) -> Path:
         """Raises Refused with the 422 that fal gives for a picture that cannot be had."""
@@ -76,6 +86,10 @@ class InputPictures:
             # What is no picture keeps no file; the run then says so, as fal's does.
             with contextlib.suppress(*NOT_A_PICTURE):
                 await self._keep(reference, await asyncio.to_thread(_decode_data_uri, value))
+        if self._store.find(_key_of_text(reference)) is None:
+            path = self._store.new_path()
+            await asyncio.to_thread(path.write_text, value, "utf-8", "replace")
+            self._record(_key_of_text(reference), self._add(_key_of_text(reference), path, TEXT_TYPE))
         return reference
 
     async def _keep(self, key: str, content: bytes) -> Path:
@@ -84,9 +98,12 @@ class InputPictures:
             path = self._store.new_path()
             await asyncio.to_thread(_normalise, content, path)
             kept = self._add(key, path, PICTURE_TYPE)
-            if self._journal is not None:
-                self._journal.record_input(key, kept.path)
+            self._record(key, kept)
         return kept.path
+
+    def _record(self, key: str, kept: StoredFile) -> None:
+        if self._journal is not None:
+            self._journal.record_input(key, kept.path)
 
     def _add(self, key: str, path: Path, content_type: str) -> StoredFile:
         """Whoever was first with this picture has its path already, so his file stays."""
@@ -109,6 +126,10 @@ class InputPictures:
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
             raise Refused(model_error("file_download_error", loc=loc, value=url)) from None
         return bytes(content)
+
+
+def _key_of_text(reference: str) -> str:
+    return f"text of {reference}"
 
 
 def _is_example(url: str) -> bool:

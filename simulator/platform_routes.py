@@ -58,22 +58,26 @@ async def list_requests(request: Request) -> Response:
     found.sort(key=lambda item: item.request.ended_at if by_time else _duration(item.request), reverse=True)
     with_payloads = "payloads" in values_of(request, "expand")
     shown, rest = page_of(request, found, limit_default=HISTORY_LIMIT, limit_max=HISTORY_LIMIT_MAX)
-    return JSONResponse({"items": [_past(finished, with_payloads) for finished in shown], **rest})
+    items = [_past(finished.request, finished.outcome) for finished in shown]
+    if with_payloads:
+        pictures = simulation_of(request).pictures
+        for item, finished in zip(items, shown, strict=True):
+            item["json_input"] = await pictures.as_sent(finished.request.input)
+            item["json_output"] = finished.outcome.answer.body
+    return JSONResponse({"items": items, **rest})
 
 
-def _past(finished: Finished, with_payloads: bool) -> dict[str, Any]:
-    request, answer = finished.request, finished.outcome.answer
-    fields = {
+def _past(request: QueueRequest, outcome: Outcome) -> dict[str, Any]:
+    return {
         "request_id": request.request_id,
         "endpoint_id": request.endpoint_id,
         # A request that a cancel took out of the queue was never started.
         "started_at": None if math.isinf(request.started_at) else _moment(request.started_at),
         "sent_at": _moment(request.submitted_at),
         "ended_at": _moment(request.ended_at),
-        "status_code": answer.status_code,
+        "status_code": outcome.answer.status_code,
         "duration": round(_duration(request), 3),
     }
-    return fields | ({"json_input": request.input, "json_output": answer.body} if with_payloads else {})
 
 
 async def list_billing_events(request: Request) -> Response:
