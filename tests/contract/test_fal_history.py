@@ -1,7 +1,10 @@
 """What is found in fal's request history: over HTTP in the simulator's, and in the answers of a server that lies."""
 
 import asyncio
+import base64
 import json
+import random
+import threading
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.application.ports.provider import ProviderUnavailable
+from app.domain.given_media import Media, without_media
 from app.infrastructure.fal import history
 from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.history import FalHistory
@@ -32,6 +36,7 @@ from tests.fal_stub import (
 )
 
 ADMIN_KEY = "admin:secret"
+IMAGE_TO_IMAGE = "fal-ai/wan-25-preview/image-to-image"
 TEXT_TO_VIDEO = "fal-ai/wan-25-preview/text-to-video"
 NOW = datetime(2026, 1, 31, 23, 59, 30, tzinfo=UTC)
 SENT: dict[str, Any] = {"prompt": "a lighthouse", "seed": 7}
@@ -65,6 +70,13 @@ async def searched(stub: FalStub) -> AsyncIterator[FalHistory]:
     async with FalHistory.open(
         api_url=f"{stub.url}/v1", key=f" {ADMIN_KEY}\n", limits=SHORT_LIMITS, ssl_context=PLAIN
     ) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def patient(stub: FalStub) -> AsyncIterator[FalHistory]:
+    """The history of the stub, whose pages may hold pictures."""
+    async with FalHistory.open(api_url=f"{stub.url}/v1", key=ADMIN_KEY, ssl_context=PLAIN) as opened:
         yield opened
 
 
@@ -107,6 +119,88 @@ async def test_finds_a_film_whose_length_fal_has_as_text(fal_http: httpx.Client,
     assert await find_now(simulated, {**SENT, "duration": "10"}, TEXT_TO_VIDEO) == [wanted]
     assert await find_now(simulated, {**SENT, "duration": 10}, TEXT_TO_VIDEO) == []
     assert await find_now(simulated, {**SENT, "duration": "10"}) == []
+
+
+PICTURE = random.Random(1).randbytes(9_000)
+PICTURE_URI = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
+WITH_PICTURE: dict[str, Any] = {**SENT, "image_urls": [PICTURE_URI, "https://example.com/fox.png"]}
+
+
+@pytest.mark.parametrize("form", [WITH_PICTURE, without_media(WITH_PICTURE)], ids=["given", "forgotten"])
+async def test_finds_a_picture_also_by_what_is_left_of_it(
+    fal_http: httpx.Client, simulated: FalHistory, form: dict[str, Any]
+) -> None:
+    other = f"data:image/png;base64,{base64.b64encode(PICTURE[::-1]).decode()}"
+    wanted = submit(fal_http, IMAGE_TO_IMAGE, **WITH_PICTURE, num_images=1)
+    submit(fal_http, IMAGE_TO_IMAGE, **{**WITH_PICTURE, "image_urls": [other, WITH_PICTURE["image_urls"][1]]})
+    submit(fal_http, IMAGE_TO_IMAGE, **{**WITH_PICTURE, "image_urls": [PICTURE_URI]})
+    submit(fal_http, IMAGE_TO_IMAGE, **{**WITH_PICTURE, "seed": 8})
+    submit(fal_http, IMAGE_TO_IMAGE, **SENT)
+
+    assert await find_now(simulated, form, IMAGE_TO_IMAGE) == [wanted]
+
+
+async def test_finds_for_each_of_several_jobs_what_it_sent_and_asks_once(
+    fal_http: httpx.Client, simulated: FalHistory
+) -> None:
+    first, second = [submit(fal_http, IMAGE_TO_IMAGE, **{**WITH_PICTURE, "seed": seed}) for seed in (1, 2)]
+    inputs = {
+        "given": {**WITH_PICTURE, "seed": 1},
+        "forgotten": without_media({**WITH_PICTURE, "seed": 2}),
+        "other": without_media({**WITH_PICTURE, "seed": 3}),
+    }
+    now = datetime.now(UTC)
+
+    found = await simulated.find_each(IMAGE_TO_IMAGE, inputs, sent_from=now - timedelta(seconds=60), sent_until=now)
+
+    assert found == {"given": [first], "forgotten": [second], "other": []}
+    assert calls(fal_http)["history"]["count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_found"),
+    [
+        (PICTURE_URI, True),
+        (PICTURE_URI.rstrip("="), True),
+        (f"data:image/png;base64,{base64.encodebytes(PICTURE).decode()}", True),
+        (f"data:image/png;base64,{base64.urlsafe_b64encode(PICTURE).decode()}", True),
+        (f"data:image/png;base64,{base64.b64encode(PICTURE + b'x').decode()}", False),
+        (f"data:image/png;base64,{base64.b64encode(PICTURE[:-1] + b'x').decode()}", False),
+        ("data:image/png;base64,", False),
+        (without_media(PICTURE_URI), False),
+        (None, False),
+    ],
+    ids=["same", "no padding", "lines", "for URLs", "longer", "other", "empty", "mark", "null"],
+)
+async def test_a_forgotten_picture_fits_the_same_bytes_alone(
+    stub: FalStub, patient: FalHistory, shown: object, is_found: bool
+) -> None:
+    seen = {**SENT, "image_url": shown, "num_images": 1, "enable_safety_checker": True}
+    stub.then(page(item(json_input=seen)))
+
+    found = await find(patient, without_media({**SENT, "image_url": PICTURE_URI}))
+
+    assert found == (["r-1"] if is_found else [])
+
+
+async def test_pictures_are_decoded_in_a_thread_and_only_of_what_was_sent_at_the_time(
+    stub: FalStub, patient: FalHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+
+    def of_uri(text: str) -> Media | None:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return decode(text)
+
+    decode = Media.of_uri
+    monkeypatch.setattr(Media, "of_uri", of_uri)
+    seen = {"image_url": PICTURE_URI}
+    late = (NOW + timedelta(seconds=91)).isoformat()
+    stub.then(page(item("late", json_input=seen, sent_at=late), item("r-2", json_input=seen)))
+
+    assert await find(patient, without_media(seen)) == ["r-2"]
+
+    assert threads == [False]
 
 
 async def test_finds_what_failed_too(fal_http: httpx.Client, simulated: FalHistory) -> None:

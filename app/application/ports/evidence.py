@@ -16,10 +16,11 @@ class LostSubmission:
     job_id: UUID
     model_id: str
     input: JobInput
+    """With marks in place of large data: URIs, if these were forgotten."""
     attempt_token: UUID
     claimed_at: datetime
     input_digest: bytes | None
-    """Of what was sent, to the byte. None for an attempt of a release that kept none."""
+    """Of what was sent. None for an attempt of a release that kept none."""
 
 
 class LostSubmissions(Protocol):
@@ -53,6 +54,7 @@ class RequestHistory(Protocol):
     ) -> Sequence[str]:
         """The ids of all requests of the model with this input, sent within the window. fal may have added defaults.
 
+        A data: URI, or the mark that is left of one, fits whatever data: URI has the same bytes.
         Raises ProviderUnavailable where fal does not answer, or not to the end.
         """
         ...

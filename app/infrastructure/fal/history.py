@@ -7,6 +7,7 @@ requests. So we name no `end`, which then is fal's own now, and leave out here w
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ssl import SSLContext
 from typing import Any, Self
@@ -17,7 +18,7 @@ import structlog
 from app.application.ports.evidence import Name
 from app.application.ports.provider import ProviderUnavailable
 from app.infrastructure.egress import Egress
-from app.infrastructure.fal import json_values, wire
+from app.infrastructure.fal import comparison, wire
 from app.infrastructure.fal.exchange import Exchange, HttpLimits, Unanswered, open_exchange
 from app.infrastructure.fal.urls import checked_base_url, checked_key
 from app.infrastructure.fal.verdicts import OPERATOR_STATUSES
@@ -37,6 +38,27 @@ CURSOR_LENGTH_MAX = 1024
 
 class _TooLarge(Exception):
     """The page is larger than we take."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The model that was called, and when."""
+
+    model_id: str
+    sent_from: datetime
+    sent_until: datetime
+
+    def has(self, item: Mapping[str, Any]) -> bool:
+        return item.get("endpoint_id") == self.model_id and _is_within(
+            item.get("sent_at"), self.sent_from, self.sent_until
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    inputs: Mapping[str, object]
+    """Of the requests that are wanted, in the form that is compared: without the megabytes of pictures."""
+    next_cursor: str | None
 
 
 class FalHistory:
@@ -76,46 +98,42 @@ class FalHistory:
     async def find_each(
         self, model_id: str, inputs: Mapping[Name, Mapping[str, Any]], *, sent_from: datetime, sent_until: datetime
     ) -> Mapping[Name, Sequence[str]]:
-        sent = {name: json_values.parse(wire.arguments(parameters)) for name, parameters in inputs.items()}
-        query = {"endpoint_id": model_id, "start": _iso(sent_from), "expand": "payloads"}
+        wanted = _Wanted(model_id, sent_from, sent_until)
+        sent = await asyncio.to_thread(_sent_forms, inputs)
         try:
             # The time limit begins with the turn: many submissions are lost together and searched at the same moments.
             async with self._searching, asyncio.timeout(SEARCH_SECONDS_MAX):
-                items = await self._every_item(query)
+                seen = await self._every_input(wanted)
         except TimeoutError as error:
             raise ProviderUnavailable(f"fal's history took longer than {SEARCH_SECONDS_MAX:g} s") from error
-        within = {
-            request_id: item.get("json_input")
-            for request_id, item in items.items()
-            if item.get("endpoint_id") == model_id and _is_within(item.get("sent_at"), sent_from, sent_until)
-        }
         return {
-            name: [request_id for request_id, seen in within.items() if _has_all_of(asked, seen)]
+            name: [request_id for request_id, shown in seen.items() if comparison.has_all_of(asked, shown)]
             for name, asked in sent.items()
         }
 
-    async def _every_item(self, query: Mapping[str, str]) -> Mapping[str, Mapping[str, Any]]:
+    async def _every_input(self, wanted: _Wanted) -> Mapping[str, object]:
         for page_size in PAGE_SIZES:
             try:
-                return await self._pages({**query, "limit": str(page_size)})
+                return await self._inputs_on_pages(wanted, page_size)
             except _TooLarge:
                 continue
         raise ProviderUnavailable("a page of fal's history is too large")
 
-    async def _pages(self, query: Mapping[str, str]) -> Mapping[str, Mapping[str, Any]]:
-        """Collect the items by request id: a request that ends while we read moves the others, and some come twice."""
-        items: dict[str, Mapping[str, Any]] = {}
-        cursor = None
+    async def _inputs_on_pages(self, wanted: _Wanted, page_size: int) -> Mapping[str, object]:
+        """Collect them by request id: a request that ends while we read moves the others, and some come twice."""
+        query = {"endpoint_id": wanted.model_id, "start": _iso(wanted.sent_from), "expand": "payloads"}
+        query["limit"] = str(page_size)
+        seen: dict[str, object] = {}
         for _ in range(PAGES_MAX):
-            page = await self._page(query if cursor is None else {**query, "cursor": cursor})
-            items.update(_items_of(page))
-            cursor = _next_cursor(page)
-            if cursor is None:
-                return items
+            page = await self._page(query, wanted)
+            seen.update(page.inputs)
+            if page.next_cursor is None:
+                return seen
+            query["cursor"] = page.next_cursor
         # The pages that were not read might hold a second match.
         raise ProviderUnavailable(f"fal's history is longer than {PAGES_MAX} pages")
 
-    async def _page(self, query: Mapping[str, str]) -> Mapping[str, Any]:
+    async def _page(self, query: Mapping[str, str], wanted: _Wanted) -> _Page:
         try:
             answer = await self._exchange.get(f"{self._url}?{urlencode(query)}")
         except Unanswered as error:
@@ -126,8 +144,22 @@ class FalHistory:
             raise ProviderUnavailable(f"fal's history answered {answer.status}")
         if answer.body is None:
             raise _TooLarge
-        # A thread parses them: megabytes of JSON must not hold up everybody else.
-        return await asyncio.to_thread(answer.document)
+        # A thread reads them: megabytes of JSON, and of pictures in it, must not hold up everybody else.
+        return await asyncio.to_thread(_page_of, answer, wanted)
+
+
+def _sent_forms(inputs: Mapping[Name, Mapping[str, Any]]) -> Mapping[Name, Mapping[str, Any]]:
+    return {name: comparison.sent_form(parameters) for name, parameters in inputs.items()}
+
+
+def _page_of(answer: wire.Answer, wanted: _Wanted) -> _Page:
+    page = answer.document()
+    inputs = {
+        request_id: comparison.seen_form(item.get("json_input"))
+        for request_id, item in _items_of(page).items()
+        if wanted.has(item)
+    }
+    return _Page(inputs, _next_cursor(page))
 
 
 def _items_of(page: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
@@ -159,15 +191,3 @@ def _is_within(sent_at: object, sent_from: datetime, sent_until: datetime) -> bo
     if moment is None:
         return False
     return sent_from <= (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) <= sent_until
-
-
-def _has_all_of(sent: Mapping[str, Any], seen: object) -> bool:
-    """Whether fal saw all that we sent; it may have added the defaults of what we left out."""
-    return isinstance(seen, dict) and all(name in seen and _is_same(value, seen[name]) for name, value in sent.items())
-
-
-def _is_same(sent: object, seen: object) -> bool:
-    # Python finds True equal to 1.
-    if isinstance(sent, bool) or isinstance(seen, bool):
-        return sent is seen
-    return bool(sent == seen)
