@@ -29,6 +29,7 @@ from app.application.execution.submit import SubmitJob
 from app.application.execution.waits import ProviderWaits
 from app.bootstrap.adapters import Adapters
 from app.infrastructure.background.items import StepHandler
+from app.infrastructure.fal import wire
 from app.infrastructure.media_links import SignedMediaLinks
 from app.infrastructure.postgres.crowds import PostgresCrowds
 from app.infrastructure.postgres.files.records import FILES_TO_ERASE, PostgresFiles
@@ -103,7 +104,9 @@ def step_handlers(settings: Settings, adapters: Adapters, breaker: Breaker) -> S
     search = (
         None
         if history is None
-        else SearchHistory(adapters.postgres.lost_submissions, history, adapters.provider.input_digest)
+        else SearchHistory(
+            adapters.postgres.lost_submissions, history, adapters.provider.input_digest, former_digest_of=wire.digest
+        )
     )
     backstop = None if settings.public_url is None else Backstop(adapters.postgres.job_records)
     engine = adapters.postgres.engine

@@ -1,6 +1,7 @@
 """Every answer to a submission, every way in which there is none, and how often fal sees the POST: once."""
 
 import asyncio
+import base64
 import gzip
 import hashlib
 import json
@@ -21,6 +22,7 @@ from app.application.ports.provider import (
     SubmitRefused,
     Succeeded,
 )
+from app.domain.given_media import without_media
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.lifetimes import MEDIA_SECONDS
 from tests.contract.fal_calls import IMAGE, KEY, PLAIN, SHORT_LIMITS, submit
@@ -334,6 +336,13 @@ async def test_tells_the_digest_of_the_very_bytes_that_it_sends(stub: FalStub, c
     stub.then(reply(200, accepted(stub.url)))
     await client.submit(MODEL_ID, parameters)
     assert client.input_digest(parameters) == hashlib.sha256(stub.seen[0].body).digest()
+
+
+async def test_the_digest_is_the_same_once_the_pictures_were_forgotten(client: FalClient) -> None:
+    picture = f"data:image/png;base64,{base64.b64encode(bytes(9_000)).decode()}"
+    given, other = ({"prompt": "a fox", "image_urls": [uri]} for uri in (picture, picture.replace("AAAA", "AAAB", 1)))
+    assert client.input_digest(without_media(given)) == client.input_digest(given)
+    assert client.input_digest(other) != client.input_digest(given)
 
 
 async def test_calls_the_operator_when_fal_refuses_the_key(stub: FalStub, client: FalClient) -> None:

@@ -5,9 +5,10 @@ derived from the attempt token, so no other submission has this input; where the
 anybody who asks for the same has the same input.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from app.application.ports.execution import JobState
 from app.application.ports.provider import ProviderUnavailable
 from app.domain.attempts import JobInput
 from app.domain.errors import DatabaseUnavailable
+from app.domain.given_media import without_media
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +66,9 @@ class SearchHistory:
     submissions: LostSubmissions
     history: RequestHistory
     digest_of: Callable[[Mapping[str, Any]], bytes]
-    """Of an input as it is sent."""
+    """Of an input as it is sent, but with marks in place of large data: URIs."""
+    former_digest_of: Callable[[Mapping[str, Any]], bytes] | None = None
+    """As the release before records it: of the whole input, which the row has until the job ends."""
 
     async def __call__(self, state: JobState) -> str | None:
         """The id of the request that can only be this job's. None: there is no evidence, or too much."""
@@ -76,7 +80,8 @@ class SearchHistory:
             return None
 
     async def _search(self, lost: LostSubmission) -> str | None:
-        sent = self._sent(lost)
+        # A thread, for the input may hold megabytes of pictures.
+        sent = await asyncio.to_thread(self._sent, lost)
         if sent is None:
             # The input was taken away since, or another release spelled it otherwise.
             log.info("generation_evidence_missing", job_id=str(lost.job_id), found=0)
@@ -97,12 +102,20 @@ class SearchHistory:
         return candidates[0]
 
     def _sent(self, lost: LostSubmission) -> Mapping[str, Any] | None:
-        """Exactly what the attempt sent: a process that has no history to search marks nothing by a seed."""
-        marked = with_seed(lost.input, lost.attempt_token)
+        """What the attempt sent, without media: a process that has no history to search marks nothing by a seed."""
+        kept = replace(lost.input, parameters=without_media(lost.input.parameters))
+        marked = with_seed(kept, lost.attempt_token)
         if lost.input_digest is None:
             return marked
-        candidates = (marked, lost.input.parameters)
-        return next((given for given in candidates if self.digest_of(given) == lost.input_digest), None)
+        for form in (marked, kept.parameters):
+            if self.digest_of(form) == lost.input_digest:
+                return form
+        if self.former_digest_of is not None:
+            if self.former_digest_of(with_seed(lost.input, lost.attempt_token)) == lost.input_digest:
+                return marked
+            if self.former_digest_of(lost.input.parameters) == lost.input_digest:
+                return kept.parameters
+        return None
 
     async def _has_rival(self, lost: LostSubmission, sent: Mapping[str, Any]) -> bool:
         """Whether another job may have caused the run that was found."""

@@ -109,7 +109,10 @@ class Provider(Protocol):
         ...
 
     def input_digest(self, parameters: Mapping[str, Any]) -> bytes:
-        """SHA-256 of the bytes that `submit` sends for these parameters."""
+        """SHA-256 of the bytes that `submit` sends for these parameters, had they a mark for each large data: URI.
+
+        So it is the same once these were forgotten.
+        """
         ...
 
     def request_of(self, model_id: str, request_id: str) -> ProviderRequest:

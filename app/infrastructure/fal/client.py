@@ -1,6 +1,5 @@
 """Speaks with fal's queue, as the port `Provider` asks."""
 
-import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from app.application.ports.provider import (
     SubmitOutcomeUnknown,
     Succeeded,
 )
+from app.domain.given_media import without_media
 from app.domain.terms import ResultShape
 from app.infrastructure.egress import Egress
 from app.infrastructure.fal import verdicts, wire
@@ -109,7 +109,7 @@ class FalClient:
         raise self._not_accepted(answer)
 
     def input_digest(self, parameters: Mapping[str, Any]) -> bytes:
-        return hashlib.sha256(wire.arguments(parameters)).digest()
+        return wire.digest(without_media(parameters))
 
     def request_of(self, model_id: str, request_id: str) -> ProviderRequest:
         return self._urls.rebuild(model_id, request_id)

@@ -1,5 +1,6 @@
 """Reads without trust what fal's queue says over HTTP: wrong types are absent, unknown words are no answer."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -47,6 +48,10 @@ class Completed:
 
 def arguments(parameters: Mapping[str, Any]) -> bytes:
     return json.dumps(parameters, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def digest(parameters: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(arguments(parameters)).digest()
 
 
 def request_id_in(document: Mapping[str, Any]) -> str | None:
