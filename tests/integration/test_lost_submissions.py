@@ -1,15 +1,18 @@
 """Submissions whose answer was lost, on a real database, with the simulator as fal and as the keeper of its history."""
 
 import asyncio
+import base64
+import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from PIL import Image
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
@@ -18,24 +21,30 @@ from app.application.execution import follow as following
 from app.application.execution.breaker import Breaker
 from app.application.execution.evidence import SearchHistory, seed_of, with_seed
 from app.application.execution.follow import FollowJob
+from app.application.execution.forget import ForgetInput
 from app.application.execution.limits import SUBMIT_LEASE_SECONDS
 from app.application.execution.provider_events import ReceiveProviderEvent
-from app.application.execution.steps import RetryLater
+from app.application.execution.steps import FORGET_INPUT, RetryLater
 from app.application.execution.submit import SubmitJob
 from app.application.ports.evidence import LostSubmission, LostSubmissions, RequestHistory
 from app.application.ports.execution import Claim
 from app.application.ports.provider import Observation, ProviderEvent, Succeeded
+from app.application.restores import CheckRestored
 from app.domain.errors import DatabaseUnavailable, InvalidProviderEvent
 from app.domain.jobs import Job, JobStatus, Outcome
 from app.domain.kinds import GenerationKind
 from app.domain.terms import ResultShape
+from app.infrastructure.fal import wire
 from app.infrastructure.fal.client import FalClient
 from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.history import FalHistory
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
+from app.infrastructure.postgres.jobs.inputs import LARGE_INPUT_BYTES, PostgresJobInputs
 from app.infrastructure.postgres.ledger import PostgresLedger
+from app.infrastructure.postgres.restores import PostgresRestoredJobs
 from tests.builders import (
     COST_TOKENS,
+    MODEL_IDS,
     RESULT,
     Connection,
     Customer,
@@ -45,8 +54,10 @@ from tests.builders import (
     new_job,
     open_account,
     provider_wait,
+    queue_items,
 )
 from tests.fal_stub import NGINX_PAGE, Behaviour, drop, hang, reply, running_stub
+from tests.media_samples import saved
 from tests.simulator_server import running_simulator
 
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -70,8 +81,9 @@ class Stage:
         self, parameters: Mapping[str, Any] = DROPPED, customer: Customer | None = None, *, takes_seed: bool = True
     ) -> UUID:
         job = new_job(customer or self.customer)
-        terms = replace(job.terms, takes_seed=takes_seed)
-        accepted = await jobs_of(self.engine).accept(replace(job, parameters=dict(parameters), terms=terms))
+        kind = GenerationKind.IMAGE_TO_IMAGE if "image_urls" in parameters else IMAGE
+        job = replace(job, kind=kind, model_id=MODEL_IDS[kind], parameters=dict(parameters))
+        accepted = await jobs_of(self.engine).accept(replace(job, terms=replace(job.terms, takes_seed=takes_seed)))
         return accepted.job.id
 
     async def submit(self, job_id: UUID) -> None:
@@ -107,6 +119,19 @@ class Stage:
         """Its time is over. When the search for a late result comes."""
         await self.set_back(job_id, "deadline_at", 1)
         return await self.look_again(job_id)
+
+    async def forget(self, job_id: UUID) -> None:
+        """The step that the end of the job has queued."""
+        assert (FORGET_INPUT, job_id) in await queue_items(self.sql)
+        await ForgetInput(PostgresJobInputs(self.engine))(job_id)
+        assert await self.column(job_id, "pg_column_size(parameters)") < LARGE_INPUT_BYTES
+
+    @contextmanager
+    def time_held(self) -> Iterator[None]:
+        """fal's runs do not end before this does."""
+        self.fal_http.post("/_sim/clock", json={"is_held": True}).raise_for_status()
+        yield
+        self.fal_http.post("/_sim/clock", json={"is_held": False, "advance_seconds": 10}).raise_for_status()
 
     async def found(self, job_id: UUID) -> Job:
         (job,) = [job for job in await jobs_of(self.engine).newest(limit=100) if job.id == job_id]
@@ -154,7 +179,7 @@ async def stage(engine: AsyncEngine, database: str, simulator: str, fal_http: ht
         FalClient.open(queue_url=simulator, key=KEY, ssl_context=PLAIN) as fal,
         FalHistory.open(api_url=f"{simulator}/v1", key=ADMIN_KEY, ssl_context=PLAIN) as history,
     ):
-        search = SearchHistory(PostgresLostSubmissions(engine), history, fal.input_digest)
+        search = SearchHistory(PostgresLostSubmissions(engine), history, fal.input_digest, former_digest_of=wire.digest)
         yield Stage(engine, sql, await open_account(engine, BALANCE_TOKENS), fal, fal_http, search)
 
 
@@ -690,6 +715,112 @@ async def test_an_event_after_the_refund_is_a_late_result_only_where_something_w
     late = [entry for entry in logs if entry["event"] == "generation_result_late"]
     assert len(late) == (0 if blanked else 1)
     assert (await stage.column(job_id, "late_result") is None) is blanked
+
+
+def picture_uri(seed: int = 1) -> str:
+    """A PNG of 3.6 MB."""
+    noise = Image.frombytes("RGB", (1100, 1100), random.Random(seed).randbytes(3 * 1100 * 1100))
+    content = saved(noise, "PNG", compress_level=0)
+    assert 3_600_000 < len(content) < 3_700_000
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+PICTURE_URI = picture_uri()
+WITH_PICTURE = {"prompt": "a fox", "image_urls": [PICTURE_URI]}
+
+
+@pytest.mark.parametrize("takes_seed", [True, False])
+async def test_a_large_input_is_forgotten_at_once_and_its_run_found_all_the_same(
+    stage: Stage, takes_seed: bool
+) -> None:
+    job_id = await stage.accept({**WITH_PICTURE, "prompt": "a fox [submit:drop] [slow:1]"}, takes_seed=takes_seed)
+    with stage.time_held():
+        await stage.submit(job_id)
+        assert await stage.column(job_id, "submit_unknown_at") is not None
+        assert await stage.given_up(job_id) == following.LATE_SEARCH_SECONDS
+
+    await stage.forget(job_id)
+    await stage.follow(job_id)
+
+    (run,) = stage.runs()
+    job = await stage.found(job_id)
+    assert (job.status, job.error_code, job.result) == (JobStatus.FAILED, "submit_unknown", None)
+    assert '"images"' in await stage.column(job_id, "late_result")
+    orphan = await stage.sql.fetchval("SELECT fal_request_id FROM attempts WHERE orphaned_at IS NOT NULL")
+    assert orphan == run["request_id"]
+    assert await stage.balance() == BALANCE_TOKENS
+
+
+@pytest.mark.parametrize("release", ["this one", "the one before"])
+async def test_a_large_input_that_is_still_there_is_found_and_charged(stage: Stage, release: str) -> None:
+    job_id = await stage.accept({**WITH_PICTURE, **DROPPED})
+    await stage.submit(job_id)
+    if release == "the one before":
+        given = await jobs_of(stage.engine).load_input(job_id)
+        sent = with_seed(given, await stage.column(job_id, "attempt_token"))
+        await stage.sql.execute("UPDATE attempts SET input_digest = $1", wire.digest(sent))
+
+    await stage.follow(job_id)
+    await stage.forget(job_id)
+
+    (run,) = stage.runs()
+    job = await stage.found(job_id)
+    assert (job.status, job.fal_request_id) == (JobStatus.COMPLETED, run["request_id"])
+    assert await stage.balance() == BALANCE_TOKENS - COST_TOKENS
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_a_job_whose_input_was_forgotten_is_a_rival_only_with_the_same_picture(
+    stage: Stage, is_same: bool
+) -> None:
+    theirs = WITH_PICTURE if is_same else {**WITH_PICTURE, "image_urls": [picture_uri(2)]}
+    stranger = await open_account(stage.engine, BALANCE_TOKENS)
+    own = await stage.lost(WITH_PICTURE, takes_seed=False)
+    other = await stage.lost({**theirs, "negative_prompt": ""}, posts=0, customer=stranger, takes_seed=False)
+    await stage.given_up(other)
+    await stage.forget(other)
+
+    if is_same:
+        await stage.look_again(own)
+    else:
+        await stage.follow(own)
+
+    assert (await stage.found(own)).status is (JobStatus.SUBMITTING if is_same else JobStatus.COMPLETED)
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_a_forgotten_input_has_the_rivals_that_it_had(stage: Stage, is_same: bool) -> None:
+    theirs = WITH_PICTURE if is_same else {**WITH_PICTURE, "image_urls": [picture_uri(2)]}
+    with stage.time_held():
+        own = await stage.lost({**WITH_PICTURE, "prompt": "a fox [slow:1]"}, takes_seed=False)
+        await stage.lost({**theirs, "prompt": "a fox [slow:1]"}, posts=0, takes_seed=False)
+        await stage.given_up(own)
+    await stage.forget(own)
+
+    await stage.follow(own)
+
+    assert (await stage.column(own, "late_result") is None) is is_same
+
+
+async def test_a_restored_job_is_found_by_its_picture_and_a_forgotten_one_is_none_of_them(stage: Stage) -> None:
+    ended = await stage.lost(WITH_PICTURE, posts=0)
+    await stage.given_up(ended)
+    await stage.forget(ended)
+    waits, other = [await stage.accept({**WITH_PICTURE, "seed": seed}) for seed in (1, 2)]
+    model_id = (await stage.found(waits)).model_id
+    # fal had got it before the backup was restored.
+    request = await stage.fal.submit(model_id, {**WITH_PICTURE, "seed": 1, "num_images": 1})
+    restored = PostgresRestoredJobs(stage.engine, jobs_of(stage.engine))
+    assert await restored.hold() == 2
+
+    check = CheckRestored(restored, stage.search.submissions, stage.search.history, stage.fal.request_of)
+    findings = {finding.job.id: finding async for finding in check({waits: request.id})}
+    await stage.follow(waits)
+
+    assert {job_id: finding.request_id for job_id, finding in findings.items()} == {waits: request.id, other: None}
+    assert "no such request" in findings[other].sentence
+    assert (await stage.found(waits)).status is JobStatus.COMPLETED
+    assert await stage.column(ended, "late_result") is None
 
 
 async def test_an_event_that_names_the_request_of_another_job_is_refused(stage: Stage) -> None:

@@ -36,15 +36,8 @@ WALK_AGAIN_SECONDS = 3600
 # While so many wait to be forgotten, no more are marked.
 BACKLOG_MAX = 1_000
 
-# A lost submission that was given up is searched for by its input, its own and that of its rivals: longer than any time
-# limit, and longer than anybody leaves the service down without a thought for its jobs.
-_IS_SEARCHED_FOR = (
-    jobs.c.submit_unknown_at.is_not(None)
-    & jobs.c.fal_request_id.is_(None)
-    & (jobs.c.updated_at > func.now() - literal_column("interval '2 days'", DateTime))
-)
 _IS_TO_FORGET: ColumnElement[bool] = (
-    jobs.c.is_final & jobs.c.input_bytes.is_not(None) & jobs.c.input_forgotten_at.is_(None) & ~_IS_SEARCHED_FOR
+    jobs.c.is_final & jobs.c.input_bytes.is_not(None) & jobs.c.input_forgotten_at.is_(None)
 )
 INPUTS_TO_FORGET: WaitingSubjects = select(jobs.c.id).where(_IS_TO_FORGET)
 
