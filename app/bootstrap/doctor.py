@@ -257,7 +257,7 @@ async def _media(settings: Settings) -> Sequence[Finding]:
 async def _uploads() -> Sequence[Finding]:
     with TemporaryDirectory() as directory:
         source = Path(directory, "picture")
-        source.write_bytes(_PIXEL)
+        await asyncio.to_thread(source.write_bytes, _PIXEL)
         try:
             async with ConfinedDecoder.open() as decoder:
                 await decoder.examine(source, Path(directory, "cleaned"), owner=None)

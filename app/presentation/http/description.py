@@ -56,8 +56,8 @@ Where a parameter takes a picture or a sound, it takes one of these:
 - `output:<job_id>/0`: the first output of an earlier generation of yours;
 - a `data:` URI in base64, of up to 5 MiB. It is kept as a file until a day after its generation.
 
-What you send is turned upright and freed of what tells where, when and with what it was made. A file that the model does
-not take is refused before anything is debited.
+What you send is turned upright and freed of what tells where, when and with what it was made. A file that the model
+does not take is refused before anything is debited.
 
 ## Prices
 
