@@ -36,6 +36,7 @@ from tests.builders import (
     payment,
     provider_request,
     queue_items,
+    until,
 )
 from tests.fault.commit_cutter import CommitCutter, commit_cutter
 from tests.fault.steps import Steps, open_steps
@@ -268,7 +269,7 @@ async def repeated(step: Callable[[], Awaitable[None]]) -> None:
 
 
 async def accepted_posts(steps: Steps, prompt: str) -> int:
-    async with httpx.AsyncClient(trust_env=False) as fal:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as fal:
         requests = (await fal.get(f"{steps.fal_url}/_sim/requests")).json()["requests"]
     return sum(request["input"]["prompt"] == prompt for request in requests)
 
@@ -546,3 +547,9 @@ async def test_an_order_that_a_silent_network_swallows_makes_all_other_connectio
 
         balances = await asyncio.gather(*(balance_of(engine, customer) for _ in range(4)))
         assert balances == [BALANCE_TOKENS - COST_TOKENS] * 4
+
+        # None of them is left to whoever collects garbage: the other end would hold its session until then.
+        async def are_gone() -> bool:
+            return cutter.silent.isdisjoint(cutter.open)
+
+        await until(are_gone)

@@ -181,6 +181,20 @@ async def test_says_unavailable_when_the_pool_is_exhausted(database: str, monkey
                 await PostgresLedger(engine).violations()
 
 
+async def test_no_connection_outlives_its_engine(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one that nobody has given back in time."""
+    monkeypatch.setattr(database_module, "RETURN_SECONDS_MAX", 0.01)
+
+    async with open_engine(database) as engine:
+        kept = await engine.connect()
+        driver = (await kept.get_raw_connection()).driver_connection
+        assert driver is not None
+        assert not driver.is_closed()
+
+    assert driver.is_closed()
+    await kept.invalidate()
+
+
 async def test_says_unavailable_when_an_account_stays_locked(
     database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

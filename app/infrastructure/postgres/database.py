@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary, WeakSet
 
 import asyncpg
 from sqlalchemy import event, exc
@@ -43,10 +44,51 @@ DriverConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 
 
+class _Opened:
+    """The connections that an engine has opened. Its pool forgets some without closing them, and then nobody would."""
+
+    def __init__(self) -> None:
+        self._all: WeakSet[DriverConnection] = WeakSet()
+        self._in_use: WeakSet[DriverConnection] = WeakSet()
+
+    def add(self, connection: DriverConnection) -> None:
+        self._all.add(connection)
+        # Whoever made the pool open it has it first.
+        self._in_use.add(connection)
+
+    def watch(self, engine: AsyncEngine) -> None:
+        def taken(connection: Any, *_: object) -> None:
+            self._in_use.add(connection.driver_connection)
+
+        def returned(connection: Any, *_: object) -> None:
+            # None where it was invalidated meanwhile.
+            if connection is not None:
+                self._in_use.discard(connection.driver_connection)
+
+        event.listen(engine.sync_engine, "checkout", taken)
+        event.listen(engine.sync_engine, "checkin", returned)
+
+    def end_idle(self) -> None:
+        self._end(set(self._all) - set(self._in_use))
+
+    def end_all(self) -> None:
+        self._end(set(self._all))
+
+    @staticmethod
+    def _end(connections: Iterable[DriverConnection]) -> None:
+        """Without a word to the server, which may never answer."""
+        for connection in connections:
+            if not connection.is_closed():
+                connection.terminate()
+
+
+_opened: WeakKeyDictionary[AsyncEngine, _Opened] = WeakKeyDictionary()
+
+
 @asynccontextmanager
 async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE, is_patient: bool = False) -> AsyncIterator[AsyncEngine]:
     """Connects lazily. `is_patient`: a statement may take its time. Raises ValueError for a DSN that is none."""
-    url = plain_dsn(dsn)
+    url, opened = plain_dsn(dsn), _Opened()
 
     async def connect() -> DriverConnection:
         connection = await asyncpg.connect(
@@ -61,6 +103,7 @@ async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE, is_patient: bool 
         except BaseException:
             connection.terminate()
             raise
+        opened.add(connection)
         return connection
 
     engine = create_async_engine(
@@ -75,15 +118,20 @@ async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE, is_patient: bool 
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     event.listen(engine.sync_engine, "handle_error", _end_what_is_read_only)
+    opened.watch(engine)
+    _opened[engine] = opened
     try:
         yield engine
     finally:
-        await _until_returned(engine)
-        await engine.dispose()
+        try:
+            await _until_returned(engine)
+            await engine.dispose()
+        finally:
+            opened.end_all()
 
 
 async def _until_returned(engine: AsyncEngine) -> None:
-    """Wait a moment for the connections that batches still hold after their last answer: nobody would close them."""
+    """Wait a moment for the connections that batches still hold after their last answer, which then are closed well."""
     pool = engine.pool
     assert isinstance(pool, AsyncAdaptedQueuePool)
     end = time.monotonic() + RETURN_SECONDS_MAX
@@ -141,6 +189,7 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator[DriverConnecti
                 if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
                     # The server ends statements earlier, so it is the network that is silent, on all connections.
                     await engine.dispose(close=False)
+                    _opened[engine].end_idle()
                 raise
 
 
