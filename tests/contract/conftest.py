@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from app.infrastructure.fal.client import FalClient
-from tests.contract.fal_calls import KEY, PLAIN, SHORT_LIMITS
+from tests.contract.fal_calls import KEY, PLAIN
 from tests.contract.stores import OTHER_NAMES, Case, environment_of, folder_case, s3_case
 from tests.fal_stub import FalStub, running_stub
 from tests.simulator_server import running_simulator
@@ -16,7 +16,7 @@ def simulator_client() -> Iterator[httpx.Client]:
     # One client for all tests: making one reads the certificates of the system.
     with (
         running_simulator() as url,
-        httpx.Client(base_url=url, headers={"Authorization": "Key id:secret"}) as client,
+        httpx.Client(base_url=url, headers={"Authorization": "Key id:secret"}, timeout=60) as client,
     ):
         yield client
 
@@ -44,13 +44,6 @@ async def stub() -> AsyncIterator[FalStub]:
 async def client(stub: FalStub) -> AsyncIterator[FalClient]:
     """The client of the stub, with a key as people paste it."""
     async with FalClient.open(queue_url=stub.url, key=f" {KEY}\n", ssl_context=PLAIN) as fal:
-        yield fal
-
-
-@pytest.fixture
-async def impatient(stub: FalStub) -> AsyncIterator[FalClient]:
-    """A client that does not wait for the stub as long as production does."""
-    async with FalClient.open(queue_url=stub.url, key=KEY, limits=SHORT_LIMITS, ssl_context=PLAIN) as fal:
         yield fal
 
 

@@ -16,16 +16,16 @@ from structlog.testing import capture_logs
 from app.application.ports.provider import NotSubmitted, ProviderUnavailable, SubmitOutcomeUnknown
 from app.infrastructure.egress import Egress, Proxy
 from app.infrastructure.fal.client import FalClient
-from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.history import FalHistory
 from app.infrastructure.fal.webhooks import FalWebhooks
 from tests.certificates import self_signed, serving_tls
-from tests.contract.fal_calls import KEY, submit
+from tests.contract.fal_calls import KEY, PATIENT, submit
 from tests.fal_stub import MODEL_ID, FalStub, accepted, drop, reply, request_at, running_stub
 
 HOST = "fal.example"
 FAL = f"https://{HOST}"
-SHORT = HttpLimits(connect_seconds=0.3, pool_seconds=0.3, submit_seconds=2.0, exchange_seconds=2.0)
+# For a proxy that never answers.
+SHORT = replace(PATIENT, connect_seconds=0.3, pool_seconds=0.3)
 
 
 @dataclass
@@ -125,7 +125,7 @@ def egress(proxy: ConnectProxy, certificate: Path) -> Egress:
 
 @pytest.fixture
 async def client(egress: Egress) -> AsyncIterator[FalClient]:
-    async with FalClient.open(queue_url=FAL, key=KEY, egress=egress, limits=SHORT) as client:
+    async with FalClient.open(queue_url=FAL, key=KEY, egress=egress, limits=PATIENT) as client:
         yield client
 
 
@@ -170,18 +170,20 @@ async def test_tells_the_proxy_who_we_are_and_nobody_else(stub: FalStub, proxy: 
     ],
 )
 async def test_knows_that_nothing_left_where_the_tunnel_was_never_made(
-    stub: FalStub, proxy: ConnectProxy, client: FalClient, changes: dict[str, object], reason: str
+    stub: FalStub, proxy: ConnectProxy, egress: Egress, changes: dict[str, object], reason: str
 ) -> None:
     for name, value in changes.items():
         setattr(proxy, name, value)
 
-    with capture_logs() as logs, pytest.raises(NotSubmitted, match=rf"the proxy on the way to fal {reason}"):
-        await submit(client)
+    limits = SHORT if proxy.answer is None else PATIENT
+    async with FalClient.open(queue_url=FAL, key=KEY, egress=egress, limits=limits) as client:
+        with capture_logs() as logs, pytest.raises(NotSubmitted, match=rf"the proxy on the way to fal {reason}"):
+            await submit(client)
 
-    assert stub.seen == []
-    assert "key-secret" not in str(logs)
-    with pytest.raises(ProviderUnavailable, match=rf"the proxy on the way to fal {reason}"):
-        await client.cancel(request_at(FAL))
+        assert stub.seen == []
+        assert "key-secret" not in str(logs)
+        with pytest.raises(ProviderUnavailable, match=rf"the proxy on the way to fal {reason}"):
+            await client.cancel(request_at(FAL))
 
 
 async def test_knows_that_nothing_left_where_there_is_no_proxy(certificate: Path) -> None:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,10 @@ from app.domain.errors import InvalidProviderEvent, ProviderKeysUnavailable
 from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.webhooks import KEYS_SECONDS_MAX, LIMITS, REFRESH_SECONDS_MIN, FalWebhooks
 from tests.builders import IMAGES_SHAPE
-from tests.contract.fal_calls import PLAIN
+from tests.contract.fal_calls import PATIENT, PLAIN, limits_for
 from tests.fal_stub import Behaviour, FalStub, drip, drop, endless, hang, raw, reply, reset, running_stub
 
 JWKS_PATH = "/.well-known/jwks.json"
-SHORT_LIMITS = HttpLimits(read_seconds=0.2, exchange_seconds=0.4, body_bytes_max=LIMITS.body_bytes_max)
 USER_ID = "auth|user"
 REQUEST_ID = "764cabcf-b745-4b3e-ae38-1200304cf45b"
 RESULT = {"images": [{"url": "https://v3b.fal.media/fox.png"}]}
@@ -83,11 +83,18 @@ def fal(stub: FalStub) -> Fal:
     return fal
 
 
+@asynccontextmanager
+async def webhooks_of(fal: Fal, limits: HttpLimits) -> AsyncIterator[FalWebhooks]:
+    bounded = replace(limits, body_bytes_max=LIMITS.body_bytes_max)
+    async with FalWebhooks.open(
+        jwks_url=fal.jwks_url, user_id=USER_ID, limits=bounded, ssl_context=PLAIN, clock=lambda: fal.now
+    ) as opened:
+        yield opened
+
+
 @pytest.fixture
 async def webhooks(fal: Fal) -> AsyncIterator[FalWebhooks]:
-    async with FalWebhooks.open(
-        jwks_url=fal.jwks_url, user_id=USER_ID, limits=SHORT_LIMITS, ssl_context=PLAIN, clock=lambda: fal.now
-    ) as opened:
+    async with webhooks_of(fal, PATIENT) as opened:
         yield opened
 
 
@@ -241,24 +248,22 @@ NO_KEYS = [
 
 
 @pytest.mark.parametrize("behaviour", NO_KEYS)
-async def test_asks_for_another_delivery_where_the_keys_cannot_be_had(
-    fal: Fal, webhooks: FalWebhooks, behaviour: Behaviour
-) -> None:
+async def test_asks_for_another_delivery_where_the_keys_cannot_be_had(fal: Fal, behaviour: Behaviour) -> None:
     fal.stub.otherwise = behaviour
 
-    with pytest.raises(ProviderKeysUnavailable):
-        await webhooks.verify(fal.signed(event()), event())
+    async with webhooks_of(fal, limits_for(behaviour)) as webhooks:
+        with pytest.raises(ProviderKeysUnavailable):
+            await webhooks.verify(fal.signed(event()), event())
 
 
 @pytest.mark.parametrize("behaviour", NO_KEYS)
-async def test_keeps_its_keys_while_fal_gives_no_new_ones(
-    fal: Fal, webhooks: FalWebhooks, behaviour: Behaviour
-) -> None:
-    await webhooks.verify(fal.signed(event()), event())
-    fal.stub.otherwise = behaviour
-    fal.now += KEYS_SECONDS_MAX + 1
+async def test_keeps_its_keys_while_fal_gives_no_new_ones(fal: Fal, behaviour: Behaviour) -> None:
+    async with webhooks_of(fal, limits_for(behaviour)) as webhooks:
+        await webhooks.verify(fal.signed(event()), event())
+        fal.stub.otherwise = behaviour
+        fal.now += KEYS_SECONDS_MAX + 1
 
-    verified = await webhooks.verify(fal.signed(event()), event())
+        verified = await webhooks.verify(fal.signed(event()), event())
 
     assert verified.payload == RESULT
     assert fal.fetches >= 2
@@ -301,17 +306,16 @@ async def test_unpacks_nothing_so_that_nothing_small_becomes_large(fal: Fal, web
     ("behaviour", "reason"),
     [
         (hang, "fal stopped answering"),
-        (drip, "no answer from fal within 0.4 s"),
+        (drip, "no answer from fal within 1 s"),
         (drop, "the connection to fal broke (ServerDisconnectedError)"),
     ],
 )
-async def test_says_why_the_keys_cannot_be_had(
-    fal: Fal, webhooks: FalWebhooks, behaviour: Behaviour, reason: str
-) -> None:
+async def test_says_why_the_keys_cannot_be_had(fal: Fal, behaviour: Behaviour, reason: str) -> None:
     fal.stub.otherwise = behaviour
 
-    with capture_logs() as logs, pytest.raises(ProviderKeysUnavailable):
-        await webhooks.verify(fal.signed(event()), event())
+    async with webhooks_of(fal, limits_for(behaviour)) as webhooks:
+        with capture_logs() as logs, pytest.raises(ProviderKeysUnavailable):
+            await webhooks.verify(fal.signed(event()), event())
 
     assert logs == [{"event": "fal_webhook_keys_unavailable", "log_level": "warning", "error": reason}]
 
