@@ -5,8 +5,10 @@ from typing import Any
 from uuid import uuid4
 
 from tests.builders import COST_TOKENS
-from tests.fault.job_cases import Case, at_fal, both
+from tests.fault.job_cases import POLLED, Case, at_fal, both
 from tests.fault.world import BALANCE_TOKENS, TEXT_TO_IMAGE, Story, World
+
+SWEEPS_MAX = 20
 
 
 def credits_once(world: World, armed: str) -> None:
@@ -286,14 +288,23 @@ def recounts(world: World, armed: str) -> None:
 
 def finds_a_lost_job(world: World, armed: str) -> None:
     """Dies in the sweep at its start."""
-    story = Story(world, "[slow:1]")
+    # So long, and without a word from fal, that a slow machine stops the service before it hears of the end.
+    story = Story(world, f"[slow:4] {POLLED}")
     at_fal(story)
     world.stop()
     world.sql("DELETE FROM pgqueuer")
-    world.use(armed=[armed])
-    world.die()
-    items = world.sql("SELECT entrypoint FROM pgqueuer WHERE status = 'queued'")
-    assert items == (["generation.follow"] if armed.startswith("requeue_lost.after") else [])
+    is_found = armed.startswith("requeue_lost.after")
+    # Of this job alone: copies that earlier stories had not made yet are found as well.
+    items_of_job = "SELECT entrypoint FROM pgqueuer WHERE status = 'queued' AND payload = uuid_send($1)"
+    for _ in range(SWEEPS_MAX):
+        world.use(armed=[armed])
+        world.die()
+        items = world.sql(items_of_job, story.job_id)
+        if items or not is_found:
+            break
+        # The upkeep of media passes the same point. It was first, and the table counts one death a case.
+        world.kills -= 1
+    assert items == (["generation.follow"] if is_found else [])
     world.run()
     story.assert_right("COMPLETED", posts=1)
 
