@@ -24,6 +24,10 @@ from devtools.embedded_postgres import embedded_postgres, embedded_postgres_bloc
 PROJECT = Path(__file__).parents[2]
 FAST = {"fsync": "off"}
 NOBODY = 65534
+# The limit of whatever must only happen at all.
+WAIT_SECONDS_MAX = 60
+# A busy machine makes some starts slow. What is slow by itself makes all of them slow.
+TRIES = 5
 
 ASYNC_OWNER = """
 import asyncio, sys
@@ -159,7 +163,7 @@ def postmaster(data_dir: Path) -> psutil.Process:
     return psutil.Process(int((data_dir / "postgres/postmaster.pid").read_text().splitlines()[0]))
 
 
-def wait_until(condition: Callable[[], object], timeout_seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], object], timeout_seconds: float = WAIT_SECONDS_MAX) -> None:
     deadline_seconds = time.monotonic() + timeout_seconds
     while not condition():
         assert time.monotonic() < deadline_seconds, "nothing happened in time"
@@ -208,24 +212,28 @@ async def fetch(dsn: str, query: str) -> object:
         await connection.close()
 
 
-async def test_second_start_finds_the_data_again_and_both_are_quick(empty_dir: Path) -> None:
-    began_seconds = time.monotonic()
-    async with embedded_postgres(empty_dir) as dsn:
-        first_seconds = time.monotonic() - began_seconds
-        await fetch(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
-    assert not servers(empty_dir)
+async def test_second_start_finds_the_data_again_and_both_are_quick(place: Path) -> None:
+    first_seconds, second_seconds = [], []
+    for number in range(TRIES):
+        directory = place / f"{number}"
+        began_seconds = time.monotonic()
+        async with embedded_postgres(directory) as dsn:
+            first_seconds.append(time.monotonic() - began_seconds)
+            await fetch(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
+        assert not servers(directory)
 
-    began_seconds = time.monotonic()
-    async with embedded_postgres(empty_dir) as dsn:
-        second_seconds = time.monotonic() - began_seconds
-        assert await fetch(dsn, "SELECT answer FROM kept") == 42
-        shown = {name: await fetch(dsn, f"SHOW {name}") for name in EXPECTED_SETTINGS}
-        locale = await fetch(dsn, "SELECT datlocale FROM pg_database WHERE datname = 'postgres'")
+        began_seconds = time.monotonic()
+        async with embedded_postgres(directory) as dsn:
+            second_seconds.append(time.monotonic() - began_seconds)
+            assert await fetch(dsn, "SELECT answer FROM kept") == 42
+            shown = {name: await fetch(dsn, f"SHOW {name}") for name in EXPECTED_SETTINGS}
+            locale = await fetch(dsn, "SELECT datlocale FROM pg_database WHERE datname = 'postgres'")
 
-    assert shown == EXPECTED_SETTINGS
-    assert locale == "C.UTF-8"
-    assert first_seconds < 6
-    assert second_seconds < 1.5
+        assert shown == EXPECTED_SETTINGS
+        assert locale == "C.UTF-8"
+        if min(first_seconds) < 6 and min(second_seconds) < 1.5:
+            return
+    pytest.fail(f"no first start is quick, or no second one: {first_seconds}, {second_seconds}")
 
 
 async def test_two_data_directories_work_at_once(copy_dir: Path, data_dir: Path) -> None:
@@ -292,7 +300,7 @@ class TestSignal:
         with owner(empty_dir, script) as process:
             wait_until(lambda: initdb_works(empty_dir))
             os.killpg(process.pid, number)
-            assert process.wait(10) != 0
+            assert process.wait(WAIT_SECONDS_MAX) != 0
         assert not servers(empty_dir)
 
         with embedded_postgres_blocking(empty_dir, FAST) as dsn:
@@ -302,7 +310,7 @@ class TestSignal:
         with owner(data_dir, script) as process:
             wait_until((data_dir / "postgres/postmaster.pid").exists)
             os.killpg(process.pid, number)
-            assert process.wait(10) != 0
+            assert process.wait(WAIT_SECONDS_MAX) != 0
         assert not servers(data_dir)
 
     def test_repeated_while_running_leaves_nothing_behind(
@@ -313,7 +321,7 @@ class TestSignal:
             for _ in range(3):
                 os.killpg(process.pid, number)
                 time.sleep(0.005)
-            assert process.wait(10) != 0
+            assert process.wait(WAIT_SECONDS_MAX) != 0
         assert not servers(data_dir)
         assert not (data_dir / "postgres/postmaster.pid").exists()
 
@@ -323,22 +331,27 @@ def test_other_signals_stop_an_owner_that_ignores_sigint(data_dir: Path, number:
     with owner(data_dir, IGNORE_SIGINT + ASYNC_OWNER) as process:
         dsn_of(process)
         process.send_signal(number)
-        process.wait(10)
+        process.wait(WAIT_SECONDS_MAX)
     assert not servers(data_dir)
 
 
 async def test_start_after_kill_replaces_the_orphan_and_keeps_the_data(copy_dir: Path) -> None:
-    with owner(copy_dir) as process:
-        await fetch(dsn_of(process), "CREATE TABLE kept AS SELECT 42 AS answer")
-    orphan = postmaster(copy_dir)
-    assert orphan.is_running()
+    took_seconds = []
+    for number in range(TRIES):
+        with owner(copy_dir) as process:
+            await fetch(dsn_of(process), f"CREATE TABLE kept_{number} AS SELECT 42 AS answer")
+        orphan = postmaster(copy_dir)
+        assert orphan.is_running()
 
-    began_seconds = time.monotonic()
-    async with embedded_postgres(copy_dir, FAST) as dsn:
-        assert time.monotonic() - began_seconds < 1.5
-        assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
-        assert await fetch(dsn, "SELECT answer FROM kept") == 42
-    assert not servers(copy_dir)
+        began_seconds = time.monotonic()
+        async with embedded_postgres(copy_dir, FAST) as dsn:
+            took_seconds.append(time.monotonic() - began_seconds)
+            assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+            assert await fetch(dsn, f"SELECT answer FROM kept_{number}") == 42
+        assert not servers(copy_dir)
+        if min(took_seconds) < 1.5:
+            return
+    pytest.fail(f"no start is quick: {took_seconds}")
 
 
 async def test_start_after_kill_during_initdb_begins_again(empty_dir: Path) -> None:
@@ -373,7 +386,7 @@ async def test_second_owner_is_refused_and_the_first_keeps_its_server(data_dir: 
             f"{data_dir} is in use by process {process.pid}: stop that process or choose another DATA_DIR"
         )
         process.terminate()
-        process.wait(10)
+        process.wait(WAIT_SECONDS_MAX)
 
 
 @pytest.mark.parametrize("name", ["deep/" * 35 + "data", "with space, comma & ümlaut"], ids=["long", "odd"])
