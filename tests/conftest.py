@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -36,6 +37,11 @@ CONSOLE = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=struct
 DIRECTORIES_BY_LENGTH = ("fault", "end_to_end", "property", "integration", "contract", "unit")
 WORKERS_PER_CORE = 2
 WORKERS_MAX = 8
+
+# A shell without job control ignores SIGINT for what it puts into the background. The processes that tests start would
+# inherit that, and none of them would end as Ctrl-C ends it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # structlog would draw each traceback with rich, code and local variables in it, which takes seconds where they hold an
 # application or a catalogue. Tests that are about the log configure their own.
