@@ -32,6 +32,8 @@ class Files(ThreadingHTTPServer):
     """What fal keeps: by its path the bytes, or how many zeros, and the headers."""
 
     daemon_threads = True
+    # Many connections at once must not wait for the system to repeat a handshake.
+    request_queue_size = 100
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

@@ -20,7 +20,7 @@ from tests.service_process import WITHOUT_LIMITS, ServiceProcess, free_port
 from tests.simulator_server import running_simulator
 from tests.torture_report import report
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
@@ -317,6 +317,8 @@ def test_readers_who_stop_fill_no_memory(service: MediaService) -> None:
     assert sent < 8 * 16 * 1024 * 1024
 
 
+# Whoever takes nothing for a minute is cut off, so that nobody else may keep the processor from those that come last.
+@pytest.mark.alone
 def test_one_account_cannot_have_all_places_and_who_goes_frees_his(service: MediaService) -> None:
     greedy, other = service.customer(), service.customer()
     large = service.stored(LARGE_BYTES, "video/mp4", greedy)
@@ -334,12 +336,13 @@ def test_one_account_cannot_have_all_places_and_who_goes_frees_his(service: Medi
         grown = service.memory_bytes() - before
         report("places_of_downloads", {"readers": len(statuses), "grown_mib": grown >> 20})
         assert grown < PLACES_OF_ONE * BYTES_OF_A_READER_MAX
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while service.get(small).status_code == 429:
         assert time.monotonic() < deadline, "no place comes free"
         time.sleep(0.1)
 
 
+@pytest.mark.alone
 def test_one_account_cannot_have_all_connections_to_fal(service: MediaService) -> None:
     greedy, other = service.customer(), service.customer()
     large = service.output(service.files.put("/files/endless", LARGE_BYTES), greedy)
@@ -361,7 +364,7 @@ def test_a_link_of_one_process_is_good_at_another(service: MediaService) -> None
 
     with ServiceProcess(service.process.log.with_name("second.log"), settings) as second:
         second.wait_until_ready()
-        answer = httpx.get(f"{second.url}{service.link(output_id)}", trust_env=False)
+        answer = httpx.get(f"{second.url}{service.link(output_id)}", trust_env=False, timeout=60)
 
     assert (answer.status_code, answer.content) == (200, PNG)
 
@@ -412,7 +415,7 @@ def job_reader(http: httpx.Client) -> Callable[[str], dict[str, Any]]:
     job_id = started.raise_for_status().json()["job_id"]
 
     def read(until: str) -> dict[str, Any]:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             job: dict[str, Any] = http.get(f"/generations/{job_id}", headers=headers).raise_for_status().json()
             if job["status"] == until or (until == "stored" and job["outputs"][0]["is_stored"]):
