@@ -334,7 +334,7 @@ async def queue_items(connection: Connection) -> set[tuple[Step, UUID]]:
     return set(items)
 
 
-async def until(condition: Callable[[], Awaitable[object]], *, seconds: float = 20) -> None:
+async def until(condition: Callable[[], Awaitable[object]], *, seconds: float = 60) -> None:
     """Wait for what happens in the database or on another task; the limit is only there to fail."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - the database sets no asyncio.Event

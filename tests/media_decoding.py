@@ -17,7 +17,7 @@ from app.infrastructure.decoding.decoder import ConfinedDecoder
 from tests.media_samples import four_corners, saved
 
 PICTURE_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
-SOON_SECONDS = 20.0
+SOON_SECONDS = 60.0
 
 
 class Desk:

@@ -12,7 +12,7 @@ import httpx
 from tests.service_process import free_port
 
 MOTO = Path(sys.prefix) / "moto" / "bin" / "moto_server"
-START_SECONDS_MAX = 30
+START_SECONDS_MAX = 120
 # moto takes any.
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",

@@ -15,8 +15,8 @@ from typing import Self
 import httpx
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
-READY_SECONDS_MAX = 40
-STOP_SECONDS_MAX = 40
+READY_SECONDS_MAX = 120
+STOP_SECONDS_MAX = 120
 # Below those that systems give to connections and to port 0, so that nobody gets one by chance.
 PORTS = range(20_000, 32_000)
 

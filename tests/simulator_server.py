@@ -15,7 +15,7 @@ from simulator.config import SimulatorConfig
 from simulator.dropping import DroppableProtocol
 from simulator.server import GRACE_SECONDS, KEEP_ALIVE_SECONDS
 
-START_SECONDS_MAX = 10
+START_SECONDS_MAX = 60
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from app.presentation.http.connections import Connections
 from app.presentation.http.protocol import HttpProtocol
 
-READ_SECONDS_MAX = 20
+READ_SECONDS_MAX = 60
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 

@@ -30,7 +30,7 @@ class Case:
 
     def hidden(self) -> int:
         """How many uploads a bucket holds that are neither completed nor aborted."""
-        return 0 if self.folder else httpx.get(f"{self.bucket_url}?uploads").text.count("<Upload>")
+        return 0 if self.folder else httpx.get(f"{self.bucket_url}?uploads", timeout=60).text.count("<Upload>")
 
 
 def folder_case(directory: Path) -> Case:
@@ -46,7 +46,7 @@ def environment_of(endpoint: str) -> dict[str, str]:
 def s3_case(endpoint: str) -> Case:
     """The environment must say already what `environment_of` does."""
     bucket = f"bucket-{uuid4().hex}"
-    httpx.put(f"{endpoint}/{bucket}").raise_for_status()
+    httpx.put(f"{endpoint}/{bucket}", timeout=60).raise_for_status()
     url = f"s3://{bucket}/some/prefix"
     return Case(open_store(url), url, environment_of(endpoint), bucket_url=f"{endpoint}/{bucket}")
 

@@ -69,7 +69,7 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
         }
         with ServiceProcess(log, settings) as process:
             url = process.wait_until_ready().url
-            with httpx.Client(base_url=url, trust_env=False) as http:
+            with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
                 user_id = str(uuid4())
                 payment = {"external_user_id": user_id, "amount": BALANCE_TOKENS}
                 headers = {"X-Webhook-Secret": WEBHOOK_SECRET, "X-Event-Id": user_id}
@@ -153,7 +153,7 @@ async def test_the_service_does_what_its_document_says(service: Service, tmp_pat
     assert not document["errors"], printed
     assert document["operations"]["tested"] == document["operations"]["total"] - LEFT_OUT, printed
     assert cases["generated"] >= CASES_MIN
-    async with httpx.AsyncClient(base_url=service.url, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=60) as http:
         balance = await http.get("/balance", headers={"X-API-Key": service.api_key})
     assert balance.status_code == 200, "the cases lost their own key: most of them only saw 401"
     async with connect(service.database) as connection:

@@ -183,8 +183,8 @@ def test_names_an_unknown_id_without_metadata(fal_http: httpx.Client) -> None:
 def test_searches_without_a_key_but_not_with_a_bad_one(fal_http: httpx.Client, fal_simulator: str) -> None:
     bad = fal_http.get(MODELS, headers={"Authorization": "Key unknown:secret"})
 
-    assert httpx.get(f"{fal_simulator}{MODELS}").status_code == 200
-    assert httpx.get(f"{fal_simulator}{PRICES}").status_code == 401
+    assert httpx.get(f"{fal_simulator}{MODELS}", timeout=60).status_code == 200
+    assert httpx.get(f"{fal_simulator}{PRICES}", timeout=60).status_code == 401
     assert (bad.status_code, bad.json()["error"]["type"]) == (401, "authorization_error")
 
 

@@ -68,11 +68,11 @@ def test_a_lifetime_that_makes_no_sense_is_none(fal_http: httpx.Client, text: st
 
 def test_a_restart_does_not_make_outputs_stay(tmp_path: Path) -> None:
     key = {"Authorization": "Key id:secret"}
-    with running_simulator(state_dir=tmp_path) as url, httpx.Client(base_url=url, headers=key) as http:
+    with running_simulator(state_dir=tmp_path) as url, httpx.Client(base_url=url, headers=key, timeout=60) as http:
         path = output(http, **lifetime(60))
         assert http.get(path).status_code == 200
 
-    with running_simulator(state_dir=tmp_path) as url, httpx.Client(base_url=url, headers=key) as http:
+    with running_simulator(state_dir=tmp_path) as url, httpx.Client(base_url=url, headers=key, timeout=60) as http:
         assert http.get(path).status_code == 200
         advance(http, 60)
         assert http.get(path).status_code == 404

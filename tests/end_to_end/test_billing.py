@@ -8,7 +8,7 @@ import pytest
 
 from tests.end_to_end.test_api import FINAL, TEXT_TO_IMAGE, Service, User, running_service
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 COMPLETED = ("COMPLETED", None)
 TEXT_TO_VIDEO = "/generations/videos/text-to-video"

@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from tests.builders import connect
 from tests.service_process import PROJECT_DIR, free_port
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 DEVELOPMENT_TOOLS = ("devtools", "simulator")

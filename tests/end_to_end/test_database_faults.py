@@ -11,7 +11,7 @@ import pytest
 from tests.service_process import PROJECT_DIR
 from tests.strict_postgres import answering, dsn_of, execute, strict_postgres
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 SECRET = "hidden-password-4711"
 

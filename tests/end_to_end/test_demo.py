@@ -16,7 +16,7 @@ from tests.property.parameter_sets import CATALOGUE
 # A PNG, and the first box of an MP4.
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x20ftyp")
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_the_demo_saves_what_a_model_of_each_family_made(

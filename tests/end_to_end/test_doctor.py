@@ -17,7 +17,7 @@ from tests.simulator_server import running_simulator
 from tests.strict_postgres import answering
 from tests.unit.settings_environment import PRODUCTION
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 Lines = list[tuple[str, str, str]]
 

@@ -20,7 +20,7 @@ import pytest
 from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 SECRET = {"X-Webhook-Secret": "development-webhook-secret"}
 IMAGES = "/generations/images/image-to-image"
@@ -57,7 +57,7 @@ def test_silent_callers_keep_nobody_out(settings: dict[str, str], tmp_path: Path
     service = ServiceProcess(tmp_path / "serve.log", settings, descriptors_max=descriptors_max)
     with service, ExitStack() as stack:
         service.wait_until_ready()
-        with httpx.Client(base_url=service.url, trust_env=False) as http:
+        with httpx.Client(base_url=service.url, trust_env=False, timeout=60) as http:
             key = a_key(http, 100)
         for _ in range(descriptors_max + 50):
             with suppress(OSError):
@@ -65,7 +65,7 @@ def test_silent_callers_keep_nobody_out(settings: dict[str, str], tmp_path: Path
 
         assert [balance_on_a_new_connection(service, key) for _ in range(20)] == [200] * 20
         # The runner gets its descriptors as well.
-        with httpx.Client(base_url=service.url, trust_env=False) as http:
+        with httpx.Client(base_url=service.url, trust_env=False, timeout=60) as http:
             prompt = {"prompt": "somebody else"}
             job = http.post("/generations/images/text-to-image", json=prompt, headers=key).raise_for_status().json()
             deadline = time.monotonic() + 30
@@ -139,7 +139,7 @@ def test_serves_behind_a_path_and_to_pages(settings: dict[str, str], tmp_path: P
     own = {"ROOT_PATH": "/ai/", "CORS_ORIGINS": "https://App.example.com, http://localhost:5173/"}
     with ServiceProcess(tmp_path / "serve.log", settings | own) as service:
         service.wait_until_ready()
-        with httpx.Client(base_url=service.url, trust_env=False) as http:
+        with httpx.Client(base_url=service.url, trust_env=False, timeout=60) as http:
             for prefix in ("", "/ai"):
                 assert http.get(f"{prefix}/openapi.json").json()["servers"] == [{"url": "/ai"}]
                 assert http.head(f"{prefix}/healthz").status_code == 200
@@ -167,7 +167,7 @@ def test_a_stop_in_development_resets_no_request(settings: dict[str, str], tmp_p
     """Each request is answered, or its connection is refused: then it was never sent."""
     with ServiceProcess(tmp_path / "serve.log", settings | WITHOUT_LIMITS) as service:
         service.wait_until_ready()
-        with httpx.Client(base_url=service.url, trust_env=False) as http:
+        with httpx.Client(base_url=service.url, trust_env=False, timeout=60) as http:
             key = a_key(http, 100)
 
         def ask_until_refused() -> list[str]:
@@ -192,8 +192,8 @@ def test_a_stop_in_development_resets_no_request(settings: dict[str, str], tmp_p
 def test_good_probes_are_not_in_the_log(settings: dict[str, str], tmp_path: Path) -> None:
     with ServiceProcess(tmp_path / "serve.log", settings) as service:
         service.wait_until_ready()
-        httpx.get(f"{service.url}/healthz", trust_env=False)
-        httpx.get(f"{service.url}/nothing", trust_env=False)
+        httpx.get(f"{service.url}/healthz", trust_env=False, timeout=60)
+        httpx.get(f"{service.url}/nothing", trust_env=False, timeout=60)
     served = [line for line in service.output().splitlines() if "request_served" in line]
     # Until it is ready it says so, and that is no good probe.
     told = [line for line in served if '"route":"/readyz","status":503' not in line]

@@ -17,7 +17,7 @@ from app.domain.pricing import MEGAPIXEL_PIXELS, Unit
 from app.infrastructure.catalogue.reading import read_catalogue
 from tests.end_to_end.test_api import FINAL, Service, User, running_service
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 TOKENS = 10_000
 AT_ONCE = 16

@@ -12,7 +12,7 @@ from tests.service_process import ServiceProcess
 from tests.simulator_server import running_simulator
 from tests.strict_postgres import dsn_of, execute, strict_postgres
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from app.infrastructure.postgres.heartbeats import DEAD_SECONDS
 from tests.service_process import PROJECT_DIR, ServiceProcess
 from tests.simulator_server import running_simulator
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

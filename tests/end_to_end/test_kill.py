@@ -135,7 +135,7 @@ async def until_settled(client: httpx.AsyncClient, users: Sequence[User]) -> Non
             await asyncio.sleep(0.5)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 async def test_sixty_jobs_end_rightly_when_the_service_is_killed_three_times(
     service: ServiceProcess, simulator: str, database: str
 ) -> None:
@@ -156,7 +156,7 @@ async def test_sixty_jobs_end_rightly_when_the_service_is_killed_three_times(
             balance = (await client.get("/balance", headers={"X-API-Key": user.key})).json()["balance_tokens"]
             assert balance == TOPUP_TOKENS - charged
 
-    async with httpx.AsyncClient(base_url=simulator, trust_env=False) as fal:
+    async with httpx.AsyncClient(base_url=simulator, trust_env=False, timeout=60) as fal:
         requests = (await fal.get("/_sim/requests")).json()["requests"]
     submits = Counter(request["input"]["prompt"] for request in requests)
     assert submits.total() >= JOBS * 0.8

@@ -12,7 +12,7 @@ import pytest
 from app.domain.orders import LARGE_INPUTS_BYTES_MAX
 from tests.end_to_end.test_api import Service, running_service
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 PATH = "/generations/images/image-to-image"
 # More for a measurement by hand.

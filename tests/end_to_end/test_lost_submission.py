@@ -11,7 +11,7 @@ import pytest
 from tests.builders import database_copy
 from tests.service_process import ServiceProcess
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 # The last search comes with the end of it.
 TIME_LIMIT_SECONDS = 8

@@ -27,7 +27,7 @@ from PIL import Image
 from tests.service_process import PROJECT_DIR, ServiceProcess, free_port
 
 pytestmark = [
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     # Such a file reaches the service, and its FAL_KEY would turn these jobs into paid ones.
     pytest.mark.skipif((PROJECT_DIR / ".env").exists(), reason="there is a .env file: move it away to run these tests"),
 ]
@@ -243,7 +243,7 @@ def test_sigterm_ends_it_and_a_second_start_finds_keys_balances_and_jobs_again(r
 
     assert run.balance(key) == 95
     assert run.job(key, job["job_id"]) == job
-    assert httpx.get(job["result"]["images"][0]["url"], trust_env=False).content.startswith(b"\x89PNG")
+    assert httpx.get(job["result"]["images"][0]["url"], trust_env=False, timeout=60).content.startswith(b"\x89PNG")
 
 
 def test_jobs_in_flight_finish_after_kill_9_and_the_next_stop_leaves_nothing(run: Run) -> None:
@@ -260,7 +260,7 @@ def test_jobs_in_flight_finish_after_kill_9_and_the_next_stop_leaves_nothing(run
     assert [job["status"] for job in jobs] == ["COMPLETED", "COMPLETED"]
     assert run.balance(key) == 100 - 5 - 6
     for job in jobs:
-        assert httpx.get(job["result"]["images"][0]["url"], trust_env=False).content.startswith(b"\x89PNG")
+        assert httpx.get(job["result"]["images"][0]["url"], trust_env=False, timeout=60).content.startswith(b"\x89PNG")
     run.end(signal.SIGTERM)
 
 

@@ -20,7 +20,7 @@ import pytest
 from tests.service_process import PROJECT_DIR, ServiceProcess
 from tests.simulator_server import running_simulator
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 # README.md: PostgreSQL 14 or newer.
 VERSION_MIN = 14

@@ -21,7 +21,7 @@ from tests.strict_postgres import dsn_of, execute, socket_of, strict_postgres
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 pytestmark = [
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed on this machine"),
 ]
 

@@ -15,7 +15,7 @@ from tests.builders import connect, database_copy
 from tests.service_process import WITHOUT_LIMITS, ServiceProcess, free_port
 from tests.simulator_server import running_simulator
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 USER_ID = "simulator-user"
 TEXT_TO_IMAGE = "/generations/images/text-to-image"

@@ -19,7 +19,7 @@ from app.cli import app as command_line
 from tests.service_process import PROJECT_DIR, ServiceProcess
 
 pytestmark = [
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     # Such a file reaches the service, and its FAL_KEY would turn these jobs into paid ones.
     pytest.mark.skipif((PROJECT_DIR / ".env").exists(), reason="there is a .env file: move it away to run these tests"),
 ]

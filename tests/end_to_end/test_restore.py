@@ -21,7 +21,7 @@ from tests.builders import connect, database_copy
 from tests.service_process import PROJECT_DIR, ServiceProcess
 from tests.simulator_server import running_simulator
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 BIN = _find_binaries()
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
@@ -68,7 +68,9 @@ class Stage:
         return done.stdout
 
     def posts(self, prompt: str) -> int:
-        requests = httpx.get(f"{self.fal}/_sim/requests", params={"limit": 1000}, trust_env=False).json()["requests"]
+        requests = httpx.get(f"{self.fal}/_sim/requests", params={"limit": 1000}, trust_env=False, timeout=60).json()[
+            "requests"
+        ]
         return sum(request["input"]["prompt"] == prompt for request in requests)
 
 

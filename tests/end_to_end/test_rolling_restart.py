@@ -37,7 +37,7 @@ JOB_SECONDS_MAX = 9.0
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
 HEADERS = {"X-Webhook-Secret": "development-webhook-secret"}
 
-pytestmark = pytest.mark.timeout(60 + 40 * RESTARTS)
+pytestmark = pytest.mark.timeout(300 + 40 * RESTARTS)
 
 
 class Proxy:
@@ -188,7 +188,7 @@ async def restart(replica: ServiceProcess, proxy: Proxy) -> float:
 
 
 async def measure(sql: Connection, simulator: str) -> dict[str, Any]:
-    async with httpx.AsyncClient(base_url=simulator, trust_env=False) as fal:
+    async with httpx.AsyncClient(base_url=simulator, trust_env=False, timeout=60) as fal:
         submits = Counter(entry["input"]["prompt"] for entry in (await fal.get("/_sim/requests")).json()["requests"])
     jobs = await sql.fetch("SELECT parameters ->> 'prompt' AS prompt, status FROM jobs")
     return {

@@ -19,7 +19,7 @@ from tests.builders import database_copy
 from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 JOBS = 100
 PRICE_TOKENS = 5

@@ -23,9 +23,9 @@ from app.application.fault_points import arm
 
 # What `reach` ends the process with. A kill from outside would be -9, and nothing else ends with 9.
 DEATH = 9
-DEATH_SECONDS_MAX = 30
-READY_SECONDS_MAX = 40
-STOP_SECONDS_MAX = 40
+DEATH_SECONDS_MAX = 120
+READY_SECONDS_MAX = 120
+STOP_SECONDS_MAX = 120
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([__name__])

@@ -17,7 +17,7 @@ from app.presentation.http.api import create_api
 from tests.builders import BUILT_IN, Customer, wish
 from tests.fal_stub import FalStub, reply, running_stub
 
-EVENT_SECONDS_MAX = 20
+EVENT_SECONDS_MAX = 60.0
 
 
 @dataclass(frozen=True)

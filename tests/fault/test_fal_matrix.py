@@ -21,7 +21,7 @@ from tests.torture_report import report
 
 JOBS_PER_ROW = int(os.environ.get("FAULT_JOBS_PER_ROW", "1"))
 
-pytestmark = pytest.mark.timeout(60 + 5 * JOBS_PER_ROW)
+pytestmark = pytest.mark.timeout(300 + 5 * JOBS_PER_ROW)
 
 
 class Worlds:

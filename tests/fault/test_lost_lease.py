@@ -11,7 +11,7 @@ from tests.fault.service import FaultyProcess
 from tests.fault.world import Story, World, open_world
 from tests.simulator_server import running_simulator
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

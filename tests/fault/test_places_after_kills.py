@@ -22,7 +22,7 @@ SELECT count(*) FROM jobs WHERE NOT is_final AND status <> 'QUEUED' AND submit_u
 """
 LEFT = "SELECT count(*) FROM jobs WHERE NOT is_final"
 
-pytestmark = pytest.mark.timeout(120 + 5 * JOBS)
+pytestmark = pytest.mark.timeout(300 + 5 * JOBS)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ JOBS_AT_ONCE = 8
 EVENT_COPIES = 10
 TIMED_OUT = Outcome.failed("timed_out", "fal did not finish within the time limit.")
 
-pytestmark = pytest.mark.timeout(60 + JOBS)
+pytestmark = pytest.mark.timeout(300 + JOBS)
 
 # Each time a job becomes final, or changes what a final one says.
 COUNT_ENDS = """
@@ -165,7 +165,7 @@ async def test_a_cancel_and_a_run_that_ends_agree_with_what_fal_did(
         await asyncio.gather(*(race(job_id, 2 * number / JOBS_AT_ONCE) for number, job_id in enumerate(racing)))
 
     ends = await assert_each_ended_once("cancel_against_completion", engine, sql, customer, job_ids)
-    async with httpx.AsyncClient(base_url=simulator, trust_env=False) as fal:
+    async with httpx.AsyncClient(base_url=simulator, trust_env=False, timeout=60) as fal:
         requests = (await fal.get("/_sim/requests")).json()["requests"]
     codes = {request["request_id"]: request["result_status_code"] for request in requests}
     stored = {row["id"]: row["fal_request_id"] for row in await sql.fetch("SELECT id, fal_request_id FROM jobs")}

@@ -95,7 +95,7 @@ async def test_an_event_for_nothing_of_ours_says_so(world: World) -> None:
     ("token", "reason"), [("nonsense", "unknown_token"), ("9f853707-280c-4226-a565-6f8644b20dd6", "malformed_headers")]
 )
 async def test_a_flood_is_a_line_a_second_with_a_count(world: World, token: str, reason: str) -> None:
-    async with httpx.AsyncClient(base_url=world.url, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=world.url, trust_env=False, timeout=60) as http:
         with capture_logs() as logs:
             answers = await asyncio.gather(*(refused_at(http, token) for _ in range(60)))
             first = refusals(logs)
@@ -113,7 +113,7 @@ async def test_a_flood_is_a_line_a_second_with_a_count(world: World, token: str,
 
 
 async def test_one_reason_does_not_hide_another(world: World) -> None:
-    async with httpx.AsyncClient(base_url=world.url, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=world.url, trust_env=False, timeout=60) as http:
         with capture_logs() as logs:
             for token in ("nonsense", str(uuid4())) * 5:
                 await refused_at(http, token)

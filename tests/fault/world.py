@@ -18,7 +18,7 @@ from tests.service_process import free_port
 
 TEXT_TO_IMAGE = "/generations/images/text-to-image"
 BALANCE_TOKENS = 100
-UNTIL_SECONDS = 30
+UNTIL_SECONDS = 120
 CONSTANTS: Mapping[str, float] = {
     f"{submit.__name__}.SUBMIT_LEASE_SECONDS": 1,
     f"{follow.__name__}.UNKNOWN_LOOK_SECONDS": 0.3,

@@ -80,7 +80,10 @@ async def open_served(engine: AsyncEngine) -> AsyncIterator[Served]:
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     running = asyncio.create_task(server.serve())
     await until(lambda: asyncio.sleep(0, server.started))
-    async with EventSequencer(engine).working(), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+    async with (
+        EventSequencer(engine).working(),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
+    ):
         yield Served(http, cast(ApiState, api.state))
         api.state.streams.end_all()
         server.should_exit = True

@@ -24,7 +24,7 @@ PICTURES = int(os.environ.get("FAIR_PICTURES", "8"))
 RUN_SECONDS = {2: 0.4, 10: 1.5, 40: 4.0}
 SHARE_SECONDS = 8
 
-pytestmark = pytest.mark.timeout(60 + WAITING / 20 + PICTURES * 10)
+pytestmark = pytest.mark.timeout(300 + WAITING / 20 + PICTURES * 10)
 
 
 async def accept(engine: AsyncEngine, customer: Customer, count: int, *, expected_seconds: int = 10) -> list[UUID]:

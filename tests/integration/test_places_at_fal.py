@@ -79,7 +79,7 @@ async def _none_is_taken(sql: Connection) -> bool:
     return not await taken_places(sql)
 
 
-@pytest.mark.timeout(120 + ENDS / 5)
+@pytest.mark.timeout(300 + ENDS / 5)
 async def test_no_place_is_lost_however_jobs_end(engine: AsyncEngine, database: str, sql: Connection) -> None:
     customers = [await open_account(engine, 10_000) for _ in range(8)]
     fal = CountingFal(engine, run_seconds=0.02)

@@ -101,7 +101,7 @@ async def service(database: str, fal_url: str, key: str = GOOD, **settings: Any)
         http = await stack.enter_async_context(
             httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate")
         )
-        simulator = await stack.enter_async_context(httpx.AsyncClient(base_url=fal_url, trust_env=False))
+        simulator = await stack.enter_async_context(httpx.AsyncClient(base_url=fal_url, trust_env=False, timeout=60))
         await stack.enter_async_context(runtime.heartbeats.beating("serve"))
         runtime.runner.start()
         try:

@@ -120,7 +120,7 @@ def database_of_all(postgres_dsn: str, template_database: str) -> Iterator[str]:
         yield database
 
 
-@pytest.mark.timeout(max(120, SETS // 10))
+@pytest.mark.timeout(max(300, SETS // 10))
 def test_the_books_are_a_function_of_the_set(database_of_all: str) -> None:
     began, held = time.monotonic(), Counter[str]()
     try:

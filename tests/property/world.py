@@ -301,7 +301,7 @@ async def _connected(
         clock = Clock()
         async with (
             httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://tollgate") as http,
-            httpx.AsyncClient(base_url=simulator, trust_env=False) as fal,
+            httpx.AsyncClient(base_url=simulator, trust_env=False, timeout=60) as fal,
         ):
             yield World(
                 loop=loop,

@@ -22,7 +22,7 @@ from simulator.simulation import Simulation
 
 URL = "http://receiver.test/hook"
 AT_ONCE = {"queue_seconds": 0, "run_seconds_image": 0, "run_seconds_video": 0, "webhook_retry_seconds": 0.01}
-WAIT_SECONDS_MAX = 5
+WAIT_SECONDS_MAX = 30
 
 
 class Receiver:

@@ -118,7 +118,7 @@ def test_a_suite_names_tests_that_exist_and_numbers_that_they_read(name: str, pr
     assert all(f'"{figure}"' in source for figure in suite.at_least)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_runs_a_suite_with_its_numbers_and_names_what_fails(tmp_path: Path) -> None:
     test = tmp_path / "test_long.py"
     test.write_text(
