@@ -62,6 +62,8 @@ EXPECTED_SETTINGS = {
     "listen_addresses": "",
 }
 
+# nohup has it ignored for whatever it starts, and for what that starts in turn.
+RESTORE_SIGHUP = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
 # What a shell without job control does to `make run &`.
 IGNORE_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
@@ -177,7 +179,7 @@ def initdb_works(data_dir: Path) -> bool:
 @contextmanager
 def owner(data_dir: Path, script: str = ASYNC_OWNER) -> Iterator[subprocess.Popen[str]]:
     """A process that owns the server, leader of its group like a job in a terminal."""
-    command: list[str | Path] = [sys.executable, "-c", script, str(data_dir)]
+    command: list[str | Path] = [sys.executable, "-c", RESTORE_SIGHUP + script, str(data_dir)]
     with subprocess.Popen(
         command,
         cwd=PROJECT,
