@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+import pytest
 from typer.testing import CliRunner
 
 from simulator.__main__ import cli
@@ -30,6 +31,7 @@ def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.terminate()
 
 
+@pytest.mark.alone
 def test_stops_within_two_seconds_of_sigterm_when_connections_are_open() -> None:
     took_seconds: list[float] = []
     # A busy machine makes some stops late. What waits for the connections would make all of them late.
