@@ -129,6 +129,11 @@ class StartJob:
     _inputs: ResolveInputs | None = None
     """None: nothing that is sent along is kept apart from the jobs."""
 
+    @property
+    def keeps_inputs(self) -> bool:
+        """Whether pictures and sounds that are sent along are kept apart from the jobs."""
+        return self._inputs is not None and self._inputs.keep.store is not None
+
     def check_balance(self, account: Account, kind: GenerationKind) -> None:
         """Raises InsufficientBalance if the balance is below the cheapest price of the type: nothing fits."""
         cheapest_tokens = self._cheapest_tokens.get(kind, 1)

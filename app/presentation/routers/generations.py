@@ -152,8 +152,9 @@ def _handler(bodies: GenerationBodies) -> Callable[..., Awaitable[Response]]:
         else:
             wish = body.wish()
             held = held_in_turn(request.scope["state"])
-            if held is not None and not is_large(wish.parameters):
-                # Blanks and escapes made it large, and nobody has to wait for its end.
+            if held is not None and (start.keeps_inputs or not is_large(wish.parameters)):
+                # Its pictures do not go into the database, or blanks and escapes made it large: nobody has to wait for
+                # its end.
                 held.end_turn()
             accepted = await start(caller.account.id, wish, idempotency_key=idempotency_key, key=caller.key)
             if accepted.have_keys_changed:
