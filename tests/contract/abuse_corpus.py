@@ -71,6 +71,14 @@ def manage(  # noqa: PLR0917 - as the rows are read
     return Row(name, status, code, method, path, text.encode(), headers)
 
 
+def upload(name: str, status: int, code: str, content: bytes, *headers: str, key: str = "key") -> Row:
+    return Row(name, status, code, path="/files", body=content, headers=(f"X-API-Key: {{{key}}}", *headers))
+
+
+def part(name: str, content: bytes = b"zanzibar") -> bytes:
+    return f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + content + b"\r\n"
+
+
 def raw(name: str, status: int, code: str, head: str, content: bytes = b"") -> Row:
     return Row(name, status, code, raw=head.replace("\n", "\r\n").encode("latin-1") + content)
 
@@ -104,6 +112,7 @@ URLS = (
     "data:image/png;base64,",
 )
 READING = "/keys/{reading_id}"
+FORM = "Content-Type: multipart/form-data; boundary=b"
 ENDPOINTS = "/webhook-endpoints"
 ENDPOINT = ENDPOINTS + "/{endpoint}"
 NEW_ENDPOINT = '{"url":"https://example.com/zanzibar"}'
@@ -233,6 +242,8 @@ ROWS = (
     get("events of a foreign job", 404, "job_not_found", "/events?job_id={foreign_job}"),
     Row("cancel of a foreign job", 404, "job_not_found", path="/generations/{foreign_job}/cancel", body=b""),
     manage("media of a foreign job", 404, "job_not_found", "DELETE", "/generations/{foreign_job}/media"),
+    get("foreign file", 404, "file_not_found", "/files/{foreign_file}"),
+    manage("deletion of a foreign file", 404, "file_not_found", "DELETE", "/files/{foreign_file}", ""),
     get("a link that nobody signed", 403, "link_not_valid", "/media/{job}-0/a.png?expires=99999999999&signature=A"),
     get("a link without its parts", 403, "link_not_valid", "/media/{job}-0/a.png"),
     get("a link to what is none", 403, "link_not_valid", "/media/..%5c{job}-0/a.png?expires=1&signature=%ff"),
@@ -449,6 +460,84 @@ ROWS = (
     Row("method HEAD", 200, "", "HEAD", "/balance", b"", ("X-API-Key: {key}",), is_without_body=True),
     Row("method HEAD without a key", 401, "", "HEAD", "/balance", headers=(), is_without_body=True),
     Row("method HEAD where only POST is", 405, "", "HEAD", "/auth", is_without_body=True),
+    # Files
+    upload("file of a reading key", 403, "scope_missing", b"GIF89a", key="reading_key"),
+    upload("file of nobody", 401, "invalid_api_key", b"GIF89a", key="unknown_key"),
+    upload("compressed file", 415, "unsupported_content_encoding", b"zanzibar", "Content-Encoding: gzip"),
+    *(
+        upload(f"file {content[:12]!r}", 422, "file_not_taken", content)
+        for content in (
+            b"",
+            b"zanzibar",
+            b"<svg><text>zanzibar</text></svg>",
+            b"\x89PNG\r\n\x1a\nzanzibar",
+            b"\0" * 10**6,
+        )
+    ),
+    upload("form without a boundary", 400, "invalid_multipart", part("file"), "Content-Type: multipart/form-data"),
+    upload("boundary of 300", 400, "invalid_multipart", b"", f"{FORM}{'b' * 300}"),
+    *(
+        upload(f"form {name}", 400, "invalid_multipart", content, FORM)
+        for name, content in (
+            ("of nothing", b""),
+            ("that is none", b"zanzibar"),
+            ("without parts", b"--b--\r\n"),
+            ("without an end", part("file")),
+            ("without a file", part("zanzibar") + b"--b--\r\n"),
+            ("of two files", part("file") * 2 + b"--b--\r\n"),
+            ("of 1,000 parts", part("zanzibar") * 1000 + part("file") + b"--b--\r\n"),
+            ("with a header of 60 KB", b"--b\r\nX-Zanzibar: " + b"z" * 60_000 + b"\r\n\r\n\r\n--b--\r\n"),
+            ("with a header that is none", b"--b\r\nzanzibar\r\n\r\n\r\n--b--\r\n"),
+        )
+    ),
+    upload("form with a file of nothing", 422, "file_not_taken", part("file", b"") + b"--b--\r\n", FORM),
+    *(
+        get(f"file id {text[:20]}", 404, "file_not_found", f"/files/{text}")
+        for text in (
+            "zanzibar",
+            "%00",
+            USER_ID,
+            USER_ID.replace("-", ""),
+            "{job}",
+            "z" * 10_000,
+        )
+    ),
+    *(
+        get(f"files of {query[:30]}", 422, "invalid_request", f"/files?{query}")
+        for query in ("limit=0", "limit=101", "cursor=zanzibar", "cursor=", "cursor=%00")
+    ),
+    *(
+        body(
+            f"input {text[:24]}",
+            422,
+            "input_not_taken",
+            f'{{"prompt":"zanzibar","image_urls":["{text}"]}}'.encode(),
+            IMAGE_TO_IMAGE,
+        )
+        for text in (
+            "file:{foreign_file}",
+            f"file:{USER_ID}",
+            "output:{foreign_job}/0",
+            f"output:{USER_ID}/0",
+            "output:{job}/0",
+            "output:{job}/9999",
+            "data:image/png;base64,iVBORw0KGgp6YW56aWJhcg==",
+        )
+    ),
+    *(
+        field(f"reference {text}", f'{{"prompt":"zanzibar","image_urls":["{text}"]}}', IMAGE_TO_IMAGE)
+        for text in (
+            "file:",
+            "file:zanzibar",
+            "file:/etc/passwd",
+            "file:{{foreign_file}}",
+            f"file:{USER_ID}/0",
+            f"output:{USER_ID}",
+            f"output:{USER_ID}/-1",
+            f"output:{USER_ID}/00",
+            f"output:{USER_ID}/10000",
+        )
+    ),
     # Headers and framing
     get("headers of 64 KB", 431, "request_headers_too_large", "/balance", f"X-Zanzibar: {'z' * 65_536}"),
     get("200 headers", 401, "invalid_api_key", "/balance", *(f"X-{number}: zanzibar" for number in range(200))),

@@ -18,13 +18,14 @@ import pytest
 from app.application.keys import new_key
 from tests.builders import connect, contents, database_copy
 from tests.contract.abuse_corpus import CANARY, IMAGES, ROWS, Row
+from tests.media_samples import pictures
 from tests.service_process import WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 
 WEBHOOK_SECRET = "webhook-4e7a90d35c1b48f2a6e3076bd81f592c"
 ANSWER_BYTES_MAX = 4096
 ANSWER_SECONDS_MAX = 60
-WEBHOOK_TABLES = ("webhook_endpoints", "webhook_secrets", "deliveries")
+TABLES = ("webhook_endpoints", "webhook_secrets", "deliveries", "files")
 SECRETS = (
     "key",
     "old_key",
@@ -107,6 +108,8 @@ def prepare(http: httpx.Client) -> dict[str, str]:
     for name, key in (("endpoint", "key"), ("foreign_endpoint", "foreign_key")):
         names[name], names[f"{name}_secret"] = endpoint_of(names[key])
     names["job"], names["foreign_job"] = job_of(names["key"]), job_of(names["foreign_key"])
+    headers = {"X-API-Key": names["foreign_key"]}
+    names["foreign_file"] = http.post("/files", content=pictures()["png"], headers=headers).json()["file_id"]
     event_of(names["job"], names["key"])
     names["foreign_event"] = event_of(names["foreign_job"], names["foreign_key"])
     return names
@@ -154,13 +157,16 @@ def exchange(port: int, request: bytes) -> bytes:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 async def test_abuse_gets_its_status_and_changes_nothing(service: Service, row: Row) -> None:
-    request = replace(row, body=row.body.replace(b"{owner}", service.names["owner"].encode())).bytes_with(service.names)
+    content = row.body
+    for name in ("owner", "job", "foreign_job", "foreign_file"):
+        content = content.replace(f"{{{name}}}".encode(), service.names[name].encode())
+    request = replace(row, body=content).bytes_with(service.names)
     async with connect(service.database) as connection:
-        before = await contents(connection, *WEBHOOK_TABLES)
+        before = await contents(connection, *TABLES)
 
         answer = exchange(service.port, request)
 
-        after = await contents(connection, *WEBHOOK_TABLES)
+        after = await contents(connection, *TABLES)
         if row.code == "payment_event_conflict":
             # What was paid and not credited is listed for the operator.
             assert len(after.pop("refused_payments")) == len(before.pop("refused_payments")) + 1
@@ -170,7 +176,7 @@ async def test_abuse_gets_its_status_and_changes_nothing(service: Service, row: 
     assert len(answer) <= ANSWER_BYTES_MAX
     assert answer.count(b"HTTP/1.1 ") == 1, "a part of the request was taken for another one"
     assert CANARY.encode() not in answer.lower()
-    for name in (*SECRETS, "foreign_job"):
+    for name in (*SECRETS, "foreign_job", "foreign_file"):
         assert service.names[name].encode() not in answer, name
     if row.is_without_body:
         assert content == b""

@@ -21,6 +21,7 @@ import pytest
 
 from app.infrastructure.media_links import SignedMediaLinks
 from tests.builders import connect, database_copy
+from tests.media_samples import pictures
 from tests.service_process import ServiceProcess
 from tests.simulator_server import running_simulator
 
@@ -507,26 +508,26 @@ def test_a_submit_that_fal_postpones_twice_is_accepted_once(service: Service) ->
     assert service.submits(prompt) == 1
 
 
-def routes_with_bodies(service: Service) -> list[tuple[str, str, Any]]:
-    """Every documented route that needs the database, with its first example."""
+def routes_with_bodies(service: Service) -> list[tuple[str, str, dict[str, Any]]]:
+    """Every documented route that needs the database, with its first example or a file."""
     document = service.http.get("/openapi.json").json()
     media_id, found = f"{uuid4()}-0", []
     # One that is not signed is refused before the database is asked.
     link = SignedMediaLinks([SIGNING_SECRET]).query_for(media_id, datetime.now(UTC) + timedelta(hours=1))
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            bodies = (
-                operation["requestBody"]["content"]["application/json"]["examples"]
-                if "requestBody" in operation
-                else {}
-            )
-            example = next((body["value"] for body in bodies.values()), None)
+            content = operation.get("requestBody", {"content": {}})["content"]
+            examples = content.get("application/json", {"examples": {}})["examples"]
+            body = {"json": next((example["value"] for example in examples.values()), None)}
+            if "application/octet-stream" in content:
+                body = {"content": pictures()["png"]}
             # fal's webhooks are refused for their signature before the database is asked.
             if path not in ("/healthz", "/readyz", "/webhooks/fal/{token}", "/models", "/models/{model}"):
                 filled = path.replace("{job_id}", str(uuid4())).replace("{source}", "shop")
+                filled = filled.replace("{file_id}", str(uuid4()))
                 filled = filled.replace("{endpoint_id}", str(uuid4())).replace("{event_id}", "evt_1")
                 filled = filled.replace("{media}", media_id).replace("{name}", f"image-1.png?{link}")
-                found.append((method.upper(), filled, example))
+                found.append((method.upper(), filled, body))
     return found
 
 
@@ -583,13 +584,13 @@ def test_every_route_says_503_while_the_database_is_away_and_works_again_afterwa
 ) -> None:
     user = service.register(10)
     routes = routes_with_bodies(service)
-    assert len(routes) == 42
+    assert len(routes) == 46
 
     with outage(service):
         end_connections(service)
         answers = {
             (method, path): user.service.http.request(
-                method, path, json=body, headers={**WEBHOOK, "X-API-Key": user.key, "X-Event-Id": "lost"}
+                method, path, **body, headers={**WEBHOOK, "X-API-Key": user.key, "X-Event-Id": "lost"}
             )
             for method, path, body in routes
         }

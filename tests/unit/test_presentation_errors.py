@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 
 from app.application.ports.health import Check
 from app.domain import errors as domain_errors
-from app.domain import events, key_errors, limits, media_errors, webhooks
+from app.domain import events, file_errors, key_errors, limits, media_errors, webhooks
 from app.domain.errors import DatabaseUnavailable, DomainError, PriceExceedsMaximum
 from app.presentation.http.errors import RefusedRequest
 from app.presentation.http.statuses import STATUS_BY_ERROR, status_of, title_of
@@ -21,7 +21,7 @@ def subclasses_of(error: type[Exception]) -> Iterator[type[Exception]]:
 def test_knows_a_status_for_every_domain_error() -> None:
     defined = {
         error
-        for module in (domain_errors, events, key_errors, limits, media_errors, webhooks)
+        for module in (domain_errors, events, file_errors, key_errors, limits, media_errors, webhooks)
         for error in vars(module).values()
         if isinstance(error, type)
     } - {DomainError}

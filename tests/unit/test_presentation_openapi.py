@@ -19,6 +19,7 @@ from app.presentation.routers import (
     account,
     auth,
     events,
+    files,
     jobs,
     keys,
     ledger,
@@ -164,7 +165,20 @@ def test_documents_where_an_accepted_job_is_found() -> None:
     assert "Location" in OPERATIONS["start_text_to_image"]["responses"]["202"]["headers"]
 
 
-@pytest.mark.parametrize("operation_id", sorted(name for name in OPERATIONS if "requestBody" in OPERATIONS[name]))
+TAKES_JSON = sorted(
+    name
+    for name, operation in OPERATIONS.items()
+    if "application/json" in operation.get("requestBody", {}).get("content", {})
+)
+
+
+def test_takes_json_wherever_it_takes_a_body_but_where_it_takes_a_file() -> None:
+    assert {name for name in OPERATIONS if "requestBody" in OPERATIONS[name]} - {*TAKES_JSON} == {"upload_file"}
+    content = OPERATIONS["upload_file"]["requestBody"]["content"]
+    assert content.keys() == {"application/octet-stream", "multipart/form-data"}
+
+
+@pytest.mark.parametrize("operation_id", TAKES_JSON)
 def test_gives_examples_of_bodies_that_the_service_takes(operation_id: str) -> None:
     routers = (
         keys.router,
@@ -198,6 +212,7 @@ def test_gives_examples_of_answers_that_the_service_gives() -> None:
         auth.router,
         ledger.router,
         events.router,
+        files.router,
         account.router,
         payments.router,
         reversals.router,
