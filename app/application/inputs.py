@@ -30,6 +30,8 @@ class ResolvedInputs:
     parameters: Mapping[str, Any]
     """With each kept file as the row of a job has it."""
     file_ids: Sequence[UUID] = ()
+    made_ids: Sequence[UUID] = ()
+    """Those of them that came as data: URIs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,14 @@ class ResolveInputs:
         try:
             await self._find_all(job, spots, found)
             yield ResolvedInputs(
-                _replaced(parameters, found.files), tuple(dict.fromkeys(file.id for file in found.files.values()))
+                _replaced(parameters, found.files),
+                tuple(dict.fromkeys(file.id for file in found.files.values())),
+                tuple(found.made_ids),
             )
         except BaseException as error:
             # An accept whose outcome is not known may have been done: then a file stays for its job, or is over soon.
             if isinstance(error, DomainError) and not isinstance(error, CommitUnknown):
-                await self._forget(found.made_ids)
+                await self.forget(found.made_ids)
             raise
 
     async def _find_all(self, job: NewJob, spots: Sequence[_Spot], found: _Found) -> None:
@@ -126,7 +130,8 @@ class ResolveInputs:
             except FileNotTaken as error:
                 raise InputNotTaken(spot.field, error.detail) from error
 
-    async def _forget(self, file_ids: Sequence[UUID]) -> None:
+    async def forget(self, file_ids: Sequence[UUID]) -> None:
+        """Made for a job that was not accepted."""
         for file_id in file_ids:
             with suppress(Unavailable):
                 await self.records.delete(file_id, DeletedBecause.REQUESTED)

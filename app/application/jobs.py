@@ -182,9 +182,13 @@ class StartJob:
                 return known
         async with self._inputs(job, model, completed) as resolved:
             parameters = model.fal_input(resolved.parameters, is_checked=self._is_safety_checker_required)
-            return await self._jobs.accept(
+            accepted = await self._jobs.accept(
                 replace(job, parameters=parameters, file_ids=resolved.file_ids), idempotency, key
             )
+            if accepted.is_replay:
+                # The same request was accepted meanwhile, with files of its own.
+                await self._inputs.forget(resolved.made_ids)
+            return accepted
 
     async def repeated(self, account_id: UUID, asked_for: AskedFor, idempotency_key: str) -> Accepted | None:
         """The job of a request that the catalogue no longer takes, if it is the repeat of one that was accepted.
