@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from app.application.execution.steps import (
     CANCEL_ORPHANS,
     COPY_OUTPUTS,
+    ERASE_FILE,
     ERASE_MEDIA,
     FOLLOW_JOB,
     FORGET_INPUT,
@@ -84,7 +85,8 @@ OUTCOMES: Mapping[JobStatus, Outcome] = {
 }
 # By the names that the queue knows them by.
 STEPS: Mapping[str, Step] = {
-    step.name: step for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT, CANCEL_ORPHANS, COPY_OUTPUTS, ERASE_MEDIA)
+    step.name: step
+    for step in (SUBMIT_JOB, FOLLOW_JOB, FORGET_INPUT, CANCEL_ORPHANS, COPY_OUTPUTS, ERASE_MEDIA, ERASE_FILE)
 }
 OWN_PAUSE = Wait(reason="no answer", waiting_for=WaitingFor.YOUR_LIMIT, is_providers=True)
 TABLES = (
@@ -99,6 +101,7 @@ TABLES = (
     "jobs",
     "attempts",
     "outputs",
+    "files",
     "ledger_entries",
     "pgqueuer",
 )

@@ -24,6 +24,7 @@ OWN_TABLES = (
     "model_paces",
     "attempts",
     "outputs",
+    "files",
     "fair_turns",
     "fair_clock",
     "places",

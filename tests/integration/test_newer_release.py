@@ -36,7 +36,7 @@ from tests.builders import (
 from tests.integration.api_on_postgres import Api, open_api
 
 NEWER_KIND, NEWER_STATUS, NEWER_MODEL, NEWER_ENTRY = "TEXT_TO_MUSIC", "STORING", "fal-ai/other/model", "GRANT"
-NEWER_TERMS = '{"form": 2}'
+NEWER_TERMS = '{"form": 3}'
 # As a newer release's migrations would leave the schema.
 OPENED = """
 ALTER TABLE jobs DROP CONSTRAINT jobs_status_known;

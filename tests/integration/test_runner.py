@@ -550,6 +550,7 @@ async def test_the_queue_wakes_a_step_only_for_what_it_can_take_now(
         assert await said_by(insert, ["generation.follow"], [5]) == []
         assert await said_by(insert, list(STEPS), [0.0, 5.0]) == [
             "attempt.cancel insert",
+            "file.erase insert",
             "generation.follow insert",
             "generation.submit insert",
             "input.forget insert",

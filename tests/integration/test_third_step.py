@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from app.application.execution.steps import (
     CANCEL_ORPHANS,
     COPY_OUTPUTS,
+    ERASE_FILE,
     ERASE_MEDIA,
     FOLLOW_JOB,
     FORGET_INPUT,
@@ -267,6 +268,7 @@ async def test_the_sweep_queues_for_each_subject_the_step_that_it_waits_for(
         CANCEL_ORPHANS: [],
         COPY_OUTPUTS: [ids[JobStatus.COMPLETED]],
         ERASE_MEDIA: [],
+        ERASE_FILE: [],
         step: [lost],
     }
     found = [(step.name, subject_id) for step, subject_ids in requeued.items() for subject_id in subject_ids]
