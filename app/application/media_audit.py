@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from app.application.ports.media import MediaId, MediaRecords, Standing
+from app.application.ports.media import FilesMiscounted, MediaId, MediaRecords, Standing
 from app.application.ports.media_store import MediaStore, ObjectMissing, StoredObject, StoreUnavailable
 from app.domain import files, outputs
 from app.domain.files import FileId
@@ -69,6 +69,10 @@ class MediaAudit:
             yield output_id, await self._is_missing(output_id)
         async for file_id in _all(self.records.files_after):
             yield file_id, await self._is_missing(file_id)
+
+    async def miscounted(self) -> Sequence[FilesMiscounted]:
+        """Accounts that may keep more, or less, than they should."""
+        return await self.records.files_miscounted()
 
     async def remove(self, orphan: Judged) -> None:
         """Raises StoreUnavailable."""

@@ -45,13 +45,18 @@ async def _verify(media: MediaAudit, *, remove: bool) -> bool:
         if remove and judged.verdict in _REMOVED:
             await media.remove(judged)
     rows = missing = 0
-    async for output_id, is_missing in media.missing():
+    async for media_id, is_missing in media.missing():
         rows += 1
         if is_missing:
             missing += 1
-            typer.echo(f"missing  {output_id.store_key}")
+            typer.echo(f"missing  {media_id.store_key}")
+    miscounted = await media.miscounted()
+    for account in miscounted:
+        typer.echo(f"miscounted  {account.account_id}  {account.counted_bytes} bytes, and its files {account.bytes}")
     typer.echo(
         f"{counts.total()} objects: {counts[Verdict.ORPHAN]} orphans, {counts[Verdict.UNKNOWN]} of no job, "
-        f"{counts[Verdict.DAMAGED]} damaged. {rows} stored outputs: {missing} missing."
+        f"{counts[Verdict.DAMAGED]} damaged. {rows} stored outputs and files: {missing} missing. "
+        f"{len(miscounted)} accounts miscounted."
     )
-    return not missing and not counts[Verdict.DAMAGED] and (remove or not counts.keys() & _REMOVED)
+    is_right = not missing and not counts[Verdict.DAMAGED] and not miscounted
+    return is_right and (remove or not counts.keys() & _REMOVED)

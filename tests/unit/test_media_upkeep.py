@@ -10,7 +10,7 @@ import pytest
 
 from app.application.execution.media_upkeep import MediaUpkeep
 from app.application.media_audit import MediaAudit, RemoveOrphans, Verdict
-from app.application.ports.media import MediaId, Standing
+from app.application.ports.media import FilesMiscounted, MediaId, Standing
 from app.application.ports.media_store import MediaStore, ObjectMissing, StoredObject, StoreUnavailable
 from app.domain.files import FileId
 from app.domain.outputs import OutputId
@@ -52,6 +52,10 @@ class Records:
         return [] if after is not None else [each for each in stored if isinstance(each, OutputId)]
 
     async def files_after(self, after: FileId | None, limit: int) -> Sequence[FileId]:
+        stored = [each for each, (standing, _) in self.rows.items() if standing is Standing.STORED]
+        return [] if after is not None else [each for each in stored if isinstance(each, FileId)]
+
+    async def files_miscounted(self) -> Sequence[FilesMiscounted]:
         return []
 
 

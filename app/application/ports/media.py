@@ -105,6 +105,15 @@ class Standing(StrEnum):
     """There must be none: no copy is recorded any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class FilesMiscounted:
+    """An account whose files come to another sum than the one that stands in its row."""
+
+    account_id: UUID
+    counted_bytes: int
+    bytes: int
+
+
 class MediaRecords(Protocol):
     async def standings(self, ids: Sequence[MediaId]) -> Mapping[MediaId, tuple[Standing, int | None]]:
         """With the size of what is stored. Those that there are not are left out."""
@@ -116,6 +125,10 @@ class MediaRecords(Protocol):
 
     async def files_after(self, after: FileId | None, limit: int) -> Sequence[FileId]:
         """The same of files."""
+        ...
+
+    async def files_miscounted(self) -> Sequence[FilesMiscounted]:
+        """Reads whole tables, as of one moment."""
         ...
 
 

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import case, select, tuple_
+from sqlalchemy import case, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application.ports.media import MediaId, Standing
+from app.application.ports.media import FilesMiscounted, MediaId, Standing
 from app.domain.files import FileId, FileOrigin
 from app.domain.outputs import OutputId
 from app.infrastructure.postgres.database import reading
 from app.infrastructure.postgres.statements import any_of, constant
-from app.infrastructure.postgres.tables import files, outputs
+from app.infrastructure.postgres.tables import accounts, files, outputs
 
 _O, _F = outputs.c, files.c
 _STANDING = case(
@@ -71,3 +71,20 @@ class PostgresMediaRecords:
             query = query.where(tuple_(_O.job_id, _O.number) > (after.job_id, after.number))
         async with reading(self.engine) as connection:
             return [OutputId(job_id, number) for job_id, number in await connection.execute(query)]
+
+    async def files_miscounted(self) -> Sequence[FilesMiscounted]:
+        sums = (
+            select(_F.account_id, func.sum(_F.size_bytes).label("bytes"))
+            .where(_F.deleted_at.is_(None), _F.origin != FileOrigin.OUTPUT.value)
+            .group_by(_F.account_id)
+            .subquery("sums")
+        )
+        found = func.coalesce(sums.c.bytes, 0)
+        query = (
+            select(accounts.c.id, accounts.c.files_bytes, found)
+            .join(sums, sums.c.account_id == accounts.c.id, isouter=True)
+            .where(accounts.c.files_bytes != found)
+            .order_by(accounts.c.id)
+        )
+        async with reading(self.engine) as connection:
+            return [FilesMiscounted(*row[:2], int(row[2])) for row in await connection.execute(query)]
