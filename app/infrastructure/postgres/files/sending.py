@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.ports.files import FileToSend
 from app.application.ports.media import OutputReader
-from app.domain.outputs import OutputId
+from app.domain.outputs import Output, OutputId
 from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.files.rows import FILE_COLUMNS, F, file_of, of_output
 from app.infrastructure.postgres.jobs.claiming import SENT_AHEAD
@@ -22,6 +22,11 @@ from app.infrastructure.postgres.tables import files, jobs, outputs
 # For so long fal was asked, at the least, to keep what it made.
 AT_PROVIDER = timedelta(days=3)
 _LACKS_URL = or_(F.sent_until.is_(None), F.sent_until < func.now() + literal_column(SENT_AHEAD, INTERVAL))
+
+
+def _until_at_provider(output: Output, created_at: datetime) -> datetime:
+    """Of what is not stored, its own time says for how long fal keeps it."""
+    return created_at + AT_PROVIDER if output.kept.is_stored else output.kept.expires_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class PostgresFilesToSend:
             file=of_output(row, output),
             output_id=output_id,
             provider_url=output.provider_url,
-            provider_url_until=row["output_created_at"] + AT_PROVIDER,
+            provider_url_until=_until_at_provider(output, row["output_created_at"]),
         )
 
     async def begin(self, file_id: UUID, seconds_max: float) -> bool:
