@@ -1,6 +1,6 @@
 """The service dies at every fault point there is; what it promised holds all the same.
 
-The points of webhooks and of media are in files of their own: each file is the work of one process.
+The points of webhooks, of media and of files are in files of their own: each file is the work of one process.
 """
 
 import ast
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fault.file_cases import FILE_CASES
 from tests.fault.job_cases import JOB_CASES, Case
 from tests.fault.killing import CASE_SECONDS_MAX, KILLS_PER_CASE, kill_at, open_world_of_kills
 from tests.fault.line_cases import LINE_CASES
@@ -111,7 +112,7 @@ def test_there_is_a_story_for_every_point_of_the_code(project_dir: Path) -> None
     points = points_in(project_dir / "app")
 
     assert len(points) > 40
-    assert {case.point for case in [*CASES, *MEDIA_CASES, *WEBHOOK_CASES]} == points
+    assert {case.point for case in [*CASES, *FILE_CASES, *MEDIA_CASES, *WEBHOOK_CASES]} == points
 
 
 def test_the_documented_table_names_every_point(project_dir: Path) -> None:

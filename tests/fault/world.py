@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx
 
-from app.application.execution import follow, pacing, pauses, provider_events, submit
+from app.application.execution import follow, hand_over, pacing, pauses, provider_events, submit
 from app.infrastructure.background import lanes
 from tests.builders import COST_TOKENS, connect
 from tests.fault.service import FaultyProcess, Launch
@@ -21,6 +21,7 @@ BALANCE_TOKENS = 100
 UNTIL_SECONDS = 120
 CONSTANTS: Mapping[str, float] = {
     f"{submit.__name__}.SUBMIT_LEASE_SECONDS": 1,
+    f"{hand_over.__name__}.SECONDS_MIN": 1,
     f"{follow.__name__}.UNKNOWN_LOOK_SECONDS": 0.3,
     f"{follow.__name__}.CANCEL_GRACE_SECONDS": 2,
     f"{pacing.__name__}.BACKSTOP_SECONDS_MIN": 1,
@@ -151,6 +152,7 @@ class Story:
     def __init__(self, world: World, words: str = "", asked_for: Mapping[str, Any] | None = None) -> None:
         """`asked_for`: what the request says beside the prompt."""
         world.run()
+        self._path = TEXT_TO_IMAGE
         self._asked_for = asked_for or {}
         self.world = world
         self.user_id = str(uuid4())
@@ -167,10 +169,14 @@ class Story:
         body = {"external_user_id": self.user_id, "amount": amount}
         return self.world.send("POST", "/webhook/topup", json=body, headers=headers)
 
+    def ask_for(self, path: str, **asked_for: Any) -> None:
+        """Something else than a picture from a text."""
+        self._path, self._asked_for = path, asked_for
+
     def start(self) -> None:
         answer = self.world.send(
             "POST",
-            TEXT_TO_IMAGE,
+            self._path,
             json={"prompt": self.prompt, **self._asked_for},
             headers=self.headers | {"Idempotency-Key": self._idempotency_key},
         )

@@ -1,15 +1,23 @@
 """Mistakes by which somebody gets a file that is not his, or as something that it is not, or one that was deleted."""
 
-from app.application import media
+from app.application import files, media
 from app.application.execution import copy_outputs, erase
+from app.infrastructure.postgres.files import own_outputs, records, sending
+from app.infrastructure.postgres.jobs import claiming
 from app.infrastructure.postgres.media import copies, deletion
 from app.presentation.http import downloads
 from tests.mutants.changes import Change, Mutant, source_of
 
 LINKS, STEP, ERASE = map(source_of, (media, copy_outputs, erase))
 COPIES, DELETION, DOWNLOADS = map(source_of, (copies, deletion, downloads))
+KEEP, FILES, OWN_OUTPUTS, SENDING, CLAIMING = map(source_of, (files, records, own_outputs, sending, claiming))
 REVISION = "alembic/versions/0023_outputs.py"
+REVISION_FILES = "alembic/versions/0024_files.py"
 TEST = "tests/integration/test_outputs.py"
+TEST_FILES = "tests/integration/test_files.py"
+TEST_OWN = "tests/integration/test_own_outputs.py"
+TEST_KEEP = "tests/integration/test_keep_file.py"
+TEST_HAND_OVER = "tests/integration/test_hand_over.py"
 TEST_LINKS = "tests/unit/test_media_links.py"
 TEST_STEP = "tests/unit/test_copy_outputs.py"
 TEST_DOWNLOADS = "tests/unit/test_downloads.py"
@@ -119,5 +127,121 @@ MEDIA_MUTANTS = (
         "a final job may have any result without URLs of media",
         (Change(REVISION, "THEN without_urls(OLD.result)", "THEN without_urls(NEW.result)"),),
         (f"{TEST}::test_a_final_result_changes_to_nothing_but_itself_without_urls",),
+    ),
+    Mutant(
+        "an account of kept files is looked at before it is locked",
+        (
+            Change(
+                FILES,
+                "accounts.c.id == file.account_id).with_for_update(key_share=True)",
+                "accounts.c.id == file.account_id)",
+            ),
+        ),
+        (f"{TEST_FILES}::test_of_many_that_reserve_at_once_as_many_fit_as_fit",),
+    ),
+    Mutant(
+        "kept files count although they were deleted",
+        (
+            Change(
+                REVISION_FILES,
+                "OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL)",
+                "OLD.deleted_at IS NOT NULL AND NEW.deleted_at IS NULL)",
+            ),
+        ),
+        (f"{TEST_FILES}::test_what_is_deleted_counts_no_more_and_is_erased",),
+    ),
+    Mutant(
+        "a job is claimed although fal has no URL of its kept files",
+        (Change(CLAIMING, "        _FILES_ARE_SENT,\n", ""),),
+        (f"{TEST_HAND_OVER}::test_no_job_is_claimed_before_each_of_its_files_has_a_url",),
+    ),
+    Mutant(
+        "a URL of kept files is sent until its last moment",
+        (Change(CLAIMING, "SENT_AHEAD = \"interval '1 day'\"", "SENT_AHEAD = \"interval '0 days'\""),),
+        (f"{TEST_HAND_OVER}::test_a_url_that_is_good_for_less_than_a_day_is_made_again",),
+    ),
+    Mutant(
+        "kept files are handed over by everybody at once",
+        (Change(SENDING, "_LACKS_URL, is_free)", "_LACKS_URL)"),),
+        (f"{TEST_HAND_OVER}::test_only_one_hands_a_file_over_until_its_time_is_over",),
+    ),
+    Mutant(
+        "kept files of data: URIs go while their jobs wait",
+        (Change(FILES, '            await connection.execute(_PUT_OFF, {"file_ids": found})\n', ""),),
+        (f"{TEST_FILES}::test_the_file_of_a_data_uri_stays_while_its_job_is_unfinished",),
+    ),
+    Mutant(
+        "fal's URL of kept files stays after their deletion",
+        (
+            Change(
+                FILES,
+                "deleted_because=because.value, sent_url=None, sent_until=None)",
+                "deleted_because=because.value)",
+            ),
+            Change(
+                REVISION_FILES, "CHECK (deleted_at IS NULL OR sent_url IS NULL)", "CHECK (deleted_at IS NULL OR true)"
+            ),
+        ),
+        (f"{TEST_HAND_OVER}::test_a_job_whose_file_was_deleted_ends_with_one_refund",),
+    ),
+    Mutant(
+        "kept files are anybody's to use",
+        (
+            Change(
+                FILES,
+                'any_of(F.id, "file_ids"), F.account_id == account_id, F.origin',
+                'any_of(F.id, "file_ids"), F.origin',
+            ),
+        ),
+        (f"{TEST_FILES}::test_nobody_else_finds_a_file",),
+    ),
+    Mutant(
+        "outputs are anybody's to use as kept files",
+        (Change(OWN_OUTPUTS, "if found is None or found[0] != account_id:", "if found is None:"),),
+        (f"{TEST_OWN}::test_an_output_of_somebody_else_is_none_and_leaves_no_row",),
+    ),
+    Mutant(
+        "kept files can be used before they are in the store",
+        (
+            Change(
+                KEEP,
+                "        try:\n            await self.store.put(",
+                "        await self.records.record_stored(file.id)\n        try:\n            await self.store.put(",
+            ),
+        ),
+        (f"{TEST_KEEP}::test_a_file_can_be_used_once_it_is_in_the_store_and_not_before",),
+    ),
+    Mutant(
+        "kept files count although they did not come into the store",
+        (
+            Change(
+                KEEP,
+                "await asyncio.shield(self.records.delete(file.id, DeletedBecause.REQUESTED))",
+                "await asyncio.sleep(0)",
+            ),
+        ),
+        (f"{TEST_KEEP}::test_what_does_not_come_into_the_store_counts_no_more",),
+    ),
+    Mutant(
+        "kept files count as erased before they are",
+        (
+            Change(
+                ERASE,
+                ERASING.replace("output_id", "FileId("),
+                "        await self.files.record_erased(file_id)\n" + ERASING.replace("output_id", "FileId("),
+            ),
+        ),
+        (f"{TEST_FILES}::test_what_was_stored_is_erased_at_once_and_the_object_goes_first",),
+    ),
+    Mutant(
+        "kept files that were never stored are erased for good at once",
+        (
+            Change(
+                FILES,
+                "_MAY_COME = literal_column(\"interval '1 day'\"",
+                "_MAY_COME = literal_column(\"interval '0 days'\"",
+            ),
+        ),
+        (f"{TEST_FILES}::test_what_may_still_be_on_its_way_is_looked_for_during_a_day",),
     ),
 )
