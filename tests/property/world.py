@@ -22,6 +22,7 @@ from app.application.cancel import CancelJob
 from app.application.execution.breaker import Breaker
 from app.application.execution.copy_outputs import CopyOutputs
 from app.application.execution.follow import FollowJob
+from app.application.execution.hand_over import HandOverFiles
 from app.application.execution.orphans import CancelOrphans
 from app.application.execution.steps import CANCEL_ORPHANS, COPY_OUTPUTS, FOLLOW_JOB, SUBMIT_JOB, RetryLater, Step
 from app.application.execution.submit import SubmitJob
@@ -77,6 +78,11 @@ UNION ALL SELECT 'a job follows the request of its attempt', j.id::text FROM job
     JOIN attempts a ON a.token = j.attempt_token WHERE j.fal_request_id <> a.fal_request_id
 UNION ALL SELECT 'a request at fal belongs to one job', fal_request_id FROM jobs
  WHERE fal_request_id IS NOT NULL GROUP BY fal_request_id HAVING count(*) > 1
+UNION ALL SELECT 'what an account keeps is the sum of its files', a.id::text FROM accounts a
+ WHERE files_bytes <> (SELECT coalesce(sum(size_bytes), 0) FROM files f
+                        WHERE f.account_id = a.id AND deleted_at IS NULL AND origin <> 'output')
+UNION ALL SELECT 'no job is claimed without the URLs of its files', j.id::text FROM jobs j
+ WHERE attempts > 0 AND EXISTS (SELECT FROM files f WHERE f.id = ANY (j.file_ids) AND sent_url IS NULL)
 UNION ALL SELECT 'what was never claimed was never sent', id::text FROM jobs
  WHERE attempts = 0 AND (fal_request_id IS NOT NULL OR attempt_token IS NOT NULL)
 """
@@ -134,13 +140,14 @@ class World:
     fal_key: SigningKey
     clock: Clock
     submit: SubmitJob
+    hand_over: HandOverFiles
     cancel_orphans: CancelOrphans
     copy_outputs: CopyOutputs
     adjustments: Adjustments
 
     def start_over(self) -> None:
         """As after a migration: no rows, and no request at fal."""
-        self.submit = SubmitJob(self.submit.jobs, self.submit.provider, Breaker(self.clock))
+        self.submit = self._submitter(self.submit.provider, Breaker(self.clock))
         # The tables refuse it otherwise, as they should.
         empty = "".join(f"DELETE FROM {table};" for table in (*TABLES, "idempotency_keys", "pgqueuer_log"))
         self.run(
@@ -148,6 +155,9 @@ class World:
         )
         self.run(self.fal.post("/_sim/reset"))
         self.run(self.fal.post("/_sim/clock", json={"is_held": True}))
+
+    def _submitter(self, provider: Provider, breaker: Breaker) -> SubmitJob:
+        return SubmitJob(self.submit.jobs, provider, breaker, hand_over=self.hand_over)
 
     def let_fal_work(self, seconds: int) -> None:
         self.run(self.fal.post("/_sim/clock", json={"advance_seconds": seconds}))
@@ -188,7 +198,7 @@ class World:
     def die_while_submitting(self, job_id: UUID, *, is_posted: bool) -> bool:
         """False: the step did not come to the POST."""
         provider = cast(Provider, DyingProvider(self.submit.provider, is_posted))
-        dying = SubmitJob(self.submit.jobs, provider, self.submit.breaker)
+        dying = self._submitter(provider, self.submit.breaker)
         try:
             self.run(dying(job_id))
         except ProcessDied:
@@ -286,6 +296,7 @@ async def _connected(
         writes_per_minute=0,
         _env_file=None,
         database_url=database,
+        data_dir=directory,
         fal_key="test:key",
         fal_queue_url=simulator,
         fal_rest_url=simulator,
@@ -296,6 +307,8 @@ async def _connected(
         customers = runtime.customers(BUILT_IN)
         cancel = customers.jobs.cancel
         follow = cancel._follow
+        hand_over = cast(SubmitJob, runtime.runner._steps[SUBMIT_JOB])._hand_over
+        assert hand_over is not None
         api.state.use_cases = replace(customers, jobs=replace(customers.jobs, cancel=OneLook(cancel._jobs, follow)))
         connection = await asyncpg.connect(database)
         clock = Clock()
@@ -311,7 +324,8 @@ async def _connected(
                 follow=follow,
                 fal_key=SigningKey.kept_in(directory / "webhook-key.pem"),
                 clock=clock,
-                submit=SubmitJob(PostgresJobExecution(engine), follow.provider, Breaker(clock)),
+                submit=SubmitJob(PostgresJobExecution(engine), follow.provider, Breaker(clock), hand_over=hand_over),
+                hand_over=hand_over,
                 cancel_orphans=CancelOrphans(PostgresJobExecution(engine), follow.provider),
                 # Without a store: what fal made stays there.
                 copy_outputs=CopyOutputs(
