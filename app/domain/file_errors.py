@@ -13,7 +13,7 @@ class FileNotFound(NotFound):
 class FileNotTaken(DomainError):
     code = "file_not_taken"
     default_detail = (
-        "The file is of no type that is taken: send PNG, JPEG, WebP, GIF, AVIF, HEIC, MP4, WebM, MP3 or WAV."
+        "The file is of no type that is taken: send PNG, JPEG, WebP, GIF, AVIF, HEIC, MP4, MOV, WebM, MP3 or WAV."
     )
 
 

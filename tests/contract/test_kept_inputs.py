@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
+from PIL import Image
 
 from tests.contract.upload_service import (
     IMAGE_TO_VIDEO,
@@ -19,6 +21,7 @@ from tests.contract.upload_service import (
     running_upload_service,
 )
 from tests.media_samples import films, four_corners, samples, saved
+from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -101,6 +104,41 @@ def test_a_data_uri_is_kept_as_a_file_and_not_in_the_row(service: UploadService,
     assert hashlib.sha256(served).hexdigest() == file["sha256"]
     assert opened(served).size == (512, 512)
     assert user.used_bytes() == file["size_bytes"] == len(served)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["data:image/jpg;base64,{jpeg}", "https://example.com/фото.png"],
+    ids=["a type that does not exist", "a URL in Cyrillic"],
+)
+def test_pictures_are_taken_as_people_have_them(service: UploadService, given: str) -> None:
+    """Row F23 of the field reports."""
+    jpeg = data_uri(picture("JPEG")).partition(",")[2]
+
+    assert service.user().start([given.format(jpeg=jpeg)]).status_code == 202
+
+
+def test_a_picture_of_megabytes_is_some_hundred_bytes_in_the_row(service: UploadService) -> None:
+    """Row F28 of the field reports."""
+    user, side = service.user(), 1100
+    noise = Image.frombytes("RGB", (side, side), random.Random(1).randbytes(3 * side * side))
+    content = saved(noise, "PNG")
+    assert len(content) > 3_600_000
+
+    job = user.ended(user.start([data_uri(content)]).raise_for_status().json()["job_id"])
+
+    assert job["status"] == "COMPLETED"
+    assert service.value("SELECT pg_column_size(j.*) FROM jobs j WHERE id = $1::uuid", job["job_id"]) < 2000
+    assert user.used_bytes() > 3_000_000
+
+
+@pytest.mark.parametrize("reference", ["file:123", "FILE:{0}", "file:{0}/0", "file:///etc/passwd", "output:{0}"])
+def test_a_reference_that_is_none_is_told_how_it_is_written(service: UploadService, reference: str) -> None:
+    answer = service.user().start([reference.format(uuid4())])
+
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["pointer"]) == (422, "/image_urls/0")
+    assert error["detail"].startswith("A file is written as file:<file_id>")
 
 
 def of_nobody(service: UploadService, user: User) -> str:
@@ -284,3 +322,51 @@ def test_where_nothing_is_kept_an_output_goes_into_another_generation(storeless:
 
     assert answer.status_code == 202, answer.text
     assert user.ended(answer.json()["job_id"])["status"] == "COMPLETED"
+
+
+def test_a_quote_holds_for_a_kept_file(service: UploadService) -> None:
+    user = service.user()
+    reference = f"file:{user.keep(picture())['file_id']}"
+    asked = {"type": "IMAGE_TO_IMAGE", "prompt": "a fox", "image_urls": [reference]}
+    quote = user.ask("POST", "/quotes", json=asked).raise_for_status().json()
+
+    answer = user.start([reference], quote=quote["quote"])
+
+    assert (answer.status_code, answer.json().get("cost_tokens")) == (202, quote["cost_tokens"]), answer.text
+
+
+def test_a_file_that_is_deleted_before_fal_has_it_ends_its_job_and_costs_nothing(
+    postgres_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("deleted")
+    with running_upload_service(postgres_dsn, template_database, directory, RUNNER="external") as accepting:
+        user = accepting.user()
+        file = user.keep(picture())
+        job_id = user.start([f"file:{file['file_id']}"]).raise_for_status().json()["job_id"]
+        assert user.balance() < 1000
+        user.ask("DELETE", f"/files/{file['file_id']}").raise_for_status()
+
+        with ServiceProcess(directory / "worker.log", accepting.settings, "worker"):
+            job = user.ended(job_id)
+
+        assert (job["status"], job["error_code"]) == ("FAILED", "input_deleted")
+        assert user.has() == (1000, 0)
+        assert not [path for path in (directory / "media" / "files").rglob("*") if path.is_file()]
+
+
+def test_while_the_store_is_away_nothing_is_kept_and_nothing_is_paid(
+    postgres_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("away")
+    (directory / "media").mkdir()
+    in_the_way = directory / "media" / "files"
+    in_the_way.write_text("")
+    with running_upload_service(postgres_dsn, template_database, directory, RUNNER="external") as service:
+        user = service.user()
+        for answer in (user.send(picture()), user.start([data_uri(picture())])):
+            assert (answer.status_code, answer.json()["code"]) == (503, "files_unavailable")
+            assert int(answer.headers["Retry-After"]) > 0
+        assert user.has() == (1000, 0)
+        assert service.left() == []
+        in_the_way.unlink()
+        user.keep(picture())

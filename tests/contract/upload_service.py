@@ -90,6 +90,7 @@ class User:
 @dataclass(frozen=True)
 class UploadService:
     process: ServiceProcess
+    settings: Mapping[str, str]
     database: str
     http: httpx.Client
 
@@ -136,4 +137,4 @@ def running_upload_service(postgres_dsn: str, template: str, directory: Path, **
         with ServiceProcess(directory / "service.log", settings) as process:
             process.wait_until_ready()
             with httpx.Client(base_url=process.url, timeout=60, trust_env=False) as http:
-                yield UploadService(process, database, http)
+                yield UploadService(process, settings, database, http)

@@ -31,6 +31,12 @@ from app.presentation.schemas.public_urls import LOOPBACK_URL, URL_LENGTH_MAX, U
 __all__ = ["MEDIA_BYTES_MAX", "URL_LENGTH_MAX", "ImageUrl", "ValidationContext", "audio_url", "put_right"]
 
 
+_REFERENCES = (
+    "A file is written as file:<file_id>, with the id that POST /files gave, and an output of yours as "
+    "output:<job_id>/<number>, counted from 0."
+)
+
+
 class ValidationContext(TypedDict):
     allow_private_media_urls: bool
     is_safety_checker_required: NotRequired[bool]
@@ -64,6 +70,8 @@ def _put_right(
         return text.lower()
     if is_data(text):
         return _data_uri(text, formats, seconds)
+    if text.lower().startswith(("file:", "output:")):
+        raise PydanticCustomError("url_not_allowed", "URL", {"reason": _REFERENCES})
     if is_loopback_allowed and LOOPBACK_URL.fullmatch(text):
         return text
     try:
