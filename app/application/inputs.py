@@ -21,7 +21,7 @@ from app.domain.jobs import NewJob
 from app.domain.media_errors import MediaDeleted
 from app.domain.media_limits import MediaFacts
 from app.domain.models import Model
-from app.domain.outputs import DeletedBecause, OutputId
+from app.domain.outputs import OutputId
 from app.domain.parameters import Parameter
 
 
@@ -85,7 +85,7 @@ class ResolveInputs:
         except BaseException as error:
             # An accept whose outcome is not known may have been done: then a file stays for its job, or is over soon.
             if isinstance(error, DomainError) and not isinstance(error, CommitUnknown):
-                await self.forget(found.made_ids)
+                await self.forget(job.account_id, found.made_ids)
             raise
 
     async def _find_all(self, job: NewJob, spots: Sequence[_Spot], found: _Found) -> None:
@@ -130,11 +130,11 @@ class ResolveInputs:
             except FileNotTaken as error:
                 raise InputNotTaken(spot.field, error.detail) from error
 
-    async def forget(self, file_ids: Sequence[UUID]) -> None:
+    async def forget(self, account_id: UUID, file_ids: Sequence[UUID]) -> None:
         """Made for a job that was not accepted."""
-        for file_id in file_ids:
+        if file_ids:
             with suppress(Unavailable):
-                await self.records.delete(file_id, DeletedBecause.REQUESTED)
+                await self.records.take_back(account_id, file_ids)
 
 
 def _spots_in(model: Model, parameters: Mapping[str, Any]) -> Sequence[_Spot]:

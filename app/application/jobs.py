@@ -187,7 +187,7 @@ class StartJob:
             )
             if accepted.is_replay:
                 # The same request was accepted meanwhile, with files of its own.
-                await self._inputs.forget(resolved.made_ids)
+                await self._inputs.forget(job.account_id, resolved.made_ids)
             return accepted
 
     async def repeated(self, account_id: UUID, asked_for: AskedFor, idempotency_key: str) -> Accepted | None:

@@ -370,3 +370,23 @@ def test_while_the_store_is_away_nothing_is_kept_and_nothing_is_paid(
         assert service.left() == []
         in_the_way.unlink()
         user.keep(picture())
+
+
+def test_what_is_refused_with_a_data_uri_counts_as_a_write(
+    postgres_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Row A2 of the field reports: whoever is refused writes no more than whoever is accepted."""
+    limits = {"RUNNER": "external", "JOBS_UNFINISHED_MAX": "1", "WRITES_PER_MINUTE": "5"}
+    directory = tmp_path_factory.mktemp("limits")
+    with running_upload_service(postgres_dsn, template_database, directory, **limits) as service:
+        user = service.user()
+        user.start([data_uri(picture())]).raise_for_status()
+        used_bytes = user.used_bytes()
+
+        # A minute may end between two of them.
+        codes = [user.start([data_uri(picture())]).json()["code"] for _ in range(25)]
+
+        assert set(codes) == {"too_many_jobs", "too_many_writes"}
+        assert codes.count("too_many_jobs") <= 9
+        assert service.value("SELECT count(*) FROM files") == 1 + codes.count("too_many_jobs")
+        assert user.used_bytes() == used_bytes

@@ -51,6 +51,10 @@ class FileRecords(Protocol):
         """
         ...
 
+    async def take_back(self, account_id: UUID, file_ids: Sequence[UUID]) -> None:
+        """Delete files of data: URIs whose job was not accepted. Counts as a write, as the job would have."""
+        ...
+
     async def delete_over(self) -> int:
         """Some of those whose time is over, whose bytes never came, or whose job ended a day ago; returns how many."""
         ...

@@ -1,5 +1,7 @@
 """The count of what an account writes in a minute, for requests that debit nothing: a debit counts by its entry."""
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, or_, select, update
@@ -13,7 +15,7 @@ from app.infrastructure.postgres.tables import accounts
 
 _COUNT = update(accounts).values(writes=WRITES_IN_MINUTE + constant(1), writes_minute=MINUTE_OF_WRITES)
 _FITS = or_(~(constant(0) < WRITES_PER_MINUTE), WRITES_IN_MINUTE < WRITES_PER_MINUTE)
-_LIMIT = select(WRITES_PER_MINUTE.label("writes_per_minute"), func.now().label("now"))
+_LIMIT = select(WRITES_PER_MINUTE.label("writes_per_minute"), _FITS.label("fits"), func.now().label("now"))
 
 
 async def count_write(
@@ -27,8 +29,17 @@ async def count_write(
     if not is_refusable:
         await connection.execute(_COUNT.where(is_of_account))
         return
-    values = {"default_writes_per_minute": defaults(limits)["default_writes_per_minute"]}
-    counted = await connection.execute(_COUNT.where(is_of_account, _FITS), values)
+    counted = await connection.execute(_COUNT.where(is_of_account, _FITS), _defaults(limits))
     if not counted.rowcount:
-        row = (await connection.execute(_LIMIT.where(is_of_account), values)).one()
+        await check_writes(connection, account_id, limits)
+
+
+async def check_writes(connection: AsyncConnection, account_id: UUID, limits: AccountLimits) -> None:
+    """For what counts later, or only if it fails. Raises TooManyWrites."""
+    row = (await connection.execute(_LIMIT.where(accounts.c.id == account_id), _defaults(limits))).one()
+    if not row.fits:
         raise TooManyWrites(row.writes_per_minute, retry_after_seconds=60 - row.now.second)
+
+
+def _defaults(limits: AccountLimits) -> Mapping[str, Any]:
+    return {"default_writes_per_minute": defaults(limits)["default_writes_per_minute"]}

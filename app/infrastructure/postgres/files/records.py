@@ -31,7 +31,7 @@ from app.infrastructure.postgres.lost_steps import WaitingSubjects
 from app.infrastructure.postgres.queue import enqueue
 from app.infrastructure.postgres.statements import any_of
 from app.infrastructure.postgres.tables import accounts, files, jobs
-from app.infrastructure.postgres.writes import count_write
+from app.infrastructure.postgres.writes import check_writes, count_write
 
 OVER_AT_ONCE = 500
 # For so long bytes may be on their way to the store, or a data: URI may wait for its job to be accepted.
@@ -71,8 +71,10 @@ class PostgresFiles:
             if used_bytes + file.size_bytes > bytes_max:
                 raise FilesFull(used_bytes, bytes_max, file.size_bytes)
             if file.origin is FileOrigin.UPLOAD:
-                # A data: URI counts with its job.
                 await count_write(connection, file.account_id, self.limits)
+            else:
+                # It counts with its job, or when it is taken back.
+                await check_writes(connection, file.account_id, self.limits)
             made = await connection.execute(insert(files).values(values).returning(*FILE_COLUMNS))
             return file_of(made.mappings().one())
 
@@ -138,6 +140,11 @@ class PostgresFiles:
             )
             row = found.mappings().one_or_none()
             return None if row is None else file_of(row)
+
+    async def take_back(self, account_id: UUID, file_ids: Sequence[UUID]) -> None:
+        async with transaction(self.engine, "take_files_back") as connection:
+            await count_write(connection, account_id, self.limits, is_refusable=False)
+            await _delete(connection, file_ids, DeletedBecause.REQUESTED)
 
     async def delete_over(self) -> int:
         is_over = _IS_THERE & (F.expires_at < func.now())
