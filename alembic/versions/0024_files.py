@@ -16,7 +16,7 @@ depends_on = None
 ADD_COLUMNS = """
 ALTER TABLE accounts
     ADD COLUMN files_bytes bigint NOT NULL DEFAULT 0,
-    ADD CONSTRAINT accounts_files_bytes_from_zero CHECK (files_bytes >= 0);
+    ADD CONSTRAINT accounts_files_bytes_from_zero CHECK (files_bytes >= 0) NOT VALID;
 ALTER TABLE jobs ADD COLUMN file_ids uuid[]
 """
 # An output that is used again has a row of its own here, and no bytes: those stay the output's.
@@ -89,27 +89,51 @@ BEGIN
     RETURN NEW;
 END $$;
 CREATE TRIGGER files_guard BEFORE UPDATE ON files FOR EACH ROW EXECUTE FUNCTION guard_file();
+CREATE FUNCTION forget_output_in_use() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE files
+       SET deleted_at = NEW.deleted_at, deleted_because = NEW.deleted_because, erased_at = NEW.deleted_at,
+           sent_url = NULL, sent_until = NULL
+     WHERE origin = 'output' AND output_job_id = NEW.job_id AND output_number = NEW.number AND deleted_at IS NULL;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER outputs_forget_in_use AFTER UPDATE OF deleted_at ON outputs
+    FOR EACH ROW WHEN (OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL) EXECUTE FUNCTION forget_output_in_use();
 CREATE TRIGGER files_stay BEFORE DELETE ON files FOR EACH ROW EXECUTE FUNCTION refuse_change()
+"""
+
+# The release before would leave them alone for ever.
+REFUSE_UNFINISHED = """
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM jobs WHERE NOT is_final AND file_ids IS NOT NULL) THEN
+        RAISE EXCEPTION 'unfinished jobs name files: wait for their end, or cancel them';
+    END IF;
+END $$
 """
 
 
 def upgrade() -> None:
     run = op.get_bind().connection.dbapi_connection.run_async
     for script in (
-        module("0014").LOCK_TABLES.format(others="jobs"),
+        module("0014").LOCK_TABLES.format(others="jobs, outputs"),
         ADD_COLUMNS,
         ADD_TABLE,
         COUNT_FILES,
+        # As in 0021: a process of the release before, which deletes outputs, may have a role without a right on the new
+        # table.
+        module("0014").AS_OWNER.format(function="forget_output_in_use()"),
     ):
         # Past SQLAlchemy, which would prepare each script as one statement.
         run(lambda connection, script=script: connection.execute(script))
 
 
 def downgrade() -> None:
-    op.execute(module("0014").LOCK_TABLES.format(others="jobs"))
+    op.execute(module("0014").LOCK_TABLES.format(others="jobs, outputs"))
+    op.execute(REFUSE_UNFINISHED)
+    op.execute("DROP TRIGGER outputs_forget_in_use ON outputs")
     op.execute("DROP TABLE files")
-    op.execute("DROP FUNCTION count_file()")
-    op.execute("DROP FUNCTION guard_file()")
+    for function in ("count_file()", "guard_file()", "forget_output_in_use()"):
+        op.execute(f"DROP FUNCTION {function}")
     op.execute("ALTER TABLE jobs DROP COLUMN file_ids")
     op.execute("ALTER TABLE accounts DROP COLUMN files_bytes")
 

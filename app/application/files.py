@@ -24,6 +24,8 @@ from app.domain.outputs import DeletedBecause
 log = structlog.get_logger(__name__)
 
 CHUNK_BYTES = 1024 * 1024
+# 100 MB at a megabyte a second, and some.
+PUT_SECONDS_MAX = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,18 @@ class KeepFile:
 
     async def _stored(self, file: NewFile, cleaned: Path) -> KeptFile:
         assert self.store is not None
+        put = asyncio.create_task(self.store.put(FileId(file.id).store_key, _chunks(cleaned)))
+        # What comes of it later is of no interest.
+        put.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
-            await self.store.put(FileId(file.id).store_key, _chunks(cleaned))
+            # A store that hangs lets nobody wait for it, and may not even let go of the task.
+            done, _ = await asyncio.wait({put}, timeout=PUT_SECONDS_MAX)
+        finally:
+            put.cancel()
+        try:
+            if not done:
+                raise StoreUnavailable("The store does not answer in time.")
+            put.result()
         except StoreUnavailable as error:
             log.warning("file_not_stored", reason=error.reason)
             raise FilesUnavailable from error

@@ -8,6 +8,7 @@ import binascii
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,11 +19,14 @@ from app.domain.errors import CommitUnknown, DomainError, InsufficientBalance, U
 from app.domain.file_errors import FileNotTaken, InputNotTaken
 from app.domain.files import DataUri, KeptFile, MediaReference, reference_in
 from app.domain.jobs import NewJob
-from app.domain.media_errors import MediaDeleted
+from app.domain.media_errors import MediaDeleted, MediaUnavailable
 from app.domain.media_limits import MediaFacts
 from app.domain.models import Model
 from app.domain.outputs import OutputId
 from app.domain.parameters import Parameter
+
+# A file that has less time left is kept for longer, so that no job loses its input while it waits or runs.
+FOR_A_JOB = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ class ResolveInputs:
         for spot in sorted(spots, key=lambda spot: isinstance(spot.reference, DataUri)):
             match spot.reference:
                 case UUID() as file_id:
-                    file = _usable(known.get(file_id), spot)
+                    file = await self._own(known.get(file_id), spot)
                 case OutputId() as output_id:
                     file = await self._output(account_id, output_id, spot)
                 case DataUri(text):
@@ -110,10 +114,22 @@ class ResolveInputs:
     async def _output(self, account_id: UUID, output_id: OutputId, spot: _Spot) -> KeptFile:
         try:
             file = await self.own_outputs.as_file(account_id, output_id)
-        except MediaDeleted as error:
+        except (MediaDeleted, MediaUnavailable) as error:
             raise InputNotTaken(spot.field, error.detail) from error
         if file is None:
             raise InputNotTaken(spot.field, "You have no completed job with this output. Read the job for its outputs.")
+        return file
+
+    async def _own(self, file: KeptFile | None, spot: _Spot) -> KeptFile:
+        if file is None or not file.is_stored:
+            raise InputNotTaken(spot.field, "You have no file with this id. POST /files gives one.")
+        now = datetime.now(UTC)
+        ended_at = file.deleted_at or (file.expires_at if file.expires_at <= now else None)
+        if ended_at is not None:
+            raise InputNotTaken(spot.field, MediaDeleted(ended_at, file.deleted_because or "").detail)
+        self.keep.check_store()
+        if file.expires_at < now + FOR_A_JOB:
+            await self.own_files.keep_on(file.id)
         return file
 
     async def _check_balance(self, job: NewJob) -> None:
@@ -160,14 +176,6 @@ def _without_data(spots: Sequence[_Spot]) -> Sequence[_Spot]:
             if problem is not None:
                 raise InputNotTaken(spot.field, problem)
     return [spot for spot in spots if not isinstance(spot.reference, DataUri)]
-
-
-def _usable(file: KeptFile | None, spot: _Spot) -> KeptFile:
-    if file is None or not file.is_stored:
-        raise InputNotTaken(spot.field, "You have no file with this id. POST /files gives one.")
-    if file.deleted_at is not None:
-        raise InputNotTaken(spot.field, MediaDeleted(file.deleted_at, file.deleted_because or "").detail)
-    return file
 
 
 def _check(file: KeptFile, spot: _Spot) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 REDIRECT_SECONDS = 60
 # Of them and no more, each with a connection of its own, so that none waits for a connection that another one holds.
 PASSED_AT_ONCE_MAX = 192
+# Before the id, in links for fal alone: what fal fetches waits behind no customer's downloads.
+FOR_PROVIDER = "fal-"
 # A moment has one spelling, as everything in a link has.
 EXPIRES = re.compile(r"[1-9]\d{0,11}", re.ASCII)
 
@@ -77,6 +79,7 @@ class Linked:
     account_id: UUID
     medium: Medium
     ends_at: datetime
+    is_for_provider: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +94,18 @@ class OpenMedia:
 
     async def find(self, media_id: str, expires: str, signature: str) -> Linked:
         """Raises LinkNotValid, LinkExpired, MediaNotFound, MediaDeleted."""
-        output_id, file_id = OutputId.parse(media_id), FileId.parse(media_id)
+        named = media_id.removeprefix(FOR_PROVIDER)
+        output_id, file_id = OutputId.parse(named), FileId.parse(named)
         if (output_id is None and file_id is None) or not EXPIRES.fullmatch(expires):
             raise LinkNotValid
         if not self.links.is_signed(media_id, int(expires), signature):
             raise LinkNotValid
         if output_id is not None:
-            return await self._output(output_id, int(expires))
-        assert file_id is not None
-        return await self._file(file_id, int(expires))
+            found = await self._output(output_id, int(expires))
+        else:
+            assert file_id is not None
+            found = await self._file(file_id, int(expires))
+        return replace(found, is_for_provider=named != media_id)
 
     async def _output(self, output_id: OutputId, expires: int) -> Linked:
         found = await self.outputs.find(output_id)

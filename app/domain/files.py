@@ -147,9 +147,20 @@ def with_urls(parameters: Mapping[str, Any], urls: Mapping[str, str]) -> Mapping
     return {name: _sent(value, urls) for name, value in parameters.items()}
 
 
+def without_files(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those parameters in which no kept file stands."""
+    return {name: value for name, value in parameters.items() if not _names_file(value)}
+
+
+def _names_file(value: Any) -> bool:
+    return (
+        any(map(_names_file, value)) if isinstance(value, list) else isinstance(value, Mapping) and "file_id" in value
+    )
+
+
 def _sent(value: Any, urls: Mapping[str, str]) -> Any:
     if isinstance(value, list):
         return [_sent(each, urls) for each in value]
-    if isinstance(value, Mapping) and "file_id" in value:
+    if _names_file(value):
         return urls.get(value["file_id"], value)
     return value

@@ -2,13 +2,21 @@
 
 import asyncio
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
+from app.domain.file_errors import FilesUnavailable
+
+log = structlog.get_logger(__name__)
+
 LEFT_SECONDS = 24 * 3600.0
+FREE_BYTES_MIN = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +25,11 @@ class DirectorySpool:
 
     @asynccontextmanager
     async def new(self) -> AsyncIterator[Path]:
+        """Raises FilesUnavailable where the disk is nearly full: the database may be on the same one."""
         await asyncio.to_thread(self.path.mkdir, 0o700, parents=True, exist_ok=True)
+        if (await asyncio.to_thread(shutil.disk_usage, self.path)).free < FREE_BYTES_MIN:
+            log.error("spool_full", free_bytes_min=FREE_BYTES_MIN)
+            raise FilesUnavailable
         file = self.path / secrets.token_hex(16)
         try:
             yield file

@@ -17,6 +17,7 @@ from app.application.execution.steps import ERASE_FILE, RetryLater
 from app.application.ports.media_store import ObjectMissing
 from app.bootstrap.steps import lost_steps_of_media
 from app.domain.budgets import AccountLimits
+from app.domain.errors import InsufficientBalance
 from app.domain.file_errors import FilesFull
 from app.domain.files import FileId
 from app.domain.jobs import JobStatus
@@ -116,17 +117,31 @@ async def test_of_many_that_reserve_at_once_as_many_fit_as_fit(crowd: AsyncEngin
     await files.reserve(new_file(customer, size_bytes=10), 100)
 
 
-async def test_an_upload_is_a_write_and_a_data_uri_is_one_with_its_job(engine: AsyncEngine, sql: Connection) -> None:
-    customer = await open_account(engine)
-    files = PostgresFiles(engine, MEDIA_DAYS, AccountLimits(writes_per_minute=1))
+async def test_an_upload_is_a_write_before_it_is_read_and_a_data_uri_is_one_with_its_job(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    customer = await open_account(engine, 1)
+    files = PostgresFiles(engine, MEDIA_DAYS, AccountLimits(writes_per_minute=2))
     await begin_minute_of_writes(sql)
 
+    await files.admit(customer.account_id, FILES_BYTES_MAX)
     await files.reserve(new_file(customer), FILES_BYTES_MAX)
     await files.reserve(new_file(customer, job_id=uuid7()), FILES_BYTES_MAX)
+    with pytest.raises(FilesFull):
+        await files.admit(customer.account_id, 2 * len(CONTENT))
 
     with pytest.raises(TooManyWrites):
-        await files.reserve(new_file(customer), FILES_BYTES_MAX)
+        await files.admit(customer.account_id, FILES_BYTES_MAX)
+    with pytest.raises(TooManyWrites):
+        await files.reserve(new_file(customer, job_id=uuid7()), FILES_BYTES_MAX)
     assert await sql.fetchval(COUNTED, customer.account_id) == 2 * len(CONTENT)
+
+
+async def test_who_has_nothing_to_spend_uploads_nothing(engine: AsyncEngine) -> None:
+    customer = await open_account(engine)
+
+    with pytest.raises(InsufficientBalance):
+        await files_of(engine).admit(customer.account_id, FILES_BYTES_MAX)
 
 
 async def test_whatever_is_done_at_once_the_count_is_the_sum(

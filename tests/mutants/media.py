@@ -144,8 +144,8 @@ MEDIA_MUTANTS = (
         (
             Change(
                 REVISION_FILES,
-                "OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL)",
-                "OLD.deleted_at IS NOT NULL AND NEW.deleted_at IS NULL)",
+                "AND OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL)",
+                "AND OLD.deleted_at IS NOT NULL AND NEW.deleted_at IS NULL)",
             ),
         ),
         (f"{TEST_FILES}::test_what_is_deleted_counts_no_more_and_is_erased",),
@@ -167,7 +167,7 @@ MEDIA_MUTANTS = (
     ),
     Mutant(
         "kept files of data: URIs go while their jobs wait",
-        (Change(FILES, '            await connection.execute(_PUT_OFF, {"file_ids": found})\n', ""),),
+        (Change(FILES, "            await connection.execute(_PUT_OFF, ids)\n", ""),),
         (f"{TEST_FILES}::test_the_file_of_a_data_uri_stays_while_its_job_is_unfinished",),
     ),
     Mutant(
@@ -205,8 +205,8 @@ MEDIA_MUTANTS = (
         (
             Change(
                 KEEP,
-                "        try:\n            await self.store.put(",
-                "        await self.records.record_stored(file.id)\n        try:\n            await self.store.put(",
+                "        put = asyncio.create_task(self.store.put(",
+                "        await self.records.record_stored(file.id)\n        put = asyncio.create_task(self.store.put(",
             ),
         ),
         (f"{TEST_KEEP}::test_a_file_can_be_used_once_it_is_in_the_store_and_not_before",),

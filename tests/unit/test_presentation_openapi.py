@@ -52,7 +52,7 @@ def values_of(node: Any, key: str) -> Iterator[Any]:
 
 def test_documents_every_route_and_its_answers() -> None:
     assert {name: sorted(operation["responses"]) for name, operation in OPERATIONS.items()} == {
-        "upload_file": ["201", "400", "401", "403", "408", "409", "413", "415", "422", "429", "503"],
+        "upload_file": ["201", "400", "401", "402", "403", "408", "409", "413", "415", "422", "429", "503"],
         "list_files": ["200", "401", "403", "422", "429", "503"],
         "get_file": ["200", "401", "403", "404", "410", "429", "503"],
         "delete_file": ["204", "401", "403", "404", "429", "503"],

@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 
 from app.application.execution.steps import RetryLater
-from app.application.ports.files import FileRecords
+from app.application.ports.files import FileEnds
 from app.application.ports.media import OutputCopies
 from app.application.ports.media_store import MediaStore, StoreUnavailable
 from app.domain.files import FileId
@@ -23,7 +23,7 @@ LOOK_AGAIN_SECONDS = 3600.0
 class EraseFile:
     """Take a file that was deleted out of the store."""
 
-    files: FileRecords
+    files: FileEnds
     store: MediaStore | None
 
     async def __call__(self, file_id: UUID) -> None:

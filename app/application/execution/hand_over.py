@@ -1,9 +1,8 @@
 """Gives fal a URL for each kept file of a job, before the job is claimed: between claim and POST nothing takes time."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
@@ -14,6 +13,7 @@ from app.application.execution.settlement import persist
 from app.application.execution.steps import RetryLater
 from app.application.execution.waits import ProviderWaits, log_queue_timeout
 from app.application.fault_points import reach
+from app.application.media import FOR_PROVIDER
 from app.application.ports.execution import JobSubmission
 from app.application.ports.files import FilesToSend, FileToSend
 from app.application.ports.media import MediaLinks
@@ -31,8 +31,6 @@ BUSY_SECONDS = 0.5
 RETRY_SECONDS = 5.0
 # Every job that is submitted within this time finds the URL made.
 URL_LIFETIME = timedelta(days=7)
-# fal may fetch a file as late as a job may take.
-URL_AHEAD = timedelta(days=1)
 # Whoever takes longer may be joined by another one; neither harms the other.
 BYTES_PER_SECOND_MIN = 256 * 1024
 SECONDS_MIN = 60.0
@@ -63,7 +61,6 @@ class HandOverFiles:
     public_url: str | None
     """Where fal reaches us, so that it can fetch from here."""
     waits: ProviderWaits
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _places: Places = field(default_factory=lambda: Places(HAND_OVERS_MAX), init=False)
     _spread: Spread = field(default_factory=Spread, init=False)
 
@@ -73,7 +70,7 @@ class HandOverFiles:
             await self._hand_over_all(job_id, account_id)
         except _InputDeleted:
             log.info("generation_input_deleted", job_id=str(job_id))
-            await persist(lambda: self.jobs.settle(job_id, INPUT_WAS_DELETED))
+            await persist(lambda: self.files.end_queued(job_id, INPUT_WAS_DELETED))
             return False
         except _NotHandedOver as error:
             state = await self.jobs.load(job_id)
@@ -113,15 +110,13 @@ class HandOverFiles:
             raise
 
     async def _url_of(self, to_send: FileToSend) -> tuple[str, datetime]:
-        now = self.now()
-        url, until = to_send.provider_url, to_send.provider_url_until
-        if url is not None and until is not None and until > now + URL_AHEAD:
-            return url, until
+        if to_send.provider_url is not None and to_send.provider_url_until is not None:
+            return to_send.provider_url, to_send.provider_url_until
         if not to_send.file.is_stored or self.store is None:
             raise _InputDeleted
-        until = now + URL_LIFETIME
+        until = to_send.now + URL_LIFETIME
         if self.public_url is not None:
-            media_id = str(to_send.media_id)
+            media_id = f"{FOR_PROVIDER}{to_send.media_id}"
             query = self.links.query_for(media_id, until)
             return f"{self.public_url}/media/{media_id}/{to_send.file.name}?{query}", until
         return await self._upload(to_send, self.store), until

@@ -8,7 +8,7 @@ import structlog
 
 from app.application.media_audit import RemoveOrphans
 from app.application.ports.execution import StepUpkeep
-from app.application.ports.files import FileRecords
+from app.application.ports.files import FileEnds
 from app.application.ports.media import MediaDeletion, OlderMedia
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ class MediaUpkeep:
     deletion: MediaDeletion
     older: OlderMedia
     orphans: RemoveOrphans | None
-    files: FileRecords
+    files: FileEnds
     remove_left: Callable[[], None]
     """Of the files that processes have left on this machine which died."""
 
@@ -37,7 +37,9 @@ class MediaUpkeep:
                     if not await chore():
                         break
             except Exception as error:
-                log.warning("media_upkeep_failed", chore=chore.__qualname__, error=type(error).__name__)
+                # RemoveOrphans is no function.
+                name = getattr(chore, "__qualname__", type(chore).__name__)
+                log.warning("media_upkeep_failed", chore=name, error=type(error).__name__)
 
     @property
     def _chores(self) -> Sequence[Callable[[], Awaitable[int]]]:

@@ -167,7 +167,8 @@ class SubmitJob:
         except FilesNotSent as lacking:
             place.belongs_to(lacking.account_id)
             if self._hand_over is not None and await self._hand_over(job_id, lacking.account_id):
-                await self._submit(job_id, place)
+                # In its next turn, which comes at once, it is claimed.
+                raise RetryLater(0) from None
         except LargeInput as large:
             try:
                 large_place = self._large_inputs.take(large.account_id)

@@ -9,6 +9,7 @@ from typing import Protocol
 from uuid import UUID
 
 from app.domain.files import FileId, KeptFile, NewFile
+from app.domain.jobs import Outcome
 from app.domain.outputs import DeletedBecause, OutputId
 
 
@@ -29,8 +30,18 @@ class FilesPage:
 
 
 class FileRecords(Protocol):
+    async def admit(self, account_id: UUID, bytes_max: int) -> None:
+        """Before a byte of an upload is read: whoever has nothing to spend on a generation needs no file for one.
+
+        Counts as a write, whatever becomes of the upload. Raises InsufficientBalance, FilesFull, TooManyWrites.
+        """
+        ...
+
     async def reserve(self, file: NewFile, bytes_max: int) -> KeptFile:
-        """Count the file, before its bytes are stored. Raises FilesFull, TooManyWrites. Locks the account row."""
+        """Count the file's bytes, before they are stored. Raises FilesFull, and of a data: URI TooManyWrites.
+
+        Locks the account row.
+        """
         ...
 
     async def record_stored(self, file_id: UUID) -> KeptFile | None:
@@ -54,6 +65,10 @@ class FileRecords(Protocol):
     async def take_back(self, account_id: UUID, file_ids: Sequence[UUID]) -> None:
         """Delete files of data: URIs whose job was not accepted. Counts as a write, as the job would have."""
         ...
+
+
+class FileEnds(Protocol):
+    """What becomes of files whose time is over."""
 
     async def delete_over(self) -> int:
         """Some of those whose time is over, whose bytes never came, or whose job ended a day ago; returns how many."""
@@ -80,11 +95,13 @@ class OwnOutputs(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileToSend:
     file: KeptFile
-    output_id: OutputId | None
+    now: datetime
+    """By the database's clock, by which claims judge URLs."""
+    output_id: OutputId | None = None
     """Of an output that is used again."""
-    provider_url: str | None
-    """Where fal still has that output itself."""
-    provider_url_until: datetime | None
+    provider_url: str | None = None
+    """Where fal still has that output itself, for long enough."""
+    provider_url_until: datetime | None = None
 
     @property
     def media_id(self) -> FileId | OutputId:
@@ -111,10 +128,18 @@ class FilesToSend(Protocol):
         """Let the next one try at once."""
         ...
 
+    async def end_queued(self, job_id: UUID, outcome: Outcome) -> bool:
+        """End the job, unless somebody has claimed it since. False: then nothing was done."""
+        ...
+
 
 class OwnFiles(Protocol):
     async def of_account(self, account_id: UUID, file_ids: Sequence[UUID]) -> Mapping[UUID, KeptFile]:
         """Those of them that are its own, also deleted ones."""
+        ...
+
+    async def keep_on(self, file_id: UUID) -> None:
+        """For a job that uses it, so long as one may wait and run."""
         ...
 
     async def balance_tokens(self, account_id: UUID) -> int:

@@ -25,7 +25,7 @@ from app.infrastructure.decoding.server_process import ServerGone, ServerProcess
 PICTURES_MAX = 2
 FILMS_MAX = 1
 PER_OWNER_MAX = 1
-WAITING_MAX = 32
+WAITING_MAX = 64
 WAITING_PER_OWNER_MAX = 8
 WAIT_SECONDS_MAX = 30.0
 _HASHED_BYTES = 1024 * 1024

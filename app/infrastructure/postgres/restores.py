@@ -1,7 +1,7 @@
 """Notices that the database is not the one that the service last ran on, and holds what may have been submitted."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +15,10 @@ from app.application.execution.steps import SUBMIT_JOB
 from app.application.ports.execution import JobSteps
 from app.application.ports.provider import ProviderRequest
 from app.application.ports.restores import HeldJob
+from app.domain.files import without_files
 from app.domain.jobs import JobStatus, Outcome
 from app.infrastructure.postgres.database import fetch_through, reading, transaction
-from app.infrastructure.postgres.jobs.rows import FAL_INPUT
+from app.infrastructure.postgres.jobs.rows import INPUT_COLUMNS, input_of
 from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
 from app.infrastructure.postgres.queue import enqueue
 from app.infrastructure.postgres.statements import any_of, seconds
@@ -38,6 +39,18 @@ _PLACE = text("""
 _IS_QUEUED: ColumnElement[bool] = ~jobs.c.is_final & (jobs.c.status == JobStatus.QUEUED.value)
 _IS_HELD: ColumnElement[bool] = _IS_QUEUED & jobs.c.held_at.is_not(None)
 _IS_FREE: ColumnElement[bool] = _IS_QUEUED & jobs.c.held_at.is_(None)
+
+
+def _held(row: Mapping[Any, Any]) -> HeldJob:
+    # Where nobody knows under which URL fal was sent a file, the rest of the input has to tell.
+    parameters = without_files(input_of(row).parameters)
+    return HeldJob(
+        id=row["id"],
+        account_id=row["account_id"],
+        model_id=row["model_id"],
+        parameters=parameters,
+        created_at=row["created_at"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,7 @@ class PostgresRestoredJobs:
 
     async def held(self, *, after: UUID | None, limit: int) -> Sequence[HeldJob]:
         query = (
-            select(jobs.c.id, jobs.c.account_id, jobs.c.model_id, FAL_INPUT.label("parameters"), jobs.c.created_at)
+            select(jobs.c.id, jobs.c.account_id, jobs.c.model_id, *INPUT_COLUMNS, jobs.c.created_at)
             .where(_IS_HELD)
             .order_by(jobs.c.id)
             .limit(limit)
@@ -81,7 +94,7 @@ class PostgresRestoredJobs:
         if after is not None:
             query = query.where(jobs.c.id > after)
         async with reading(self.engine) as connection:
-            return [HeldJob(**row) for row in (await connection.execute(query)).mappings()]
+            return [_held(row) for row in (await connection.execute(query)).mappings()]
 
     async def adopt(self, job_id: UUID, request: ProviderRequest) -> bool:
         attempt_token = uuid4()

@@ -14,7 +14,7 @@ from app.presentation.http import openapi as documentation
 from app.presentation.http.body_room import BodyRoom
 from app.presentation.http.browsers import allow_origins
 from app.presentation.http.documents import store_documents
-from app.presentation.http.downloads import DOWNLOADS_MAX
+from app.presentation.http.downloads import DOWNLOADS_MAX, PROVIDER_DOWNLOADS_MAX
 from app.presentation.http.errors import EXCEPTION_HANDLERS
 from app.presentation.http.middleware import RequestContext
 from app.presentation.http.rates import FailedAuthentications, Reads
@@ -106,6 +106,7 @@ def _state(context: ValidationContext, *, reads_per_second: int, streams_max: in
             "failed_authentications": FailedAuthentications(),
             "streams": OpenStreams(streams_max),
             "downloads": Places(DOWNLOADS_MAX),
+            "provider_downloads": Places(PROVIDER_DOWNLOADS_MAX),
             "passed_downloads": Places(PASSED_AT_ONCE_MAX),
             "uploads": Places(UPLOADS_MAX),
             "public_url": public_url,

@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 DOWNLOADS_MAX = 384
 """At once in a process, two thirds of them of one account at most."""
+PROVIDER_DOWNLOADS_MAX = 128
+"""The same for what fal fetches."""
 # A caller who takes not even so many bytes in so long holds a place for nothing.
 TAKE_SECONDS_MAX = 60.0
 TAKE_BYTES_MAX = 64 * 1024
@@ -77,7 +79,8 @@ async def download(request: Request, media: OpenMedia, linked: Linked) -> Respon
     """Raises MediaUnavailable, RangeNotSatisfiable, TooManyDownloads."""
     state, account_id, medium = state_of(request.scope), linked.account_id, linked.medium
     async with AsyncExitStack() as held:
-        held.enter_context(_taken(state.downloads, account_id))
+        places = state.provider_downloads if linked.is_for_provider else state.downloads
+        held.enter_context(_taken(places, account_id))
         if medium.is_stored:
             # What our store has lost, fal may have kept.
             with suppress(ObjectMissing):

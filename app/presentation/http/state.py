@@ -34,6 +34,7 @@ class ApiState(State):
     failed_authentications: FailedAuthentications
     streams: "OpenStreams"
     downloads: Places
+    provider_downloads: Places
     passed_downloads: Places
     """For those of them that come from fal."""
     uploads: Places

@@ -25,12 +25,13 @@ from app.presentation.http.errors import (
     UnsupportedContentEncoding,
 )
 
-UPLOADS_MAX = 32
+UPLOADS_MAX = 128
 """At once in a process, two thirds of them of one account at most. Each has its file on the disk."""
 FIELD = "file"
 # What is around the file in a form.
 FORM_BYTES_MAX = 64 * 1024
 PARTS_MAX = 16
+CONTENT_TYPE_LENGTH_MAX = 1024
 _WRITTEN_BYTES = 1024 * 1024
 
 # In the document: how a file can be sent.
@@ -185,7 +186,11 @@ async def _receive(
 
 def _boundary_of(request: Request) -> bytes | None:
     """None: the body is the file itself, whatever its type is said to be. Raises InvalidMultipart."""
-    content_type, options = parse_options_header(request.headers.get("content-type"))
+    header = request.headers.get("content-type", "")
+    if len(header) > CONTENT_TYPE_LENGTH_MAX:
+        # To take it apart costs the square of its length.
+        raise InvalidMultipart("The Content-Type is too long.")
+    content_type, options = parse_options_header(header)
     if content_type.lower() != b"multipart/form-data":
         return None
     boundary = options.get(b"boundary")

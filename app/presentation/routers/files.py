@@ -3,7 +3,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.domain.errors import CommitUnknown
+from app.domain.errors import CommitUnknown, InsufficientBalance
 from app.domain.file_errors import (
     FileNotFound,
     FileNotTaken,
@@ -62,6 +62,7 @@ _LOCATION = {"Location": {"description": "Where to ask for the file.", "schema":
         201: answer(_FILE, headers=_LOCATION),
         **problems(
             *KEY_ERRORS,
+            InsufficientBalance,
             FileNotTaken,
             FilesFull,
             FilesNotKept,
@@ -90,6 +91,7 @@ async def upload_file(request: Request, account: CurrentAccount, use_cases: UseC
     if place is None:
         raise TooManyUploads
     with place:
+        await files.records.admit(account.id, files.bytes_max)
         async with files.spool.new() as received:
             await receive_file(request, received)
             file = await files.keep(account.id, received)

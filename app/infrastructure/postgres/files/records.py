@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.application.execution.steps import ERASE_FILE
 from app.application.ports.files import FilesPage
 from app.domain.budgets import NO_LIMITS, AccountLimits
+from app.domain.errors import InsufficientBalance
 from app.domain.file_errors import FilesFull
 from app.domain.files import FileOrigin, KeptFile, NewFile
 from app.domain.outputs import DeletedBecause
@@ -33,13 +34,16 @@ from app.infrastructure.postgres.statements import any_of
 from app.infrastructure.postgres.tables import accounts, files, jobs
 from app.infrastructure.postgres.writes import check_writes, count_write
 
-OVER_AT_ONCE = 500
+OVER_AT_ONCE = 100
 # For so long bytes may be on their way to the store, or a data: URI may wait for its job to be accepted.
 _TO_COME = literal_column("interval '1 hour'", INTERVAL)
 _AFTER_JOB = literal_column("interval '1 day'", INTERVAL)
+# So long a job may wait and run.
+_FOR_A_JOB = literal_column("interval '2 days'", INTERVAL)
 # A process that did not notice may go on with an upload for as long.
 _MAY_COME = literal_column("interval '1 day'", INTERVAL)
 _IS_THERE = F.deleted_at.is_(None)
+_IS_OVER = _IS_THERE & (F.expires_at < func.now())
 _IS_TO_ERASE = F.deleted_at.is_not(None) & F.erased_at.is_(None)
 
 FILES_TO_ERASE: WaitingSubjects = select(F.id).where(_IS_TO_ERASE)
@@ -50,6 +54,16 @@ class PostgresFiles:
     engine: AsyncEngine
     days_kept: int
     limits: AccountLimits = NO_LIMITS
+
+    async def admit(self, account_id: UUID, bytes_max: int) -> None:
+        own = select(accounts.c.files_bytes, accounts.c.balance_tokens).where(accounts.c.id == account_id)
+        async with transaction(self.engine, "admit_upload") as connection:
+            await count_write(connection, account_id, self.limits)
+            row = (await connection.execute(own)).one()
+        if row.balance_tokens < 1:
+            raise InsufficientBalance(required_tokens=1, balance_tokens=row.balance_tokens)
+        if row.files_bytes >= bytes_max:
+            raise FilesFull(row.files_bytes, bytes_max, 1)
 
     async def reserve(self, file: NewFile, bytes_max: int) -> KeptFile:
         used = select(accounts.c.files_bytes).where(accounts.c.id == file.account_id).with_for_update(key_share=True)
@@ -70,10 +84,8 @@ class PostgresFiles:
             used_bytes = (await connection.scalars(used)).one()
             if used_bytes + file.size_bytes > bytes_max:
                 raise FilesFull(used_bytes, bytes_max, file.size_bytes)
-            if file.origin is FileOrigin.UPLOAD:
-                await count_write(connection, file.account_id, self.limits)
-            else:
-                # It counts with its job, or when it is taken back.
+            if file.origin is FileOrigin.DATA:
+                # It counts with its job, or when it is taken back. An upload has counted when it was admitted.
                 await check_writes(connection, file.account_id, self.limits)
             made = await connection.execute(insert(files).values(values).returning(*FILE_COLUMNS))
             return file_of(made.mappings().one())
@@ -109,6 +121,11 @@ class PostgresFiles:
             rows = (await connection.execute(query, {"file_ids": list(file_ids)})).mappings().all()
             return {row["id"]: file_of(row) for row in rows}
 
+    async def keep_on(self, file_id: UUID) -> None:
+        async with transaction(self.engine, "keep_file_on") as connection:
+            until = func.greatest(F.expires_at, func.now() + _FOR_A_JOB)
+            await connection.execute(update(files).where(F.id == file_id, _IS_THERE).values(expires_at=until))
+
     async def balance_tokens(self, account_id: UUID) -> int:
         async with reading(self.engine) as connection:
             query = select(accounts.c.balance_tokens).where(accounts.c.id == account_id)
@@ -133,32 +150,36 @@ class PostgresFiles:
         return FilesPage([file_of(row) for row in rows], used_bytes)
 
     async def delete(self, file_id: UUID, because: DeletedBecause) -> KeptFile | None:
+        query = select(*FILE_COLUMNS).where(F.id == file_id, F.origin != FileOrigin.OUTPUT.value)
         async with transaction(self.engine, "delete_file") as connection:
             await _delete(connection, [file_id], because)
-            found = await connection.execute(
-                select(*FILE_COLUMNS).where(F.id == file_id, F.origin != FileOrigin.OUTPUT.value)
-            )
-            row = found.mappings().one_or_none()
+            row = (await connection.execute(query)).mappings().one_or_none()
             return None if row is None else file_of(row)
 
     async def take_back(self, account_id: UUID, file_ids: Sequence[UUID]) -> None:
         async with transaction(self.engine, "take_files_back") as connection:
-            await count_write(connection, account_id, self.limits, is_refusable=False)
+            # Files before their account, as everywhere.
             await _delete(connection, file_ids, DeletedBecause.REQUESTED)
+            await count_write(connection, account_id, self.limits, is_refusable=False)
 
     async def delete_over(self) -> int:
-        is_over = _IS_THERE & (F.expires_at < func.now())
-        some = select(F.id).where(is_over).order_by(F.expires_at).limit(OVER_AT_ONCE)
+        some = select(F.account_id, F.id).where(_IS_OVER).order_by(F.expires_at).limit(OVER_AT_ONCE)
+        async with reading(self.engine) as connection:
+            found = (await connection.execute(some)).all()
+        # Each account by itself: its row is locked, and whoever starts something waits for no other account's files.
+        count = 0
+        for account_id in sorted({row.account_id for row in found}):
+            count += await self._delete_over([row.id for row in found if row.account_id == account_id])
+        return count
+
+    async def _delete_over(self, file_ids: Sequence[UUID]) -> int:
+        over = select(F.id).where(any_of(F.id, "file_ids"), _IS_OVER)
         async with transaction(self.engine, "delete_files_that_are_over") as connection:
-            found = (await connection.scalars(some.with_for_update(skip_locked=True))).all()
-            if not found:
-                return 0
-            await connection.execute(_PUT_OFF, {"file_ids": found})
-            gone = (
-                await connection.scalars(select(F.id).where(any_of(F.id, "file_ids"), is_over), {"file_ids": found})
-            ).all()
-            await _delete(connection, gone, DeletedBecause.EXPIRED)
-            return len(found)
+            locked = await connection.scalars(over.with_for_update(skip_locked=True), {"file_ids": file_ids})
+            ids = {"file_ids": locked.all()}
+            await connection.execute(_PUT_OFF, ids)
+            await _delete(connection, (await connection.scalars(over, ids)).all(), DeletedBecause.EXPIRED)
+            return len(ids["file_ids"])
 
     async def is_to_erase(self, file_id: UUID) -> bool:
         async with reading(self.engine) as connection:
@@ -185,22 +206,14 @@ _PUT_OFF = (
 
 
 async def _delete(connection: AsyncConnection, file_ids: Sequence[UUID], because: DeletedBecause) -> None:
-    """In the order of their accounts, whose rows the count locks."""
-    for account_id in await _accounts_of(connection, file_ids):
-        deleted = await connection.scalars(
-            update(files)
-            .where(any_of(F.id, "file_ids"), F.account_id == account_id, _IS_THERE)
-            .values(deleted_at=func.now(), deleted_because=because.value, sent_url=None, sent_until=None)
-            .returning(F.id),
-            {"file_ids": list(file_ids)},
-        )
-        gone = sorted(deleted.all())
-        if gone:
-            await enqueue(connection, ERASE_FILE, gone)
-
-
-async def _accounts_of(connection: AsyncConnection, file_ids: Sequence[UUID]) -> Sequence[UUID]:
-    if not file_ids:
-        return []
-    found = select(F.account_id).where(any_of(F.id, "file_ids"), F.origin != FileOrigin.OUTPUT.value).distinct()
-    return sorted((await connection.scalars(found, {"file_ids": list(file_ids)})).all())
+    """Of one account, whose row the count locks after those of the files."""
+    deleted = await connection.scalars(
+        update(files)
+        .where(any_of(F.id, "file_ids"), F.origin != FileOrigin.OUTPUT.value, _IS_THERE)
+        .values(deleted_at=func.now(), deleted_because=because.value, sent_url=None, sent_until=None)
+        .returning(F.id),
+        {"file_ids": list(file_ids)},
+    )
+    gone = sorted(deleted.all())
+    if gone:
+        await enqueue(connection, ERASE_FILE, gone)

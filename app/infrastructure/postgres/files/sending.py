@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,21 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.ports.files import FileToSend
 from app.application.ports.media import OutputReader
-from app.domain.outputs import Output, OutputId
-from app.infrastructure.postgres.database import reading, transaction
+from app.domain.jobs import JobStatus, Outcome
+from app.domain.outputs import OutputId
+from app.infrastructure.postgres.database import fetch_through, reading, transaction
+from app.infrastructure.postgres.files.own_outputs import IS_AT_PROVIDER, UNTIL_AT_PROVIDER
 from app.infrastructure.postgres.files.rows import FILE_COLUMNS, F, file_of, of_output
 from app.infrastructure.postgres.jobs.claiming import SENT_AHEAD
+from app.infrastructure.postgres.jobs.settling import Settlement, settle_through
 from app.infrastructure.postgres.statements import seconds
 from app.infrastructure.postgres.tables import files, jobs, outputs
 
-# For so long fal was asked, at the least, to keep what it made.
-AT_PROVIDER = timedelta(days=3)
 _LACKS_URL = or_(F.sent_until.is_(None), F.sent_until < func.now() + literal_column(SENT_AHEAD, INTERVAL))
-
-
-def _until_at_provider(output: Output, created_at: datetime) -> datetime:
-    """Of what is not stored, its own time says for how long fal keeps it."""
-    return created_at + AT_PROVIDER if output.kept.is_stored else output.kept.expires_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,14 @@ class PostgresFilesToSend:
 
     async def of_job(self, job_id: UUID) -> Sequence[FileToSend]:
         query = (
-            select(*FILE_COLUMNS, F.output_job_id, F.output_number, outputs.c.created_at.label("output_created_at"))
+            select(
+                *FILE_COLUMNS,
+                F.output_job_id,
+                F.output_number,
+                IS_AT_PROVIDER.label("is_at_provider"),
+                UNTIL_AT_PROVIDER.label("until_at_provider"),
+                func.now().label("now"),
+            )
             .select_from(files)
             .join(jobs, F.id == any_(jobs.c.file_ids))
             .join(
@@ -53,16 +56,17 @@ class PostgresFilesToSend:
 
     async def _to_send(self, row: Mapping[Any, Any]) -> FileToSend:
         if row["output_job_id"] is None:
-            return FileToSend(file=file_of(row), output_id=None, provider_url=None, provider_url_until=None)
+            return FileToSend(file=file_of(row), now=row["now"])
         output_id = OutputId(row["output_job_id"], row["output_number"])
         found = await self.outputs.find(output_id)
         assert found is not None, "outputs are never deleted"
         output = found[1]
         return FileToSend(
             file=of_output(row, output),
+            now=row["now"],
             output_id=output_id,
-            provider_url=output.provider_url,
-            provider_url_until=_until_at_provider(output, row["output_created_at"]),
+            provider_url=output.provider_url if row["is_at_provider"] else None,
+            provider_url_until=row["until_at_provider"],
         )
 
     async def begin(self, file_id: UUID, seconds_max: float) -> bool:
@@ -87,3 +91,11 @@ class PostgresFilesToSend:
     async def give_back(self, file_id: UUID) -> None:
         async with transaction(self.engine, "give_back_file") as connection:
             await connection.execute(update(files).where(F.id == file_id).values(handed_over_until=None))
+
+    async def end_queued(self, job_id: UUID, outcome: Outcome) -> bool:
+        queued = select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.status == JobStatus.QUEUED.value)
+        async with transaction(self.engine, "end_queued") as connection:
+            if await connection.scalar(queued.with_for_update()) is None:
+                return False
+            await settle_through(fetch_through(connection), [Settlement.of(job_id, outcome)])
+            return True

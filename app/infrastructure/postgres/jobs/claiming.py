@@ -125,7 +125,8 @@ _REFUSED = Statement(
         jobs.c.id,
         jobs.c.account_id,
         (~_IS_SMALL).label("is_large"),
-        (_IS_QUEUED & ~_FILES_ARE_SENT).label("lacks_files"),
+        # What is not to be claimed is not made ready for it.
+        (_IS_QUEUED & jobs.c.held_at.is_(None) & IS_KNOWN & ~_FILES_ARE_SENT).label("lacks_files"),
     ).where(any_of(jobs.c.id, "job_ids"))
 )
 

@@ -13,7 +13,6 @@ from app.domain.jobs import Job
 from app.domain.media_errors import JobUnfinished
 from app.domain.outputs import DeletedBecause
 from app.infrastructure.postgres.database import transaction
-from app.infrastructure.postgres.files.own_outputs import forget_outputs_in_use
 from app.infrastructure.postgres.jobs.rows import JOB_COLUMNS, job_of
 from app.infrastructure.postgres.queue import enqueue
 from app.infrastructure.postgres.statements import any_of
@@ -77,7 +76,6 @@ async def _delete(connection: AsyncConnection, which: ColumnElement[bool], becau
     job_ids = deleted.all()
     if job_ids:
         gone = sorted(set(job_ids))
-        await forget_outputs_in_use(connection, gone, because)
         await enqueue(connection, ERASE_MEDIA, gone)
     return len(job_ids)
 
