@@ -62,6 +62,10 @@ def assert_right(world: World) -> None:
     assert objects_in_store(world) == set(world.sql(LIVE))
 
 
+def data_uri(picture: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(picture).decode()}"
+
+
 def send_file(story: Story) -> Any:
     """What the user hears; None: the service died."""
     headers = story.headers | {"Content-Type": "image/png"}
@@ -245,8 +249,7 @@ def is_used_again(world: World, armed: str) -> None:
 def comes_with_its_job(world: World, armed: str) -> None:
     """A data: URI becomes a file before its job is there."""
     story = Story(world)
-    uri = f"data:image/png;base64,{b64encode(PICTURE).decode()}"
-    story.ask_for(IMAGE_TO_IMAGE, image_urls=[uri])
+    story.ask_for(IMAGE_TO_IMAGE, image_urls=[data_uri(PICTURE)])
     world.process.arm(armed)
     story.start()
     world.die()
@@ -277,6 +280,24 @@ def comes_with_its_job(world: World, armed: str) -> None:
     assert_right(world)
 
 
+def is_taken_back(world: World, armed: str) -> None:
+    """The second picture is too small for the model, so that the first one has no job."""
+    story = Story(world)
+    story.ask_for(IMAGE_TO_IMAGE, image_urls=[data_uri(PICTURE), data_uri(saved(four_corners(), "PNG"))])
+    world.process.arm(armed)
+    story.start()
+    world.die()
+    assert story.disk() is None
+    assert number_of(story, "deleted_at IS NULL") == (0 if armed.endswith("after_commit") else 2)
+    assert_counted(world)
+    make_it_so(world, "expires_at = now() - interval '1 second' WHERE origin = 'data' AND deleted_at IS NULL")
+    world.run()
+    world.until(lambda: number_of(story, "erased_at IS NOT NULL") == 2, "both are erased")
+    assert_right(world)
+    assert story.balance() == BALANCE_TOKENS
+    story.assert_nothing_is_left()
+
+
 FILE_CASES = [
     *both("reserve_file", is_kept),
     Case("keep_file.after_reserve", is_kept),
@@ -284,6 +305,7 @@ FILE_CASES = [
     *both("record_stored_file", is_kept),
     *both("delete_file", is_deleted),
     *both("delete_files_that_are_over", is_over),
+    *both("take_files_back", is_taken_back),
     *both("record_erased_file", is_erased),
     *both("begin_to_hand_over", is_handed_over),
     Case("hand_over.after_url", is_handed_over),

@@ -144,6 +144,38 @@ async def test_who_has_nothing_to_spend_uploads_nothing(engine: AsyncEngine) -> 
         await files_of(engine).admit(customer.account_id, FILES_BYTES_MAX)
 
 
+async def test_files_that_are_taken_back_are_one_write(engine: AsyncEngine, sql: Connection) -> None:
+    customer = await open_account(engine)
+    files = PostgresFiles(engine, MEDIA_DAYS, AccountLimits(writes_per_minute=1))
+    await begin_minute_of_writes(sql)
+    made = [(await files.reserve(new_file(customer, job_id=uuid7()), FILES_BYTES_MAX)).id for _ in range(2)]
+
+    await files.take_back(customer.account_id, made)
+
+    assert await sql.fetchval("SELECT writes FROM accounts") == 1
+    assert await sql.fetchval(COUNTED, customer.account_id) == 0
+    assert await queue_items(sql) == {(ERASE_FILE, file_id) for file_id in made}
+
+
+async def test_files_are_locked_before_their_account_by_whoever_takes_them_back(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    """As by their owner and by the expiry: two that meet must not wait for each other."""
+    customer, files = await open_account(engine), files_of(engine)
+    file = await kept_file(engine, customer, job_id=uuid7())
+    async with connect(database) as other:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("SELECT FROM files FOR UPDATE")
+        taking_back = asyncio.create_task(files.take_back(customer.account_id, [file.id]))
+        await blocked(sql)
+        await other.execute("UPDATE files SET deleted_at = now(), deleted_because = 'requested'")
+        await transaction.commit()
+    await taking_back
+
+    assert await miscounted(sql) == []
+
+
 async def test_whatever_is_done_at_once_the_count_is_the_sum(
     crowd: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

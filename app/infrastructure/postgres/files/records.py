@@ -158,7 +158,7 @@ class PostgresFiles:
 
     async def take_back(self, account_id: UUID, file_ids: Sequence[UUID]) -> None:
         async with transaction(self.engine, "take_files_back") as connection:
-            # Files before their account, as everywhere.
+            # Files before the account, as everybody locks them.
             await _delete(connection, file_ids, DeletedBecause.REQUESTED)
             await count_write(connection, account_id, self.limits, is_refusable=False)
 
