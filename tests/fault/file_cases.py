@@ -150,6 +150,8 @@ def is_over(world: World, armed: str) -> None:
     """Dies in the sweep at its start."""
     story, file_id = with_file(world)
     world.stop()
+    # Those of other stories go account by account, each in a transaction of its own.
+    make_it_so(world, "expires_at = now() + interval '1 day' WHERE deleted_at IS NULL")
     make_it_so(world, f"expires_at = now() - interval '1 second' WHERE id = '{file_id}'")
     world.use(armed=[armed])
     world.die()
@@ -298,7 +300,55 @@ def is_taken_back(world: World, armed: str) -> None:
     story.assert_nothing_is_left()
 
 
+def is_admitted(world: World, armed: str) -> None:
+    """Before a byte of it is read."""
+    story = Story(world)
+    world.process.arm(armed)
+    assert send_file(story) is None
+    world.die()
+    assert number_of(story) == objects_of(story) == 0
+    world.run()
+    uploaded(story)
+    assert_right(world)
+
+
+def is_kept_on(world: World, armed: str) -> None:
+    """Its time would end while the job waits."""
+    story, file_id = with_file(world)
+    make_it_so(world, f"expires_at = now() + interval '1 hour' WHERE id = '{file_id}'")
+    world.process.arm(armed)
+    story.start()
+    world.die()
+    assert story.disk() is None
+    assert number_of(story, "expires_at > now() + interval '1 day'") == int(armed.endswith("after_commit"))
+    world.run()
+    story.start()
+    assert_done_once(story)
+    assert number_of(story, "expires_at > now() + interval '1 day'") == 1
+    assert_right(world)
+
+
+def is_gone_before_its_job(world: World, armed: str) -> None:
+    """While fal takes no files the user deletes it."""
+    story, file_id = with_file(world)
+    world.use(PUBLIC_URL="", FAL_REST_URL=NOWHERE)
+    world.process.wait_until_ready(world.url)
+    story.start()
+    world.process.arm(armed)
+    world.send("DELETE", f"/files/{file_id}", headers=story.headers)
+    world.die()
+    assert story.disk() == ("FAILED refunded" if armed.endswith("after_commit") else "QUEUED")
+    world.run()
+    story.until("FAILED refunded")
+    assert story.balance() == BALANCE_TOKENS
+    assert story.requests() == []
+    assert_gone(story)
+
+
 FILE_CASES = [
+    *both("admit_upload", is_admitted),
+    *both("keep_file_on", is_kept_on),
+    *both("end_queued", is_gone_before_its_job),
     *both("reserve_file", is_kept),
     Case("keep_file.after_reserve", is_kept),
     Case("keep_file.after_put", is_kept),
