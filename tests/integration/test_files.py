@@ -124,14 +124,14 @@ async def test_an_upload_is_a_write_before_it_is_read_and_a_data_uri_is_one_with
     files = PostgresFiles(engine, MEDIA_DAYS, AccountLimits(writes_per_minute=2))
     await begin_minute_of_writes(sql)
 
-    await files.admit(customer.account_id, FILES_BYTES_MAX)
+    await files.admit(customer.account_id, 1, FILES_BYTES_MAX)
     await files.reserve(new_file(customer), FILES_BYTES_MAX)
     await files.reserve(new_file(customer, job_id=uuid7()), FILES_BYTES_MAX)
     with pytest.raises(FilesFull):
-        await files.admit(customer.account_id, 2 * len(CONTENT))
+        await files.admit(customer.account_id, 1, 2 * len(CONTENT))
 
     with pytest.raises(TooManyWrites):
-        await files.admit(customer.account_id, FILES_BYTES_MAX)
+        await files.admit(customer.account_id, 1, FILES_BYTES_MAX)
     with pytest.raises(TooManyWrites):
         await files.reserve(new_file(customer, job_id=uuid7()), FILES_BYTES_MAX)
     assert await sql.fetchval(COUNTED, customer.account_id) == 2 * len(CONTENT)
@@ -141,7 +141,7 @@ async def test_who_has_nothing_to_spend_uploads_nothing(engine: AsyncEngine) -> 
     customer = await open_account(engine)
 
     with pytest.raises(InsufficientBalance):
-        await files_of(engine).admit(customer.account_id, FILES_BYTES_MAX)
+        await files_of(engine).admit(customer.account_id, 1, FILES_BYTES_MAX)
 
 
 async def test_files_that_are_taken_back_are_one_write(engine: AsyncEngine, sql: Connection) -> None:

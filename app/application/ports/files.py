@@ -30,10 +30,11 @@ class FilesPage:
 
 
 class FileRecords(Protocol):
-    async def admit(self, account_id: UUID, bytes_max: int) -> None:
+    async def admit(self, account_id: UUID, size_bytes: int, bytes_max: int) -> None:
         """Before a byte of an upload is read: whoever has nothing to spend on a generation needs no file for one.
 
-        Counts as a write, whatever becomes of the upload. Raises InsufficientBalance, FilesFull, TooManyWrites.
+        What is kept of `size_bytes` may be less, so that only a full account is refused. Counts as a write, whatever
+        becomes of the upload. Raises InsufficientBalance, FilesFull, TooManyWrites.
         """
         ...
 

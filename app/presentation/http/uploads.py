@@ -10,6 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from app.domain.file_errors import FilesUnavailable
 from app.domain.files import FILE_BYTES_MAX
 from app.presentation.http.bodies import (
     LARGE_PROGRESS_BYTES,
@@ -92,7 +93,11 @@ class _Written:
     async def flush(self, above_bytes: int = 0) -> None:
         if len(self._pending) > above_bytes:
             pending, self._pending = self._pending, bytearray()
-            await asyncio.to_thread(self._file.write, pending)
+            try:
+                await asyncio.to_thread(self._file.write, pending)
+            except OSError as error:
+                # The disk is full.
+                raise FilesUnavailable from error
 
 
 class _Form:

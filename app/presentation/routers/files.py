@@ -15,6 +15,7 @@ from app.domain.file_errors import (
 from app.domain.limits import TooManyWrites
 from app.domain.media_errors import MediaDeleted
 from app.presentation.http.answers import json_answer
+from app.presentation.http.bodies import declared_bytes
 from app.presentation.http.errors import (
     InvalidMultipart,
     InvalidRequest,
@@ -83,7 +84,8 @@ async def upload_file(request: Request, account: CurrentAccount, use_cases: UseC
 
     Pictures (PNG, JPEG, WebP, GIF, AVIF, HEIC), films (MP4, MOV, WebM) and sounds (MP3, WAV) are taken, by content and
     whatever their names say, up to 100 MB. What is kept is upright and without what tells where, when and with what it
-    was made; HEIC and AVIF become JPEG or PNG, and of a GIF the first frame is kept.
+    was made; HEIC and AVIF become JPEG or PNG, and of a GIF the first frame is kept. An account with nothing to spend
+    on a generation uploads nothing.
     """
     files = use_cases.files
     files.keep.check_store()
@@ -91,7 +93,7 @@ async def upload_file(request: Request, account: CurrentAccount, use_cases: UseC
     if place is None:
         raise TooManyUploads
     with place:
-        await files.records.admit(account.id, files.bytes_max)
+        await files.records.admit(account.id, declared_bytes(request) or 1, files.bytes_max)
         async with files.spool.new() as received:
             await receive_file(request, received)
             file = await files.keep(account.id, received)

@@ -55,7 +55,7 @@ class PostgresFiles:
     days_kept: int
     limits: AccountLimits = NO_LIMITS
 
-    async def admit(self, account_id: UUID, bytes_max: int) -> None:
+    async def admit(self, account_id: UUID, size_bytes: int, bytes_max: int) -> None:
         own = select(accounts.c.files_bytes, accounts.c.balance_tokens).where(accounts.c.id == account_id)
         async with transaction(self.engine, "admit_upload") as connection:
             await count_write(connection, account_id, self.limits)
@@ -63,7 +63,7 @@ class PostgresFiles:
         if row.balance_tokens < 1:
             raise InsufficientBalance(required_tokens=1, balance_tokens=row.balance_tokens)
         if row.files_bytes >= bytes_max:
-            raise FilesFull(row.files_bytes, bytes_max, 1)
+            raise FilesFull(row.files_bytes, bytes_max, size_bytes)
 
     async def reserve(self, file: NewFile, bytes_max: int) -> KeptFile:
         used = select(accounts.c.files_bytes).where(accounts.c.id == file.account_id).with_for_update(key_share=True)
