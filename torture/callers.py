@@ -39,12 +39,14 @@ class Order:
     webhook_url: str | None = None
     is_over_budget: bool = False
     """Once it was refused for that. A repeat may fit, after a refund."""
+    is_not_taken: bool = False
+    """It was refused for what it brings along."""
     job_ids: set[str] = field(default_factory=set)
     final_statuses_seen: set[str] = field(default_factory=set)
 
     @property
     def is_refused(self) -> bool:
-        return self.is_over_budget and not self.job_ids
+        return (self.is_over_budget or self.is_not_taken) and not self.job_ids
 
 
 @dataclass(slots=True)
@@ -72,11 +74,18 @@ class Callers:
         self.put_off: list[str] = []
 
     async def ask(
-        self, method: str, path: str, allowed: frozenset[int], *, headers: Mapping[str, str], json: Any = None
+        self,
+        method: str,
+        path: str,
+        allowed: frozenset[int],
+        *,
+        headers: Mapping[str, str],
+        json: Any = None,
+        content: bytes | None = None,
     ) -> Answer | None:
         """None: no answer, or one that says to ask again later."""
         try:
-            async with self._session.request(method, path, headers=headers, json=json) as response:
+            async with self._session.request(method, path, headers=headers, json=json, data=content) as response:
                 body = await response.json(content_type=None)
                 retry_after = response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -96,11 +105,18 @@ class Callers:
         return self.wrong_answers + self.unanswered + self.put_off
 
     async def insist(
-        self, method: str, path: str, allowed: frozenset[int], *, headers: Mapping[str, str], json: Any = None
+        self,
+        method: str,
+        path: str,
+        allowed: frozenset[int],
+        *,
+        headers: Mapping[str, str],
+        json: Any = None,
+        content: bytes | None = None,
     ) -> Answer:
         async with asyncio.timeout(DEFINITE_SECONDS_MAX):
             while True:
-                answer = await self.ask(method, path, allowed, headers=headers, json=json)
+                answer = await self.ask(method, path, allowed, headers=headers, json=json, content=content)
                 if answer is not None:
                     return answer
                 await asyncio.sleep(RETRY_SECONDS)

@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import asyncpg
 import httpx
@@ -61,6 +63,7 @@ async def evidence_of(fleet: Fleet, callers: Callers, books: list[Book]) -> Evid
         keys=keys,
         posts=await _posts(fleet),
         windows_over_budget=[row["window"] for row in over_budget],
+        has_webhooks="PUBLIC_URL" in fleet.settings,
         ledger_violations=await ledger_violations(fleet.postgres.dsn),
     )
 
@@ -77,12 +80,19 @@ async def _posts(fleet: Fleet) -> list[Post]:
         Post(
             request_id=request["request_id"],
             prompt=request["input"]["prompt"],
-            attempt_token=((request["attempt"] or {}).get("webhook_url") or "").rpartition("/")[2] or None,
+            attempt_token=_attempt_of(request["attempt"]),
             has_succeeded=request["result_status_code"] == 200,
             is_canceled=request["cancel_requested_at"] is not None,
         )
         for request in requests
     ]
+
+
+def _attempt_of(attempt: Mapping[str, Any] | None) -> str | None:
+    """Its token where fal is to call, else the tags that name job and number."""
+    if attempt is None:
+        return None
+    return (attempt["webhook_url"] or "").rpartition("/")[2] or str(attempt["tags"])
 
 
 def ends(evidence: Evidence) -> dict[str, int]:

@@ -90,12 +90,12 @@ class Fleet:
         *,
         workers: int,
         apis: int,
-        others: Mapping[str, str],
+        others: Mapping[str, str | None],
     ) -> None:
         self.postgres = postgres
         self.simulator_url = simulator_url
         ports = [free_port() for _ in range(apis)]
-        settings = {
+        chosen = {
             "DATABASE_URL": postgres.dsn,
             "FAL_KEY": "torture:key",
             "FAL_QUEUE_URL": simulator_url,
@@ -107,6 +107,7 @@ class Fleet:
             **WITHOUT_LIMITS,
             **others,
         }
+        settings = {name: value for name, value in chosen.items() if value is not None}
         self.settings = settings
         self.apis = [
             Member(
@@ -161,9 +162,12 @@ class Fleet:
 
 @asynccontextmanager
 async def running_fleet(
-    directory: Path, *, workers: int = 2, apis: int = 1, settings: Mapping[str, str] | None = None
+    directory: Path, *, workers: int = 2, apis: int = 1, settings: Mapping[str, str | None] | None = None
 ) -> AsyncIterator[Fleet]:
-    """Everything started and ready. `directory` gets the logs; PostgreSQL's files are dropped at the end."""
+    """Everything started and ready; a setting that is None is not set.
+
+    `directory` gets the logs; PostgreSQL's files are dropped at the end.
+    """
     with tempfile.TemporaryDirectory(prefix="torture-", dir="/tmp") as files, ExitStack() as stack:
         postgres = Postgres(Path(files))
         await asyncio.to_thread(postgres.start)

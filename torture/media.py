@@ -34,6 +34,7 @@ from torture.media_time import until_quiet
 from torture.media_trouble import AWAY_SECONDS, StoreTrouble
 from torture.media_truth import PART, Audit, Findings, digests_differ, media_checks
 from torture.media_users import Users
+from torture.pace import Pace
 from torture.report import Check, Outcome, Plan
 from torture.timeline import Timeline, sampled
 from torture.under_load import Trouble, no_bug_is_logged
@@ -99,10 +100,7 @@ async def _suffer(scene: _Scene) -> Users:
             scene.books,
             scene.dsn,
             scene.rng,
-            plan.count(JOBS),
-            seconds,
-            is_enough=task.done,
-            seconds_max=2 * seconds + LATE_SECONDS_MAX,
+            Pace(plan.count(JOBS), seconds, is_enough=task.done, seconds_max=2 * seconds + LATE_SECONDS_MAX),
         )
         work = tasks.create_task(users.run())
         tasks.create_task(_tell(scene, users, work))
@@ -112,7 +110,7 @@ async def _suffer(scene: _Scene) -> Users:
 async def _tell(scene: _Scene, users: Users, work: "asyncio.Task[None]") -> None:
     while not work.done():
         kills, jobs, downloads = len(scene.timeline.marks), users.placed, len(users.downloads)
-        scene.plan.console.log(f"{kills} marks, {jobs:,} jobs of {users.count:,}, {downloads:,} downloads")
+        scene.plan.console.log(f"{kills} marks, {jobs:,} jobs of {users.pace.count:,}, {downloads:,} downloads")
         await asyncio.wait({work}, timeout=TELL_SECONDS)
 
 

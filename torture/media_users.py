@@ -2,13 +2,12 @@
 
 import asyncio
 import hashlib
-import itertools
 import random
 import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ from yarl import URL
 
 from torture.callers import FINAL, Book, Callers, Order
 from torture.media_truth import GONE, Download
+from torture.pace import Pace
 from torture.wishes import Wish
 
 SMALL = "[size:160x160]"
@@ -74,19 +74,13 @@ async def past_the_guard(dsn: str, statement: str, *arguments: Any) -> list[asyn
 
 @dataclass(slots=True)
 class Users:
-    """At a steady pace, until `count` jobs are started and `is_enough` says so, or the time is over."""
-
     callers: Sequence[Callers]
     urls: Sequence[str]
     session: aiohttp.ClientSession
     books: Sequence[Book]
     dsn: str
     rng: random.Random
-    count: int
-    seconds: float
-    is_enough: Callable[[], bool]
-    seconds_max: float
-    at_once_max: int = 100
+    pace: Pace
     placed: int = 0
     done: Counter[str] = field(default_factory=Counter)
     downloads: list[Download] = field(default_factory=list)
@@ -98,28 +92,16 @@ class Users:
     """Outputs of which somebody was told that they are deleted, or whose time was over."""
 
     async def run(self) -> None:
-        began = asyncio.get_running_loop().time()
-        numbers = itertools.count()
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(self.at_once_max):
-                tasks.create_task(self._one_after_the_other(numbers, began))
+        await self.pace.keep(self._one)
 
-    async def _one_after_the_other(self, numbers: "itertools.count[int]", began: float) -> None:
-        loop = asyncio.get_running_loop()
-        for number in numbers:
-            spent_seconds = loop.time() - began
-            if (number >= self.count and self.is_enough()) or spent_seconds > self.seconds_max:
-                return
-            await asyncio.sleep(number * self.seconds / self.count - spent_seconds)
-            await self._one(self.books[number % len(self.books)], number)
-
-    async def _one(self, book: Book, number: int) -> None:
+    async def _one(self, number: int) -> None:
+        book = self.books[number % len(self.books)]
         (wish,) = self.rng.choices(WISHES, WEIGHTS)
         order = Order(f"picture {number} {wish.words}", wish, str(uuid.uuid4()))
         book.orders.append(order)
         self.placed += 1
         job_id = await self._caller.place(book, order)
-        job = None if job_id is None else await self._until_final(book, order, job_id)
+        job = None if job_id is None else await until_final(self.callers, self.rng, book, order, job_id)
         if job is None or job["status"] != "COMPLETED":
             return
         outputs = self.remember(job)
@@ -155,17 +137,6 @@ class Users:
     @property
     def _caller(self) -> Callers:
         return self.rng.choice(self.callers)
-
-    async def _until_final(self, book: Book, order: Order, job_id: str) -> Mapping[str, Any] | None:
-        until = time.monotonic() + FINAL_SECONDS_MAX
-        while time.monotonic() < until:
-            path = f"/generations/{job_id}"
-            answer = await self._caller.insist("GET", path, frozenset({200}), headers=book.headers)
-            if answer.status == 200 and answer.body["status"] in FINAL:
-                order.final_statuses_seen.add(answer.body["status"])
-                return answer.body
-            await asyncio.sleep(self.rng.uniform(*LOOK_SECONDS))
-        return None
 
     async def _delete(self, callers: Callers, book: Book, job_id: str, allowed: frozenset[int]) -> None:
         await callers.insist("DELETE", f"/generations/{job_id}/media", allowed, headers=book.headers)
@@ -204,6 +175,21 @@ class Users:
             self.cut_off[type(error).__name__] += 1
         else:
             self.downloads.append(found)
+
+
+async def until_final(
+    callers: Sequence[Callers], rng: random.Random, book: Book, order: Order, job_id: str
+) -> Mapping[str, Any] | None:
+    """The job as it ended; None where that takes too long, which is said elsewhere."""
+    until = time.monotonic() + FINAL_SECONDS_MAX
+    while time.monotonic() < until:
+        path = f"/generations/{job_id}"
+        answer = await rng.choice(callers).insist("GET", path, frozenset({200}), headers=book.headers)
+        if answer.status == 200 and answer.body["status"] in FINAL:
+            order.final_statuses_seen.add(answer.body["status"])
+            return answer.body
+        await asyncio.sleep(rng.uniform(*LOOK_SECONDS))
+    return None
 
 
 async def follow(

@@ -14,6 +14,8 @@ class Wish:
 
     images: int = 1
     weight: int = 1
+    price_tokens: int = PRICE_TOKENS
+    """Of an image."""
     is_canceled: bool = False
     """The caller cancels it, sooner or later."""
 
@@ -23,12 +25,12 @@ class Wish:
 
     @property
     def cost_tokens(self) -> int:
-        return self.images * PRICE_TOKENS
+        return self.images * self.price_tokens
 
     def charge_tokens(self, status: str) -> int | None:
         """None: the job must not end so."""
         images = self.ends.get(status)
-        return None if images is None else images * PRICE_TOKENS
+        return None if images is None else images * self.price_tokens
 
 
 WISHES = (
