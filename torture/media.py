@@ -30,6 +30,10 @@ from torture.evidence import ends, evidence_of, until_settled
 from torture.fleet import Fleet, running_fleet
 from torture.kills import KILL_SECONDS, KILLS
 from torture.media_evidence import findings_of
+from torture.media_files import BYTES_MAX, FileUsers
+from torture.media_files_evidence import Kills, file_findings_of
+from torture.media_files_time import TimePassed, until_files_quiet
+from torture.media_files_truth import FileFindings, file_checks
 from torture.media_time import until_quiet
 from torture.media_trouble import AWAY_SECONDS, StoreTrouble
 from torture.media_truth import PART, Audit, Findings, digests_differ, media_checks
@@ -41,9 +45,13 @@ from torture.under_load import Trouble, no_bug_is_logged
 
 JOBS = 3_000
 USERS = 20
+FILE_STORIES = 1_200
+FILE_USERS_MIN = 4
 TOKENS = 20_000
 AWAYS = 20
-SETTINGS = {"IMAGE_TIME_LIMIT_SECONDS": "90"}
+# fal cannot reach a service that does not say where it is: files are handed over by fal's storage, which no kill takes
+# away from it, and there are no webhooks.
+SETTINGS = {"IMAGE_TIME_LIMIT_SECONDS": "90", "FILES_BYTES_MAX": str(BYTES_MAX), "PUBLIC_URL": None}
 # Beyond what was planned; whatever is missing then is said.
 LATE_SECONDS_MAX = 300
 DOWNLOAD_SECONDS_MAX = 60
@@ -80,19 +88,20 @@ async def media(plan: Plan) -> Outcome:
         store = StoreTrouble(Trouble(fleet, timeline, rng, may_end=True), directory / "media")
         scene = _Scene(plan, fleet, callers, books, session, rng, timeline, store)
         async with sampled(timeline, fleet.postgres.dsn):
-            users = await _suffer(scene)
-            in_time, seconds = await _rest(scene)
-        checks, counts = await _judge(scene, users)
+            users, file_users = await _suffer(scene)
+            in_time, passed, seconds = await _rest(scene)
+        checks, counts = await _judge(scene, users, file_users, passed)
     counts |= {"seconds_to_rest": seconds}
     return Outcome("media", [in_time, *checks], counts, timeline, time.monotonic() - began)
 
 
-async def _suffer(scene: _Scene) -> Users:
+async def _suffer(scene: _Scene) -> tuple[Users, FileUsers]:
     plan = scene.plan
     kills, aways = plan.count(KILLS), max(2, plan.count(AWAYS))
     seconds = kills * KILL_SECONDS + aways * sum(AWAY_SECONDS) / 2
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(scene.store.run(kills, aways))
+        seconds_max = 2 * seconds + LATE_SECONDS_MAX
         users = Users(
             scene.callers,
             scene.fleet.urls,
@@ -100,39 +109,57 @@ async def _suffer(scene: _Scene) -> Users:
             scene.books,
             scene.dsn,
             scene.rng,
-            Pace(plan.count(JOBS), seconds, is_enough=task.done, seconds_max=2 * seconds + LATE_SECONDS_MAX),
+            Pace(plan.count(JOBS), seconds, task.done, seconds_max),
         )
-        work = tasks.create_task(users.run())
-        tasks.create_task(_tell(scene, users, work))
-    return users
+        file_users = FileUsers(
+            scene.callers,
+            scene.books[: max(FILE_USERS_MIN, plan.count(USERS))],
+            scene.dsn,
+            scene.rng,
+            Pace(plan.count(FILE_STORIES), seconds, task.done, seconds_max, at_once_max=40),
+        )
+        work = [tasks.create_task(users.run()), tasks.create_task(file_users.run())]
+        tasks.create_task(_tell(scene, users, file_users, work))
+    return users, file_users
 
 
-async def _tell(scene: _Scene, users: Users, work: "asyncio.Task[None]") -> None:
-    while not work.done():
+async def _tell(scene: _Scene, users: Users, files: FileUsers, work: "Sequence[asyncio.Task[None]]") -> None:
+    while not all(each.done() for each in work):
         kills, jobs, downloads = len(scene.timeline.marks), users.placed, len(users.downloads)
-        scene.plan.console.log(f"{kills} marks, {jobs:,} jobs of {users.pace.count:,}, {downloads:,} downloads")
-        await asyncio.wait({work}, timeout=TELL_SECONDS)
+        scene.plan.console.log(
+            f"{kills} marks, {jobs:,} jobs of {users.pace.count:,}, {downloads:,} downloads, {files.begun:,} stories"
+        )
+        await asyncio.wait(work, timeout=TELL_SECONDS)
 
 
-async def _rest(scene: _Scene) -> tuple[Check, float]:
+async def _rest(scene: _Scene) -> tuple[Check, TimePassed, float]:
     """Left alone, until nothing is left to do, or nothing more can be waited for."""
     began = time.monotonic()
     await scene.fleet.until_ready()
     await until_settled(scene.fleet)
-    left, _ = await until_quiet(scene.dsn)
+    (left, _), passed = await asyncio.gather(
+        until_quiet(scene.dsn), until_files_quiet(scene.dsn, scene.plan.directory / "media" / "uploads")
+    )
+    left += passed.left
     if not await until_sequenced(scene.dsn):
         left.append("the inbox is not empty")
-    return Check("everything comes to rest in time", 1, left), time.monotonic() - began
+    return Check("everything comes to rest in time", 1, left), passed, time.monotonic() - began
 
 
-async def _judge(scene: _Scene, users: Users) -> tuple[list[Check], dict[str, Any]]:
+async def _judge(
+    scene: _Scene, users: Users, file_users: FileUsers, passed: TimePassed
+) -> tuple[list[Check], dict[str, Any]]:
     evidence = await evidence_of(scene.fleet, scene.callers[0], scene.books)
     views = {job_id: job for jobs in evidence.views.values() for job_id, job in jobs.items()}
     completed = {job_id: job for job_id, job in views.items() if job["status"] == "COMPLETED"}
-    findings, removed = await findings_of(scene.fleet, scene.store.root, users, completed)
+    findings, stored, removed = await findings_of(scene.fleet, scene.store.root, users, completed)
+    marks = [mark.seconds for mark in scene.timeline.marks if mark.kind.startswith("kill")]
+    killed = Kills(len(marks), time.time() - scene.timeline.now + max(marks))
+    files = await file_findings_of(scene.fleet, file_users, scene.session, stored=stored, time=passed, kills=killed)
     checks = [
         *media_checks(findings),
         digests_differ(findings),
+        *file_checks(files),
         Check("a store that is away is not made anew", _times_away(scene.store), scene.store.wrong),
         # Nobody has a budget here.
         *(check for check in checks_of(evidence) if check.claim != "no budget is exceeded"),
@@ -147,9 +174,26 @@ async def _judge(scene: _Scene, users: Users) -> tuple[list[Check], dict[str, An
         "ends": ends(evidence),
         "users": dict(users.done),
         **_counts(findings, removed, users),
+        "files": _file_counts(files, file_users),
         "log_events": {event: sum(len(each.logged(event)) for each in scene.fleet.members) for event in EVENTS},
     }
     return checks, counts
+
+
+def _file_counts(found: FileFindings, users: FileUsers) -> Mapping[str, Any]:
+    return {
+        "stories": dict(users.done),
+        "answered_201": len(found.told),
+        "rows": len(found.kept),
+        "live": sum(each.is_live for each in found.kept.values()),
+        "deleted": dict(Counter(each.deleted_because for each in found.kept.values() if each.deleted_because)),
+        "full": len(found.full),
+        "jobs": len(found.jobs),
+        "ends": dict(Counter(job.error_code or job.status for job in found.jobs)),
+        "at_fal": sum(found.at_fal.values()),
+        "received_and_left": len(found.time.received),
+        "of_data_put_off": found.time.put_off,
+    }
 
 
 EVENTS = ("output_stored", "output_copy_failed", "media_store_away", "media_erased", "media_orphan_removed")

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import aiohttp
 import asyncpg
 
+from app.domain.files import STORE_PREFIX
 from tests.service_process import PROJECT_DIR
 from torture.fleet import Fleet
-from torture.media_truth import GONE, Audit, Download, File, Findings, Kept
+from torture.media_truth import GONE, Audit, Download, File, Findings, Kept, StoredFiles
 from torture.media_users import Users, follow
 
 T = TypeVar("T")
@@ -38,8 +39,8 @@ _TOLD = """
 
 async def findings_of(
     fleet: Fleet, root: Path, users: Users, views: Mapping[str, Mapping[str, Any]]
-) -> tuple[Findings, Audit]:
-    """With what the first audit said, which removed what it found."""
+) -> tuple[Findings, StoredFiles, Audit]:
+    """With what is kept of inputs, and what the first audit said, which removed what it found."""
     connection = await asyncpg.connect(fleet.postgres.dsn)
     try:
         kept = {row["id"]: Kept(**row) for row in await connection.fetch(_KEPT)}
@@ -50,22 +51,24 @@ async def findings_of(
         users.remember(view)
     served = await _served(users.session, fleet.simulator_url, kept.values())
     looks = await _looks(users, fleet.urls, kept)
-    before = await asyncio.to_thread(_files, root)
+    before, inputs_before = _apart(await asyncio.to_thread(_files, root))
     await asyncio.to_thread(_age, root)
     removed = await _audit(fleet, "--remove")
+    after, inputs_after = _apart(await asyncio.to_thread(_files, root))
     findings = Findings(
         kept=kept,
         served=served,
         told=told,
         before=before,
-        after=await asyncio.to_thread(_files, root),
+        after=after,
+        inputs=len(inputs_after),
         audit=await _audit(fleet),
         looks=looks,
         downloads=users.downloads,
         views=views,
         apis=len(fleet.urls),
     )
-    return findings, removed
+    return findings, StoredFiles(inputs_before, inputs_after), removed
 
 
 async def _served(session: aiohttp.ClientSession, simulator_url: str, kept: Iterable[Kept]) -> Mapping[str, bytes]:
@@ -81,16 +84,16 @@ async def _served(session: aiohttp.ClientSession, simulator_url: str, kept: Iter
                 continue
         return each.id, None
 
-    return {output: content for output, content in await _a_few_at_once(map(one, kept)) if content is not None}
+    return {output: content for output, content in await a_few_at_once(map(one, kept)) if content is not None}
 
 
 async def _looks(users: Users, urls: Sequence[str], kept: Mapping[str, Kept]) -> Sequence[Download]:
     known = [output for output in kept if output in users.links]
     asked = (follow(users.session, output, url, users.links[output]) for output in known for url in urls)
-    return await _a_few_at_once(asked)
+    return await a_few_at_once(asked)
 
 
-async def _a_few_at_once(calls: Iterable[Awaitable[T]]) -> list[T]:
+async def a_few_at_once(calls: Iterable[Awaitable[T]]) -> list[T]:
     places = asyncio.Semaphore(AT_ONCE)
 
     async def in_a_place(call: Awaitable[T]) -> T:
@@ -108,6 +111,12 @@ def _files(root: Path) -> list[File]:
             key, placed_at = path.relative_to(root).as_posix(), path.stat().st_ctime
             files.append(File(key, len(content), hashlib.sha256(content).hexdigest(), placed_at))
     return files
+
+
+def _apart(files: Sequence[File]) -> tuple[Sequence[File], Sequence[File]]:
+    """Outputs, and what is kept as inputs."""
+    inputs = [file for file in files if file.key.startswith(f"{STORE_PREFIX}/")]
+    return [file for file in files if file not in inputs], inputs
 
 
 def _age(root: Path) -> None:

@@ -18,7 +18,8 @@ _LEFT_TO_COPY = """
 _LEFT_TO_ERASE = "SELECT count(*) FROM outputs WHERE deleted_at IS NOT NULL AND erased_at IS NULL"
 _AT_ONCE = """
     UPDATE pgqueuer SET execute_after = now()
-     WHERE entrypoint IN ('output.copy', 'media.erase') AND status = 'queued' AND execute_after > now() + interval '3 s'
+     WHERE entrypoint IN ('output.copy', 'media.erase', 'file.erase')
+       AND status = 'queued' AND execute_after > now() + interval '3 s'
     RETURNING 1
 """
 # What fal says that it does not have is waited for, for six hours after the end of its job.
@@ -40,13 +41,14 @@ async def until_quiet(dsn: str) -> tuple[list[str], float]:
     """What is left after the longest time that this may take, in words; and how many seconds it took."""
     began = time.monotonic()
     await past_the_guard(dsn, _SINCE_HOURS)
-    left = {"to copy, or to expire": await _until_none(dsn, _LEFT_TO_COPY)}
+    left = {"to copy, or to expire": await until_none(dsn, _LEFT_TO_COPY)}
     await past_the_guard(dsn, _SINCE_DAYS)
-    left["to erase"] = await _until_none(dsn, _LEFT_TO_ERASE)
+    left["to erase"] = await until_none(dsn, _LEFT_TO_ERASE)
     return [f"{count} outputs are left {what}" for what, count in left.items() if count], time.monotonic() - began
 
 
-async def _until_none(dsn: str, left: str) -> int:
+async def until_none(dsn: str, left: str) -> int:
+    """How many `left` still counts after the longest time that this may take."""
     until = time.monotonic() + QUIET_SECONDS_MAX
     connection = await asyncpg.connect(dsn)
     try:

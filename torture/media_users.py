@@ -202,10 +202,23 @@ async def follow(
     is_late: bool = False,
 ) -> Download:
     """Raises what aiohttp does where the answer is not whole."""
+    return (await follow_whole(session, output, url, link, headers, is_late=is_late))[0]
+
+
+async def follow_whole(
+    session: aiohttp.ClientSession,
+    output: str,
+    url: str,
+    link: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    is_late: bool = False,
+) -> tuple[Download, bytes]:
+    """With the bytes themselves."""
     async with session.get(URL(f"{url}{link}", encoded=True), headers=headers, allow_redirects=False) as response:
         body = await response.read()
         part = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    return Download(
+    found = Download(
         output,
         response.status,
         len(body),
@@ -216,3 +229,4 @@ async def follow(
         is_after_the_end=is_late,
         by=url,
     )
+    return found, body
