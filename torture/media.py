@@ -9,6 +9,9 @@ does that as the superuser of its own PostgreSQL, under `session_replication_rol
 stored: their time is over from one moment to the next. In the same way hours pass at the end for what fal has lost and
 for what was deleted before it was stored, and two days for all files in the folder before the audit looks at them.
 
+Beside them users send pictures, start jobs with them, with data: URIs and with own outputs, and delete them again; see
+`media_files`. fal cannot reach the service, so that files are handed over by fal's storage.
+
 What the rows say is then held against the folder, against what the simulator serves, and against every link.
 """
 
@@ -49,8 +52,8 @@ FILE_STORIES = 1_200
 FILE_USERS_MIN = 4
 TOKENS = 20_000
 AWAYS = 20
-# fal cannot reach a service that does not say where it is: files are handed over by fal's storage, which no kill takes
-# away from it, and there are no webhooks.
+# Without PUBLIC_URL files go to fal's storage: by a link of ours fal would find them only while an API lives, so that
+# jobs would fail for that. There are no webhooks then.
 SETTINGS = {"IMAGE_TIME_LIMIT_SECONDS": "90", "FILES_BYTES_MAX": str(BYTES_MAX), "PUBLIC_URL": None}
 # Beyond what was planned; whatever is missing then is said.
 LATE_SECONDS_MAX = 300
