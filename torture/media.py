@@ -10,7 +10,8 @@ stored: their time is over from one moment to the next. In the same way hours pa
 for what was deleted before it was stored, and two days for all files in the folder before the audit looks at them.
 
 Beside them users send pictures, start jobs with them, with data: URIs and with own outputs, and delete them again; see
-`media_files`. fal cannot reach the service, so that files are handed over by fal's storage.
+`media_files`. By an even seed fal can reach the service, and is given links of ours, which lead nowhere while the first
+API is killed. By an odd one it cannot, so that files go to fal's storage, and there are no webhooks.
 
 What the rows say is then held against the folder, against what the simulator serves, and against every link.
 """
@@ -52,9 +53,7 @@ FILE_STORIES = 1_200
 FILE_USERS_MIN = 4
 TOKENS = 20_000
 AWAYS = 20
-# Without PUBLIC_URL files go to fal's storage: by a link of ours fal would find them only while an API lives, so that
-# jobs would fail for that. There are no webhooks then.
-SETTINGS = {"IMAGE_TIME_LIMIT_SECONDS": "90", "FILES_BYTES_MAX": str(BYTES_MAX), "PUBLIC_URL": None}
+SETTINGS = {"IMAGE_TIME_LIMIT_SECONDS": "90", "FILES_BYTES_MAX": str(BYTES_MAX)}
 # Beyond what was planned; whatever is missing then is said.
 LATE_SECONDS_MAX = 300
 DOWNLOAD_SECONDS_MAX = 60
@@ -81,9 +80,10 @@ async def media(plan: Plan) -> Outcome:
     directory = plan.directory / "media"
     directory.mkdir()
     rng, timeline, began = random.Random(f"{plan.seed}/media"), Timeline(), time.monotonic()
+    settings = SETTINGS if plan.seed % 2 == 0 else {**SETTINGS, "PUBLIC_URL": None}
     timeout = aiohttp.ClientTimeout(total=DOWNLOAD_SECONDS_MAX)
     async with (
-        running_fleet(directory, workers=2, apis=2, settings=SETTINGS) as fleet,
+        running_fleet(directory, workers=2, apis=2, settings=settings) as fleet,
         calling_all(fleet.urls) as callers,
         aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=100)) as session,
     ):
@@ -193,6 +193,7 @@ def _file_counts(found: FileFindings, users: FileUsers) -> Mapping[str, Any]:
         "full": len(found.full),
         "jobs": len(found.jobs),
         "ends": dict(Counter(job.error_code or job.status for job in found.jobs)),
+        "handed_over": "links" if found.is_by_links else "fal's storage",
         "at_fal": sum(found.at_fal.values()),
         "received_and_left": len(found.time.received),
         "of_data_put_off": found.time.put_off,

@@ -18,7 +18,7 @@ from torture.wishes import Wish
 START = "/generations/images/image-to-image"
 PRICE_TOKENS = 6
 # So few that users come to the end of it.
-BYTES_MAX = 160_000
+BYTES_MAX = 250_000
 ROOM_TRIES_MAX = 6
 AS_FORM = 0.5
 BY_TWO_APIS = 0.5

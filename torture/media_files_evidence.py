@@ -73,6 +73,7 @@ async def file_findings_of(
         after=stored.after,
         counted=counted,
         bytes_max=BYTES_MAX,
+        is_by_links="PUBLIC_URL" in fleet.settings,
         at_fal=await _at_fal(session, fleet.simulator_url),
         kills=kills.count,
         last_kill_at=kills.last_at,

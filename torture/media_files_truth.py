@@ -15,6 +15,8 @@ from torture.report import Check
 INPUT_DELETED = "input_deleted"
 # Of these nobody can know whether fal has them, which has nothing to do with their files.
 NOT_FOR_A_FILE = frozenset({"submit_unknown"})
+# By a link of ours fal finds a file only while the API lives that the link names.
+UNREACHABLE = "file_unreachable"
 # The decoder of a process that was killed may go on for a moment.
 DECODER_SECONDS = 10
 
@@ -73,6 +75,8 @@ class FileFindings:
     counted: Mapping[str, int]
     """Bytes of the files of each user, as the row of the account says."""
     bytes_max: int
+    is_by_links: bool
+    """Files are handed over as links of ours, and not by fal's storage."""
     at_fal: Mapping[str, int]
     """How many uploads fal has of each digest."""
     kills: int
@@ -93,7 +97,7 @@ def file_checks(found: FileFindings) -> list[Check]:
         Check("no row of a job has bytes of a picture", len(found.jobs), found.with_bytes),
         _counts_are_right(found),
         _objects_and_rows(found),
-        _once_at_fal(found),
+        _never_at_fal(found) if found.is_by_links else _once_at_fal(found),
         _received_files_are_gone(found),
         _data_stays_a_day(found),
         _refused_for_want_of_room(found),
@@ -165,7 +169,9 @@ def _only_for_a_deleted_file(found: FileFindings) -> Check:
     for job in found.jobs:
         if job.status == "COMPLETED" or job.error_code in NOT_FOR_A_FILE:
             continue
-        if job.error_code != INPUT_DELETED or not found.given_up.intersection(job.files):
+        is_unreachable = found.is_by_links and job.error_code == UNREACHABLE
+        is_given_up = job.error_code == INPUT_DELETED and found.given_up.intersection(job.files)
+        if not is_unreachable and not is_given_up:
             violations.append(f"{job} failed, and nobody deleted a file of it")
         if job.charged_tokens:
             violations.append(f"{job} failed, and was charged")
@@ -218,6 +224,11 @@ def _once_at_fal(found: FileFindings) -> Check:
     if sum(more.values()) > found.kills:
         violations.append(f"fal has more uploads than files: {more}, after {found.kills} kills")
     return Check("fal has each file once, but for one more per kill", sum(found.at_fal.values()), violations)
+
+
+def _never_at_fal(found: FileFindings) -> Check:
+    violations = [f"fal has {count} of {digest}" for digest, count in found.at_fal.items()]
+    return Check("fal's storage gets nothing where fal can reach us", len(found.jobs), violations)
 
 
 def _received_files_are_gone(found: FileFindings) -> Check:

@@ -76,6 +76,7 @@ class Case:
     after: list[File] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=lambda: {"user": len(CONTENT["kept"])})
     bytes_max: int = 20
+    is_by_links: bool = False
     at_fal: dict[str, int] = field(default_factory=dict)
     received: dict[str, float] = field(default_factory=lambda: {"by a kill": LAST_KILL_AT})
     received_after: list[str] = field(default_factory=list)
@@ -125,6 +126,7 @@ class Case:
             after=self.after,
             counted=self.counted,
             bytes_max=self.bytes_max,
+            is_by_links=self.is_by_links,
             at_fal=self.at_fal,
             kills=1,
             last_kill_at=LAST_KILL_AT,
@@ -322,6 +324,16 @@ def test_what_is_broken_is_noticed(spoil: Callable[[Case], None], claims: set[st
     spoil(case)
 
     assert case.broken_claims == claims
+
+
+def test_by_links_fal_may_find_no_api_and_its_storage_gets_nothing() -> None:
+    case = Case(is_by_links=True)
+    case.jobs.append(JobWithFiles("unreachable", "FAILED", "file_unreachable", 0, ["kept"]))
+
+    assert case.broken_claims == {"fal's storage gets nothing where fal can reach us"}
+
+    case.at_fal.clear()
+    assert case.broken_claims == set()
 
 
 def test_every_claim_can_be_broken() -> None:
