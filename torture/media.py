@@ -156,8 +156,9 @@ async def _judge(
     views = {job_id: job for jobs in evidence.views.values() for job_id, job in jobs.items()}
     completed = {job_id: job for job_id, job in views.items() if job["status"] == "COMPLETED"}
     findings, stored, removed = await findings_of(scene.fleet, scene.store.root, users, completed)
-    marks = [mark.seconds for mark in scene.timeline.marks if mark.kind.startswith("kill")]
-    killed = Kills(len(marks), time.time() - scene.timeline.now + max(marks))
+    kills = [mark for mark in scene.timeline.marks if mark.kind.startswith("kill")]
+    of_workers = sum("worker" in mark.kind for mark in kills)
+    killed = Kills(of_workers, time.time() - scene.timeline.now + max(mark.seconds for mark in kills))
     files = await file_findings_of(scene.fleet, file_users, scene.session, stored=stored, time=passed, kills=killed)
     checks = [
         *media_checks(findings),

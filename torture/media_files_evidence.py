@@ -41,8 +41,10 @@ _COUNTED = "SELECT external_user_id::text AS user_id, files_bytes FROM accounts"
 
 @dataclass(frozen=True, slots=True)
 class Kills:
-    count: int
+    of_workers: int
+    """Which hand files over."""
     last_at: float
+    """In seconds since 1970, of whatever process."""
 
 
 async def file_findings_of(
@@ -75,7 +77,7 @@ async def file_findings_of(
         bytes_max=BYTES_MAX,
         is_by_links="PUBLIC_URL" in fleet.settings,
         at_fal=await _at_fal(session, fleet.simulator_url),
-        kills=kills.count,
+        kills=kills.of_workers,
         last_kill_at=kills.last_at,
         refusals=users.refusals,
         full=users.full,

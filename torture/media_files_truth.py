@@ -80,6 +80,7 @@ class FileFindings:
     at_fal: Mapping[str, int]
     """How many uploads fal has of each digest."""
     kills: int
+    """Of workers, which hand files over."""
     last_kill_at: float
     refusals: Sequence[Answer]
     full: Sequence[Answer]
@@ -222,8 +223,10 @@ def _once_at_fal(found: FileFindings) -> Check:
     violations = [f"fal has {digest}, which is no file" for digest in found.at_fal if digest not in rows]
     more = {digest: count - rows[digest] for digest, count in found.at_fal.items() if count > rows[digest]}
     if sum(more.values()) > found.kills:
-        violations.append(f"fal has more uploads than files: {more}, after {found.kills} kills")
-    return Check("fal has each file once, but for one more per kill", sum(found.at_fal.values()), violations)
+        violations.append(f"fal has more uploads than files: {more}, after {found.kills} kills of workers")
+    return Check(
+        "fal has each file once, but for one more per kill of a worker", sum(found.at_fal.values()), violations
+    )
 
 
 def _never_at_fal(found: FileFindings) -> Check:
