@@ -17,7 +17,7 @@ import uvicorn
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application import jobs as job_use_cases
+from app.application import cancel as cancellation
 from app.application.execution import pauses, settlement
 from app.application.execution.breaker import Breaker
 from app.application.execution.follow import CANCEL_GRACE_SECONDS, UNANSWERED_GRACE_SECONDS
@@ -187,8 +187,8 @@ def short_waits(pause_seconds: float | None) -> Iterator[None]:
     """The same code with shorter waits. `pause_seconds`: how long the breaker pauses; None: as in production."""
     changes: list[tuple[Any, str, float]] = [
         (settlement, "PERSIST_PAUSE_SECONDS", 0.01),
-        (job_use_cases, "CANCEL_LOOK_SECONDS", 0.02),
-        (job_use_cases, "CANCEL_WAIT_SECONDS", 0.3),
+        (cancellation, "CANCEL_LOOK_SECONDS", 0.02),
+        (cancellation, "CANCEL_WAIT_SECONDS", 0.3),
     ]
     if pause_seconds is not None:
         changes += [

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.application import jobs as job_use_cases
+from app.application import cancel as cancellation
 from app.application.cancel import CancelJob
 from app.application.execution import follow, large_inputs, pacing, settlement
 from app.application.execution.breaker import Breaker
@@ -203,7 +203,7 @@ class Stage:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settlement, "PERSIST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(job_use_cases, "CANCEL_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(cancellation, "CANCEL_LOOK_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -889,7 +889,7 @@ async def test_twenty_cancels_at_once_ask_fal_no_more_often_than_one(stage: Stag
 async def test_a_look_that_fails_after_its_caller_was_answered_is_nobodys_error(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_use_cases, "CANCEL_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(cancellation, "CANCEL_WAIT_SECONDS", 0.05)
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     job_id = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
@@ -925,7 +925,7 @@ async def test_a_cancel_answers_with_the_end_when_fal_confirms_in_time(stage: St
 async def test_a_cancel_answers_canceling_when_fal_takes_too_long(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_use_cases, "CANCEL_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(cancellation, "CANCEL_WAIT_SECONDS", 0.2)
     job_id = await job_in(stage.engine, stage.customer, JobStatus.IN_PROGRESS)
     stage.provider.looks = [InProgress()] * 1000
 
