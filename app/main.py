@@ -36,6 +36,8 @@ def create_app(
             runtime.sequencer.working(),
         ):
             api.state.use_cases = runtime.customers(sold)
+            if not chosen.is_production:
+                api.state.welcome = runtime.operator.welcome
             is_embedded = chosen.runner is RunnerHome.EMBEDDED
             if is_embedded:
                 runtime.runner.start()
@@ -59,6 +61,7 @@ def create_app(
             reads_per_second=chosen.reads_per_second,
             streams_max=chosen.streams_max,
             public_url=chosen.public_url,
+            has_newcomers=not chosen.is_production,
         )
     except RootPathTaken as error:
         raise SettingsError(f"ROOT_PATH: {error}") from None

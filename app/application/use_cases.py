@@ -26,6 +26,7 @@ from app.application.ports.payments import RefusedPayments
 from app.application.ports.reversals import PendingReversals
 from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.webhooks import CustomerWebhooks
+from app.application.welcome import Welcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class OperatorUseCases:
     steps: StepUpkeep
     ledger: LedgerRecords
     top_up: TopUp
+    welcome: Welcome
     refused_payments: RefusedPayments
     reverse_payment: ReversePayment
     pending_reversals: PendingReversals

@@ -25,6 +25,7 @@ from app.application.ports.media_store import MediaStore
 from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
 from app.application.webhooks import CustomerWebhooks
+from app.application.welcome import Welcome
 from app.bootstrap.adapters import Adapters, PostgresAdapters, media_store
 from app.bootstrap.steps import lost_steps
 from app.domain.catalogue import Catalogue
@@ -120,9 +121,10 @@ def customer_key_management(reader: KeyReader, keys: KeyManagement) -> CustomerK
 
 def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> OperatorUseCases:
     keys = postgres.keys
+    issue_first, top_up = IssueFirstKey(keys), TopUp(postgres.payments, settings.is_event_id_required)
     return OperatorUseCases(
         keys=OperatorKeys(
-            issue_first=IssueFirstKey(keys),
+            issue_first=issue_first,
             rotate=RotateKey(keys),
             revoke=RevokeKeys(keys),
             of_users=KeysOfUsers(postgres.account_records, postgres.key_management),
@@ -131,7 +133,8 @@ def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> Operat
         jobs=postgres.job_records,
         steps=lost_steps(postgres.engine),
         ledger=postgres.ledger,
-        top_up=TopUp(postgres.payments, settings.is_event_id_required),
+        top_up=top_up,
+        welcome=Welcome(issue_first, top_up),
         refused_payments=postgres.refused_payments,
         reverse_payment=ReversePayment(postgres.reversals),
         pending_reversals=postgres.pending_reversals,

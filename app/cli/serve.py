@@ -5,11 +5,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
-from uuid import uuid4
 
 import structlog
 import typer
 
+from app.application.welcome import WELCOME_TOKENS
 from app.bootstrap import Runtime, build
 from app.bootstrap.catalogue import load_catalogue, safety_concern
 from app.cli.development import running_dsn, simulated_fal
@@ -27,8 +27,6 @@ from app.infrastructure.settings import DEVELOPMENT_WEBHOOK_SECRET, Settings, Wo
 from app.serving import BACKLOG, handle_stop_signals, serve_until_stopped, spare_the_collector
 
 log = structlog.get_logger(__name__)
-
-DEMO_TOKENS = 1_000
 
 
 def serve() -> None:
@@ -97,24 +95,17 @@ async def _serve(
 
     async def announce(runtime: Runtime) -> None:
         if not settings.is_production:
-            _print_welcome(url, await _demo_key(runtime), settings, is_simulated=is_simulated)
+            _print_welcome(url, await runtime.operator.welcome(), settings, is_simulated=is_simulated)
         log.info("service_ready", url=url, connections_max=connections_max)
 
     if not await serve_until_stopped(settings, catalogue, listener, announce, connections_max=connections_max):
         fail("the service could not start; the log above says why")
 
 
-async def _demo_key(runtime: Runtime) -> str:
-    """A fresh user with a balance, so that the first curl line works when pasted."""
-    user = uuid4()
-    await runtime.operator.top_up(user, DEMO_TOKENS, event_id=str(uuid4()), source="development")
-    return await runtime.operator.keys.issue_first(user)
-
-
 def _print_welcome(url: str, key: str, settings: Settings, *, is_simulated: bool) -> None:
     lines = [
         "",
-        f"  Tollgate is ready at {url}    documentation: {url}/docs",
+        f"  Tollgate is ready. The studio: {url}/    documentation: {url}/docs",
         "",
     ]
     if is_simulated:
@@ -128,7 +119,7 @@ def _print_welcome(url: str, key: str, settings: Settings, *, is_simulated: bool
         lines.append(f"  PAYMENT_WEBHOOK_SECRET is not set: top-ups are open with {DEVELOPMENT_WEBHOOK_SECRET!r}.")
     lines += [
         "",
-        f"  An API key with {DEMO_TOKENS} tokens:  {key}",
+        f"  An API key with {WELCOME_TOKENS} tokens:  {key}",
         "",
         "  Try it:",
         f"  curl -s {url}/generations/images/text-to-image -H 'X-API-Key: {key}' \\",

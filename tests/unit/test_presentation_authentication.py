@@ -104,6 +104,11 @@ async def test_says_which_route_asks_for_an_account_but_for_no_key(state: dict[s
         await account_of(Request({"type": "http", "route": route} | state))
 
 
+API = create_api(BUILT_IN, version="1")
+DOCUMENT = API.openapi()
+# The digest of the files of the studio.
+STUDIO = next(path.split("/")[2] for route in API.routes if (path := getattr(route, "path", "")).startswith("/studio/"))
+
 # What answers without an API key, and why it may.
 WITHOUT_KEY = {
     "POST /auth": "hands out the keys; replacing one needs a proof, which it checks itself",
@@ -119,12 +124,13 @@ WITHOUT_KEY = {
     "GET /redoc": "documentation",
     "GET /static-offline-docs/{name}": "what /docs and /redoc load",
     "HEAD /static-offline-docs/{name}": "what /docs and /redoc load",
+    "GET /": "the studio: a page without anybody's data, which asks for a key itself",
+    "HEAD /": "the studio",
+    f"GET /studio/{STUDIO}/{{name}}": "what the studio loads",
+    f"HEAD /studio/{STUDIO}/{{name}}": "what the studio loads",
 }
 # What answers 401 to a proof that OpenAPI cannot describe.
 OTHER_PROOF = {"POST /webhooks/fal/{token}": "fal signs the body"}
-
-API = create_api(BUILT_IN, version="1")
-DOCUMENT = API.openapi()
 
 
 def routes_of(api: FastAPI) -> list[tuple[str, str]]:

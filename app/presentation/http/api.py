@@ -23,6 +23,7 @@ from app.presentation.http.root_path import check_root_path
 from app.presentation.http.routing import splice
 from app.presentation.http.state import ApiState
 from app.presentation.http.streams import STREAMS_MAX, OpenStreams
+from app.presentation.http.studio import add_studio
 from app.presentation.http.uploads import UPLOADS_MAX
 from app.presentation.routers import (
     account,
@@ -60,6 +61,7 @@ def create_api(
     reads_per_second: int = 0,
     streams_max: int = STREAMS_MAX,
     public_url: str | None = None,
+    has_newcomers: bool = False,
 ) -> FastAPI:
     """The web application around the use cases.
 
@@ -70,6 +72,7 @@ def create_api(
     `root_path` is the path behind which a proxy publishes all of it. Raises RootPathTaken.
     Pages from `cors_origins` may call it. A key reads at most `reads_per_second` times, and an
     account has at most `streams_max` streams and waits open; 0 is no limit. Links to media begin with `public_url`.
+    `has_newcomers` lets the page at `/` make itself a key with a balance, on this machine: only in development.
     """
     api = _without_routes(version, lifespan)
     api.state = _state(
@@ -91,6 +94,7 @@ def create_api(
     webhook_messages.describe(api)
     _complete_document(api, is_safety_checker_required=is_safety_checker_required)
     store_documents(api)
+    add_studio(api, has_newcomers=has_newcomers)
     check_root_path(api, root_path)
     return api
 
@@ -127,7 +131,7 @@ def _without_routes(version: str, lifespan: Lifespan[FastAPI] | None) -> FastAPI
         redirect_slashes=False,
         # Nothing here sets OpenTelemetry up; the search for it costs each request as much as a validation.
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        swagger_ui_parameters={"persistAuthorization": True, "displayRequestDuration": True},
+        swagger_ui_parameters={"persistAuthorization": False, "displayRequestDuration": True},
     )
 
 

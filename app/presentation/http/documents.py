@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import json
 import mimetypes
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -33,10 +33,11 @@ class StoredDocument:
         """Takes some 50 ms for a large one."""
         return cls(content, gzip.compress(content, mtime=0), media_type, hashlib.sha256(content).hexdigest()[:32])
 
-    def answer(self, request: Request) -> Response:
+    def answer(self, request: Request, others: Mapping[str, str] | None = None) -> Response:
+        """`others` are headers beside ours, or in their place."""
         is_compressed = takes_gzip(request.headers.get("accept-encoding", ""))
         etag = f'"{self.digest}{"-gzip" if is_compressed else ""}"'
-        headers = {**_CACHING, "ETag": etag}
+        headers = {**_CACHING, **(others or {}), "ETag": etag}
         if _is_known(etag, request.headers.get("if-none-match", "")):
             return Response(status_code=304, headers=headers)
         if is_compressed:

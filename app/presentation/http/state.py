@@ -1,5 +1,6 @@
 """The types of what `create_api` and the lifespan put on the application; Starlette's own state has none."""
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends
@@ -39,6 +40,8 @@ class ApiState(State):
     """For those of them that come from fal."""
     uploads: Places
     public_url: str | None
+    welcome: Callable[[], Awaitable[str]]
+    """Makes a key with a balance. Only in development."""
 
 
 def state_of(scope: Scope) -> ApiState:

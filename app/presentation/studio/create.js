@@ -1,0 +1,173 @@
+// The page's main place: the form to the left, what came of it to the right.
+import { catalogue, chooseType, draft, loadCatalogue, setValue, setValues, change } from "./draft.js";
+import { Field } from "./fields.js";
+import { JobCard, UnsentCard } from "./gallery.js";
+import { html, useEffect, useRef, useState } from "./html.js";
+import { jobs } from "./jobs.js";
+import { ModelButton } from "./models.js";
+import { Empty, Problem, Segments, say } from "./parts.js";
+import { useQuote } from "./quote.js";
+import { start, unsent } from "./runs.js";
+import { TYPES, bodyOf, fieldsOf, groupsOf, missingIn } from "./schema.js";
+import { mayGenerate } from "./session.js";
+import { useStore } from "./store.js";
+import { explain, localized, t, tokens } from "./text.js";
+
+const SHOWN = 24;
+
+export function Create() {
+  return html`<main class="create" id="main"><${Form} /><${Results} /></main>`;
+}
+
+function Form() {
+  const { models, failed } = useStore(catalogue);
+  const { type, model, values, errors, asJson, text } = useStore(draft);
+  const { balance } = useStore(jobs);
+  const quote = useQuote(model, values);
+  const [refusal, setRefusal] = useState(null);
+  const form = useRef(null);
+  useEffect(() => setRefusal(null), [values, model]);
+  if (failed) return html`<section class="form card"><${Empty} title=${t("catalogue.failed")}><button type="button" onClick=${loadCatalogue}>${t("try.again")}</button><//></section>`;
+  const fields = model ? fieldsOf(model) : [];
+  const known = new Set(fields.map(({ name }) => name));
+  const found = [...errors, ...(quote.error?.fields ?? [])];
+  const stray = found.filter(({ pointer }) => !known.has(pointer.split("/")[1]));
+  const showErrors = (fieldErrors) => {
+    change({ errors: fieldErrors, asJson: false });
+    requestAnimationFrame(() => {
+      const first = document.getElementById(`field-${fieldErrors[0].pointer.split("/")[1]}`);
+      first?.closest("details")?.setAttribute("open", "");
+      first?.focus();
+    });
+  };
+  const generate = async () => {
+    setRefusal(null);
+    const missing = missingIn(model, values);
+    if (missing.length) return showErrors(missing);
+    try {
+      // On a phone the results are below.
+      if (window.matchMedia("(max-width: 60rem)").matches) document.getElementById("results")?.scrollIntoView({ behavior: "smooth" });
+      await start(model, bodyOf(model, values), quote.price?.cost_tokens);
+    } catch (error) {
+      const inForm = (error.fields ?? []).filter(({ pointer }) => known.has(pointer.split("/")[1]));
+      if (inForm.length) return showErrors(inForm);
+      setRefusal(error);
+      say(explain(error), "bad");
+    }
+    return undefined;
+  };
+  const onSubmit = (event) => {
+    event.preventDefault();
+    if (!asJson) generate();
+    else if (takeText(model, text)) generate();
+  };
+  const onKeyDown = (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.current.requestSubmit();
+  };
+  return html`<form class="form card" ref=${form} onSubmit=${onSubmit} onKeyDown=${onKeyDown} novalidate>
+    <h1 class="unseen">${t("nav.create")}</h1>
+    <div class="types" role="radiogroup" aria-label=${t("type.label")}>
+      ${TYPES.map((one) => html`<label key=${one} class=${one === type ? "on" : ""}><input type="radio" name="type" checked=${one === type} disabled=${!models} onChange=${() => chooseType(one)} />
+        <span>${t(`type.${one}`)}</span></label>`)}
+    </div>
+    <div class="field"><div class="label-line"><span class="label">${t("model.label")}</span></div><${ModelButton} model=${model} type=${type} /></div>
+    ${!model ? html`<${FormSkeleton} />` : html`
+      <div class="row between form-tools">
+        <${Segments} label=${t("form.view")} name="view" value=${asJson} options=${[[false, t("form.form")], [true, "JSON"]]} onChange=${(chosen) => (chosen ? change({ asJson: true, text: null }) : takeText(model, text) && change({ asJson: false }))} />
+        <div class="row"><button type="button" class="quiet" onClick=${() => setValues({ ...model.example })}>${t("form.example")}</button>
+        <button type="button" class="quiet" disabled=${!Object.keys(values).length} onClick=${() => setValues({})}>${t("form.reset")}</button></div>
+      </div>
+      ${asJson ? html`<${JsonForm} model=${model} values=${values} text=${text} errors=${found} />`
+        : groupsOf(fields).map(([group, members]) => html`<${Group} key=${group} group=${group} isOpen=${group !== "more" || members.some(({ name }) => found.some(({ pointer }) => pointer === `/${name}`))}>
+          ${members.map((field) => html`<${Field} key=${`${model.model} ${field.name}`} field=${field} value=${values[field.name]} errors=${found} onChange=${(value) => setValue(field.name, value)} />`)}
+        <//>`)}
+      <${Pay} model=${model} quote=${quote} balance=${balance} refusal=${refusal} stray=${stray} />`}
+  </form>`;
+}
+
+function Group({ group, isOpen, children }) {
+  if (group !== "more") return html`<div class="group">${children}</div>`;
+  return html`<details class="group more" open=${isOpen}><summary>${t("form.more")}</summary>${children}</details>`;
+}
+
+function takeText(model, text) {
+  if (text === null) return true;
+  try {
+    const { model: _, type: __, ...values } = JSON.parse(text);
+    change({ values, errors: [], text: null });
+    return true;
+  } catch {
+    change({ errors: [{ pointer: "", code: "studio_json", detail: t("form.json.invalid") }] });
+    return false;
+  }
+}
+
+function JsonForm({ model, values, text, errors }) {
+  const shown = text ?? JSON.stringify(bodyOf(model, values), null, 2);
+  const onInput = (event) => {
+    const typed = event.target.value;
+    try {
+      change({ values: JSON.parse(typed), text: typed, errors: [] });
+    } catch {
+      change({ text: typed });
+    }
+  };
+  return html`<div class="field"><label for="json">${t("form.json")}</label>
+    <textarea id="json" class="code" rows="14" spellcheck="false" value=${shown} onInput=${onInput} />
+    ${errors.filter(({ code }) => code !== "studio_json").map((found) => html`<p class="field-error" key=${found.pointer}><code>${found.pointer}</code> ${found.code === "studio_missing" ? t("field.missing") : found.detail}</p>`)}
+  </div>`;
+}
+
+// What it costs and why, beside the button that spends it.
+function Pay({ model, quote, balance, refusal, stray }) {
+  const { price, error, isAsking } = quote;
+  const missing = price && balance !== null ? price.cost_tokens - balance : 0;
+  const may = mayGenerate();
+  const label = price ? t("generate.for", { tokens: tokens(price.cost_tokens) }) : t("generate");
+  return html`<div class="pay">
+    ${stray.map((found) => html`<p class="field-error" key=${found.code}>${found.detail}</p>`)}
+    ${error && !error.fields?.length && html`<${Problem} error=${error} />`}
+    <dl class=${isAsking ? "lines asking" : "lines"} aria-live="polite">
+      ${(price?.price ?? []).map((line) => html`<div key=${line.line}><dt>${lineName(line)} <span class="aside">${lineSum(line)}</span></dt><dd class="number">${tokens(line.tokens)}</dd></div>`)}
+      ${!price && isAsking && html`<div class="skeleton line" />`}
+    </dl>
+    ${missing > 0 && html`<p class="problem" role="status">${t("generate.missing", { tokens: tokens(missing), balance: tokens(balance) })}</p>`}
+    ${model.is_paused && html`<p class="notice" role="status">${t("model.paused.hint")}</p>`}
+    ${!may && html`<p class="notice">${t("generate.read_only")}</p>`}
+    <${Problem} error=${refusal} />
+    <button class="primary big" disabled=${!may || missing > 0}>${label}</button>
+    <p class="hint center">${t("generate.hint")}</p>
+  </div>`;
+}
+
+export const lineName = ({ line }) => (line.charAt(0).toUpperCase() + line.slice(1)).replaceAll("_", " ");
+
+export function lineSum({ quantity, unit, unit_tokens: each, factor }) {
+  const sum = `${t(`unit.${unit}`, { n: quantity })} × ${tokens(each)}`;
+  return factor === "1" ? sum : `${sum} × ${factor}`;
+}
+
+function FormSkeleton() {
+  return html`<div class="skeleton box" aria-hidden="true" /><div class="skeleton box" aria-hidden="true" />`;
+}
+
+function Results() {
+  const { byId, order, isLoaded } = useStore(jobs);
+  const { items } = useStore(unsent);
+  const { model } = useStore(draft);
+  const shown = order.slice(0, SHOWN).map((id) => byId.get(id));
+  const isEmpty = isLoaded && !shown.length && !items.length;
+  return html`<section class="results" id="results" aria-label=${t("results")}>
+    ${isEmpty ? html`<${Empty} title=${t("results.empty")}><p>${t("results.empty.hint")}</p>
+        ${model && html`<button type="button" onClick=${() => { setValues({ ...model.example }); document.getElementById("field-prompt")?.focus(); }}>${t("form.example.use")}</button>
+        <p class="hint">“${model.example.prompt}”</p>`}<//>`
+      : html`<div class="grid">
+        ${!isLoaded && [1, 2, 3, 4].map((place) => html`<div key=${place} class="skeleton tile" aria-hidden="true" />`)}
+        ${items.map((item) => html`<${UnsentCard} key=${item.id} item=${item} />`)}
+        ${shown.map((job) => html`<${JobCard} key=${job.job_id} job=${job} />`)}
+      </div>
+      ${order.length > SHOWN && html`<p class="center"><a class="button" href="#/history">${t("results.all")}</a></p>`}`}
+  </section>`;
+}
+
+export { localized };

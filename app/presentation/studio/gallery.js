@@ -1,0 +1,121 @@
+// A job as one sees it: while it waits and runs, what came of it, and why nothing did.
+import { mediaUrl } from "./api.js";
+import { modelBy } from "./draft.js";
+import { Icon } from "./icons.js";
+import { html, useState } from "./html.js";
+import { FINAL, put, requestOf } from "./jobs.js";
+import { Elapsed, say } from "./parts.js";
+import { mine } from "./session.js";
+import { explain, has, moment, seconds, t, tokens } from "./text.js";
+
+export const open = (job, place = 0) => { location.hash = `#/job/${job.job_id}/${place}`; };
+export const titleOf = (job) => modelBy(job.model_id)?.title ?? job.model_id;
+export const promptOf = (job) => requestOf(job.job_id)?.body.prompt ?? job.result?.actual_prompt ?? job.result?.prompt ?? "";
+
+export function UnsentCard({ item }) {
+  return html`<article class="tile working"><div class="stage"><p class="state">${item.trouble ? t("run.unsent") : t("run.sending")}</p>
+      ${item.trouble && html`<p class="hint">${t("run.unsent.hint")}</p>`}<progress aria-label=${t("run.sending")} /></div>
+    <p class="caption">${item.body.prompt}</p></article>`;
+}
+
+export function JobCard({ job }) {
+  if (job.status === "COMPLETED") return html`<${Result} job=${job} />`;
+  if (FINAL.has(job.status)) return html`<${Failure} job=${job} />`;
+  return html`<${Working} job=${job} />`;
+}
+
+function Result({ job }) {
+  const outputs = job.outputs ?? [];
+  return html`<article class=${outputs.length > 1 ? "tile several" : "tile"}>
+    <div class="stage">${outputs.map((output, place) => html`<${Thumbnail} key=${place} job=${job} output=${output} place=${place} />`)}
+      ${!outputs.length && html`<button type="button" class="thumb" onClick=${() => open(job)}>${t("output.none")}</button>`}</div>
+    <${Caption} job=${job} />
+  </article>`;
+}
+
+export function Thumbnail({ job, output, place }) {
+  const [isBroken, setBroken] = useState(false);
+  const url = mediaUrl(output.url);
+  const label = `${t("output.open", { n: place + 1 })}: ${promptOf(job) || titleOf(job)}`;
+  const isVideo = (output.content_type ?? "").startsWith("video/") || job.type.endsWith("VIDEO");
+  const onDragStart = (event) => event.dataTransfer.setData("application/x-tollgate-input", `output:${job.job_id}/${place}`);
+  let inside;
+  if (!url) inside = html`<span class="gone">${t(`output.${output.deleted_because ?? "gone"}`)}</span>`;
+  else if (output.is_blanked) inside = html`<span class="gone">${t("output.blanked")}</span>`;
+  else if (isBroken) inside = html`<span class="gone">${t("output.broken")}</span>`;
+  else if (isVideo) inside = html`<video src=${url} preload="metadata" muted playsinline loop tabindex="-1" aria-hidden="true" onError=${() => setBroken(true)}
+      onMouseEnter=${(event) => event.target.play().catch(() => {})} onMouseLeave=${(event) => event.target.pause()} /><span class="play"><${Icon} name="play" /></span>`;
+  else inside = html`<img src=${url} alt="" loading="lazy" decoding="async" onError=${() => setBroken(true)} />`;
+  return html`<button type="button" class="thumb" aria-label=${label} draggable=${!isVideo} onDragStart=${onDragStart} onClick=${() => open(job, place)}>${inside}</button>`;
+}
+
+function Caption({ job }) {
+  const prompt = promptOf(job);
+  const refunded = job.billing?.refunded_tokens ?? 0;
+  return html`<p class="caption"><span class="prompt" title=${prompt}>${prompt || titleOf(job)}</span>
+    <span class="aside">${titleOf(job)} · <span class="number">${tokens(job.billing?.charged_tokens ?? job.cost_tokens)}</span>
+      ${refunded > 0 && html` · ${t("billing.back", { tokens: tokens(refunded) })}`}</span></p>`;
+}
+
+function Working({ job }) {
+  const eta = job.eta_seconds;
+  const model = modelBy(job.model_id);
+  const expected = eta?.from ?? model?.typical_seconds?.to;
+  return html`<article class="tile working" aria-busy="true">
+    <div class="stage">
+      <p class="state">${t(`status.${job.status}`)}</p>
+      <p class="why">${whyOf(job)}</p>
+      <p class="aside"><${Elapsed} since=${job.created_at} />${eta ? html` · ${t("run.eta", { from: seconds(eta.from), to: seconds(eta.to) })}` : expected ? html` · ${t("run.typical", { time: seconds(expected) })}` : ""}</p>
+      <progress aria-label=${t("run.progress", { title: titleOf(job) })} />
+      <${CancelButton} job=${job} />
+    </div>
+    <${Caption} job=${job} />
+  </article>`;
+}
+
+export function whyOf(job) {
+  const parts = [];
+  if (job.waiting_for && has(`waiting.${job.waiting_for}`)) parts.push(t(`waiting.${job.waiting_for}`));
+  if (typeof job.queue_position === "number" && job.status !== "IN_PROGRESS") parts.push(t("run.position", { n: job.queue_position }));
+  if (!parts.length && job.status_reason) parts.push(job.status_reason);
+  return parts.join(" ");
+}
+
+export function CancelButton({ job }) {
+  const [isAsking, setAsking] = useState(false);
+  if (FINAL.has(job.status)) return null;
+  const cancel = async (event) => {
+    event.stopPropagation();
+    setAsking(true);
+    try {
+      put([await mine("POST", `/generations/${job.job_id}/cancel`)]);
+    } catch (error) {
+      if (error.status !== 400) say(explain(error), "bad");
+    }
+    setAsking(false);
+  };
+  const isCanceling = isAsking || job.status === "CANCELING";
+  return html`<button type="button" class="cancel" disabled=${isCanceling} onClick=${cancel}>${isCanceling ? t("run.canceling") : t("cancel")}</button>`;
+}
+
+// Why, what was paid, and what to do: as much as a failure needs.
+export function failureOf(job) {
+  if (job.status === "CANCELED") return t("job.canceled");
+  if (has(`job.${job.error_code}`)) return t(`job.${job.error_code}`);
+  return job.error_message ?? t("job.unknown");
+}
+
+function Failure({ job }) {
+  return html`<article class="tile failed"><button type="button" class="stage" onClick=${() => open(job)}>
+      <span class="state">${t(`status.${job.status}`)}</span>
+      <span class="why">${failureOf(job)}</span>
+      ${job.billing && html`<span class="free">${chargeOf(job.billing)}</span>`}
+    </button><${Caption} job=${job} /></article>`;
+}
+
+export function chargeOf({ charged_tokens: charged, refunded_tokens: refunded }) {
+  if (!charged) return t("billing.nothing", { tokens: tokens(refunded) });
+  return refunded ? t("billing.part", { charged: tokens(charged), refunded: tokens(refunded) }) : t("billing.all", { charged: tokens(charged) });
+}
+
+export { moment };

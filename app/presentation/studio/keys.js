@@ -1,0 +1,136 @@
+// Keys and webhook endpoints. The full key is asked for and is kept by this module alone, in memory, while the place is open.
+import { call } from "./api.js";
+import { html, useEffect, useState } from "./html.js";
+import { Copy, Empty, Problem, say } from "./parts.js";
+import { moment, t, tokens } from "./text.js";
+
+export function Keys() {
+  const [full, setFull] = useState(null);
+  return html`<main class="keys" id="main"><h1>${t("nav.keys")}</h1>
+    ${full ? html`<${Lists} full=${full} onEnd=${() => setFull(null)} />` : html`<${AskForKey} onKey=${setFull} />`}</main>`;
+}
+
+function AskForKey({ onKey }) {
+  const [error, setError] = useState(null);
+  const onSubmit = async (event) => {
+    event.preventDefault();
+    const key = event.target.elements.full.value.trim();
+    try {
+      const found = await call("GET", "/keys/current", { key });
+      if (!found.scopes.includes("manage")) setError({ code: "studio_needs_manage" });
+      else onKey(key);
+    } catch (failure) {
+      setError(failure);
+    }
+  };
+  return html`<form class="card entry" onSubmit=${onSubmit}><h2>${t("keys.ask")}</h2><p>${t("keys.ask.why")}</p>
+    <label for="full">${t("welcome.key")}</label><input id="full" name="full" type="password" autocomplete="off" spellcheck="false" placeholder="tgk_…" required />
+    <button class="primary">${t("keys.open")}</button><${Problem} error=${error} /></form>`;
+}
+
+function useList(full, path) {
+  const [items, setItems] = useState(null);
+  const [error, setError] = useState(null);
+  const load = async () => {
+    try {
+      setItems((await call("GET", path, { key: full })).items);
+      setError(null);
+    } catch (failure) {
+      setError(failure);
+    }
+  };
+  const act = async (work) => {
+    try {
+      const made = await work();
+      await load();
+      return made;
+    } catch (failure) {
+      setError(failure);
+      return null;
+    }
+  };
+  useEffect(() => { load(); }, [full]);
+  return { items, error, act };
+}
+
+function Lists({ full, onEnd }) {
+  return html`<p class="row between"><span class="hint">${t("keys.in_memory")}</span><button type="button" onClick=${onEnd}>${t("keys.close")}</button></p>
+    <${KeyList} full=${full} /><${EndpointList} full=${full} />`;
+}
+
+function Secret({ secret, label }) {
+  if (!secret) return null;
+  return html`<div class="secret" role="status"><p><strong>${label}</strong> ${t("secret.once")}</p><div class="row"><code>${secret}</code><${Copy} text=${secret} label=${t("copy")} /></div></div>`;
+}
+
+function KeyList({ full }) {
+  const { items, error, act } = useList(full, "/keys");
+  const [secret, setSecret] = useState(null);
+  const send = (method, path, body) => call(method, path, { key: full, body });
+  const onCreate = async (event) => {
+    event.preventDefault();
+    const { name, tokens: amount, per, days, ...scopes } = event.target.elements;
+    const chosen = ["generate", "read", "manage"].filter((scope) => scopes[scope].checked);
+    const body = { name: name.value, scopes: chosen };
+    if (amount.value) body.budget = { tokens: Number(amount.value), per: per.value };
+    if (days.value) body.expires_at = new Date(Date.now() + days.value * 86_400_000).toISOString();
+    const made = await act(() => send("POST", "/keys", body));
+    if (made) {
+      setSecret({ text: made.api_key, label: made.name });
+      event.target.reset();
+    }
+  };
+  const rotate = async (key) => {
+    const made = await act(() => send("POST", `/keys/${key.id}/rotate`, { overlap_seconds: 3600 }));
+    if (made) setSecret({ text: made.api_key, label: made.name });
+  };
+  return html`<section class="card"><h2>${t("keys.title")}</h2>
+    <${Problem} error=${error} /><${Secret} secret=${secret?.text} label=${secret?.label} />
+    ${!items ? html`<div class="skeleton box" aria-hidden="true" />` : html`<ul class="entries">${items.map((key) => html`<li key=${key.id}>
+      <div><strong>${key.name}</strong> <code>${key.hint}…</code>${key.is_current && html` <em class="badge">${t("keys.current")}</em>`}
+        <p class="aside">${key.scopes.join(", ")} · ${key.last_used_at ? t("keys.used", { when: moment(key.last_used_at) }) : t("keys.unused")}${key.expires_at && html` · ${t("me.until", { when: moment(key.expires_at) })}`}</p>
+        ${key.budget && html`<p class="aside number">${t("keys.budget", { spent: key.budget.spent_tokens, budget: tokens(key.budget.tokens), per: t(`per.${key.budget.per}`) })}</p><meter min="0" max=${key.budget.tokens} value=${key.budget.spent_tokens} aria-label=${t("keys.budget.of", { name: key.name })} />`}</div>
+      ${!key.is_current && html`<div class="row"><button type="button" onClick=${() => rotate(key)}>${t("keys.rotate")}</button>
+        <${Sure} label=${t("keys.delete")} onSure=${() => act(() => send("DELETE", `/keys/${key.id}`))} /></div>`}</li>`)}</ul>`}
+    <details><summary>${t("keys.new")}</summary><form class="small-form" onSubmit=${onCreate}>
+      <label>${t("keys.name")}<input name="name" required maxlength="100" /></label>
+      <fieldset><legend>${t("keys.scopes")}</legend>${["generate", "read", "manage"].map((scope) => html`<label class="check" key=${scope}><input type="checkbox" name=${scope} checked=${scope !== "manage"} />${t(`scope.${scope}`)}</label>`)}</fieldset>
+      <label>${t("keys.budget.new")}<span class="row"><input name="tokens" type="number" min="1" class="number" /><select name="per" aria-label=${t("keys.per")}>${["day", "month", "ever"].map((per) => html`<option key=${per} value=${per}>${t(`per.${per}`)}</option>`)}</select></span></label>
+      <label>${t("keys.days")}<input name="days" type="number" min="1" max="3650" class="number" /></label>
+      <button class="primary">${t("keys.make")}</button></form></details></section>`;
+}
+
+function EndpointList({ full }) {
+  const { items, error, act } = useList(full, "/webhook-endpoints");
+  const [secret, setSecret] = useState(null);
+  const send = (method, path, body) => call(method, path, { key: full, body });
+  const onCreate = async (event) => {
+    event.preventDefault();
+    const { url, description } = event.target.elements;
+    const body = { url: url.value, ...(description.value ? { description: description.value } : {}) };
+    const made = await act(() => send("POST", "/webhook-endpoints", body));
+    if (made) {
+      setSecret({ text: made.secret, label: made.url });
+      event.target.reset();
+    }
+  };
+  const test = async (endpoint) => {
+    if (await act(() => send("POST", `/webhook-endpoints/${endpoint.id}/test`))) say(t("endpoint.tested"));
+  };
+  return html`<section class="card"><h2>${t("endpoint.title")}</h2>
+    <${Problem} error=${error} /><${Secret} secret=${secret?.text} label=${secret?.label} />
+    ${!items ? html`<div class="skeleton box" aria-hidden="true" />` : items.length === 0 ? html`<${Empty} title=${t("endpoint.none")}><p>${t("endpoint.none.hint")}</p><//>` : html`<ul class="entries">${items.map((endpoint) => html`<li key=${endpoint.id}>
+      <div><strong class="break">${endpoint.url}</strong>${endpoint.disabled_at && html` <em class="badge warn">${t("endpoint.disabled")}</em>`}<p class="aside">${endpoint.description ?? ""} ${endpoint.disabled_reason ?? ""}</p></div>
+      <div class="row"><button type="button" onClick=${() => test(endpoint)}>${t("endpoint.test")}</button>
+        <${Sure} label=${t("keys.delete")} onSure=${() => act(() => send("DELETE", `/webhook-endpoints/${endpoint.id}`))} /></div></li>`)}</ul>`}
+    <details><summary>${t("endpoint.new")}</summary><form class="small-form" onSubmit=${onCreate}>
+      <label>URL<input name="url" type="url" required placeholder="https://…" /></label>
+      <label>${t("endpoint.description")}<input name="description" maxlength="200" /></label>
+      <button class="primary">${t("endpoint.make")}</button></form></details></section>`;
+}
+
+// The second press does it: what is deleted does not come back.
+function Sure({ label, onSure }) {
+  const [isAsking, setAsking] = useState(false);
+  return html`<button type="button" class=${isAsking ? "danger" : ""} onBlur=${() => setAsking(false)} onClick=${() => (isAsking ? onSure() : setAsking(true))}>${isAsking ? t("sure") : label}</button>`;
+}

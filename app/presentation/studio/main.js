@@ -1,0 +1,66 @@
+// The page: who is here, which of its places is open, and what is going on.
+import { Create } from "./create.js";
+import { loadCatalogue } from "./draft.js";
+import { History } from "./history.js";
+import { html, render, useEffect, useState } from "./html.js";
+import { startFollowing } from "./jobs.js";
+import { Keys } from "./keys.js";
+import { Ledger } from "./ledger.js";
+import { Notes } from "./parts.js";
+import { resumeUnsent } from "./runs.js";
+import { session, start } from "./session.js";
+import { Shell } from "./shell.js";
+import { useStore } from "./store.js";
+import { language, t } from "./text.js";
+import { Viewer } from "./viewer.js";
+import { Welcome } from "./welcome.js";
+
+const PLACES = { create: Create, history: History, ledger: Ledger, keys: Keys };
+
+function placeOf() {
+  const [, name, id, output] = location.hash.split("/");
+  return { name: name || "create", id, output: Number(output ?? 0) };
+}
+
+function usePlace() {
+  const [place, setPlace] = useState(placeOf());
+  useEffect(() => {
+    const onChange = () => setPlace((before) => ({ ...placeOf(), before: before.name === "job" ? before.before : before.name }));
+    window.addEventListener("hashchange", onChange);
+    return () => window.removeEventListener("hashchange", onChange);
+  }, []);
+  return place;
+}
+
+function Page() {
+  const { signedIn, isAsking } = useStore(session);
+  useStore(language);
+  const place = usePlace();
+  const account = signedIn?.key;
+  useEffect(() => {
+    if (!account) return undefined;
+    const stop = startFollowing();
+    loadCatalogue();
+    resumeUnsent();
+    return stop;
+  }, [account]);
+  const isJob = place.name === "job";
+  const name = isJob ? place.before ?? "create" : place.name;
+  useEffect(() => {
+    document.title = signedIn ? `${t(`nav.${name in PLACES ? name : "create"}`)} · Tollgate` : "Tollgate";
+  });
+  if (isAsking) return html`<div class="page" aria-hidden="true" />`;
+  const Place = PLACES[name] ?? Create;
+  return html`<${Shell} place=${name} isSignedIn=${Boolean(signedIn)}>
+      ${signedIn ? html`<${Place} key=${name} />` : html`<${Welcome} />`}
+    <//>
+    ${signedIn && isJob && html`<${Viewer} key=${place.id} id=${place.id} place=${place.output} onClose=${() => { location.hash = `#/${name}`; }} />`}
+    <${Notes} />`;
+}
+
+// What is dropped beside a field must not take the page away.
+for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
+start();
+const root = document.getElementById("studio");
+root.replaceChildren();
+render(html`<${Page} />`, root);

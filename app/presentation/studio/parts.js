@@ -1,0 +1,87 @@
+// Small things that several places of the page are made of.
+import { Icon } from "./icons.js";
+import { createRef, html, useEffect, useRef, useState } from "./html.js";
+import { createStore, useStore } from "./store.js";
+import { explain, t } from "./text.js";
+
+const notes = createStore({ items: [] });
+
+// Said aloud too, and gone by itself: nothing that has to be answered belongs here.
+export function say(text, kind = "info") {
+  const note = { text, kind, id: Math.random() };
+  notes.set({ items: [...notes.get().items.slice(-2), note] });
+  setTimeout(() => notes.set({ items: notes.get().items.filter((one) => one !== note) }), 7000);
+}
+
+export function Notes() {
+  const { items } = useStore(notes);
+  return html`<div class="notes" role="status" aria-live="polite">
+    ${items.map((note) => html`<p key=${note.id} class=${`note note-${note.kind}`}>${note.text}</p>`)}
+  </div>`;
+}
+
+export function Problem({ error, children }) {
+  if (!error) return null;
+  return html`<div class="problem" role="alert"><p>${explain(error)}</p>${children}</div>`;
+}
+
+export function Copy({ text, label }) {
+  const [isDone, setDone] = useState(false);
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      setDone(true);
+      setTimeout(() => setDone(false), 2000);
+    } catch {
+      say(t("copy.failed"), "bad");
+    }
+  };
+  return html`<button type="button" class="quiet" onClick=${copy}>
+    <${Icon} name=${isDone ? "check" : "copy"} />${isDone ? t("copied") : label}
+  </button>`;
+}
+
+// The browser's own dialog: it keeps the focus inside, closes by Escape, and gives the focus back.
+export function Dialog({ title, onClose, children, isWide = false }) {
+  const box = useRef(null);
+  useEffect(() => {
+    box.current.showModal();
+    // On an empty page the focus would be on the button that closes.
+    box.current.querySelector("[data-first]")?.focus();
+  }, []);
+  const onClick = (event) => event.target === box.current && box.current.close();
+  return html`<dialog ref=${box} class=${isWide ? "dialog wide" : "dialog"} aria-label=${title} onClose=${onClose} onClick=${onClick}>
+    <div class="dialog-box">
+      <header><h2>${title}</h2>
+        <button type="button" class="bare" aria-label=${t("close")} onClick=${() => box.current.close()}><${Icon} name="close" /></button>
+      </header>
+      ${children}
+    </div>
+  </dialog>`;
+}
+
+export function Empty({ title, children }) {
+  return html`<div class="empty"><h2>${title}</h2>${children}</div>`;
+}
+
+export function Segments({ label, options, value, onChange, name, describedBy }) {
+  return html`<div class="segments" role="radiogroup" aria-label=${label} aria-describedby=${describedBy}>
+    ${options.map(([key, text, extra]) => html`<label key=${String(key)} class=${key === value ? "on" : ""}>
+      <input type="radio" name=${name} checked=${key === value} onChange=${() => onChange(key)} />${extra}<span>${text}</span>
+    </label>`)}
+  </div>`;
+}
+
+// The time that goes by, without anything else of the page being drawn again.
+export function Elapsed({ since, until }) {
+  const [now, setNow] = useState(Date.now());
+  useEffect(() => {
+    if (until) return undefined;
+    const timer = setInterval(() => setNow(Date.now()), 500);
+    return () => clearInterval(timer);
+  }, [until]);
+  const passed = Math.max(0, ((until ? Date.parse(until) : now) - Date.parse(since)) / 1000);
+  return html`<span class="number">${t("seconds", { n: Math.round(passed) })}</span>`;
+}
+
+export { createRef };

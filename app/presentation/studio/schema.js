@@ -1,0 +1,80 @@
+// What a model's JSON Schema says of its form.
+const PLACES = ["input", "output", "more"];
+// Text and media change no price: a quote is not asked for anew at each letter.
+const LONG_TEXT = 200;
+
+export function fieldsOf(model) {
+  const { properties, required = [] } = model.parameters;
+  return Object.entries(properties)
+    .map(([name, schema]) => ({ name, schema, kind: kindOf(schema), isRequired: required.includes(name) }))
+    .sort((one, other) => one.schema["x-order"] - other.schema["x-order"]);
+}
+
+export function groupsOf(fields) {
+  const groups = PLACES.map((place) => [place, fields.filter(({ schema }) => (schema["x-group"] ?? "more") === place)]);
+  return groups.filter(([, found]) => found.length);
+}
+
+function kindOf(schema) {
+  if (schema["x-media"]) return schema.type === "array" ? "media-list" : "media";
+  if (schema.enum) return "choice";
+  if (schema.oneOf) return "size";
+  if (schema.type === "boolean") return "switch";
+  if (schema.type === "integer" || schema.type === "number") return "number";
+  return (schema.maxLength ?? LONG_TEXT) >= LONG_TEXT ? "text" : "line";
+}
+
+export const isSeed = (field) => field.name === "seed" && field.kind === "number";
+
+const isEmpty = (value) => value === undefined || value === "" || (Array.isArray(value) && !value.length);
+
+// What is sent: nothing that the user left to the model.
+export function bodyOf(model, values) {
+  const known = model.parameters.properties;
+  return Object.fromEntries(Object.entries(values).filter(([name, value]) => name in known && !isEmpty(value)));
+}
+
+export function pricedPart(model, values) {
+  const priced = fieldsOf(model).filter(({ kind }) => !kind.startsWith("media") && kind !== "text" && kind !== "line");
+  const body = bodyOf(model, values);
+  return Object.fromEntries(priced.map(({ name }) => [name, body[name]]).filter(([, value]) => value !== undefined));
+}
+
+// Kept where the other model has the same field and takes the value.
+export function carriedOver(values, model) {
+  const kept = {};
+  for (const { name, schema, kind } of fieldsOf(model)) {
+    const value = values[name];
+    if (isEmpty(value)) continue;
+    if (kind === "choice" && !schema.enum.includes(value)) continue;
+    if (kind === "number" && (value < (schema.minimum ?? -Infinity) || value > (schema.maximum ?? Infinity))) continue;
+    if (kind === "size" && typeof value === "string" && !presetsOf(schema)?.enum.includes(value)) continue;
+    if (kind === "media-list") kept[name] = value.slice(0, schema.maxItems ?? Infinity);
+    else kept[name] = value;
+  }
+  // One picture fits where several are taken, and the other way round.
+  const fields = fieldsOf(model);
+  const list = fields.find(({ name }) => name === "image_urls");
+  const one = fields.find(({ name }) => name === "image_url");
+  if (list && isEmpty(kept.image_urls) && !isEmpty(values.image_url)) kept.image_urls = [values.image_url];
+  if (one && isEmpty(kept.image_url) && !isEmpty(values.image_urls)) kept.image_url = values.image_urls[0];
+  return kept;
+}
+
+export const presetsOf = (schema) => (schema.oneOf ?? []).find((one) => one.enum);
+export const freeSizeOf = (schema) => (schema.oneOf ?? []).find((one) => one.properties);
+
+// What a person can be told before the service is asked.
+export function missingIn(model, values) {
+  return fieldsOf(model)
+    .filter(({ name, isRequired }) => isRequired && (isEmpty(values[name]) || String(values[name]).trim() === ""))
+    .map(({ name }) => ({ pointer: `/${name}`, code: "studio_missing" }));
+}
+
+export const TYPES = ["TEXT_TO_IMAGE", "IMAGE_TO_IMAGE", "TEXT_TO_VIDEO", "IMAGE_TO_VIDEO"];
+export const PATHS = {
+  TEXT_TO_IMAGE: "/generations/images/text-to-image",
+  IMAGE_TO_IMAGE: "/generations/images/image-to-image",
+  TEXT_TO_VIDEO: "/generations/videos/text-to-video",
+  IMAGE_TO_VIDEO: "/generations/videos/image-to-video",
+};

@@ -1,0 +1,141 @@
+// Whose page this is. The key is kept for the tab, or in the browser where the user wants that, and shared by the tabs.
+import { ApiError, ask, call, problemOf } from "./api.js";
+import { createStore } from "./store.js";
+
+const ITEM = "tollgate.session";
+const OWN = "tollgate.";
+const KEY_DAYS = 30;
+const SCOPES = ["generate", "read"];
+
+export const session = createStore({ signedIn: null, isAsking: true, notice: null });
+export const channel = "BroadcastChannel" in window ? new BroadcastChannel("tollgate") : null;
+const listeners = new Set();
+
+export function listen(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+export function tell(message) {
+  channel?.postMessage(message);
+}
+
+export const keyOf = () => session.get().signedIn?.key ?? null;
+export const mayGenerate = () => session.get().signedIn?.scopes.includes("generate") ?? false;
+
+// Where the page keeps what outlives a reload: with the key, so that both go together.
+export function storage() {
+  return session.get().signedIn?.isRemembered ? localStorage : sessionStorage;
+}
+
+function stored() {
+  for (const place of [sessionStorage, localStorage]) {
+    const text = place.getItem(ITEM);
+    if (text) return JSON.parse(text);
+  }
+  return null;
+}
+
+function enter(signedIn) {
+  const place = signedIn.isRemembered ? localStorage : sessionStorage;
+  place.setItem(ITEM, JSON.stringify(signedIn));
+  session.set({ signedIn, isAsking: false, notice: null });
+}
+
+function forget() {
+  for (const place of [sessionStorage, localStorage]) {
+    for (const name of Object.keys(place)) if (name.startsWith(OWN)) place.removeItem(name);
+  }
+  history.replaceState(null, "", "#/create");
+}
+
+export function start() {
+  if (channel) channel.onmessage = ({ data }) => hear(data);
+  const kept = stored();
+  if (kept) return enter(kept);
+  tell({ type: "who" });
+  // The other tabs answer within moments, or there are none.
+  setTimeout(() => session.get().isAsking && session.set({ isAsking: false }), 120);
+}
+
+function hear(message) {
+  const { signedIn } = session.get();
+  if (message.type === "who") {
+    if (signedIn) tell({ type: "session", signedIn });
+  } else if (message.type === "session") {
+    if (!signedIn) enter(message.signedIn);
+  } else if (message.type === "left") {
+    if (signedIn) leave(message.notice);
+  }
+  for (const listener of listeners) listener(message);
+}
+
+function leave(notice) {
+  forget();
+  session.set({ signedIn: null, isAsking: false, notice });
+}
+
+export async function signIn(key, isRemembered) {
+  const found = await call("GET", "/keys/current", { key });
+  if (!found.scopes.includes("read")) throw new ApiError({ code: "studio_needs_read" }, 403);
+  const isFull = found.scopes.length === 3 && !found.budget && !found.expires_at;
+  if (!isFull) {
+    enter({ key, isRemembered, isOwn: false, scopes: found.scopes, name: found.name, expiresAt: found.expires_at });
+  } else {
+    const expiresAt = new Date(Date.now() + KEY_DAYS * 86_400_000).toISOString();
+    const body = { name: `studio, ${browserName()}`, scopes: SCOPES, expires_at: expiresAt };
+    const made = await call("POST", "/keys", { key, body });
+    // From here on nothing on this page has the full key.
+    enter({ key: made.api_key, isRemembered, isOwn: true, scopes: SCOPES, name: made.name, expiresAt });
+  }
+  tell({ type: "session", signedIn: session.get().signedIn });
+}
+
+export async function signInAsNewcomer() {
+  const answer = await ask("POST", "/studio/newcomers");
+  if (!answer.ok) throw await problemOf(answer);
+  await signIn((await answer.json()).api_key, false);
+}
+
+export const canWelcome = document.querySelector("meta[name=tollgate-newcomers]")?.content === "yes";
+
+export async function signOut() {
+  const { signedIn } = session.get();
+  let notice = "signed_out";
+  if (signedIn?.isOwn) {
+    try {
+      await call("DELETE", "/keys/current", { key: signedIn.key });
+    } catch (error) {
+      if (error.status !== 401) notice = "signed_out_key_lives";
+    }
+  }
+  tell({ type: "left", notice });
+  leave(notice);
+}
+
+// What is answered 401 has ended, wherever that was done.
+export function noteRefusal(error) {
+  if (error.status === 401 && session.get().signedIn) {
+    tell({ type: "left", notice: "key_ended" });
+    leave("key_ended");
+  }
+  return error;
+}
+
+export async function mine(method, path, options = {}) {
+  const key = keyOf();
+  try {
+    return await call(method, path, { ...options, key });
+  } catch (error) {
+    if (key === keyOf()) noteRefusal(error);
+    throw error;
+  }
+}
+
+function browserName() {
+  const agent = navigator.userAgent;
+  const names = [["Edg/", "Edge"], ["OPR/", "Opera"], ["Firefox/", "Firefox"], ["Chrome/", "Chrome"], ["Safari/", "Safari"]];
+  const systems = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"], ["Windows", "Windows"], ["Mac", "Mac"], ["Linux", "Linux"]];
+  const find = (known) => known.find(([mark]) => agent.includes(mark))?.[1];
+  return [find(names), find(systems)].filter(Boolean).join(" on ") || "a browser";
+}

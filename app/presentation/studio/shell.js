@@ -1,0 +1,69 @@
+// What stands around every place: its names, the balance, the language, the way out.
+import { address } from "./api.js";
+import { Icon } from "./icons.js";
+import { html, useEffect, useState } from "./html.js";
+import { jobs } from "./jobs.js";
+import { session, signOut } from "./session.js";
+import { useStore } from "./store.js";
+import { chooseLanguage, language, languages, moment, t, tokens } from "./text.js";
+
+const LINKS = ["create", "history", "ledger", "keys"];
+
+export function Shell({ place, isSignedIn, children }) {
+  return html`<div class="page">
+    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); const main = document.getElementById("main"); main.tabIndex = -1; main.focus(); }}>${t("skip")}</a>
+    <header class="top">
+      <span class="mark"><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" /><path d="M8 23V13a8 8 0 0 1 16 0v10M8 17h16" /></svg>Tollgate</span>
+      ${isSignedIn && html`<nav aria-label=${t("nav.label")}>${LINKS.map((name) => html`<a key=${name} href=${`#/${name}`} aria-current=${place === name ? "page" : undefined}>${t(`nav.${name}`)}</a>`)}</nav>`}
+      <div class="top-end">${isSignedIn && html`<${Balance} />`}<${Languages} />${isSignedIn ? html`<${Me} />` : html`<a class="button quiet" href=${address("docs").href}>${t("docs")}</a>`}</div>
+    </header>
+    ${isSignedIn && html`<${Connection} />`}
+    ${children}
+  </div>`;
+}
+
+function Balance() {
+  const { balance, refunds } = useStore(jobs);
+  return html`<span class=${balance !== null && balance <= 0 ? "balance low" : "balance"}>
+    <a href="#/ledger" class="number" aria-label=${balance === null ? t("balance") : t("balance.is", { tokens: tokens(balance) })}>${balance === null ? html`<span class="skeleton line" />` : tokens(balance)}</a>
+    <span aria-live="polite">${refunds.map((refund) => html`<span key=${refund.id} class="refund number">${t("balance.back", { tokens: tokens(refund.tokens) })}</span>`)}</span>
+  </span>`;
+}
+
+function Connection() {
+  const { link } = useStore(jobs);
+  const [isOffline, setOffline] = useState(!navigator.onLine);
+  useEffect(() => {
+    const look = () => setOffline(!navigator.onLine);
+    window.addEventListener("online", look);
+    window.addEventListener("offline", look);
+    return () => {
+      window.removeEventListener("online", look);
+      window.removeEventListener("offline", look);
+    };
+  }, []);
+  const isLost = isOffline || link === "lost";
+  return html`<div role="status" class=${isLost ? "connection" : "unseen"}>${isLost ? t("connection.lost") : ""}</div>`;
+}
+
+function Languages() {
+  const { name } = useStore(language);
+  return html`<select class="language" aria-label=${t("language")} onChange=${(event) => chooseLanguage(event.target.value)}>
+    ${Object.entries(languages).map(([key, title]) => html`<option key=${key} value=${key} lang=${key} selected=${key === name}>${title}</option>`)}
+  </select>`;
+}
+
+function Me() {
+  const { signedIn } = useStore(session);
+  const [isLeaving, setLeaving] = useState(false);
+  const leave = () => {
+    setLeaving(true);
+    signOut();
+  };
+  const until = signedIn?.expiresAt ? t("me.until", { when: moment(signedIn.expiresAt) }) : "";
+  return html`<details class="menu"><summary class="bare" aria-label=${t("me")}><span class="dot" aria-hidden="true">${(signedIn?.name ?? "?").charAt(0).toUpperCase()}</span></summary>
+    <div class="menu-box"><p><strong>${signedIn?.name}</strong><br /><span class="aside">${(signedIn?.scopes ?? []).join(", ")}${until && html`<br />${until}`}</span></p>
+      <p class="hint">${signedIn?.isOwn ? t("me.own") : t("me.given")}</p>
+      <a class="button" href=${address("docs").href}>${t("docs")}</a>
+      <button type="button" disabled=${isLeaving} onClick=${leave}><${Icon} name="out" />${t("sign.out")}</button></div></details>`;
+}

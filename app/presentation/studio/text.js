@@ -1,0 +1,74 @@
+// Every sentence stands in one catalogue a language. The browser chooses, and the switch in the page.
+import { createStore } from "./store.js";
+import en from "./text.en.js";
+import ru from "./text.ru.js";
+
+const CATALOGUES = { en, ru };
+const CHOICE = "tollgate-language";
+
+function chosen() {
+  const kept = localStorage.getItem(CHOICE);
+  if (kept in CATALOGUES) return kept;
+  const wanted = navigator.languages.map((language) => language.slice(0, 2)).find((name) => name in CATALOGUES);
+  return wanted ?? "en";
+}
+
+export const language = createStore({ name: chosen() });
+export const languages = { en: "English", ru: "Русский" };
+
+export function chooseLanguage(name) {
+  localStorage.setItem(CHOICE, name);
+  language.set({ name });
+  document.documentElement.lang = name;
+}
+document.documentElement.lang = language.get().name;
+
+// `{name}` is filled in; where a sentence counts, it has a form for each of the language's plurals.
+export function t(key, values = {}) {
+  const { name } = language.get();
+  let text = CATALOGUES[name][key] ?? en[key] ?? key;
+  if (typeof text === "object") text = text[new Intl.PluralRules(name).select(values.n)] ?? text.other;
+  return text.replace(/\{(\w+)\}/g, (_, word) => (typeof values[word] === "number" ? number(values[word]) : values[word] ?? ""));
+}
+
+export const has = (key) => key in CATALOGUES[language.get().name];
+export const number = (value, digits = 2) =>
+  new Intl.NumberFormat(language.get().name, { maximumFractionDigits: digits }).format(value);
+export const tokens = (n) => t("tokens", { n });
+
+// Of what the API has in both languages.
+export const localized = (texts, otherwise = "") => texts?.[language.get().name] ?? texts?.en ?? otherwise;
+
+export function moment(iso) {
+  const options = { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
+  return new Intl.DateTimeFormat(language.get().name, options).format(new Date(iso));
+}
+
+export function seconds(value) {
+  if (value < 100) return t("seconds", { n: Math.max(0, Math.round(value)) });
+  return t("minutes", { n: Math.round(value / 60) });
+}
+
+export function bytes(value) {
+  return value < 1e6 ? t("kilobytes", { n: Math.ceil(value / 1e3) }) : t("megabytes", { n: Math.round(value / 1e5) / 10 });
+}
+
+// By the code, which does not change; in the API's own words where it has more to say than we know.
+// English has few of them: the API's own words are English.
+export function explain(error) {
+  const figures = error.problem ?? {};
+  const values = {
+    required: figures.required_tokens, balance: figures.balance_tokens, missing: figures.missing_tokens,
+    cost: figures.cost_tokens, budget: figures.budget_tokens, spent: figures.spent_tokens,
+    seconds: error.retryAfter || undefined,
+    renews: figures.renews_at ? moment(figures.renews_at) : t("never"),
+  };
+  if (has(`error.${error.code}`)) return t(`error.${error.code}`, values);
+  return error.problem?.detail ?? t("error.unknown");
+}
+
+// The API has numbers in its sentence; a catalogue has one only where none are needed.
+export function explainField(found) {
+  if (has(`field.${found.code}`)) return t(`field.${found.code}`);
+  return found.detail;
+}
