@@ -247,6 +247,9 @@ ROWS = (
     get("a link that nobody signed", 403, "link_not_valid", "/media/{job}-0/a.png?expires=99999999999&signature=A"),
     get("a link without its parts", 403, "link_not_valid", "/media/{job}-0/a.png"),
     get("a link to what is none", 403, "link_not_valid", "/media/..%5c{job}-0/a.png?expires=1&signature=%ff"),
+    Row("a post to the page", 405, "method_not_allowed", path="/", body=b"", headers=()),
+    get("a file of another release", 404, "not_found", "/studio/0000000000000000/main.js"),
+    get("a file beside the page", 404, "not_found", "/studio/..%2fhttp%2fapi.py"),
     get("a link out of the store", 404, "not_found", "/media/..%2f..%2fetc/passwd?expires=1&signature=A"),
     Row(
         "webhook for a foreign job without a signature",

@@ -1,17 +1,18 @@
 // The page's main place: the form to the left, what came of it to the right.
-import { catalogue, chooseType, draft, loadCatalogue, setValue, setValues, change } from "./draft.js";
+import { again, catalogue, chooseType, draft, loadCatalogue, setValue, setValues, change } from "./draft.js";
 import { Field } from "./fields.js";
 import { JobCard, UnsentCard } from "./gallery.js";
+import { asCurl, asPython } from "./code.js";
 import { html, useEffect, useRef, useState } from "./html.js";
 import { jobs } from "./jobs.js";
-import { ModelButton } from "./models.js";
-import { Empty, Problem, Segments, say } from "./parts.js";
+import { ModelButton, priceRange } from "./models.js";
+import { Copy, Empty, Problem, Segments, say } from "./parts.js";
 import { useQuote } from "./quote.js";
 import { start, unsent } from "./runs.js";
 import { TYPES, bodyOf, fieldsOf, groupsOf, missingIn } from "./schema.js";
 import { mayGenerate } from "./session.js";
 import { useStore } from "./store.js";
-import { explain, localized, t, tokens } from "./text.js";
+import { explain, t, tokens } from "./text.js";
 
 const SHOWN = 24;
 
@@ -21,7 +22,7 @@ export function Create() {
 
 function Form() {
   const { models, failed } = useStore(catalogue);
-  const { type, model, values, errors, asJson, text } = useStore(draft);
+  const { type, model, values, errors, view, text } = useStore(draft);
   const { balance } = useStore(jobs);
   const quote = useQuote(model, values);
   const [refusal, setRefusal] = useState(null);
@@ -33,7 +34,7 @@ function Form() {
   const found = [...errors, ...(quote.error?.fields ?? [])];
   const stray = found.filter(({ pointer }) => !known.has(pointer.split("/")[1]));
   const showErrors = (fieldErrors) => {
-    change({ errors: fieldErrors, asJson: false });
+    change({ errors: fieldErrors, view: "form" });
     requestAnimationFrame(() => {
       const first = document.getElementById(`field-${fieldErrors[0].pointer.split("/")[1]}`);
       first?.closest("details")?.setAttribute("open", "");
@@ -41,9 +42,12 @@ function Form() {
     });
   };
   const generate = async () => {
+    // Nothing is started at a price that was not said.
+    if (quote.isAsking || !mayGenerate()) return undefined;
     setRefusal(null);
     const missing = missingIn(model, values);
     if (missing.length) return showErrors(missing);
+    if (!quote.price) return undefined;
     try {
       // On a phone the results are below.
       if (window.matchMedia("(max-width: 60rem)").matches) document.getElementById("results")?.scrollIntoView({ behavior: "smooth" });
@@ -58,8 +62,7 @@ function Form() {
   };
   const onSubmit = (event) => {
     event.preventDefault();
-    if (!asJson) generate();
-    else if (takeText(model, text)) generate();
+    if (takeText(text)) generate();
   };
   const onKeyDown = (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.current.requestSubmit();
@@ -73,11 +76,12 @@ function Form() {
     <div class="field"><div class="label-line"><span class="label">${t("model.label")}</span></div><${ModelButton} model=${model} type=${type} /></div>
     ${!model ? html`<${FormSkeleton} />` : html`
       <div class="row between form-tools">
-        <${Segments} label=${t("form.view")} name="view" value=${asJson} options=${[[false, t("form.form")], [true, "JSON"]]} onChange=${(chosen) => (chosen ? change({ asJson: true, text: null }) : takeText(model, text) && change({ asJson: false }))} />
+        <${Segments} label=${t("form.view")} name="view" value=${view} options=${[["form", t("form.form")], ["json", "JSON"], ["code", t("form.code")]]} onChange=${(chosen) => takeText(text) && change({ view: chosen })} />
         <div class="row"><button type="button" class="quiet" onClick=${() => setValues({ ...model.example })}>${t("form.example")}</button>
         <button type="button" class="quiet" disabled=${!Object.keys(values).length} onClick=${() => setValues({})}>${t("form.reset")}</button></div>
       </div>
-      ${asJson ? html`<${JsonForm} model=${model} values=${values} text=${text} errors=${found} />`
+      ${view === "json" ? html`<${JsonForm} model=${model} values=${values} text=${text} errors=${found} />`
+        : view === "code" ? html`<${Code} request=${{ type, model: model.model, body: bodyOf(model, values) }} />`
         : groupsOf(fields).map(([group, members]) => html`<${Group} key=${group} group=${group} isOpen=${group !== "more" || members.some(({ name }) => found.some(({ pointer }) => pointer === `/${name}`))}>
           ${members.map((field) => html`<${Field} key=${`${model.model} ${field.name}`} field=${field} value=${values[field.name]} errors=${found} onChange=${(value) => setValue(field.name, value)} />`)}
         <//>`)}
@@ -90,7 +94,7 @@ function Group({ group, isOpen, children }) {
   return html`<details class="group more" open=${isOpen}><summary>${t("form.more")}</summary>${children}</details>`;
 }
 
-function takeText(model, text) {
+function takeText(text) {
   if (text === null) return true;
   try {
     const { model: _, type: __, ...values } = JSON.parse(text);
@@ -118,12 +122,18 @@ function JsonForm({ model, values, text, errors }) {
   </div>`;
 }
 
+export function Code({ request }) {
+  return html`<div class="code-lines"><p class="hint">${t("code.hint")}</p>
+    ${[["curl", asCurl(request)], ["Python", asPython(request)]].map(([name, text]) => html`<div key=${name}>
+      <div class="row between"><strong>${name}</strong><${Copy} text=${text} label=${t("copy")} /></div><pre tabindex="0" role="region" aria-label=${name}>${text}</pre></div>`)}</div>`;
+}
+
 // What it costs and why, beside the button that spends it.
 function Pay({ model, quote, balance, refusal, stray }) {
   const { price, error, isAsking } = quote;
   const missing = price && balance !== null ? price.cost_tokens - balance : 0;
   const may = mayGenerate();
-  const label = price ? t("generate.for", { tokens: tokens(price.cost_tokens) }) : t("generate");
+  const label = price && !isAsking ? t("generate.for", { tokens: tokens(price.cost_tokens) }) : t("generate");
   return html`<div class="pay">
     ${stray.map((found) => html`<p class="field-error" key=${found.code}>${found.detail}</p>`)}
     ${error && !error.fields?.length && html`<${Problem} error=${error} />`}
@@ -135,8 +145,8 @@ function Pay({ model, quote, balance, refusal, stray }) {
     ${model.is_paused && html`<p class="notice" role="status">${t("model.paused.hint")}</p>`}
     ${!may && html`<p class="notice">${t("generate.read_only")}</p>`}
     <${Problem} error=${refusal} />
-    <button class="primary big" disabled=${!may || missing > 0}>${label}</button>
-    <p class="hint center">${t("generate.hint")}</p>
+    <button class="primary big" disabled=${!may || missing > 0 || !price || isAsking}>${label}</button>
+    <p class="hint center pay-hint">${t("generate.hint")}</p>
   </div>`;
 }
 
@@ -154,13 +164,10 @@ function FormSkeleton() {
 function Results() {
   const { byId, order, isLoaded } = useStore(jobs);
   const { items } = useStore(unsent);
-  const { model } = useStore(draft);
   const shown = order.slice(0, SHOWN).map((id) => byId.get(id));
   const isEmpty = isLoaded && !shown.length && !items.length;
   return html`<section class="results" id="results" aria-label=${t("results")}>
-    ${isEmpty ? html`<${Empty} title=${t("results.empty")}><p>${t("results.empty.hint")}</p>
-        ${model && html`<button type="button" onClick=${() => { setValues({ ...model.example }); document.getElementById("field-prompt")?.focus(); }}>${t("form.example.use")}</button>
-        <p class="hint">“${model.example.prompt}”</p>`}<//>`
+    ${isEmpty ? html`<${Start} />`
       : html`<div class="grid">
         ${!isLoaded && [1, 2, 3, 4].map((place) => html`<div key=${place} class="skeleton tile" aria-hidden="true" />`)}
         ${items.map((item) => html`<${UnsentCard} key=${item.id} item=${item} />`)}
@@ -170,4 +177,18 @@ function Results() {
   </section>`;
 }
 
-export { localized };
+// Something to begin with, of the default of each type and of what is cheapest: each is the catalogue's own example.
+function Start() {
+  const { models } = useStore(catalogue);
+  const defaults = (models ?? []).filter((model) => model.is_default);
+  const cheap = [...(models ?? [])].filter((model) => !model.is_default && !model.is_paused).sort((one, other) => one.price.from_tokens - other.price.from_tokens);
+  const shown = [...cheap.filter(({ type }) => type.startsWith("TEXT_TO_IMAGE")).slice(0, 1), ...defaults, ...cheap.filter(({ type }) => type === "TEXT_TO_VIDEO").slice(0, 1)];
+  const take = (model) => {
+    again({ type: model.type, model, values: { ...model.example } });
+    document.querySelector(".pay .primary")?.focus();
+  };
+  return html`<div class="empty"><h2>${t("results.empty")}</h2><p>${t("results.empty.hint")}</p>
+    <ul class="examples">${shown.map((model) => html`<li key=${model.model}><button type="button" onClick=${() => take(model)}>
+      <span class="aside">${t(`type.${model.type}`)} · ${model.title}</span><span>${model.example.prompt}</span><span class="aside number">${priceRange(model.price)}</span></button></li>`)}</ul></div>`;
+}
+

@@ -7,7 +7,7 @@ import { createStore } from "./store.js";
 const ITEM = "tollgate.draft";
 
 export const catalogue = createStore({ models: null, failed: false });
-export const draft = createStore({ type: "TEXT_TO_IMAGE", model: null, values: {}, errors: [], asJson: false, text: null });
+export const draft = createStore({ type: "TEXT_TO_IMAGE", model: null, values: {}, errors: [], view: "form", text: null });
 
 export async function loadCatalogue() {
   try {
@@ -48,7 +48,7 @@ export function setValues(values) {
 }
 
 export function again({ model, type, values }) {
-  change({ type, model, values: carriedOver(values, model), errors: [], asJson: false, text: null });
+  change({ type, model, values: carriedOver(values, model), errors: [], view: "form", text: null });
 }
 
 export function change(patch) {

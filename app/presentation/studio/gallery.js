@@ -4,7 +4,8 @@ import { modelBy } from "./draft.js";
 import { Icon } from "./icons.js";
 import { html, useState } from "./html.js";
 import { FINAL, put, requestOf } from "./jobs.js";
-import { Elapsed, say } from "./parts.js";
+import { Elapsed, Progress, say } from "./parts.js";
+import { timeRange } from "./models.js";
 import { mine } from "./session.js";
 import { explain, has, moment, seconds, t, tokens } from "./text.js";
 
@@ -59,18 +60,22 @@ function Caption({ job }) {
 
 function Working({ job }) {
   const eta = job.eta_seconds;
-  const model = modelBy(job.model_id);
-  const expected = eta?.from ?? model?.typical_seconds?.to;
+  const expected = expectedOf(job);
   return html`<article class="tile working" aria-busy="true">
     <div class="stage">
       <p class="state">${t(`status.${job.status}`)}</p>
       <p class="why">${whyOf(job)}</p>
-      <p class="aside"><${Elapsed} since=${job.created_at} />${eta ? html` · ${t("run.eta", { from: seconds(eta.from), to: seconds(eta.to) })}` : expected ? html` · ${t("run.typical", { time: seconds(expected) })}` : ""}</p>
-      <progress aria-label=${t("run.progress", { title: titleOf(job) })} />
+      <p class="aside"><${Elapsed} since=${job.created_at} />${eta ? html` · ${t("run.eta", { from: seconds(eta.from), to: seconds(eta.to) })}` : expected ? html` · ${t("run.typical", { time: timeRange(modelBy(job.model_id)?.typical_seconds) })}` : ""}</p>
+      <${Progress} job=${job} expected=${expected} label=${t("run.progress", { title: titleOf(job) })} />
       <${CancelButton} job=${job} />
     </div>
     <${Caption} job=${job} />
   </article>`;
+}
+
+export function expectedOf(job) {
+  if (job.eta_seconds) return (Date.now() - Date.parse(job.created_at)) / 1000 + job.eta_seconds.from;
+  return modelBy(job.model_id)?.typical_seconds?.to;
 }
 
 export function whyOf(job) {
@@ -102,7 +107,8 @@ export function CancelButton({ job }) {
 export function failureOf(job) {
   if (job.status === "CANCELED") return t("job.canceled");
   if (has(`job.${job.error_code}`)) return t(`job.${job.error_code}`);
-  return job.error_message ?? t("job.unknown");
+  // What was charged is said beside it, by numbers.
+  return job.error_message?.replace(/ Nothing was charged\.$/, "") ?? t("job.unknown");
 }
 
 function Failure({ job }) {

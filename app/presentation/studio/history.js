@@ -1,6 +1,7 @@
 // All jobs, newest first. Only the rows that are in sight are on the page, however many there are.
 import { mediaUrl } from "./api.js";
 import { failureOf, open, promptOf, titleOf, whyOf } from "./gallery.js";
+import { Icon } from "./icons.js";
 import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { FINAL, jobs, loadMore } from "./jobs.js";
 import { Empty, Segments } from "./parts.js";
@@ -79,7 +80,7 @@ function Row({ job }) {
   const text = promptOf(job) || titleOf(job);
   const detail = job.status === "COMPLETED" ? "" : FINAL.has(job.status) ? failureOf(job) : whyOf(job);
   return html`<button type="button" class="row-box" onClick=${() => open(job)}>
-    <span class="row-picture">${isPicture && html`<img src=${mediaUrl(output.url)} alt="" loading="lazy" decoding="async" />`}</span>
+    <span class="row-picture">${isPicture ? html`<img src=${mediaUrl(output.url)} alt="" loading="lazy" decoding="async" />` : html`<${Icon} name=${job.type.endsWith("VIDEO") ? "play" : "image"} />`}</span>
     <span class="row-text"><span class="prompt">${text}</span><span class="aside">${titleOf(job)} · ${moment(job.created_at)}${detail && html` · <span class="why">${detail}</span>`}</span></span>
     <span class=${`badge status-${job.status}`}>${t(`status.${job.status}`)}</span>
     <span class="number cost">${tokens(job.billing?.charged_tokens ?? job.cost_tokens)}</span>

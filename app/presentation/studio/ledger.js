@@ -34,8 +34,8 @@ export function Ledger() {
     ${entries?.length > 0 && html`
       <${Chart} entries=${entries} />
       <div class="table-box" tabindex="0" role="region" aria-label=${t("nav.ledger")}><table><thead><tr><th scope="col">${t("ledger.when")}</th><th scope="col">${t("ledger.what")}</th><th scope="col" class="figure-cell">${t("ledger.amount")}</th><th scope="col" class="figure-cell">${t("ledger.after")}</th></tr></thead>
-        <tbody>${entries.map((entry, place) => html`<tr key=${`${entry.created_at} ${place}`}><td>${moment(entry.created_at)}</td><td>${whatOf(entry)}</td>
-          <td class=${signed(entry) > 0 ? "figure-cell number plus" : "figure-cell number"}>${signed(entry) > 0 ? "+" : "−"}${number(Math.abs(entry.amount))}</td><td class="figure-cell number">${tokens(entry.balance_after)}</td></tr>`)}</tbody></table></div>
+        <tbody>${entries.map((entry, place) => html`<tr key=${`${entry.created_at} ${place}`}><td class="when">${moment(entry.created_at)}</td><td>${whatOf(entry)}</td>
+          <td class=${signed(entry) > 0 ? "figure-cell number plus" : "figure-cell number"}>${signed(entry) > 0 ? "+" : "−"}${number(Math.abs(entry.amount))}</td><td class="figure-cell number">${number(entry.balance_after)}</td></tr>`)}</tbody></table></div>
       ${cursor && html`<p class="center"><button type="button" onClick=${() => load(cursor)}>${t("ledger.more")}</button></p>`}`}
   </main>`;
 }

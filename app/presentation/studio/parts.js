@@ -1,6 +1,6 @@
 // Small things that several places of the page are made of.
 import { Icon } from "./icons.js";
-import { createRef, html, useEffect, useRef, useState } from "./html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { createStore, useStore } from "./store.js";
 import { explain, t } from "./text.js";
 
@@ -44,10 +44,14 @@ export function Copy({ text, label }) {
 // The browser's own dialog: it keeps the focus inside, closes by Escape, and gives the focus back.
 export function Dialog({ title, onClose, children, isWide = false }) {
   const box = useRef(null);
-  useEffect(() => {
+  // Before anything is painted: whoever types on at once types into it.
+  useLayoutEffect(() => {
+    const before = document.activeElement;
     box.current.showModal();
     // On an empty page the focus would be on the button that closes.
     box.current.querySelector("[data-first]")?.focus();
+    // A dialog that is taken off the page, not closed, gives the focus to nobody.
+    return () => setTimeout(() => before?.isConnected && document.activeElement === document.body && before.focus());
   }, []);
   const onClick = (event) => event.target === box.current && box.current.close();
   return html`<dialog ref=${box} class=${isWide ? "dialog wide" : "dialog"} aria-label=${title} onClose=${onClose} onClick=${onClick}>
@@ -84,4 +88,14 @@ export function Elapsed({ since, until }) {
   return html`<span class="number">${t("seconds", { n: Math.round(passed) })}</span>`;
 }
 
-export { createRef };
+// As far as the time tells that such a run takes; it never pretends to be done.
+export function Progress({ job, expected, label }) {
+  const [, setNow] = useState(0);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now()), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  const passed = (Date.now() - Date.parse(job.created_at)) / 1000;
+  const part = expected ? Math.min(0.95, passed / expected) : undefined;
+  return html`<progress aria-label=${label} value=${part} max="1" />`;
+}

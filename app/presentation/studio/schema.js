@@ -7,7 +7,8 @@ export function fieldsOf(model) {
   const { properties, required = [] } = model.parameters;
   return Object.entries(properties)
     .map(([name, schema]) => ({ name, schema, kind: kindOf(schema), isRequired: required.includes(name) }))
-    .sort((one, other) => one.schema["x-order"] - other.schema["x-order"]);
+    // What must be there comes before what may be: a picture to animate is not below what to leave out of it.
+    .sort((one, other) => other.isRequired - one.isRequired || one.schema["x-order"] - other.schema["x-order"]);
 }
 
 export function groupsOf(fields) {

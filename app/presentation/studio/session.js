@@ -101,16 +101,18 @@ export const canWelcome = document.querySelector("meta[name=tollgate-newcomers]"
 
 export async function signOut() {
   const { signedIn } = session.get();
+  // First: whoever closes the page now has left, and no tab takes the end of the key for somebody else's doing.
+  tell({ type: "left", notice: "signed_out" });
+  leave(null);
   let notice = "signed_out";
   if (signedIn?.isOwn) {
     try {
-      await call("DELETE", "/keys/current", { key: signedIn.key });
+      await call("DELETE", "/keys/current", { key: signedIn.key, keepalive: true });
     } catch (error) {
       if (error.status !== 401) notice = "signed_out_key_lives";
     }
   }
-  tell({ type: "left", notice });
-  leave(notice);
+  if (!session.get().signedIn) session.set({ notice });
 }
 
 // What is answered 401 has ended, wherever that was done.

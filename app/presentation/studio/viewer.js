@@ -1,13 +1,12 @@
 // One job at full size: its files, its cost and why, and what can be done with it next.
 import { mediaUrl } from "./api.js";
-import { asCurl, asPython } from "./code.js";
-import { lineName } from "./create.js";
+import { Code, lineName } from "./create.js";
 import { again, draft, modelBy, modelsOf } from "./draft.js";
-import { CancelButton, chargeOf, failureOf, open, promptOf, titleOf, whyOf } from "./gallery.js";
+import { CancelButton, chargeOf, expectedOf, failureOf, open, promptOf, titleOf, whyOf } from "./gallery.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useState } from "./html.js";
 import { FINAL, jobs, loadJob, requestOf } from "./jobs.js";
-import { Copy, Dialog, Elapsed, Problem } from "./parts.js";
+import { Dialog, Elapsed, Problem, Progress } from "./parts.js";
 import { useStore } from "./store.js";
 import { bytes, moment, number, seconds, t, tokens } from "./text.js";
 
@@ -59,9 +58,9 @@ function State({ job }) {
   const isFinal = FINAL.has(job.status);
   return html`<div class="state-box" role="status"><p class="state">${t(`status.${job.status}`)}</p>
     <p>${isFinal ? failureOf(job) : whyOf(job)}</p>
-    ${isFinal && job.error_message && job.error_message !== failureOf(job) && html`<p class="hint">${job.error_message}</p>`}
+    ${isFinal && job.error_message && !job.error_message.startsWith(failureOf(job)) && html`<p class="hint">${job.error_message}</p>`}
     ${isFinal && job.billing && html`<p class="free">${chargeOf(job.billing)}</p>`}
-    ${!isFinal && html`<p class="aside"><${Elapsed} since=${job.created_at} />${job.eta_seconds && html` · ${t("run.eta", { from: seconds(job.eta_seconds.from), to: seconds(job.eta_seconds.to) })}`}</p><progress aria-label=${t("run.progress", { title: titleOf(job) })} /><${CancelButton} job=${job} />`}
+    ${!isFinal && html`<p class="aside"><${Elapsed} since=${job.created_at} />${job.eta_seconds && html` · ${t("run.eta", { from: seconds(job.eta_seconds.from), to: seconds(job.eta_seconds.to) })}`}</p><${Progress} job=${job} expected=${expectedOf(job)} label=${t("run.progress", { title: titleOf(job) })} /><${CancelButton} job=${job} />`}
   </div>`;
 }
 
@@ -120,9 +119,7 @@ function Facts({ job, output }) {
     <${Bill} job=${job} />
     <dl class="facts">${rows.filter(([, value]) => value).map(([name, value]) => html`<div key=${name}><dt>${t(name)}</dt><dd>${value}</dd></div>`)}</dl>
     <details class="code-box"><summary>${t("code")}</summary>
-      <p class="hint">${requestOf(job.job_id) ? t("code.hint") : t("code.partial")}</p>
-      <div class="row between"><strong>curl</strong><${Copy} text=${asCurl(request)} label=${t("copy")} /></div><pre tabindex="0">${asCurl(request)}</pre>
-      <div class="row between"><strong>Python</strong><${Copy} text=${asPython(request)} label=${t("copy")} /></div><pre tabindex="0">${asPython(request)}</pre>
+      ${!requestOf(job.job_id) && html`<p class="hint">${t("code.partial")}</p>`}<${Code} request=${request} />
     </details>`;
 }
 

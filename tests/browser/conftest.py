@@ -1,0 +1,53 @@
+"""One service with a simulator, and one Chromium, for all tests of the page. Each test has a browser without a past."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
+
+from tests.browser.studio import Studio
+from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = []
+    if CHROMIUM is None:
+        reasons.append("there is no Chromium: apt-get install chromium")
+    if (PROJECT_DIR / ".env").exists():
+        reasons.append("there is a .env file: move it away to run these tests")
+    for item in items:
+        if "browser" in item.keywords and item.path.parent == Path(__file__).parent and reasons:
+            item.add_marker(pytest.mark.skip(reason=reasons[0]))
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[ServiceProcess]:
+    # Short and open to the user as whom PostgreSQL runs for root, which pytest's own directory is not.
+    with tempfile.TemporaryDirectory(prefix="tollgate-studio-", dir="/tmp") as directory:
+        settings = {"DATA_DIR": f"{directory}/data", **WITHOUT_LIMITS}
+        with ServiceProcess(Path(directory) / "service.log", settings) as service:
+            yield service.wait_until_ready()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        # Chromium has no sandbox for root, as whom tests run in a container.
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def studio(service: ServiceProcess, chromium: Browser) -> AsyncIterator[Studio]:
+    async with Studio.opened(chromium, service.url) as studio:
+        yield studio
+        studio.check_quiet()

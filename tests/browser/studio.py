@@ -1,0 +1,139 @@
+"""The page as a test uses it: by what is written on it."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import httpx
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+# Drawing and a run of the simulator, on a machine that is busy with other tests.
+expect.set_options(timeout=30_000)
+
+
+class Studio:
+    def __init__(self, context: BrowserContext, page: Page, url: str) -> None:
+        self.context, self.page, self.url = context, page, url
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.may_fail = False
+        """Chromium writes each answer of 400 and more, and each lost connection, to its console."""
+        self._watch(page)
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, browser: Browser, url: str, **options: Any) -> AsyncIterator[Self]:
+        options = {"locale": "en-US", "viewport": {"width": 1280, "height": 900}, **options}
+        context = await browser.new_context(**options)
+        try:
+            yield cls(context, await context.new_page(), url)
+        finally:
+            await context.close()
+
+    def _watch(self, page: Page) -> None:
+        def on_console(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning"):
+                self.errors.append(message.text)
+
+        def on_request(request: Request) -> None:
+            self.requests.append(request.url)
+
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", on_request)
+
+    async def another_tab(self) -> Page:
+        page = await self.context.new_page()
+        self._watch(page)
+        await page.goto(self.url)
+        return page
+
+    def check_quiet(self) -> None:
+        errors = [text for text in self.errors if not (self.may_fail and text.startswith("Failed to load resource"))]
+        elsewhere = [url for url in self.requests if not url.startswith((self.url, "data:", "blob:"))]
+
+        assert errors == []
+        assert elsewhere == []
+        assert not [url for url in self.requests if "tgk_" in url], "a key is in a URL"
+
+    async def visit(self, place: str = "") -> None:
+        await self.page.goto(f"{self.url}/{place}")
+
+    async def begin(self) -> None:
+        """As a newcomer."""
+        await self.visit()
+        await self.page.get_by_role("button", name="Make me a key with tokens").click()
+        await expect(self.prompt).to_be_visible()
+
+    async def sign_in(self, key: str, *, remember: bool = False) -> None:
+        await self.visit()
+        await self.page.get_by_label("API key").fill(key)
+        if remember:
+            await self.page.get_by_label("Stay signed in").check()
+        await self.page.get_by_role("button", name="Sign in", exact=True).click()
+
+    @property
+    def prompt(self) -> Locator:
+        return self.page.get_by_label("Prompt", exact=True)
+
+    @property
+    def generate(self) -> Locator:
+        return self.page.get_by_role("button", name=re.compile("^Generate"))
+
+    @property
+    def balance(self) -> Locator:
+        return self.page.locator(".balance a")
+
+    @property
+    def tiles(self) -> Locator:
+        return self.page.locator(".grid .tile:not(.skeleton)")
+
+    @property
+    def pictures(self) -> Locator:
+        return self.page.locator(".grid .thumb img")
+
+    async def make(self, prompt: str) -> None:
+        await self.prompt.fill(prompt)
+        await expect(self.generate).to_have_text(re.compile("for"))
+        await self.generate.click()
+
+    async def stored(self) -> dict[str, str]:
+        stored: dict[str, str] = await self.page.evaluate("({...localStorage, ...sessionStorage})")
+        return stored
+
+    async def key(self) -> str:
+        found = re.search(r"tgk_\w+", (await self.stored())["tollgate.session"])
+        assert found is not None
+        return found.group()
+
+    async def findings(self) -> list[str]:
+        """What axe-core finds, in one line each."""
+        if not await self.page.evaluate("'axe' in window"):
+            await self.page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = await self.page.evaluate("axe.run({resultTypes: ['violations']})")
+        return [
+            f"{rule['id']}: {node['html'][:160]} {node['failureSummary'][:300]}"
+            for rule in found["violations"]
+            for node in rule["nodes"]
+        ]
+
+    async def is_as_wide_as_the_screen(self) -> bool:
+        wide: bool = await self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        return wide
+
+
+def a_user(url: str, tokens: int) -> str:
+    """The full key of a user with so many tokens."""
+    user = str(uuid4())
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
+        key: str = http.post("/auth", json={"external_user_id": user}).raise_for_status().json()["api_key"]
+        http.post(
+            "/webhook/topup",
+            json={"external_user_id": user, "amount": tokens},
+            headers={"X-Webhook-Secret": "development-webhook-secret", "X-Event-Id": str(uuid4())},
+        ).raise_for_status()
+    return key
