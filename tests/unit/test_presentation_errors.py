@@ -58,7 +58,9 @@ async def test_writes_one_shape() -> None:
     }
 
 
-@pytest.mark.parametrize("path", ["/studio", "//", "/nothing", "/balance/", "/static-offline-docs/%00"])
+@pytest.mark.parametrize(
+    "path", ["/studio", "/studio/", "/balance//", "/nothing", "/balance/", "/static-offline-docs/%00"]
+)
 async def test_answers_404_to_an_unknown_path(path: str) -> None:
     response = await World().client().get(path)
 

@@ -19,6 +19,9 @@ def check_root_path(api: FastAPI, root_path: str) -> None:
 def complete_path(scope: Scope, root_path: str) -> None:
     """Some proxies cut the root path off and some do not. From here on it is always there, as ASGI wants it."""
     scope["root_path"], path = root_path, scope["path"]
+    if path == root_path:
+        # What people type: the page is at its end.
+        scope["path"] = path = f"{root_path}/"
     if path != root_path and not path.startswith(f"{root_path}/"):
         scope["path"] = root_path + path
         if "raw_path" in scope:

@@ -12,7 +12,7 @@ import { start, unsent } from "./runs.js";
 import { TYPES, bodyOf, fieldsOf, groupsOf, missingIn } from "./schema.js";
 import { mayGenerate } from "./session.js";
 import { useStore } from "./store.js";
-import { explain, t, tokens } from "./text.js";
+import { explain, has, t, tokens } from "./text.js";
 
 const SHOWN = 24;
 
@@ -150,7 +150,8 @@ function Pay({ model, quote, balance, refusal, stray }) {
   </div>`;
 }
 
-export const lineName = ({ line }) => (line.charAt(0).toUpperCase() + line.slice(1)).replaceAll("_", " ");
+// The names of lines are words of the catalogue, which the operator may add to.
+export const lineName = ({ line }) => (has(`line.${line}`) ? t(`line.${line}`) : (line.charAt(0).toUpperCase() + line.slice(1)).replaceAll("_", " "));
 
 export function lineSum({ quantity, unit, unit_tokens: each, factor }) {
   const sum = `${t(`unit.${unit}`, { n: quantity })} × ${tokens(each)}`;

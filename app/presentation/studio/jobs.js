@@ -26,8 +26,14 @@ export function startFollowing() {
       tell({ type: "event", event });
     },
     // Whatever happened before the stream stood is read once.
-    onOpen: refresh,
-    onLink: (link) => jobs.set({ link }),
+    onOpen() {
+      refresh();
+      tell({ type: "opened" });
+    },
+    onLink(link) {
+      jobs.set({ link });
+      tell({ type: "link", link });
+    },
   });
   const timer = setInterval(poll, 2500);
   stop = () => {
@@ -42,7 +48,9 @@ export function startFollowing() {
 
 function hear(message) {
   if (message.type === "event") applyEvent(message.event);
-  if (message.type === "accepted") refresh();
+  if (message.type === "accepted" || message.type === "opened") refresh();
+  // The tab that reads the stream speaks for all: another one only waits for its turn.
+  if (message.type === "link" && message.link !== "shared") jobs.set({ link: message.link });
 }
 
 export async function refresh() {

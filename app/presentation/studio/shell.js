@@ -49,7 +49,7 @@ function Connection() {
 function Languages() {
   const { name } = useStore(language);
   return html`<select class="language" aria-label=${t("language")} onChange=${(event) => chooseLanguage(event.target.value)}>
-    ${Object.entries(languages).map(([key, title]) => html`<option key=${key} value=${key} lang=${key} selected=${key === name}>${title}</option>`)}
+    ${Object.entries(languages).map(([key, title]) => html`<option key=${key} value=${key} lang=${key} title=${title} selected=${key === name}>${key.toUpperCase()}</option>`)}
   </select>`;
 }
 

@@ -113,6 +113,8 @@ export default {
   "unit.megapixel": { one: "{n} megapixel", other: "{n} megapixels" },
   "unit.second": { one: "{n} second", other: "{n} seconds" },
   "unit.run": { one: "{n} run", other: "{n} runs" },
+  "line.video_5s": "Video, 5 s",
+  "line.video_10s": "Video, 10 s",
   "generate": "Generate",
   "generate.for": "Generate for {tokens}",
   "generate.missing": "{tokens} are missing; your balance is {balance}. Top up, or choose something cheaper.",

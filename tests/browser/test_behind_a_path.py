@@ -1,0 +1,34 @@
+"""A proxy publishes the service behind a path, which it may cut off or not."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.browser.studio import Studio
+from tests.service_process import ServiceProcess
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+
+@pytest.fixture
+def behind_a_path() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="tollgate-studio-", dir="/tmp") as directory:
+        settings = {"DATA_DIR": f"{directory}/data", "ROOT_PATH": "/ai"}
+        with ServiceProcess(Path(directory) / "service.log", settings) as service:
+            yield f"{service.wait_until_ready().url}/ai"
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+async def test_works_behind_a_path(behind_a_path: str, chromium: Browser, end: str) -> None:
+    async with Studio.opened(chromium, behind_a_path) as studio:
+        await studio.page.goto(behind_a_path + end)
+        await studio.page.get_by_role("button", name="Make me a key with tokens").click()
+        await expect(studio.prompt).to_be_visible()
+        await studio.make("a bridge")
+
+        await expect(studio.pictures).to_have_count(1)
+        assert await studio.pictures.evaluate("image => image.decode().then(() => image.naturalWidth)")
+        studio.check_quiet()
