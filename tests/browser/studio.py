@@ -126,14 +126,20 @@ class Studio:
         return wide
 
 
-def a_user(url: str, tokens: int) -> str:
+def a_user(url: str, tokens: int, user: str | None = None) -> str:
     """The full key of a user with so many tokens."""
-    user = str(uuid4())
-    with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
-        key: str = http.post("/auth", json={"external_user_id": user}).raise_for_status().json()["api_key"]
-        http.post(
-            "/webhook/topup",
-            json={"external_user_id": user, "amount": tokens},
-            headers={"X-Webhook-Secret": "development-webhook-secret", "X-Event-Id": str(uuid4())},
-        ).raise_for_status()
+    user = user or str(uuid4())
+    answer = httpx.post(f"{url}/auth", json={"external_user_id": user}, trust_env=False, timeout=30)
+    key: str = answer.raise_for_status().json()["api_key"]
+    top_up(url, user, tokens)
     return key
+
+
+def top_up(url: str, user: str, tokens: int) -> None:
+    httpx.post(
+        f"{url}/webhook/topup",
+        json={"external_user_id": user, "amount": tokens},
+        headers={"X-Webhook-Secret": "development-webhook-secret", "X-Event-Id": str(uuid4())},
+        trust_env=False,
+        timeout=30,
+    ).raise_for_status()

@@ -1,15 +1,17 @@
 """From the first visit to a finished picture, and what may come in between."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
 from PIL import Image
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
-from tests.browser.studio import Studio, a_user
+from tests.browser.studio import Studio, a_user, top_up
 from tests.service_process import ServiceProcess
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
@@ -66,10 +68,34 @@ async def test_what_is_missing_is_said_at_its_field(studio: Studio) -> None:
 
 
 async def test_a_balance_that_is_too_low_is_said_before_the_press(studio: Studio) -> None:
-    await studio.sign_in(a_user(studio.url, 3))
+    user = str(uuid4())
+    await studio.sign_in(a_user(studio.url, 3, user))
 
     await expect(studio.page.get_by_text("2 tokens are missing; your balance is 3 tokens.")).to_be_visible()
     await expect(studio.generate).to_be_disabled()
+
+    # What is paid meanwhile arrives without a reload.
+    top_up(studio.url, user, 10)
+    await expect(studio.page.locator(".arrival")).to_have_text("+10 tokens")
+    await expect(studio.generate).to_be_enabled()
+
+
+async def test_a_balance_that_was_spent_elsewhere_is_said_by_the_service(studio: Studio) -> None:
+    """By a tab that has not heard of it yet: nothing is charged, and the sentence has the numbers."""
+    studio.may_fail = True
+    await studio.begin()
+    await expect(studio.generate).to_have_text("Generate for 5 tokens")
+
+    async def refuse(route: Route) -> None:
+        figures = {"required_tokens": 5, "balance_tokens": 1, "missing_tokens": 4}
+        problem = {"status": 402, "code": "insufficient_balance", "detail": "No.", **figures}
+        await route.fulfill(status=402, body=json.dumps(problem), content_type="application/problem+json")
+
+    await studio.page.route("**/generations/images/text-to-image", refuse)
+    await studio.make("a yacht")
+
+    await expect(studio.page.get_by_role("alert")).to_have_text(re.compile("costs 5 tokens, and 1 are there"))
+    await expect(studio.balance).to_have_text("1,000 tokens")
 
 
 async def test_a_failure_says_that_nothing_was_charged(studio: Studio) -> None:
@@ -78,7 +104,7 @@ async def test_a_failure_says_that_nothing_was_charged(studio: Studio) -> None:
     await studio.make("[fail] a thing")
 
     await expect(studio.page.get_by_text("Nothing was charged: 5 tokens are back.")).to_be_visible()
-    await expect(studio.page.locator(".refund")).to_have_text("+5 tokens back")
+    await expect(studio.page.locator(".arrival")).to_have_text("+5 tokens back")
     await expect(studio.balance).to_have_text("1,000 tokens")
 
 

@@ -1,7 +1,9 @@
 // The jobs and the balance as far as this page knows them, and what keeps them true.
+import { say } from "./parts.js";
 import { mine, keyOf, listen, session, storage, tell } from "./session.js";
 import { createStore } from "./store.js";
 import { followEvents } from "./stream.js";
+import { t, tokens } from "./text.js";
 
 export const FINAL = new Set(["COMPLETED", "FAILED", "CANCELED"]);
 const REQUESTS = "tollgate.requests";
@@ -9,7 +11,7 @@ const REQUESTS_MAX = 200;
 const PAGE = 50;
 
 const EMPTY = {
-  byId: new Map(), order: [], balance: null, refunds: [], link: "connecting",
+  byId: new Map(), order: [], balance: null, arrivals: [], link: "connecting",
   isLoaded: false, cursor: null, hasMore: false, isLoadingMore: false, revision: 0,
 };
 export const jobs = createStore(EMPTY);
@@ -130,16 +132,22 @@ function applyEvent(event) {
   if (event.type.startsWith("generation.") || event.type === "output.stored") {
     put([{ ...event.data, isOfEvent: true }]);
   }
+  if (event.type === "balance.credited") noteArrival(event.id, event.data.entry.amount, "balance.credited");
+  if (event.type === "balance.low") say(t("balance.low", { tokens: tokens(event.data.balance_tokens) }), "bad");
   if (event.data?.balance_tokens !== undefined) jobs.set({ balance: event.data.balance_tokens });
   else if (event.type.startsWith("generation.")) askForBalance();
 }
 
 function noteEnd(job) {
-  const tokens = job.billing?.refunded_tokens ?? 0;
-  if (!tokens) return;
-  const refund = { id: job.job_id, tokens };
-  jobs.set({ refunds: [...jobs.get().refunds, refund] });
-  setTimeout(() => jobs.set({ refunds: jobs.get().refunds.filter((one) => one !== refund) }), 6000);
+  const refunded = job.billing?.refunded_tokens ?? 0;
+  if (refunded) noteArrival(job.job_id, refunded, "balance.back");
+}
+
+// Tokens are seen to arrive, beside the balance.
+function noteArrival(id, amount, sentence) {
+  const arrival = { id, amount, sentence };
+  jobs.set({ arrivals: [...jobs.get().arrivals, arrival] });
+  setTimeout(() => jobs.set({ arrivals: jobs.get().arrivals.filter((one) => one !== arrival) }), 6000);
 }
 
 let balanceTimer = null;

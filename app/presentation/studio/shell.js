@@ -23,10 +23,10 @@ export function Shell({ place, isSignedIn, children }) {
 }
 
 function Balance() {
-  const { balance, refunds } = useStore(jobs);
+  const { balance, arrivals } = useStore(jobs);
   return html`<span class=${balance !== null && balance <= 0 ? "balance low" : "balance"}>
     <a href="#/ledger" class="number" aria-label=${balance === null ? t("balance") : t("balance.is", { tokens: tokens(balance) })}>${balance === null ? html`<span class="skeleton line" />` : tokens(balance)}</a>
-    <span aria-live="polite">${refunds.map((refund) => html`<span key=${refund.id} class="refund number">${t("balance.back", { tokens: tokens(refund.tokens) })}</span>`)}</span>
+    <span aria-live="polite">${arrivals.map((one) => html`<span key=${one.id} class="arrival number">${t(one.sentence, { tokens: tokens(one.amount) })}</span>`)}</span>
   </span>`;
 }
 

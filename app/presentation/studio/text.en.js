@@ -26,6 +26,8 @@ export default {
   "balance": "Balance",
   "balance.is": "Balance: {tokens}",
   "balance.back": "+{tokens} back",
+  "balance.credited": "+{tokens}",
+  "balance.low": "The balance is low: {tokens} are left.",
   "nav.label": "Places",
   "nav.create": "Create",
   "nav.history": "History",

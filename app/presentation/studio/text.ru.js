@@ -26,6 +26,8 @@ export default {
   "balance": "Баланс",
   "balance.is": "Баланс: {tokens}",
   "balance.back": "+{tokens}: возврат",
+  "balance.credited": "+{tokens}",
+  "balance.low": "Баланс на исходе: {tokens}.",
   "nav.label": "Разделы",
   "nav.create": "Создать",
   "nav.history": "История",
