@@ -184,3 +184,39 @@ async def test_the_full_key_is_kept_in_memory_only(studio: Studio) -> None:
     await studio.page.get_by_role("link", name="Create").click()
     await studio.page.get_by_role("link", name="Keys").click()
     await expect(studio.page.get_by_text("This needs your full key")).to_be_visible()
+
+
+async def test_an_endpoint_is_made_tried_and_seen(studio: Studio) -> None:
+    full = a_user(studio.url, 100)
+    await studio.sign_in(full)
+    await studio.page.get_by_role("link", name="Keys").click()
+    await studio.page.get_by_label("API key").fill(full)
+    await studio.page.get_by_role("button", name="Open").click()
+
+    await studio.page.get_by_text("Add an endpoint").click()
+    # Nobody listens there: the attempt fails, and is seen to.
+    await studio.page.get_by_label("URL").fill("http://127.0.0.1:9/hook")
+    await studio.page.get_by_role("button", name="Add it").click()
+    await expect(studio.page.locator(".secret code")).to_have_text(re.compile("^whsec_"))
+    await studio.page.get_by_role("button", name="Send a test").click()
+    await expect(studio.page.get_by_text("A test event is on its way.")).to_be_visible()
+
+    await studio.page.get_by_text("Deliveries").click()
+    await expect(studio.page.locator(".deliveries")).to_contain_text("webhook.test")
+    delete = studio.page.locator(".entries li", has_text="127.0.0.1:9").get_by_role("button", name="Delete")
+    await delete.click()
+    await studio.page.get_by_role("button", name="Really?").click()
+    await expect(studio.page.get_by_text("No endpoint yet.")).to_be_visible()
+
+
+async def test_files_are_deleted_and_the_job_stays(studio: Studio) -> None:
+    await studio.begin()
+    await studio.make("a mistake")
+    await expect(studio.pictures).to_have_count(1)
+
+    await studio.pictures.first.click()
+    await studio.page.get_by_role("button", name="Delete the files").click()
+    await studio.page.get_by_role("button", name="Really?").click()
+
+    await expect(studio.page.get_by_role("dialog").get_by_text("This file was deleted.")).to_be_visible()
+    assert len(await jobs_of(studio)) == 1

@@ -1,7 +1,7 @@
 // Keys and webhook endpoints. The full key is asked for and is kept by this module alone, in memory, while the place is open.
 import { call } from "./api.js";
 import { html, useEffect, useState } from "./html.js";
-import { Copy, Empty, Problem, say } from "./parts.js";
+import { Copy, Empty, Problem, Sure, say } from "./parts.js";
 import { moment, t, tokens } from "./text.js";
 
 export function Keys() {
@@ -117,20 +117,44 @@ function EndpointList({ full }) {
   const test = async (endpoint) => {
     if (await act(() => send("POST", `/webhook-endpoints/${endpoint.id}/test`))) say(t("endpoint.tested"));
   };
+  // What happened while it was off comes too.
+  const enable = (endpoint) => act(async () => {
+    await send("PATCH", `/webhook-endpoints/${endpoint.id}`, { is_enabled: true });
+    if (endpoint.missed_after !== null) await send("POST", `/webhook-endpoints/${endpoint.id}/replay`, { after: endpoint.missed_after });
+  });
+  const rotate = async (endpoint) => {
+    const made = await act(() => send("POST", `/webhook-endpoints/${endpoint.id}/rotate-secret`, { overlap_seconds: 3600 }));
+    if (made) setSecret({ text: made.secret, label: made.url });
+  };
   return html`<section class="card"><h2>${t("endpoint.title")}</h2>
     <${Problem} error=${error} /><${Secret} secret=${secret?.text} label=${secret?.label} />
     ${!items ? html`<div class="skeleton box" aria-hidden="true" />` : items.length === 0 ? html`<${Empty} title=${t("endpoint.none")}><p>${t("endpoint.none.hint")}</p><//>` : html`<ul class="entries">${items.map((endpoint) => html`<li key=${endpoint.id}>
       <div><strong class="break">${endpoint.url}</strong>${endpoint.disabled_at && html` <em class="badge warn">${t("endpoint.disabled")}</em>`}<p class="aside">${endpoint.description ?? ""} ${endpoint.disabled_reason ?? ""}</p></div>
-      <div class="row"><button type="button" onClick=${() => test(endpoint)}>${t("endpoint.test")}</button>
-        <${Sure} label=${t("keys.delete")} onSure=${() => act(() => send("DELETE", `/webhook-endpoints/${endpoint.id}`))} /></div></li>`)}</ul>`}
+      <div class="row">${endpoint.disabled_at && html`<button type="button" class="primary" onClick=${() => enable(endpoint)}>${t("endpoint.enable")}</button>`}
+        <button type="button" disabled=${!endpoint.is_enabled} onClick=${() => test(endpoint)}>${t("endpoint.test")}</button>
+        <button type="button" onClick=${() => rotate(endpoint)}>${t("keys.rotate")}</button>
+        <${Sure} label=${t("keys.delete")} onSure=${() => act(() => send("DELETE", `/webhook-endpoints/${endpoint.id}`))} /></div>
+      <${Deliveries} full=${full} id=${endpoint.id} /></li>`)}</ul>`}
     <details><summary>${t("endpoint.new")}</summary><form class="small-form" onSubmit=${onCreate}>
       <label>URL<input name="url" type="url" required placeholder="https://…" /></label>
       <label>${t("endpoint.description")}<input name="description" maxlength="200" /></label>
       <button class="primary">${t("endpoint.make")}</button></form></details></section>`;
 }
 
-// The second press does it: what is deleted does not come back.
-function Sure({ label, onSure }) {
-  const [isAsking, setAsking] = useState(false);
-  return html`<button type="button" class=${isAsking ? "danger" : ""} onBlur=${() => setAsking(false)} onClick=${() => (isAsking ? onSure() : setAsking(true))}>${isAsking ? t("sure") : label}</button>`;
+// Asked for once somebody wants to see them.
+function Deliveries({ full, id }) {
+  const [items, setItems] = useState(null);
+  const [error, setError] = useState(null);
+  const load = async (event) => {
+    if (!event.target.open) return;
+    try {
+      setItems((await call("GET", `/webhook-endpoints/${id}/deliveries`, { key: full })).items);
+    } catch (failure) {
+      setError(failure);
+    }
+  };
+  return html`<details class="deliveries" onToggle=${load}><summary>${t("delivery.title")}</summary><${Problem} error=${error} />
+    ${items?.length === 0 && html`<p class="hint">${t("delivery.none")}</p>`}
+    <ul>${(items ?? []).map((one) => html`<li key=${one.id} class="row between"><span><code>${one.type}</code> <span class="aside">${moment(one.created_at)}</span></span>
+      <span class="aside">${t("delivery.attempts", { n: one.attempts })} · ${one.attempt_log.at(-1)?.status ?? one.attempt_log.at(-1)?.error ?? ""} <em class=${one.state === "delivered" ? "badge status-COMPLETED" : "badge"}>${one.state}</em></span></li>`)}</ul></details>`;
 }

@@ -99,3 +99,9 @@ export function Progress({ job, expected, label }) {
   const part = expected ? Math.min(0.95, passed / expected) : undefined;
   return html`<progress aria-label=${label} value=${part} max="1" />`;
 }
+
+// The second press does it: what is deleted does not come back.
+export function Sure({ label, onSure }) {
+  const [isAsking, setAsking] = useState(false);
+  return html`<button type="button" class=${isAsking ? "danger" : ""} onBlur=${() => setAsking(false)} onClick=${() => (isAsking ? onSure() : setAsking(true))}>${isAsking ? t("sure") : label}</button>`;
+}

@@ -1,7 +1,7 @@
 // What stands around every place: its names, the balance, the language, the way out.
 import { address } from "./api.js";
 import { Icon } from "./icons.js";
-import { html, useEffect, useState } from "./html.js";
+import { html, useEffect, useRef, useState } from "./html.js";
 import { jobs } from "./jobs.js";
 import { session, signOut } from "./session.js";
 import { useStore } from "./store.js";
@@ -56,12 +56,24 @@ function Languages() {
 function Me() {
   const { signedIn } = useStore(session);
   const [isLeaving, setLeaving] = useState(false);
+  const menu = useRef(null);
+  useEffect(() => {
+    const close = (event) => {
+      if (event.key === "Escape" || (event.type === "click" && !menu.current?.contains(event.target))) menu.current?.removeAttribute("open");
+    };
+    document.addEventListener("click", close);
+    document.addEventListener("keydown", close);
+    return () => {
+      document.removeEventListener("click", close);
+      document.removeEventListener("keydown", close);
+    };
+  }, []);
   const leave = () => {
     setLeaving(true);
     signOut();
   };
   const until = signedIn?.expiresAt ? t("me.until", { when: moment(signedIn.expiresAt) }) : "";
-  return html`<details class="menu"><summary class="bare" aria-label=${t("me")}><span class="dot" aria-hidden="true">${(signedIn?.name ?? "?").charAt(0).toUpperCase()}</span></summary>
+  return html`<details class="menu" ref=${menu}><summary class="bare" aria-label=${t("me")}><span class="dot" aria-hidden="true">${(signedIn?.name ?? "?").charAt(0).toUpperCase()}</span></summary>
     <div class="menu-box"><p><strong>${signedIn?.name}</strong><br /><span class="aside">${(signedIn?.scopes ?? []).join(", ")}${until && html`<br />${until}`}</span></p>
       <p class="hint">${signedIn?.isOwn ? t("me.own") : t("me.given")}</p>
       <a class="button" href=${address("docs").href}>${t("docs")}</a>

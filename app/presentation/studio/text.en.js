@@ -153,6 +153,7 @@ export default {
   "output.before": "Previous result",
   "output.after": "Next result",
   "output.picture": "Result",
+  "output.delete": "Delete the files",
   "output.blanked": "Blanked by the safety checker, and not charged.",
   "output.broken": "This cannot be shown here. Download it instead.",
   "output.gone": "The file is gone.",
@@ -253,6 +254,10 @@ export default {
   "endpoint.test": "Send a test",
   "endpoint.tested": "A test event is on its way.",
   "endpoint.disabled": "disabled",
+  "endpoint.enable": "Enable",
+  "delivery.title": "Deliveries",
+  "delivery.none": "Nothing was delivered yet.",
+  "delivery.attempts": { one: "{n} attempt", other: "{n} attempts" },
 
   "error.unknown": "Something went wrong. Try again.",
   "error.no_connection": "The service cannot be reached. Check the network and try again.",

@@ -151,6 +151,7 @@ export default {
   "output.before": "Предыдущий результат",
   "output.after": "Следующий результат",
   "output.picture": "Результат",
+  "output.delete": "Удалить файлы",
   "output.blanked": "Скрыто проверкой безопасности; не оплачивается.",
   "output.broken": "Здесь это не показать. Скачайте файл.",
   "output.gone": "Файла больше нет.",
@@ -248,6 +249,10 @@ export default {
   "endpoint.test": "Отправить проверку",
   "endpoint.tested": "Проверочное событие отправлено.",
   "endpoint.disabled": "отключён",
+  "endpoint.enable": "Включить",
+  "delivery.title": "Доставки",
+  "delivery.none": "Пока ничего не доставлено.",
+  "delivery.attempts": { one: "{n} попытка", few: "{n} попытки", many: "{n} попыток", other: "{n} попытки" },
 
   "error.unknown": "Что-то пошло не так. Попробуйте ещё раз.",
   "error.no_connection": "Сервис недоступен. Проверьте сеть и попробуйте ещё раз.",

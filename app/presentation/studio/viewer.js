@@ -6,9 +6,10 @@ import { CancelButton, chargeOf, expectedOf, failureOf, open, promptOf, titleOf,
 import { Icon } from "./icons.js";
 import { html, useEffect, useState } from "./html.js";
 import { FINAL, jobs, loadJob, requestOf } from "./jobs.js";
-import { Dialog, Elapsed, Problem, Progress } from "./parts.js";
+import { Dialog, Elapsed, Problem, Progress, Sure, say } from "./parts.js";
+import { mayGenerate, mine } from "./session.js";
 import { useStore } from "./store.js";
-import { bytes, moment, number, seconds, t, tokens } from "./text.js";
+import { bytes, explain, moment, number, seconds, t, tokens } from "./text.js";
 
 export function Viewer({ id, place, onClose }) {
   const { byId } = useStore(jobs);
@@ -88,6 +89,14 @@ function Actions({ job, output, place }) {
     again({ type, model: target, values: { ...values, image_url: name, image_urls: [name] } });
     location.hash = "#/create";
   };
+  const erase = async () => {
+    try {
+      await mine("DELETE", `/generations/${job.job_id}/media`);
+      await loadJob(job.job_id);
+    } catch (error) {
+      say(explain(error), "bad");
+    }
+  };
   const isPicture = output?.url && !output.is_blanked && !job.type.endsWith("VIDEO");
   const seed = seedOf(job);
   const takesSeed = model?.parameters.properties.seed && seed !== undefined;
@@ -97,6 +106,7 @@ function Actions({ job, output, place }) {
     ${takesSeed && html`<button type="button" onClick=${() => repeat({ seed })}><${Icon} name="dice" />${t("again.seed")}</button>`}
     ${isPicture && html`<button type="button" onClick=${() => useAsInput("IMAGE_TO_IMAGE")}><${Icon} name="use" />${t("use.edit")}</button>
       <button type="button" onClick=${() => useAsInput("IMAGE_TO_VIDEO")}><${Icon} name="play" />${t("use.animate")}</button>`}
+    ${output?.url && mayGenerate() && html`<${Sure} label=${t("output.delete")} onSure=${erase} />`}
   </div>`;
 }
 
