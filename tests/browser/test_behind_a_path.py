@@ -10,7 +10,7 @@ from playwright.async_api import Browser, expect
 from tests.browser.studio import Studio
 from tests.service_process import ServiceProcess
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 
 @pytest.fixture

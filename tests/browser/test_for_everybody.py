@@ -8,7 +8,7 @@ from playwright.async_api import Browser, expect
 from tests.browser.studio import Studio
 from tests.service_process import ServiceProcess
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 WEIGHT_BYTES_MAX = 200_000
 PLACES = ("#/create", "#/history", "#/ledger", "#/keys")

@@ -10,7 +10,7 @@ from playwright.async_api import Route, expect
 
 from tests.browser.studio import Studio, a_user
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def jobs_of(studio: Studio) -> list[dict[str, Any]]:

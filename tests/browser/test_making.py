@@ -14,7 +14,7 @@ from playwright.async_api import Route, expect
 from tests.browser.studio import Studio, a_user, top_up
 from tests.service_process import ServiceProcess
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_a_newcomer_gets_a_picture(studio: Studio) -> None:
