@@ -105,7 +105,7 @@ async def _serve(
 def _print_welcome(url: str, key: str, settings: Settings, *, is_simulated: bool) -> None:
     lines = [
         "",
-        f"  Tollgate is ready. The studio: {url}/    documentation: {url}/docs",
+        f"  Tollgate is ready: the studio is at {url} and the documentation at {url}/docs",
         "",
     ]
     if is_simulated:

@@ -1,6 +1,7 @@
 """The edges of the real process: descriptors, memory, silence, and what it does at its start and its stop."""
 
 import base64
+import io
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
+from PIL import Image
 
 from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
@@ -103,7 +105,10 @@ def test_raises_its_soft_limit(settings: dict[str, str], tmp_path: Path) -> None
 
 
 def test_large_bodies_leave_no_memory_behind_and_others_are_served(settings: dict[str, str], tmp_path: Path) -> None:
-    picture = base64.b64encode(b"\x89PNG\r\n\x1a\n" + os.urandom(5 * 2**20 - 8)).decode()
+    # Noise, which no compression makes smaller: as large as a picture may be.
+    written = io.BytesIO()
+    Image.frombytes("RGB", (1300, 1340), os.urandom(1300 * 1340 * 3)).save(written, "PNG")
+    picture = base64.b64encode(written.getvalue()).decode()
     uri = f"data:image/png;base64,{picture}"
     body = json.dumps({"prompt": "both", "image_urls": [uri, uri]}).encode()
     # Nothing takes the jobs up, so that it is the bodies alone that are looked at.

@@ -102,9 +102,9 @@ def commands_of(command: object, prefix: str = "") -> list[tuple[str, object]]:
 
 
 def test_every_target_of_make_that_is_mentioned_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (PROJECT_DIR / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT_DIR / "Makefile").read_text(), re.MULTILINE))
 
-    mentioned = set(re.findall(r"(?:^|`)make ([a-z]+)", "\n".join(DOCUMENTS.values()), re.MULTILINE))
+    mentioned = set(re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join(DOCUMENTS.values()), re.MULTILINE))
 
     assert {"run", "test"} <= mentioned
     assert mentioned <= targets
