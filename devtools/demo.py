@@ -109,12 +109,13 @@ async def run_demo(settings: Settings, console: Console) -> UUID:
         async with httpx.AsyncClient(base_url=base_url, timeout=30, trust_env=False) as client:
             console.print(f"[bold]1. A key[/bold] for the new user {user}")
             client.headers["X-API-Key"] = await _get_key(client, user, settings)
-            console.print(f"[bold]2. An upload[/bold]: {PICTURE.name}, for all generations that start from a picture")
-            orders = _orders(load_catalogue(settings), await _upload(client))
-            cost_tokens = sum(order.tokens for order in orders)
+            catalogue = load_catalogue(settings)
+            cost_tokens = sum(order.tokens for order in _orders(catalogue, "the picture, which has no price"))
             topup_tokens = -(-cost_tokens // TOPUP_STEP_TOKENS) * TOPUP_STEP_TOKENS
-            console.print(f"[bold]3. A payment[/bold] of {topup_tokens} tokens, delivered twice and credited once")
+            console.print(f"[bold]2. A payment[/bold] of {topup_tokens} tokens, delivered twice and credited once")
             await _pay(client, user, topup_tokens, settings)
+            console.print(f"[bold]3. An upload[/bold]: {PICTURE.name}, for all generations that start from a picture")
+            orders = _orders(catalogue, await _upload(client))
             console.print(
                 f"[bold]4. {len(orders)} generations[/bold] at once, of each type and by a model of each family, "
                 f"for {cost_tokens} tokens"
