@@ -40,6 +40,7 @@ def all_taken(lab: Lab, count: int) -> Callable[[], Awaitable[object]]:
     return are
 
 
+@pytest.mark.alone
 async def test_it_hears_of_what_happens_at_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deliverer, "LOOK_SECONDS", 60)
     customer = await open_account(lab.engine)

@@ -56,6 +56,7 @@ def p95(seconds: list[float]) -> float:
     return statistics.quantiles(seconds, n=20, method="inclusive")[-1]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("places", RUN_SECONDS)
 async def test_a_light_user_waits_for_the_next_place_and_not_for_the_crowd(
     engine: AsyncEngine, database: str, sql: Connection, places: int

@@ -105,6 +105,7 @@ async def test_no_place_is_lost_however_jobs_end(engine: AsyncEngine, database: 
     assert await sql.fetch("SELECT * FROM ledger_violations") == []
 
 
+@pytest.mark.alone
 async def test_a_free_place_is_taken_at_once_and_nobody_polls_for_it(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

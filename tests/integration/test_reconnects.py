@@ -72,6 +72,7 @@ async def told(engine: AsyncEngine, sql: Connection, customer: Customer, *names:
     return place
 
 
+@pytest.mark.alone
 async def test_who_has_missed_nothing_goes_on_by_one_look_at_the_log(
     engine: AsyncEngine, served: Served, sql: Connection
 ) -> None:
