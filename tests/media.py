@@ -36,4 +36,4 @@ def without_files(engine: AsyncEngine) -> CustomerFiles:
     """Of a service that has no store."""
     records, spool = PostgresFiles(engine, MEDIA_DAYS), DirectorySpool(Path("/nowhere"))
     keep = KeepFile(records, cast(MediaDecoder, None), None, spool, FILES_BYTES_MAX)
-    return CustomerFiles(records, keep, spool, LINKS, FILES_BYTES_MAX)
+    return CustomerFiles(keep)

@@ -59,7 +59,8 @@ CREATE UNIQUE INDEX files_one_for_each_output ON files (output_job_id, output_nu
 CREATE INDEX files_of_an_account ON files (account_id, created_at DESC, id DESC)
     WHERE deleted_at IS NULL AND origin <> 'output';
 CREATE INDEX files_to_expire ON files (expires_at) WHERE deleted_at IS NULL;
-CREATE INDEX files_to_erase ON files (id) WHERE deleted_at IS NOT NULL AND erased_at IS NULL
+CREATE INDEX files_to_erase ON files (id) WHERE deleted_at IS NOT NULL AND erased_at IS NULL;
+CREATE INDEX files_to_forget ON files (erased_at) WHERE erased_at IS NOT NULL
 """
 COUNT_FILES = """
 CREATE FUNCTION count_file() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -99,7 +100,9 @@ BEGIN
 END $$;
 CREATE TRIGGER outputs_forget_in_use AFTER UPDATE OF deleted_at ON outputs
     FOR EACH ROW WHEN (OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL) EXECUTE FUNCTION forget_output_in_use();
-CREATE TRIGGER files_stay BEFORE DELETE ON files FOR EACH ROW EXECUTE FUNCTION refuse_change()
+CREATE TRIGGER files_stay BEFORE DELETE ON files
+    FOR EACH ROW WHEN (OLD.erased_at IS NULL OR OLD.erased_at > now() - interval '30 days')
+    EXECUTE FUNCTION refuse_change()
 """
 
 # The release before would leave them alone for ever.

@@ -12,7 +12,6 @@ from uuid_utils.compat import uuid7
 
 from app.application.fault_points import reach
 from app.application.ports.files import FileRecords, FilesPage, Spool
-from app.application.ports.media import MediaLinks
 from app.application.ports.media_decoder import DecoderBusy, DecoderUnavailable, MediaDecoder, UnreadableMedia
 from app.application.ports.media_store import MediaStore, StoreUnavailable
 from app.domain.errors import Unavailable
@@ -120,15 +119,16 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class CustomerFiles:
-    records: FileRecords
     keep: KeepFile
-    spool: Spool
-    links: MediaLinks
-    bytes_max: int
+
+    async def admit(self, account_id: UUID, size_bytes: int) -> None:
+        """Before a byte of an upload is read. Raises FilesNotKept, InsufficientBalance, FilesFull, TooManyWrites."""
+        self.keep.check_store()
+        await self.keep.records.admit(account_id, size_bytes, self.keep.bytes_max)
 
     async def get(self, account_id: UUID, file_id: UUID) -> KeptFile:
         """Raises FileNotFound, MediaDeleted."""
-        file = await self.records.find(file_id)
+        file = await self.keep.records.find(file_id)
         if file is None or file.account_id != account_id or (file.deleted_at is None and not file.is_stored):
             raise FileNotFound
         if file.deleted_at is not None:
@@ -136,12 +136,12 @@ class CustomerFiles:
         return file
 
     async def list(self, account_id: UUID, *, limit: int, before: UUID | None) -> FilesPage:
-        return await self.records.list(account_id, limit=limit, before=before)
+        return await self.keep.records.list(account_id, limit=limit, before=before)
 
     async def delete(self, account_id: UUID, file_id: UUID) -> None:
         """Deleting what is deleted changes nothing. Raises FileNotFound."""
-        file = await self.records.find(file_id)
+        file = await self.keep.records.find(file_id)
         if file is None or file.account_id != account_id:
             raise FileNotFound
-        await self.records.delete(file_id, DeletedBecause.REQUESTED)
+        await self.keep.records.delete(file_id, DeletedBecause.REQUESTED)
         log.info("file_deleted", file_id=str(file_id))

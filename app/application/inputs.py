@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from app.application.files import KeepFile
-from app.application.ports.files import FileRecords, OwnFiles, OwnOutputs, Spool
+from app.application.ports.files import OwnFiles, OwnOutputs
 from app.domain.errors import CommitUnknown, DomainError, InsufficientBalance, Unavailable
 from app.domain.file_errors import FileNotTaken, InputNotTaken
 from app.domain.files import DataUri, KeptFile, MediaReference, reference_in
@@ -60,10 +60,8 @@ class _Found:
 @dataclass(frozen=True, slots=True)
 class ResolveInputs:
     keep: KeepFile
-    records: FileRecords
     own_files: OwnFiles
     own_outputs: OwnOutputs
-    spool: Spool
 
     def are_in(self, model: Model, parameters: Mapping[str, Any]) -> bool:
         """Whether completed parameters have anything that is kept."""
@@ -139,7 +137,7 @@ class ResolveInputs:
             raise InsufficientBalance(required_tokens=job.cost_tokens, balance_tokens=balance_tokens)
 
     async def _kept(self, job: NewJob, uri: str, spot: _Spot) -> KeptFile:
-        async with self.spool.new() as source:
+        async with self.keep.spool.new() as source:
             await asyncio.to_thread(_decode, uri, source)
             try:
                 return await self.keep(job.account_id, source, job_id=job.id)
@@ -150,7 +148,7 @@ class ResolveInputs:
         """Made for a job that was not accepted."""
         if file_ids:
             with suppress(Unavailable):
-                await self.records.take_back(account_id, file_ids)
+                await self.keep.records.take_back(account_id, file_ids)
 
 
 def _spots_in(model: Model, parameters: Mapping[str, Any]) -> Sequence[_Spot]:

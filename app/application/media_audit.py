@@ -34,7 +34,7 @@ class Verdict(StrEnum):
     ORPHAN = "orphan"
     """It was deleted, or its copy was given up, or a process died while it was written."""
     UNKNOWN = "unknown"
-    """Of no row of this database. Rows stay, so it is somebody else's, or of a later state of this one."""
+    """Of no row of this database. Rows outlive their objects, so it is somebody else's, or of a later state of this."""
     DAMAGED = "damaged"
     """Its size is not that of the output or file."""
 

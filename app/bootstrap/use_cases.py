@@ -90,7 +90,7 @@ def customer_use_cases(
         event_feed=postgres.event_feed,
         webhooks=_webhooks(settings, postgres),
         media=_media(settings, adapters),
-        files=_files(settings, adapters),
+        files=CustomerFiles(_keep_file(settings, adapters)),
         receive_payment=receive_payment,
         receive_reversal=ReceiveReversal(ReversePayment(postgres.reversals), receive_payment.check_secret),
         receive_provider_event=ReceiveProviderEvent(
@@ -164,7 +164,7 @@ def _media(settings: Settings, adapters: Adapters) -> CustomerMedia:
 
 def _keep_file(settings: Settings, adapters: Adapters) -> KeepFile:
     return KeepFile(
-        PostgresFiles(adapters.postgres.engine, settings.media_days, settings.account_limits),
+        _postgres_files(settings, adapters),
         adapters.decoder,
         adapters.media_store,
         DirectorySpool(settings.spool_dir),
@@ -172,17 +172,14 @@ def _keep_file(settings: Settings, adapters: Adapters) -> KeepFile:
     )
 
 
-def _files(settings: Settings, adapters: Adapters) -> CustomerFiles:
-    keep = _keep_file(settings, adapters)
-    links = SignedMediaLinks(signing_secrets(settings))
-    return CustomerFiles(keep.records, keep, keep.spool, links, settings.files_bytes_max)
-
-
 def _resolve_inputs(settings: Settings, adapters: Adapters) -> ResolveInputs:
     engine = adapters.postgres.engine
-    files = PostgresFiles(engine, settings.media_days, settings.account_limits)
     outputs = PostgresOwnOutputs(engine, PostgresOutputCopies(engine, settings.media_days))
-    return ResolveInputs(_keep_file(settings, adapters), files, files, outputs, DirectorySpool(settings.spool_dir))
+    return ResolveInputs(_keep_file(settings, adapters), _postgres_files(settings, adapters), outputs)
+
+
+def _postgres_files(settings: Settings, adapters: Adapters) -> PostgresFiles:
+    return PostgresFiles(adapters.postgres.engine, settings.media_days, settings.account_limits)
 
 
 def media_audit(engine: AsyncEngine, store: MediaStore | None) -> MediaAudit | None:

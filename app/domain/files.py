@@ -8,13 +8,12 @@ from enum import StrEnum
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
-from app.domain.media_types import MEDIA_TYPES
+from app.domain.media_types import SUFFIXES
 from app.domain.outputs import DeletedBecause, OutputId
 
 FILE_BYTES_MAX = 100 * 1024 * 1024
 STORE_PREFIX = "files"
 
-_SUFFIXES: Mapping[str, str] = {each.content_type: each.suffix for each in MEDIA_TYPES}
 _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 # As the published pattern of a field has them, too.
 FILE_PATTERN = rf"file:{_UUID}"
@@ -98,7 +97,7 @@ class KeptFile:
     @property
     def name(self) -> str:
         """Ours: nothing that a customer chose becomes the name of a file."""
-        return f"file{_SUFFIXES.get(self.content_type or '', '')}"
+        return f"file{SUFFIXES.get(self.content_type or '', '')}"
 
     @property
     def as_input(self) -> Mapping[str, Any]:

@@ -41,6 +41,7 @@ MP3 = MediaType("audio/mpeg", MediaKind.SOUND, ".mp3")
 WAV = MediaType("audio/wav", MediaKind.SOUND, ".wav")
 
 MEDIA_TYPES = (PNG, JPEG, WEBP, GIF, AVIF, HEIC, MP4, QUICKTIME, WEBM, MP3, WAV)
+SUFFIXES = {each.content_type: each.suffix for each in MEDIA_TYPES}
 INLINE_CONTENT_TYPES = frozenset(each.content_type for each in MEDIA_TYPES if each.is_shown_inline)
 
 # The brands of ISO 14496-12 that name one format. "mif1" and "msf1" name none: what such a file is, the others tell.

@@ -7,10 +7,9 @@ from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
 
-from app.domain.media_types import MEDIA_TYPES
+from app.domain.media_types import SUFFIXES
 from app.domain.terms import ResultShape
 
-_SUFFIXES: Mapping[str, str] = {each.content_type: each.suffix for each in MEDIA_TYPES}
 STORE_PREFIX = "outputs"
 
 
@@ -110,7 +109,7 @@ class Output:
     @property
     def name(self) -> str:
         """Ours: nothing that fal or a customer chose becomes the name of a file."""
-        suffix = _SUFFIXES.get(self.content_type or "", "")
+        suffix = SUFFIXES.get(self.content_type or "", "")
         return f"{'image' if self.is_picture else 'video'}-{self.id.number + 1}{suffix}"
 
 

@@ -193,7 +193,10 @@ def test_who_goes_in_the_middle_leaves_nothing(service: UploadService, leave: Ca
 def test_one_account_cannot_have_all_places_and_who_goes_frees_his(service: UploadService) -> None:
     greedy, other = service.user(), service.user()
     with ExitStack() as stack:
-        held = [stack.enter_context(closing(Connection(service, greedy, "Content-Length: 1000000"))) for _ in range(40)]
+        held = [
+            stack.enter_context(closing(Connection(service, greedy, "Content-Length: 1000000")))
+            for _ in range(SHARE_OF_ONE + 8)
+        ]
         for connection in held:
             with contextlib.suppress(ConnectionError):
                 connection.send(b"\x89PNG")

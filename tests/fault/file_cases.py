@@ -174,6 +174,22 @@ def is_erased(world: World, armed: str) -> None:
     assert_gone(story)
 
 
+def is_forgotten(world: World, armed: str) -> None:
+    """A month after it was erased."""
+    story, file_id = with_file(world)
+    world.http.delete(f"/files/{file_id}", headers=story.headers).raise_for_status()
+    assert_gone(story)
+    world.stop()
+    make_it_so(world, f"erased_at = now() - interval '31 days' WHERE id = '{file_id}'")
+    world.use(armed=[armed])
+    world.die()
+    assert number_of(story) == int(armed.endswith("before_commit"))
+    world.run()
+    world.until(lambda: number_of(story) == 0, "it is forgotten")
+    assert world.http.get(f"/files/{file_id}", headers=story.headers).status_code == 404
+    assert_right(world)
+
+
 def is_handed_over(world: World, armed: str) -> None:
     story, _ = with_file(world)
     world.process.arm(armed)
@@ -357,6 +373,7 @@ FILE_CASES = [
     *both("delete_files_that_are_over", is_over),
     *both("take_files_back", is_taken_back),
     *both("record_erased_file", is_erased),
+    *both("forget_erased_files", is_forgotten),
     *both("begin_to_hand_over", is_handed_over),
     Case("hand_over.after_url", is_handed_over),
     Case("hand_over.after_url", is_uploaded_to_fal, note="uploaded to fal"),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from uuid import UUID
@@ -35,7 +35,7 @@ from tests.builders import (
     open_account,
     queue_items,
 )
-from tests.kept_files import CONTENT, content, files_of, kept_file, miscounted, new_file
+from tests.kept_files import CONTENT, accept_with, content, files_of, kept_file, miscounted, new_file
 from tests.media import FILES_BYTES_MAX, MEDIA_DAYS
 
 LEFT = "SELECT round(extract(epoch FROM expires_at - now()) / 3600)::int FROM files WHERE id = $1"
@@ -135,6 +135,64 @@ async def test_an_upload_is_a_write_before_it_is_read_and_a_data_uri_is_one_with
     with pytest.raises(TooManyWrites):
         await files.reserve(new_file(customer, job_id=uuid7()), FILES_BYTES_MAX)
     assert await sql.fetchval(COUNTED, customer.account_id) == 2 * len(CONTENT)
+
+
+async def test_a_file_is_told_of_for_a_month_after_it_was_erased_and_then_forgotten(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    """Whoever uploads and deletes pays nothing for the rows. One that an unfinished job names stays."""
+    customer, files = await open_account(engine, 100), files_of(engine)
+    young, old, used, live = [await kept_file(engine, customer) for _ in range(4)]
+    await accept_with(engine, customer, used)
+    for file in (young, old, used):
+        await files.delete(file.id, DeletedBecause.REQUESTED)
+    await sql.execute("UPDATE files SET erased_at = now() - interval '29 days' WHERE deleted_at IS NOT NULL")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await sql.execute("DELETE FROM files WHERE id = $1", old.id)
+    assert await files.forget_erased() == 0
+    gone = "UPDATE files SET erased_at = now() - interval '31 days' WHERE id = ANY($1)"
+    await sql.execute(gone, [old.id, used.id])
+
+    assert await files.forget_erased() == 1
+
+    left = {row["id"] for row in await sql.fetch("SELECT id FROM files")}
+    assert left == {young.id, used.id, live.id}
+    assert await miscounted(sql) == []
+
+
+async def test_files_of_many_accounts_that_are_over_lock_one_account_at_a_time(
+    engine: AsyncEngine, database: str, sql: Connection
+) -> None:
+    customers = sorted([await open_account(engine) for _ in range(3)], key=lambda customer: customer.account_id)
+    for customer in customers:
+        await make_over(sql, (await kept_file(engine, customer)).id)
+    async with connect(database) as other:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", customers[1].account_id)
+        sweep = asyncio.create_task(files_of(engine).delete_over())
+        await blocked(sql)
+        # The one before is done and free, the one after is not begun.
+        await sql.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE NOWAIT", customers[0].account_id)
+        await sql.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE NOWAIT", customers[2].account_id)
+        assert await sql.fetchval(COUNTED, customers[0].account_id) == 0
+        await transaction.commit()
+
+    assert await sweep == 3
+
+
+async def test_a_file_in_use_is_kept_on(engine: AsyncEngine, sql: Connection) -> None:
+    customer, files = await open_account(engine), files_of(engine)
+    short, long = [await kept_file(engine, customer) for _ in range(2)]
+    await sql.execute("UPDATE files SET expires_at = now() + interval '1 hour' WHERE id = $1", short.id)
+
+    for file in (short, long):
+        await files.keep_on(file.id)
+
+    found = {file_id: await files.find(file_id) for file_id in (short.id, long.id)}
+    assert found[long.id] == long
+    assert (kept := found[short.id]) is not None
+    assert timedelta(days=1.9) < kept.expires_at - datetime.now(UTC) <= timedelta(days=2)
 
 
 async def test_who_has_nothing_to_spend_uploads_nothing(engine: AsyncEngine) -> None:

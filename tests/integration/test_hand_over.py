@@ -22,7 +22,7 @@ from app.application.execution import evidence
 from app.application.execution.breaker import Breaker
 from app.application.execution.evidence import SearchHistory
 from app.application.execution.follow import FollowJob
-from app.application.execution.hand_over import HandOverFiles
+from app.application.execution.hand_over import INPUT_WAS_DELETED, HandOverFiles
 from app.application.execution.steps import RetryLater
 from app.application.execution.submit import SubmitJob
 from app.application.execution.waits import ProviderWaits
@@ -241,6 +241,47 @@ async def test_no_job_is_claimed_before_each_of_its_files_has_a_url(stage: Stage
 
     assert claim is not None
     assert claim.input.parameters["image_urls"] == [f"https://v3.fal.media/files/{name}" for name in "ab"]
+
+
+async def test_a_job_that_is_held_is_not_made_ready_for_fal(stage: Stage) -> None:
+    """Its operator decides first, who may find that it has run already."""
+    file = await stage.file()
+    job_id = await stage.accept(file)
+    await stage.sql.execute("UPDATE jobs SET held_at = now()")
+
+    await stage.submit(job_id)
+    await files_of(stage.engine).delete(file.id, DeletedBecause.REQUESTED)
+    await stage.submit(job_id)
+
+    assert stage.uploads() == []
+    assert await stage.job(job_id, "status", "held_at IS NOT NULL") == ("QUEUED", True)
+
+
+async def test_a_job_that_somebody_has_claimed_does_not_end_for_a_file(stage: Stage) -> None:
+    file = await stage.file()
+    job_id = await stage.accept(file)
+    await stage.submit(job_id)
+    sending = PostgresFilesToSend(stage.engine, copies_of(stage.engine))
+
+    assert not await sending.end_queued(job_id, INPUT_WAS_DELETED)
+
+    assert await stage.job(job_id, "status", "refunded_tokens") == ("SUBMITTED", 0)
+
+
+async def test_a_url_is_judged_by_the_clock_of_the_database_alone(stage: Stage) -> None:
+    """Or a process with another one would hand a file over again and again."""
+    file = await stage.output(await completed(stage.engine, stage.customer), is_stored=True)
+    await pass_days(stage, 1.97)
+    job_id = await stage.accept(file)
+    submit = stage.submitter()
+
+    with pytest.raises(RetryLater) as later:
+        await submit(job_id)
+    await submit(job_id)
+
+    assert later.value.delay_seconds == 0
+    assert len(stage.uploads()) == 1
+    assert await stage.job(job_id, "status") == ("SUBMITTED",)
 
 
 async def test_only_one_hands_a_file_over_until_its_time_is_over(stage: Stage) -> None:

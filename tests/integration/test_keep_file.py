@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
+from app.application import files as application_files
 from app.application.files import KeepFile
 from app.application.ports.media_decoder import DecoderUnavailable, ExaminedMedia
 from app.application.ports.media_store import MediaStore, StoreUnavailable
@@ -18,6 +20,7 @@ from app.domain.errors import Unavailable
 from app.domain.file_errors import FilesFull, FilesNotKept, FilesUnavailable
 from app.domain.files import FileId, FileOrigin
 from app.domain.outputs import DeletedBecause
+from app.infrastructure import spool
 from app.infrastructure.media_store.folder import Folder
 from app.infrastructure.spool import DirectorySpool
 from tests.builders import Connection, open_account
@@ -128,6 +131,38 @@ async def test_what_does_not_come_into_the_store_counts_no_more(
     assert await sql.fetchval("SELECT files_bytes FROM accounts") == 0
     assert await miscounted(sql) == []
     assert stage.spooled() == []
+
+
+async def test_a_store_that_hangs_is_given_up(stage: Stage, sql: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it does not let go of whoever waits for it."""
+    monkeypatch.setattr(application_files, "PUT_SECONDS_MAX", 0.05)
+    customer, freed = await open_account(stage.engine), asyncio.Event()
+
+    async def hang(_: str) -> None:
+        while not freed.is_set():
+            with suppress(asyncio.CancelledError):
+                await freed.wait()
+
+    with pytest.raises(FilesUnavailable):
+        await stage.watched(hang)(customer.account_id, stage.source())
+
+    assert tuple((await sql.fetch(STATE))[0]) == (False, "requested")
+    assert await miscounted(sql) == []
+    assert stage.spooled() == []
+    freed.set()
+    await asyncio.sleep(0)
+
+
+async def test_nothing_is_received_while_the_disk_is_nearly_full(
+    stage: Stage, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "FREE_BYTES_MIN", 2**60)
+    customer = await open_account(stage.engine)
+
+    with pytest.raises(FilesUnavailable):
+        await stage.keep(stage.store)(customer.account_id, stage.source())
+
+    assert await sql.fetchval("SELECT count(*) FROM files") == 0
 
 
 async def test_what_was_given_up_while_it_was_put_cannot_be_used(stage: Stage, sql: Connection) -> None:

@@ -1,6 +1,7 @@
 """Outputs that are used again: one row for each, only for its owner, and not for longer than the output is there."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -8,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.files import FileOrigin
 from app.domain.jobs import JobStatus
-from app.domain.media_errors import MediaDeleted
+from app.domain.media_errors import MediaDeleted, MediaUnavailable
 from app.domain.outputs import DeletedBecause, OutputId
 from app.infrastructure.postgres.files.own_outputs import PostgresOwnOutputs
 from app.infrastructure.postgres.files.sending import PostgresFilesToSend
@@ -91,6 +92,37 @@ async def test_with_an_output_the_url_that_fal_got_for_it_goes(
     with pytest.raises(MediaDeleted):
         await outputs.as_file(owner.account_id, gone)
     assert await outputs.as_file(owner.account_id, kept) is not None
+
+
+async def test_an_output_that_a_process_of_the_release_before_deletes_is_used_no_more(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    """It knows nothing of files."""
+    owner = await open_account(engine, 100)
+    file = await own_outputs(engine).as_file(owner.account_id, OutputId(await completed(engine, owner), 0))
+    assert file is not None
+    until = datetime.now(UTC) + timedelta(days=3)
+    await PostgresFilesToSend(engine, copies_of(engine)).record_sent(file.id, URLS[0], until)
+
+    await sql.execute("UPDATE outputs SET deleted_at = now(), deleted_because = 'requested'")
+
+    assert tuple((await sql.fetch(SENT))[0]) == (None, "requested", True)
+
+
+async def test_an_output_that_only_fal_has_and_not_for_long_is_refused_before_the_debit(
+    engine: AsyncEngine, sql: Connection
+) -> None:
+    owner = await open_account(engine, 100)
+    output_id = OutputId(await completed(engine, owner), 0)
+    await sql.execute(
+        "SET session_replication_role = replica; UPDATE outputs SET expires_at = now() + interval '24 hours';"
+        " RESET session_replication_role"
+    )
+
+    with pytest.raises(MediaUnavailable):
+        await own_outputs(engine).as_file(owner.account_id, output_id)
+    assert await copies_of(engine).record_stored(output_id, COPY)
+    assert await own_outputs(engine).as_file(owner.account_id, output_id) is not None
 
 
 async def test_an_output_that_is_deleted_before_its_first_use_leaves_no_row(

@@ -2,6 +2,7 @@
 
 from app.application import files, media
 from app.application.execution import copy_outputs, erase
+from app.infrastructure import spool
 from app.infrastructure.postgres.files import own_outputs, records, sending
 from app.infrastructure.postgres.jobs import claiming
 from app.infrastructure.postgres.media import copies, deletion
@@ -11,6 +12,7 @@ from tests.mutants.changes import Change, Mutant, source_of
 LINKS, STEP, ERASE = map(source_of, (media, copy_outputs, erase))
 COPIES, DELETION, DOWNLOADS = map(source_of, (copies, deletion, downloads))
 KEEP, FILES, OWN_OUTPUTS, SENDING, CLAIMING = map(source_of, (files, records, own_outputs, sending, claiming))
+SPOOL = source_of(spool)
 REVISION = "alembic/versions/0023_outputs.py"
 REVISION_FILES = "alembic/versions/0024_files.py"
 TEST = "tests/integration/test_outputs.py"
@@ -243,5 +245,86 @@ MEDIA_MUTANTS = (
             ),
         ),
         (f"{TEST_FILES}::test_what_may_still_be_on_its_way_is_looked_for_during_a_day",),
+    ),
+    Mutant(
+        "kept files of held jobs are handed over",
+        (
+            Change(
+                CLAIMING,
+                "(_IS_QUEUED & jobs.c.held_at.is_(None) & IS_KNOWN & ~_FILES_ARE_SENT)",
+                "(_IS_QUEUED & ~_FILES_ARE_SENT)",
+            ),
+        ),
+        (f"{TEST_HAND_OVER}::test_a_job_that_is_held_is_not_made_ready_for_fal",),
+    ),
+    Mutant(
+        "a job that was claimed ends for kept files that are gone",
+        (Change(SENDING, "jobs.c.id == job_id, jobs.c.status == JobStatus.QUEUED.value)", "jobs.c.id == job_id)"),),
+        (f"{TEST_HAND_OVER}::test_a_job_that_somebody_has_claimed_does_not_end_for_a_file",),
+    ),
+    Mutant(
+        "a URL of kept files is good for the one and not for the other",
+        (Change(OWN_OUTPUTS, "interval '25 hours'", "interval '23 hours'"),),
+        (f"{TEST_HAND_OVER}::test_a_url_is_judged_by_the_clock_of_the_database_alone",),
+    ),
+    Mutant(
+        "kept files are received although the disk is full",
+        (Change(SPOOL, ".free < FREE_BYTES_MIN:", ".free < 0:"),),
+        (f"{TEST_KEEP}::test_nothing_is_received_while_the_disk_is_nearly_full",),
+    ),
+    Mutant(
+        "outputs stay in use as kept files where they were deleted by the release before",
+        (
+            Change(
+                REVISION_FILES,
+                "OR EACH ROW WHEN (OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL) EXECUTE",
+                "OR EACH ROW WHEN (false) EXECUTE",
+            ),
+        ),
+        (f"{TEST_OWN}::test_an_output_that_a_process_of_the_release_before_deletes_is_used_no_more",),
+    ),
+    Mutant(
+        "outputs that nobody has for long are used as kept files",
+        (Change(OWN_OUTPUTS, 'if not output.kept.is_stored and not row["is_at_provider"]:', "if False:"),),
+        (f"{TEST_OWN}::test_an_output_that_only_fal_has_and_not_for_long_is_refused_before_the_debit",),
+    ),
+    Mutant(
+        "kept files that a job needs to hear of are forgotten",
+        (Change(FILES, "            ids -= set(", "            ids -= set() and set("),),
+        (f"{TEST_FILES}::test_a_file_is_told_of_for_a_month_after_it_was_erased_and_then_forgotten",),
+    ),
+    Mutant(
+        "kept files that are over lock all accounts at once",
+        (
+            Change(
+                FILES,
+                "        for account_id in sorted({row.account_id for row in found}):\n"
+                "            count += await self._delete_over("
+                "[row.id for row in found if row.account_id == account_id])\n",
+                "        count += await self._delete_over([row.id for row in found])\n",
+            ),
+        ),
+        (f"{TEST_FILES}::test_files_of_many_accounts_that_are_over_lock_one_account_at_a_time",),
+    ),
+    Mutant(
+        "kept files in use go at their time",
+        (Change(FILES, "until = func.greatest(F.expires_at, func.now() + _FOR_A_JOB)", "until = F.expires_at"),),
+        (f"{TEST_FILES}::test_a_file_in_use_is_kept_on",),
+    ),
+    Mutant(
+        "kept files can be uploaded without a token",
+        (Change(FILES, "if row.balance_tokens < 1:", "if row.balance_tokens < 0:"),),
+        (f"{TEST_FILES}::test_who_has_nothing_to_spend_uploads_nothing",),
+    ),
+    Mutant(
+        "kept files are uploaded without a count",
+        (
+            Change(
+                FILES,
+                "            await count_write(connection, account_id, self.limits)\n            row",
+                "            row",
+            ),
+        ),
+        (f"{TEST_FILES}::test_an_upload_is_a_write_before_it_is_read_and_a_data_uri_is_one_with_its_job",),
     ),
 )

@@ -142,6 +142,7 @@ async def test_what_fails_keeps_nothing_else_from_being_done() -> None:
     assert done == [
         "delete_expired",
         "delete_over",
+        "forget_erased",
         "requeue_lost",
         "keep",
         "forget_late_results",

@@ -170,6 +170,11 @@ async def test_a_boundary_is_what_the_header_says(tmp_path: Path, boundary: str)
     assert await received(tmp_path / "file", at_once([body]), f"multipart/form-data; boundary={boundary}") == b"abc"
 
 
+async def test_a_content_type_that_would_take_long_is_not_taken_apart(tmp_path: Path) -> None:
+    with pytest.raises(InvalidMultipart, match="too long"):
+        await received(tmp_path / "file", at_once([form_of(b"x")]), FORM + ";" * 30_000)
+
+
 async def test_what_is_around_the_file_does_not_count_as_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

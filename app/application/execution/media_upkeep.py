@@ -46,6 +46,7 @@ class MediaUpkeep:
         own = (
             self.deletion.delete_expired,
             self.files.delete_over,
+            self.files.forget_erased,
             self._requeue_lost,
             self.older.keep,
             self.older.forget_late_results,

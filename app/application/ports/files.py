@@ -75,6 +75,10 @@ class FileEnds(Protocol):
         """Some of those whose time is over, whose bytes never came, or whose job ended a day ago; returns how many."""
         ...
 
+    async def forget_erased(self) -> int:
+        """Drop rows of files that were erased a month ago and that no unfinished job names; returns how many."""
+        ...
+
     async def is_to_erase(self, file_id: UUID) -> bool:
         """Whether it was deleted, and may still be in the store."""
         ...

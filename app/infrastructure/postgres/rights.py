@@ -21,7 +21,7 @@ NEEDED: Mapping[str, Sequence[str]] = {
     "installation": ("SELECT", "INSERT", "UPDATE"),
     "jobs": ("SELECT", "INSERT", "UPDATE"),
     "outputs": ("SELECT", "INSERT", "UPDATE"),
-    "files": ("SELECT", "INSERT", "UPDATE"),
+    "files": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "idempotency_keys": ("SELECT", "INSERT", "DELETE"),
     "ledger_entries": ("SELECT", "INSERT"),
     "ledger_violations": ("SELECT",),

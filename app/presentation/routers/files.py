@@ -88,13 +88,12 @@ async def upload_file(request: Request, account: CurrentAccount, use_cases: UseC
     on a generation uploads nothing.
     """
     files = use_cases.files
-    files.keep.check_store()
     place = state_of(request.scope).uploads.take(account.id)
     if place is None:
         raise TooManyUploads
     with place:
-        await files.records.admit(account.id, declared_bytes(request) or 1, files.bytes_max)
-        async with files.spool.new() as received:
+        await files.admit(account.id, declared_bytes(request) or 1)
+        async with files.keep.spool.new() as received:
             await receive_file(request, received)
             file = await files.keep(account.id, received)
     headers = {"Location": f"{request.scope.get('root_path', '')}/files/{file.id}"}
@@ -133,7 +132,7 @@ async def list_files(
         items=[FileView.of(file, link_to) for file in files],
         next_cursor=str(files[-1].id) if len(page.files) > limit else None,
         used_bytes=page.used_bytes,
-        bytes_max=use_cases.files.bytes_max,
+        bytes_max=use_cases.files.keep.bytes_max,
     )
 
 

@@ -7,7 +7,10 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     DateTime,
+    Uuid,
+    bindparam,
     case,
+    delete,
     func,
     insert,
     literal_column,
@@ -16,7 +19,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy.dialects.postgresql import ARRAY, INTERVAL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.application.execution.steps import ERASE_FILE
@@ -35,6 +38,9 @@ from app.infrastructure.postgres.tables import accounts, files, jobs
 from app.infrastructure.postgres.writes import check_writes, count_write
 
 OVER_AT_ONCE = 100
+FORGOTTEN_AT_ONCE = 1_000
+# So long it is said of a file when and why it was deleted. Whoever uploads and deletes pays nothing for the rows.
+_TOLD_FOR = literal_column("interval '30 days'", INTERVAL)
 # For so long bytes may be on their way to the store, or a data: URI may wait for its job to be accepted.
 _TO_COME = literal_column("interval '1 hour'", INTERVAL)
 _AFTER_JOB = literal_column("interval '1 day'", INTERVAL)
@@ -184,6 +190,18 @@ class PostgresFiles:
     async def is_to_erase(self, file_id: UUID) -> bool:
         async with reading(self.engine) as connection:
             return await connection.scalar(select(F.id).where(F.id == file_id, _IS_TO_ERASE)) is not None
+
+    async def forget_erased(self) -> int:
+        erased = select(F.id).where(F.erased_at < func.now() - _TOLD_FOR).order_by(F.erased_at).limit(FORGOTTEN_AT_ONCE)
+        in_use = select(func.unnest(jobs.c.file_ids)).where(
+            ~jobs.c.is_final, jobs.c.file_ids.overlap(bindparam("file_ids", type_=ARRAY(Uuid)))
+        )
+        async with transaction(self.engine, "forget_erased_files") as connection:
+            ids = set((await connection.scalars(erased)).all())
+            # A job that has been held for so long is still to be told that its file is gone.
+            ids -= set((await connection.scalars(in_use, {"file_ids": list(ids)})).all()) if ids else set()
+            await connection.execute(delete(files).where(any_of(F.id, "file_ids")), {"file_ids": list(ids)})
+        return len(ids)
 
     async def record_erased(self, file_id: UUID) -> bool:
         is_certain = or_(F.stored_at.is_not(None), F.deleted_at < func.now() - _MAY_COME)

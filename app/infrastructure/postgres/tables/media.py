@@ -108,4 +108,5 @@ files = Table(
     ),
     Index("files_to_expire", "expires_at", postgresql_where=text("deleted_at IS NULL")),
     Index("files_to_erase", "id", postgresql_where=text("deleted_at IS NOT NULL AND erased_at IS NULL")),
+    Index("files_to_forget", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
 )
