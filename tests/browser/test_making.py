@@ -192,6 +192,66 @@ async def test_a_prompt_as_json(studio: Studio) -> None:
     await expect(studio.prompt).to_have_value("a boat")
 
 
+async def test_json_that_the_form_cannot_show_breaks_nothing(studio: Studio) -> None:
+    await studio.begin()
+    field = studio.page.get_by_label("Parameters as JSON")
+    form, as_json = (studio.page.get_by_role("radio", name=name, exact=True) for name in ("Form", "JSON"))
+    await as_json.check()
+    for text in ("null", "5", "[]"):
+        await field.fill(text)
+        await form.click()
+        await expect(studio.page.get_by_text("This is not JSON yet.")).to_be_visible()
+    await field.fill('{"prompt": ["a boat"], "image_size": 5, "num_images": null, "seed": "x"}')
+    await studio.page.reload()
+    await form.check()
+
+    await expect(studio.prompt).to_have_value("")
+    await studio.make("a boat")
+    await expect(studio.pictures).to_have_count(1)
+
+
+async def test_a_press_that_is_one_too_many_makes_nothing_more(studio: Studio) -> None:
+    await studio.begin()
+    await studio.prompt.fill("a single owl")
+    await expect(studio.generate).to_have_text(re.compile("for"))
+
+    await studio.generate.dblclick()
+    await studio.prompt.focus()
+    for _ in range(5):
+        await studio.page.keyboard.press("Control+Enter")
+
+    await expect(studio.pictures).to_have_count(1)
+    await expect(studio.balance).to_have_text("995 tokens")
+
+
+async def test_a_price_that_has_changed_is_shown_before_the_next_press(studio: Studio) -> None:
+    studio.may_fail = True
+    await studio.begin()
+    sent: list[int] = []
+
+    async def dearer(route: Route) -> None:
+        sent.append((route.request.post_data_json or {})["max_cost_tokens"])
+        problem = {"code": "price_exceeds_maximum", "status": 409, "detail": "dearer", "cost_tokens": 7}
+        await route.fulfill(status=409, json=problem, content_type="application/problem+json")
+
+    await studio.page.route("**/generations/images/text-to-image", dearer, times=1)
+    await studio.prompt.fill("a kite")
+    await expect(studio.generate).to_have_text(re.compile("for"))
+    before = quotes_asked_for(studio)
+    await studio.generate.click()
+    await expect(studio.page.get_by_text("press again to accept it").first).to_be_visible()
+    await expect(studio.generate).to_have_text(re.compile("for"))
+    assert quotes_asked_for(studio) == before + 1
+    await studio.generate.click()
+
+    await expect(studio.pictures).to_have_count(1)
+    assert sent == [5]
+
+
+def quotes_asked_for(studio: Studio) -> int:
+    return sum(url.endswith("/quotes") for url in studio.requests)
+
+
 async def test_models_are_searched(studio: Studio) -> None:
     await studio.begin()
 

@@ -52,6 +52,12 @@ async def test_the_page_loads_nothing_inline_and_nothing_from_elsewhere(client: 
     assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert policy["require-trusted-types-for"] == "'script'"
+    assert policy["trusted-types"] == "'none'"
+    assert policy["img-src"] == policy["media-src"] == "'self'"
+    assert (page.headers["referrer-policy"], page.headers["cross-origin-opener-policy"]) == (
+        "no-referrer",
+        "same-origin",
+    )
     assert "unsafe" not in page.headers["content-security-policy"]
     assert "://" not in page.text
     assert "<style" not in page.text
@@ -125,6 +131,9 @@ async def test_makes_a_key_for_a_page_of_this_machine(client: httpx.AsyncClient)
         {"Host": "evil.example:8000", "Origin": "http://evil.example:8000"},
         {"Host": "127.0.0.1.evil.example", "Origin": "http://127.0.0.1.evil.example"},
         {**OWN, "X-Forwarded-For": "203.0.113.9"},
+        {**OWN, "X-Forwarded-Host": "127.0.0.1:8000"},
+        {**OWN, "X-Real-IP": "127.0.0.1"},
+        {**OWN, "Via": "1.1 proxy"},
         {**OWN, "Forwarded": "for=203.0.113.9"},
     ],
 )

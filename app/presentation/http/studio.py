@@ -21,7 +21,7 @@ from app.presentation.http.state import state_of
 DIRECTORY = Path(__file__).resolve().parent.parent / "studio"
 # Nothing inline, nothing from elsewhere, no text that becomes markup or a program.
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )

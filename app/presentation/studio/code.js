@@ -2,10 +2,13 @@
 import { apiBase } from "./api.js";
 import { PATHS } from "./schema.js";
 
+// A terminal obeys some characters although they stand in quotes; in JSON and Python they can be written out.
+const json = (value, space) => JSON.stringify(value, null, space)
+  .replace(/[\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 export function asCurl({ type, model, body }) {
-  const content = JSON.stringify({ model, ...body }, null, 2);
+  const content = json({ model, ...body }, 2);
   return [
     `curl -s ${quoted(apiBase + PATHS[type])} \\`,
     '  -H "X-API-Key: $TOLLGATE_KEY" \\',
@@ -34,7 +37,7 @@ while True:
     job = call(f"/generations/{job['job_id']}?wait=30")
     if job["status"] in ("COMPLETED", "FAILED", "CANCELED"):
         break
-print(job["error_message"] or "\\n".join(output["url"] for output in job["outputs"]))
+print(job["error_message"] or "\\n".join(output["url"] for output in job["outputs"] if output["url"]))
 `;
 }
 
@@ -45,7 +48,7 @@ function literal(value, depth) {
   if (value === false) return "False";
   if (value === null) return "None";
   if (Array.isArray(value)) return `[${value.map((one) => literal(one, depth)).join(", ")}]`;
-  if (typeof value !== "object") return JSON.stringify(value);
-  const lines = Object.entries(value).map(([name, one]) => `${inner}${JSON.stringify(name)}: ${literal(one, depth + 1)},\n`);
+  if (typeof value !== "object") return json(value);
+  const lines = Object.entries(value).map(([name, one]) => `${inner}${json(name)}: ${literal(one, depth + 1)},\n`);
   return `{\n${lines.join("")}${outer}}`;
 }

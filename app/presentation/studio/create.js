@@ -9,12 +9,13 @@ import { ModelButton, priceRange } from "./models.js";
 import { Copy, Empty, Problem, Segments, say } from "./parts.js";
 import { useQuote } from "./quote.js";
 import { start, unsent } from "./runs.js";
-import { TYPES, bodyOf, fieldsOf, groupsOf, missingIn } from "./schema.js";
+import { TYPES, bodyOf, carriedOver, fieldsOf, groupsOf, missingIn } from "./schema.js";
 import { mayGenerate } from "./session.js";
 import { useStore } from "./store.js";
 import { explain, has, t, tokens } from "./text.js";
 
 const SHOWN = 24;
+const AGAIN_MS = 1000;
 
 export function Create() {
   return html`<main class="create" id="main"><${Form} /><${Results} /></main>`;
@@ -24,7 +25,9 @@ function Form() {
   const { models, failed } = useStore(catalogue);
   const { type, model, values, errors, view, text } = useStore(draft);
   const { balance } = useStore(jobs);
-  const quote = useQuote(model, values);
+  const [asked, setAsked] = useState(0);
+  const quote = useQuote(model, values, asked);
+  const pressed = useRef({});
   const [refusal, setRefusal] = useState(null);
   const form = useRef(null);
   useEffect(() => setRefusal(null), [values, model]);
@@ -34,7 +37,8 @@ function Form() {
   const found = [...errors, ...(quote.error?.fields ?? [])];
   const stray = found.filter(({ pointer }) => !known.has(pointer.split("/")[1]));
   const showErrors = (fieldErrors) => {
-    change({ errors: fieldErrors, view: "form" });
+    // What JSON can hold the form may not be able to show.
+    change({ errors: fieldErrors, view: view === "json" ? "json" : "form" });
     requestAnimationFrame(() => {
       const first = document.getElementById(`field-${fieldErrors[0].pointer.split("/")[1]}`);
       first?.closest("details")?.setAttribute("open", "");
@@ -48,13 +52,19 @@ function Form() {
     const missing = missingIn(model, values);
     if (missing.length) return showErrors(missing);
     if (!quote.price) return undefined;
+    // A press that is one too many, or a key that is held down, is no further wish.
+    const before = pressed.current;
+    pressed.current = { values, model, at: Date.now() };
+    if (before.values === values && before.model === model && Date.now() - before.at < AGAIN_MS) return undefined;
     try {
       // On a phone the results are below.
       if (window.matchMedia("(max-width: 60rem)").matches) document.getElementById("results")?.scrollIntoView({ behavior: "smooth" });
       await start(model, bodyOf(model, values), quote.price?.cost_tokens);
     } catch (error) {
+      pressed.current = {};
       const inForm = (error.fields ?? []).filter(({ pointer }) => known.has(pointer.split("/")[1]));
       if (inForm.length) return showErrors(inForm);
+      if (error.code === "price_exceeds_maximum") setAsked((times) => times + 1);
       setRefusal(error);
       say(explain(error), "bad");
     }
@@ -62,7 +72,7 @@ function Form() {
   };
   const onSubmit = (event) => {
     event.preventDefault();
-    if (takeText(text)) generate();
+    if (takeText(text, model, false)) generate();
   };
   const onKeyDown = (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.current.requestSubmit();
@@ -76,7 +86,7 @@ function Form() {
     <div class="field"><div class="label-line"><span class="label">${t("model.label")}</span></div><${ModelButton} model=${model} type=${type} /></div>
     ${!model ? html`<${FormSkeleton} />` : html`
       <div class="row between form-tools">
-        <${Segments} label=${t("form.view")} name="view" value=${view} options=${[["form", t("form.form")], ["json", "JSON"], ["code", t("form.code")]]} onChange=${(chosen) => takeText(text) && change({ view: chosen })} />
+        <${Segments} label=${t("form.view")} name="view" value=${view} options=${[["form", t("form.form")], ["json", "JSON"], ["code", t("form.code")]]} onChange=${(chosen) => takeText(text, model, true) && change({ view: chosen })} />
         <div class="row"><button type="button" class="quiet" onClick=${() => setValues({ ...model.example })}>${t("form.example")}</button>
         <button type="button" class="quiet" disabled=${!Object.keys(values).length} onClick=${() => setValues({})}>${t("form.reset")}</button></div>
       </div>
@@ -94,11 +104,20 @@ function Group({ group, isOpen, children }) {
   return html`<details class="group more" open=${isOpen}><summary>${t("form.more")}</summary>${children}</details>`;
 }
 
-function takeText(text) {
+// Raises where it is no body of a generation.
+function parsed(text) {
+  const body = JSON.parse(text);
+  if (body === null || typeof body !== "object" || Array.isArray(body)) throw new SyntaxError("not an object");
+  const { model: _, type: __, ...values } = body;
+  return values;
+}
+
+// When the text is left: whatever the form cannot show is left out.
+function takeText(text, model, isLeft) {
   if (text === null) return true;
   try {
-    const { model: _, type: __, ...values } = JSON.parse(text);
-    change({ values, errors: [], text: null });
+    const values = parsed(text);
+    if (isLeft) change({ values: carriedOver(values, model), errors: [], text: null });
     return true;
   } catch {
     change({ errors: [{ pointer: "", code: "studio_json", detail: t("form.json.invalid") }] });
@@ -111,7 +130,7 @@ function JsonForm({ model, values, text, errors }) {
   const onInput = (event) => {
     const typed = event.target.value;
     try {
-      change({ values: JSON.parse(typed), text: typed, errors: [] });
+      change({ values: parsed(typed), text: typed, errors: [] });
     } catch {
       change({ text: typed });
     }

@@ -1,13 +1,17 @@
 // What the user is about to ask for. It outlives a reload, and goes at the sign-out.
 import { call } from "./api.js";
-import { read, write } from "./jobs.js";
+import { read, write } from "./kept.js";
 import { carriedOver } from "./schema.js";
+import { onLeave } from "./session.js";
 import { createStore } from "./store.js";
 
 const ITEM = "tollgate.draft";
 
 export const catalogue = createStore({ models: null, failed: false });
-export const draft = createStore({ type: "TEXT_TO_IMAGE", model: null, values: {}, errors: [], view: "form", text: null });
+const NOTHING = { type: "TEXT_TO_IMAGE", model: null, values: {}, errors: [], view: "form", text: null };
+export const draft = createStore(NOTHING);
+// Whoever signs in next begins with an empty form.
+onLeave(() => draft.set(NOTHING));
 
 export async function loadCatalogue() {
   try {
@@ -15,7 +19,7 @@ export async function loadCatalogue() {
     catalogue.set({ models: items, failed: false });
     const kept = read(ITEM);
     const model = kept && items.find((one) => one.model === kept.model && one.type === kept.type);
-    if (model) draft.set({ type: kept.type, model, values: kept.values });
+    if (model) draft.set({ type: kept.type, model, values: carriedOver(kept.values ?? {}, model) });
     else chooseType(draft.get().type);
   } catch {
     catalogue.set({ failed: true });

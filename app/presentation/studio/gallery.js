@@ -7,7 +7,7 @@ import { FINAL, put, requestOf } from "./jobs.js";
 import { Elapsed, Progress, say } from "./parts.js";
 import { timeRange } from "./models.js";
 import { mine } from "./session.js";
-import { explain, has, moment, seconds, t, tokens } from "./text.js";
+import { explain, has, seconds, t, tokens } from "./text.js";
 
 export const open = (job, place = 0) => { location.hash = `#/job/${job.job_id}/${place}`; };
 export const titleOf = (job) => modelBy(job.model_id)?.title ?? job.model_id;
@@ -124,4 +124,3 @@ export function chargeOf({ charged_tokens: charged, refunded_tokens: refunded })
   return refunded ? t("billing.part", { charged: tokens(charged), refunded: tokens(refunded) }) : t("billing.all", { charged: tokens(charged) });
 }
 
-export { moment };

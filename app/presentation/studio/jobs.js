@@ -1,6 +1,7 @@
 // The jobs and the balance as far as this page knows them, and what keeps them true.
+import { read, write } from "./kept.js";
 import { say } from "./parts.js";
-import { mine, keyOf, listen, session, storage, tell } from "./session.js";
+import { mine, keyOf, listen, onLeave, tell } from "./session.js";
 import { createStore } from "./store.js";
 import { followEvents } from "./stream.js";
 import { t, tokens } from "./text.js";
@@ -18,9 +19,14 @@ export const jobs = createStore(EMPTY);
 
 let stop = null;
 
+function reset() {
+  jobs.set({ ...EMPTY, byId: new Map(), order: [] });
+}
+onLeave(reset);
+
 export function startFollowing() {
   stop?.();
-  jobs.set({ ...EMPTY, byId: new Map(), order: [] });
+  reset();
   const unlisten = listen(hear);
   const unfollow = followEvents({
     onEvent(event) {
@@ -177,21 +183,4 @@ export function rememberRequest(id, request) {
 
 function readRequests() {
   return read(REQUESTS) ?? {};
-}
-
-export function read(name) {
-  try {
-    return JSON.parse(storage().getItem(name));
-  } catch {
-    return null;
-  }
-}
-
-export function write(name, value) {
-  if (!session.get().signedIn) return;
-  try {
-    storage().setItem(name, JSON.stringify(value));
-  } catch {
-    // A full store keeps nothing more; all else works.
-  }
 }

@@ -4,12 +4,13 @@ import { Icon } from "./icons.js";
 import { html, useEffect, useRef, useState } from "./html.js";
 import { jobs } from "./jobs.js";
 import { Dialog, Empty } from "./parts.js";
-import { keyOf, mine, noteRefusal } from "./session.js";
+import { keyOf, mine, noteRefusal, onLeave } from "./session.js";
 import { useStore } from "./store.js";
 import { bytes, explain, t } from "./text.js";
 
 // What was uploaded from this page is shown without asking for it again.
 const uploaded = new Map();
+onLeave(() => uploaded.clear());
 
 export function MediaField({ id, schema, value, onChange, described, isList }) {
   const kind = schema["x-media"];
@@ -33,12 +34,14 @@ export function MediaField({ id, schema, value, onChange, described, isList }) {
       const entry = { name: file.name, progress: 0, stop: new AbortController() };
       const show = () => setSending((all) => all.map((one) => (one === entry ? entry : one)));
       setSending((all) => [...all, entry]);
+      const key = keyOf();
       try {
-        const kept = await upload(file, { key: keyOf(), signal: entry.stop.signal, onProgress(part) { entry.progress = part; show(); } });
+        const kept = await upload(file, { key, signal: entry.stop.signal, onProgress(part) { entry.progress = part; show(); } });
+        if (key !== keyOf()) return;
         uploaded.set(kept.file_id, kept);
         add(`file:${kept.file_id}`);
       } catch (failure) {
-        if (failure.name !== "AbortError") setError(noteRefusal(failure));
+        if (failure.name !== "AbortError") setError(noteRefusal(failure, key));
       }
       setSending((all) => all.filter((one) => one !== entry));
     }

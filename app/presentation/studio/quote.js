@@ -5,7 +5,8 @@ import { pricedPart } from "./schema.js";
 
 const QUIET_MS = 220;
 
-export function useQuote(model, values) {
+// `asked` changes where the price is to be asked for again, although the draft has stayed.
+export function useQuote(model, values, asked) {
   const [quote, setQuote] = useState({ price: null, error: null, isAsking: true });
   const body = model ? JSON.stringify({ type: model.type, model: model.model, ...pricedPart(model, values) }) : null;
   useEffect(() => {
@@ -17,7 +18,7 @@ export function useQuote(model, values) {
       clearTimeout(timer);
       stopped.abort();
     };
-  }, [body]);
+  }, [body, asked]);
   return quote;
 }
 

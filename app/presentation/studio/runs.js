@@ -1,53 +1,70 @@
 // Sending a generation, once, whatever happens to the network or the page in between.
-import { ask, problemOf, uuid } from "./api.js";
-import { loadJob, put, read, rememberRequest, write } from "./jobs.js";
-import { keyOf, noteRefusal, tell } from "./session.js";
+import { NoConnection, ask, problemOf, uuid } from "./api.js";
+import { loadJob, put, rememberRequest } from "./jobs.js";
+import { readAll, remove, write } from "./kept.js";
+import { say } from "./parts.js";
+import { keyOf, noteRefusal, onLeave, tell } from "./session.js";
 import { PATHS } from "./schema.js";
 import { createStore } from "./store.js";
+import { pause } from "./stream.js";
+import { explain } from "./text.js";
 
-const ITEM = "tollgate.unsent";
+// One item for each, so that no tab writes over what another one has not sent yet.
+const PREFIX = "tollgate.unsent.";
 // The service knows a key for a day at least.
 const KEPT_MS = 20 * 3_600_000;
 
 export const unsent = createStore({ items: [] });
 const sending = new Set();
-
-function keep(items) {
-  unsent.set({ items });
-  write(ITEM, items);
-}
+onLeave(() => unsent.set({ items: [] }));
 
 // Of a page that was left before its answer came: the same key leads to the same job.
 export function resumeUnsent() {
-  const items = (read(ITEM) ?? []).filter(({ at }) => Date.now() - at < KEPT_MS);
-  keep(items);
-  for (const item of items) send(item).catch(() => {});
+  for (const item of readAll(PREFIX)) {
+    if (Date.now() - item.at < KEPT_MS) {
+      show(item);
+      send(item).catch((error) => say(explain(error), "bad"));
+    } else remove(PREFIX + item.id);
+  }
 }
 
 export function start(model, body, maxCost) {
   const item = { id: uuid(), type: model.type, model: model.model, body, maxCost, at: Date.now() };
-  keep([item, ...unsent.get().items]);
+  // Without it a reload could not tell whether it was sent.
+  if (!write(PREFIX + item.id, item)) throw new BrowserFull();
+  show(item);
   return send(item);
+}
+
+class BrowserFull extends Error {
+  code = "studio_full";
+}
+
+function show(item) {
+  unsent.set({ items: [item, ...unsent.get().items.filter(({ id }) => id !== item.id)] });
 }
 
 async function send(item) {
   if (sending.has(item.id)) return undefined;
   sending.add(item.id);
+  const key = keyOf();
   try {
     for (let attempt = 0; ; attempt += 1) {
-      const outcome = await attemptOf(item);
+      const outcome = await attemptOf(item, key);
+      // Whoever is here by now has not asked for it.
+      if (key !== keyOf()) return undefined;
       if (outcome.job) return outcome.job;
-      if (!outcome.isWorthRepeating || !keyOf()) throw outcome.error;
+      if (!outcome.isWorthRepeating) throw outcome.error;
       note(item, outcome.error.code);
-      const wait = outcome.error.retryAfter ? outcome.error.retryAfter * 1000 : Math.min(8000, 500 * 2 ** attempt);
-      await new Promise((resolve) => {
-        const timer = setTimeout(resolve, wait);
-        window.addEventListener("online", () => resolve(clearTimeout(timer)), { once: true });
-      });
+      await pause(outcome.error.retryAfter ? outcome.error.retryAfter * 1000 : Math.min(8000, 500 * 2 ** attempt));
+      if (key !== keyOf()) return undefined;
     }
   } finally {
     sending.delete(item.id);
-    keep(unsent.get().items.filter(({ id }) => id !== item.id));
+    if (key === keyOf()) {
+      unsent.set({ items: unsent.get().items.filter(({ id }) => id !== item.id) });
+      remove(PREFIX + item.id);
+    }
   }
 }
 
@@ -55,16 +72,18 @@ function note(item, trouble) {
   unsent.set({ items: unsent.get().items.map((one) => (one.id === item.id ? { ...one, trouble } : one)) });
 }
 
-async function attemptOf(item) {
+async function attemptOf(item, key) {
   const body = { ...item.body, model: item.model, max_cost_tokens: item.maxCost };
   try {
-    const key = keyOf();
     const answer = await ask("POST", PATHS[item.type], { key, body, headers: { "Idempotency-Key": item.id } });
     if (!answer.ok) {
-      const error = noteRefusal(await problemOf(answer));
-      return { error, isWorthRepeating: error.status === 503 || (error.status === 429 && error.retryAfter > 0 && error.code !== "too_many_jobs") };
+      const error = noteRefusal(await problemOf(answer), key);
+      return { error, isWorthRepeating: isOpen(error) };
     }
-    const accepted = await answer.json();
+    const accepted = await answer.json().catch(() => {
+      throw new NoConnection();
+    });
+    if (key !== keyOf()) return {};
     rememberRequest(accepted.job_id, { type: item.type, model: item.model, body: item.body });
     put([{ ...accepted, type: item.type, model_id: item.model, outputs: [], updated_at: accepted.created_at, isOfEvent: true }]);
     tell({ type: "accepted", id: accepted.job_id });
@@ -73,4 +92,9 @@ async function attemptOf(item) {
   } catch (error) {
     return { error, isWorthRepeating: error.code === "no_connection" };
   }
+}
+
+// Whether it may have been accepted all the same, or will be soon: the same key is answered with the same job.
+function isOpen({ status, code, retryAfter }) {
+  return status >= 500 || code === "idempotency_key_in_use" || (status === 429 && retryAfter > 0 && code !== "too_many_jobs");
 }

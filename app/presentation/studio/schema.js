@@ -27,7 +27,7 @@ function kindOf(schema) {
 
 export const isSeed = (field) => field.name === "seed" && field.kind === "number";
 
-const isEmpty = (value) => value === undefined || value === "" || (Array.isArray(value) && !value.length);
+const isEmpty = (value) => value === undefined || value === null || value === "" || (Array.isArray(value) && !value.length);
 
 // What is sent: nothing that the user left to the model.
 export function bodyOf(model, values) {
@@ -41,15 +41,25 @@ export function pricedPart(model, values) {
   return Object.fromEntries(priced.map(({ name }) => [name, body[name]]).filter(([, value]) => value !== undefined));
 }
 
+// Which values a field of the form can show. What was typed as JSON may be anything.
+const isText = (value) => typeof value === "string";
+const TAKEN = {
+  text: isText,
+  line: isText,
+  media: isText,
+  "media-list": (value) => Array.isArray(value) && value.every(isText),
+  choice: (value, schema) => schema.enum.includes(value),
+  switch: (value) => typeof value === "boolean",
+  number: (value, schema) => typeof value === "number" && value >= (schema.minimum ?? -Infinity) && value <= (schema.maximum ?? Infinity),
+  size: (value, schema) => (isText(value) ? presetsOf(schema)?.enum.includes(value) : typeof value.width === "number" && typeof value.height === "number"),
+};
+
 // Kept where the other model has the same field and takes the value.
 export function carriedOver(values, model) {
   const kept = {};
   for (const { name, schema, kind } of fieldsOf(model)) {
     const value = values[name];
-    if (isEmpty(value)) continue;
-    if (kind === "choice" && !schema.enum.includes(value)) continue;
-    if (kind === "number" && (value < (schema.minimum ?? -Infinity) || value > (schema.maximum ?? Infinity))) continue;
-    if (kind === "size" && typeof value === "string" && !presetsOf(schema)?.enum.includes(value)) continue;
+    if (isEmpty(value) || !TAKEN[kind](value, schema)) continue;
     if (kind === "media-list") kept[name] = value.slice(0, schema.maxItems ?? Infinity);
     else kept[name] = value;
   }
@@ -57,8 +67,8 @@ export function carriedOver(values, model) {
   const fields = fieldsOf(model);
   const list = fields.find(({ name }) => name === "image_urls");
   const one = fields.find(({ name }) => name === "image_url");
-  if (list && isEmpty(kept.image_urls) && !isEmpty(values.image_url)) kept.image_urls = [values.image_url];
-  if (one && isEmpty(kept.image_url) && !isEmpty(values.image_urls)) kept.image_url = values.image_urls[0];
+  if (list && isEmpty(kept.image_urls) && isText(values.image_url) && values.image_url) kept.image_urls = [values.image_url];
+  if (one && isEmpty(kept.image_url) && isText(values.image_urls?.[0])) kept.image_url = values.image_urls[0];
   return kept;
 }
 

@@ -10,17 +10,26 @@ const SCOPES = ["generate", "read"];
 export const session = createStore({ signedIn: null, isAsking: true, notice: null });
 export const channel = "BroadcastChannel" in window ? new BroadcastChannel("tollgate") : null;
 const listeners = new Set();
+const forgetters = new Set();
 
 export function listen(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
 
-export function tell(message) {
-  channel?.postMessage(message);
+// What the page has in memory of an account goes with it.
+export function onLeave(forgetter) {
+  forgetters.add(forgetter);
 }
 
 export const keyOf = () => session.get().signedIn?.key ?? null;
+// Tells accounts apart: what the tab of one says is nothing to the tab of another.
+export const accountMark = () => keyOf()?.slice(0, 12) ?? null;
+
+export function tell(message) {
+  channel?.postMessage({ ...message, of: accountMark() });
+}
+
 export const mayGenerate = () => session.get().signedIn?.scopes.includes("generate") ?? false;
 
 // Where the page keeps what outlives a reload: with the key, so that both go together.
@@ -46,7 +55,8 @@ function forget() {
   for (const place of [sessionStorage, localStorage]) {
     for (const name of Object.keys(place)) if (name.startsWith(OWN)) place.removeItem(name);
   }
-  history.replaceState(null, "", "#/create");
+  location.replace("#/create");
+  for (const forgetter of forgetters) forgetter();
 }
 
 export function start() {
@@ -60,6 +70,8 @@ export function start() {
 
 function hear(message) {
   const { signedIn } = session.get();
+  const isOfAll = message.type === "who" || message.type === "session";
+  if (!isOfAll && message.of !== accountMark()) return;
   if (message.type === "who") {
     if (signedIn) tell({ type: "session", signedIn });
   } else if (message.type === "session") {
@@ -102,9 +114,9 @@ export const canWelcome = document.querySelector("meta[name=tollgate-newcomers]"
 export async function signOut() {
   const { signedIn } = session.get();
   // First: whoever closes the page now has left, and no tab takes the end of the key for somebody else's doing.
-  tell({ type: "left", notice: "signed_out" });
+  tell({ type: "left", notice: "signed_out_elsewhere" });
   leave(null);
-  let notice = "signed_out";
+  let notice = signedIn?.isOwn ? "signed_out" : "signed_out_given";
   if (signedIn?.isOwn) {
     try {
       await call("DELETE", "/keys/current", { key: signedIn.key, keepalive: true });
@@ -115,9 +127,9 @@ export async function signOut() {
   if (!session.get().signedIn) session.set({ notice });
 }
 
-// What is answered 401 has ended, wherever that was done.
-export function noteRefusal(error) {
-  if (error.status === 401 && session.get().signedIn) {
+// What is answered 401 has ended, wherever that was done. An answer that comes late is not about who is here by then.
+export function noteRefusal(error, key) {
+  if (error.status === 401 && key !== null && key === keyOf()) {
     tell({ type: "left", notice: "key_ended" });
     leave("key_ended");
   }
@@ -126,12 +138,15 @@ export function noteRefusal(error) {
 
 export async function mine(method, path, options = {}) {
   const key = keyOf();
+  let found;
   try {
-    return await call(method, path, { ...options, key });
+    found = await call(method, path, { ...options, key });
   } catch (error) {
-    if (key === keyOf()) noteRefusal(error);
-    throw error;
+    throw noteRefusal(error, key);
   }
+  // Of somebody who has left meanwhile.
+  if (key !== keyOf()) throw new DOMException("left", "AbortError");
+  return found;
 }
 
 function browserName() {

@@ -1,6 +1,6 @@
 // Server-sent events, read by fetch: EventSource can send no header, and a key in a URL would end up in logs.
 import { ask, problemOf } from "./api.js";
-import { keyOf, noteRefusal } from "./session.js";
+import { accountMark, keyOf, noteRefusal } from "./session.js";
 
 // A comment comes every 15 seconds; after so long without one the connection is dead, whatever the browser thinks.
 const SILENCE_MS = 40_000;
@@ -11,12 +11,13 @@ export function followEvents({ onEvent, onOpen, onLink }) {
   const work = () => keepReading({ onEvent, onOpen, onLink, ended: ended.signal });
   if (navigator.locks) {
     onLink("shared");
-    navigator.locks.request("tollgate-stream", { signal: ended.signal }, work).catch(() => {});
+    navigator.locks.request(`tollgate-stream-${accountMark()}`, { signal: ended.signal }, work).catch(() => {});
   } else work();
   return () => ended.abort();
 }
 
 async function keepReading({ onEvent, onOpen, onLink, ended }) {
+  const key = keyOf();
   let lastId = null;
   let failures = 0;
   while (!ended.aborted) {
@@ -26,11 +27,11 @@ async function keepReading({ onEvent, onOpen, onLink, ended }) {
     window.addEventListener("offline", stopAttempt);
     try {
       const headers = lastId === null ? {} : { "Last-Event-ID": lastId };
-      const answer = await ask("GET", "/events/stream", { key: keyOf(), headers, signal: attempt.signal });
+      const answer = await ask("GET", "/events/stream", { key, headers, signal: attempt.signal });
       if (!answer.ok) {
         // A place in the log that is too old: begin anew, and read what there is.
         if (answer.status === 410) lastId = null;
-        throw noteRefusal(await problemOf(answer));
+        throw noteRefusal(await problemOf(answer), key);
       }
       failures = 0;
       onLink("live");
@@ -44,7 +45,7 @@ async function keepReading({ onEvent, onOpen, onLink, ended }) {
     }
     ended.removeEventListener("abort", stopAttempt);
     window.removeEventListener("offline", stopAttempt);
-    if (ended.aborted || !keyOf()) return;
+    if (ended.aborted || key !== keyOf()) return;
     failures += 1;
     if (failures > 1 || !navigator.onLine) onLink("lost");
     await pause(Math.min(8000, 300 * 2 ** failures) * (0.75 + Math.random() / 2), ended);
@@ -52,7 +53,7 @@ async function keepReading({ onEvent, onOpen, onLink, ended }) {
 }
 
 // Until then, or until the network is back.
-function pause(ms, ended) {
+export function pause(ms, ended) {
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
@@ -61,7 +62,7 @@ function pause(ms, ended) {
     };
     const timer = setTimeout(done, ms);
     window.addEventListener("online", done);
-    ended.addEventListener("abort", done, { once: true });
+    ended?.addEventListener("abort", done, { once: true });
   });
 }
 
