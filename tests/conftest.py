@@ -156,8 +156,9 @@ def project_dir() -> Path:
     return TESTS.parent
 
 
-@pytest.fixture
-def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def _logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every command of ours that a test runs in this process sets up its own."""
     monkeypatch.setenv("COLUMNS", "80")
     root, configuration = logging.getLogger(), structlog.get_config()
     loggers = [root, *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]

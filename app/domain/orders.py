@@ -40,7 +40,9 @@ class LargeInputs:
 
     @property
     def seconds_to_wait(self) -> int:
-        return max(1, math.ceil(LARGE_INPUTS_SECONDS - self.age_seconds))
+        # Who waited for the account's lock reads a clock that is behind that of whom he waited for.
+        age_seconds = max(0.0, self.age_seconds)
+        return max(1, math.ceil(LARGE_INPUTS_SECONDS - age_seconds))
 
 
 @dataclass(frozen=True, slots=True)

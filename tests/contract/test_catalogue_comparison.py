@@ -32,7 +32,7 @@ def simulator_url() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, logging_as_before: None) -> None:
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FAL_KEY", "FAL_API_URL", "CATALOGUE_DIR", "TOKEN_PRICES_JSON", "APP_ENV", "HOST"):
         monkeypatch.setenv(name, "")
 

@@ -241,7 +241,7 @@ async def test_a_fork_server_that_dies_is_started_again_and_its_files_go_through
         examined, _ = await each
         assert examined.content_type == "image/jpeg"
     assert servers() != [server]
-    assert not any(child.is_running() for child in children)
+    await until(lambda: not any(child.is_running() for child in children))
 
 
 async def test_who_leaves_takes_the_child_along(desk: Desk) -> None:

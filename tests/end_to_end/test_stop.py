@@ -238,7 +238,7 @@ def test_what_a_second_signal_cuts_off_is_taken_up_by_the_process_that_runs_alre
     """Not only by the sweep of a new one."""
     user = stage.user(stage.start(RUNNER="external"))
     worker = stage.start("worker")
-    prompts = [f"job {number} [submit:hang:8]" for number in range(4)]
+    prompts = [f"job {number} [submit:hang:25]" for number in range(4)]
     user.start_jobs(prompts)
     stage.until_submitted(len(prompts))
     other = stage.start("worker")

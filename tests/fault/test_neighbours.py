@@ -5,7 +5,6 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
-from random import Random
 from uuid import UUID
 
 import pytest
@@ -16,6 +15,7 @@ from app.domain.errors import JobFinished
 from app.domain.kinds import GenerationKind
 from tests.builders import COST_TOKENS, Customer, open_account, until, wish
 from tests.fault.fal_world import World, open_world
+from tests.media_samples import four_corners, saved
 from tests.simulator_server import running_simulator
 
 # What is proven is a time, and the time of an attack that is fended off is mostly the processor's.
@@ -26,8 +26,7 @@ BALANCE_TOKENS = 100_000
 QUEUE_SECONDS, RUN_SECONDS = 0.5, 2.5
 # What was sent before is under way everywhere by then.
 HEAD_START_SECONDS = 1.0
-# Bytes that do not pack.
-PICTURE = "data:image/png;base64," + b64encode(Random(1).randbytes(12_000)).decode()
+PICTURE = "data:image/png;base64," + b64encode(saved(four_corners(512, 512), "PNG")).decode()
 
 Attack = Callable[[World, Customer], Awaitable[None]]
 

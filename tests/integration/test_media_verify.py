@@ -19,8 +19,6 @@ from tests.builders import Connection, Customer, open_account, run_with_engine
 from tests.kept_files import CONTENT, content, files_of, kept_file, new_file
 from tests.media import FILES_BYTES_MAX
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
-
 
 class Stage:
     def __init__(self, database: str, directory: Path) -> None:

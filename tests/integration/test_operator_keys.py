@@ -17,8 +17,6 @@ from tests.builders import Customer, accept_job, open_account, run_with_engine
 SECRET = re.compile(r"tgk_\w{49}")
 SETTINGS = {"WRITES_PER_MINUTE": "600", "JOBS_UNFINISHED_MAX": "1000", "READS_PER_SECOND": "100"}
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
-
 
 class Operator:
     def __init__(self, database: str, directory: str) -> None:

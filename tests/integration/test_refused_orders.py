@@ -33,7 +33,7 @@ NAME = IdempotencyKey("a name", b"a" * 32)
 
 
 class Clock:
-    now = 600.0
+    now = 600.025
 
     def __call__(self) -> float:
         return self.now
@@ -50,6 +50,13 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[set[UUID]]:
 
     monkeypatch.setattr(order_batches, "accept_all", recording)
     return seen
+
+
+def desk_of(engine: AsyncEngine) -> PostgresJobDesk:
+    """One whose second never ends: on a slow machine a few refusals take longer than that."""
+    desk = PostgresJobDesk(engine)
+    desk._accept = OrderBatches(engine, NO_LIMITS, Clock())
+    return desk
 
 
 async def outcome(desk: PostgresJobDesk, customer: Customer, cost_tokens: int = 5, **named: Any) -> str:
@@ -98,7 +105,7 @@ async def test_nobody_is_in_a_batch_with_who_orders_for_nothing(
     engine: AsyncEngine, batches: list[set[UUID]], idempotency: IdempotencyKey | None
 ) -> None:
     noisy, quiet = await open_account(engine, 10), await open_account(engine, 10_000)
-    desk = PostgresJobDesk(engine)
+    desk = desk_of(engine)
     cost_tokens = 5 if idempotency else 10**6
     for _ in range(FRUITLESS_PER_SECOND + 1):
         await outcome(desk, noisy, cost_tokens, idempotency=idempotency)
@@ -118,7 +125,7 @@ async def test_nobody_is_in_a_batch_with_who_orders_for_nothing(
 
 async def test_among_many_refusals_what_fits_is_accepted_and_a_repeat_is_answered(engine: AsyncEngine) -> None:
     customer = await open_account(engine, 10)
-    desk = PostgresJobDesk(engine)
+    desk = desk_of(engine)
     assert await outcome(desk, customer, idempotency=NAME) == "accepted"
     await refuse(desk, customer)
 
@@ -135,7 +142,7 @@ async def test_among_many_refusals_what_fits_is_accepted_and_a_repeat_is_answere
 
 async def test_who_is_refused_now_and_then_waits_for_nobody(engine: AsyncEngine, batches: list[set[UUID]]) -> None:
     customer, other = await open_account(engine, 100), await open_account(engine, 100)
-    desk = PostgresJobDesk(engine)
+    desk = desk_of(engine)
     await refuse(desk, customer, FRUITLESS_PER_SECOND - 1)
     batches.clear()
 
@@ -149,7 +156,7 @@ async def test_one_account_takes_no_more_places_than_it_has(
 ) -> None:
     monkeypatch.setattr(order_batches, "APART_WAITING_MAX", 3)
     noisy, other = await open_account(engine, 10), await open_account(engine, 10)
-    desk = PostgresJobDesk(engine)
+    desk = desk_of(engine)
     await refuse(desk, noisy)
     await refuse(desk, other)
 
@@ -184,7 +191,7 @@ async def test_all_accounts_together_take_no_more_places_than_there_are(
 ) -> None:
     monkeypatch.setattr(order_batches, "APART_WAITING_OF_ALL_MAX", 3)
     noisy = [await open_account(engine, 10) for _ in range(3)]
-    desk = PostgresJobDesk(engine)
+    desk = desk_of(engine)
     for each in noisy:
         await refuse(desk, each)
 
@@ -198,7 +205,7 @@ async def test_all_accounts_together_take_no_more_places_than_there_are(
 async def test_a_large_order_does_not_go_apart(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it waits for its answer, every other large body waits for its turn."""
     noisy = await open_account(engine, 10)
-    desk = PostgresJobDesk(engine)
+    desk = desk_of(engine)
     await refuse(desk, noisy)
     monkeypatch.setattr(desk._accept, "_turn_of", None)
     large = replace(new_job(noisy), parameters={"image_urls": ["data:image/png;base64," + "A" * 64 * 1024]})

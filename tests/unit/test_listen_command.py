@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app, running
+from app.cli import app
 from app.cli.listen import body_of, line_of
 from app.domain.events import Event, EventType
 from app.domain.jobs import JobStatus
@@ -40,8 +40,6 @@ AT = "2026-01-02T03:04:05.678901Z"
 )
 def test_says_what_is_wrong(arguments: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOLLGATE_KEY", raising=False)
-    # It would stay as it is for the tests that come after this one.
-    monkeypatch.setattr(running, "configure_logging", lambda *_, **__: None)
 
     outcome = CliRunner().invoke(app, ["listen", *arguments])
 

@@ -14,8 +14,6 @@ import structlog
 from app.application.keys import new_key
 from app.infrastructure.logging import configure_logging
 
-pytestmark = pytest.mark.usefixtures("logging_as_before")
-
 PASSWORD = "pa55word-of-the-database"
 DSN = f"postgresql://tollgate:{PASSWORD}@db.example:5432/tollgate"
 FAL_ID = "764cabcf-b745-4b3e-ae38-1200304cf45b"

@@ -155,7 +155,7 @@ async def test_is_for_no_page_unless_the_operator_says_so() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_a_good_probe_is_no_news(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A logger that was used while another test had its own levels keeps them.
+    # A logger that was used after a command had set up its own levels keeps them.
     monkeypatch.setattr(middleware, "log", structlog.get_logger())
     world = World()
     world.health.checks = (Check("database", True, "answers"),)

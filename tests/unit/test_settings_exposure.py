@@ -286,7 +286,6 @@ def test_a_plain_development_start_has_no_concerns() -> None:
     assert load_settings().concerns == []
 
 
-@pytest.mark.usefixtures("logging_as_before")
 def test_no_part_of_a_secret_is_logged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     old = secrets.token_hex(16)
     set_all(

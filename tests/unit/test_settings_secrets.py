@@ -74,7 +74,6 @@ class NewerSettings(Settings):
     providers: Providers
 
 
-@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("as_json", [True, False])
 def test_whatever_has_the_type_of_a_secret_is_masked_in_the_log(
     capsys: pytest.CaptureFixture[str], *, as_json: bool
