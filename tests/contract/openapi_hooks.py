@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import re
+from base64 import b64encode
 from typing import Any
 
 import schemathesis
@@ -11,6 +12,7 @@ import schemathesis
 from app.domain.kinds import GenerationKind
 from app.domain.parameters import Parameter
 from app.infrastructure.catalogue.reading import read_catalogue
+from tests.media_samples import film, four_corners, saved
 
 CATALOGUE = read_catalogue()
 CONSTRAINTS_MAX = 5
@@ -20,15 +22,14 @@ MARK_LENGTH = 12
 ADDRESS = re.compile(
     r"(?<=[/.])[0-9]{1,3}(\.[0-9]{1,3}){3}(?=\.)|(?<=[/.])(ip-)?[0-9]{1,3}(-[0-9]{1,3}){3}(?=\.)", re.IGNORECASE
 )
-DATA_URI = re.compile(r"(data:([a-z0-9/-]+);base64,)[A-Za-z0-9+/]+=*")
+KEPT_MEDIA = re.compile(r"file:[0-9a-f-]{36}|output:[0-9a-f-]{36}/[0-9]+", re.IGNORECASE)
+DATA_URI = re.compile(
+    r"data:(image|audio)/(?:png|jpeg|webp|gif|avif|heic|heif|mpeg|mp3|wav|x-wav);base64,[A-Za-z0-9+/]+=*"
+)
+# By the first half of the media type.
 MEDIA = {
-    "image/png": "iVBORw0KGgoA",
-    "image/jpeg": "/9j/4AAA",
-    "image/webp": "UklGRgAAAABXRUJQVlA4IAAA",
-    "audio/mpeg": "SUQzBAAA",
-    "audio/mp3": "SUQzBAAA",
-    "audio/wav": "UklGRgAAAABXQVZFZm10IAAA",
-    "audio/x-wav": "UklGRgAAAABXQVZFZm10IAAA",
+    "image": ("image/png", saved(four_corners(512, 512), "PNG")),
+    "audio": ("audio/mpeg", film("mp3", None, "libmp3lame", seconds=5)),
 }
 
 
@@ -42,15 +43,22 @@ def whole_numbers(value: Any) -> Any:
 
 
 def real_media(value: Any) -> Any:
-    """No pattern says whether base64 is whole and what it holds, or whether the name of a host holds an address."""
+    """No pattern says whether base64 is whole and what it holds, which files there are, or whether the name of a host
+    holds an address.
+    """
     if isinstance(value, dict):
         return {name: real_media(item) for name, item in value.items()}
     if isinstance(value, list):
         return [real_media(item) for item in value]
     if isinstance(value, str) and value.startswith(("http://", "https://")):
         return ADDRESS.sub("host", value)
+    if isinstance(value, str) and KEPT_MEDIA.fullmatch(value):
+        return "https://example.com/fox.png"
     match = DATA_URI.fullmatch(value) if isinstance(value, str) else None
-    return f"{match[1]}{MEDIA[match[2]]}" if match and match[2] in MEDIA else value
+    if match is None:
+        return value
+    content_type, content = MEDIA[match[1]]
+    return f"data:{content_type};base64,{b64encode(content).decode()}"
 
 
 def possible_sizes(value: Any) -> Any:

@@ -71,10 +71,15 @@ def jobs(*words: str, count: int = JOBS) -> Attack:
 def large_inputs(words: str) -> Attack:
     async def attack(world: World, attacker: Customer) -> None:
         parameters = {"prompt": words, "image_urls": [PICTURE]}
-        start = world.customers.jobs.start
-        await asyncio.gather(
-            *(start(attacker.account_id, wish(parameters, GenerationKind.IMAGE_TO_IMAGE)) for _ in range(JOBS))
-        )
+        # More at once would be sent away by who looks at the pictures.
+        places = asyncio.Semaphore(4)
+
+        async def start() -> None:
+            async with places:
+                asked = wish(parameters, GenerationKind.IMAGE_TO_IMAGE)
+                await world.customers.jobs.start(attacker.account_id, asked)
+
+        await asyncio.gather(*(start() for _ in range(JOBS)))
 
     return attack
 
