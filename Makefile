@@ -6,9 +6,10 @@ READY := $(VENV)/.ready
 # A server of S3 for tests, whose packages do not go together with ours.
 MOTO := $(VENV)/moto
 MOTO_READY := $(MOTO)/.ready
+INSTALL_CHROMIUM := apt-get install --yes --quiet --no-install-recommends chromium
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run demo test browser-test torture check bench format openapi requirements clean
+.PHONY: help run demo test chromium browser-test torture check bench format openapi requirements clean
 
 help: ## Show the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,9 +46,12 @@ test: $(READY) $(MOTO_READY) ## Run the whole test suite on its own PostgreSQL
 	case "$$together $$alone" in "0 0" | "0 5" | "5 0") ;; *) exit 1 ;; esac
 
 # The browser is the system's: where there is none, it is installed if that is allowed, and else the tests are skipped.
-browser-test: $(READY) ## Only the tests of the studio, in a real Chromium (Debian's, installed where it is missing)
-	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && apt-get install --yes --no-install-recommends chromium; } \
-		|| echo "There is no Chromium, and only root may install it: apt-get install chromium"
+chromium:
+	@command -v chromium > /dev/null \
+		|| { test "$$(id -u)" = 0 && { $(INSTALL_CHROMIUM) || { apt-get update --quiet && $(INSTALL_CHROMIUM); }; }; } \
+		|| echo "There is no Chromium for the tests of the studio. As root: $(INSTALL_CHROMIUM)"
+
+browser-test: $(READY) chromium ## Only the tests of the studio, in a real Chromium (Debian's, installed where it is missing)
 	@$(BIN)/python -m pytest -q -n 0 -m browser tests/browser $(ARGS)
 
 torture: $(READY) $(MOTO_READY) ## What is too long for make test, one to two hours; ARGS="kills --scale 0.1 --seed 7" for a part of it

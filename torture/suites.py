@@ -183,8 +183,8 @@ SUITES: Mapping[str, Suite] = {
     ),
     "openapi": Suite(
         ["tests/contract/test_openapi_cases.py"],
-        {"OPENAPI_CASES": 450},
-        seconds_max=1_200,
+        {"OPENAPI_CASES": 450, "OPENAPI_MODELS": 100},
+        seconds_max=3_600,
         seed_variable="OPENAPI_SEED",
         at_least={"cases": 5_000},
     ),

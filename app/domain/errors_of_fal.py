@@ -136,7 +136,8 @@ ERRORS_OF_FAL: Mapping[str, JobError] = {
         FILES,
         "file_unreachable",
         "fal could not download a file{place}.",
-        "Its URL must open for anybody without signing in; or send the file itself as a data: URI.",
+        "If you sent a URL, it must open for anybody without signing in. "
+        "If you sent the file itself, start the job again.",
     ),
     "file_too_large": _about(
         FILES,

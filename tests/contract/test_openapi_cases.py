@@ -6,6 +6,7 @@ not say, nothing taken that it forbids. `make test` runs few cases of a fixed se
   stateful one: 200 made 4,216 cases in all, 300 make more than 5,000;
 - OPENAPI_SECONDS: when to stop; 0 or not set: when all cases ran;
 - OPENAPI_SEED: another set of cases;
+- OPENAPI_MODELS: how many models of each family; the default ones are always among them;
 - TORTURE_REPORT: a file that gets what was run as JSON; where several tests name one, each adds its own field.
 """
 
@@ -15,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.domain.kinds import GenerationKind
+from app.infrastructure.catalogue.reading import read_catalogue
 from tests.builders import connect, database_copy
 from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
@@ -32,6 +36,7 @@ from tests.torture_report import report
 CASES = int(os.environ.get("OPENAPI_CASES", "4"))
 SECONDS = int(os.environ.get("OPENAPI_SECONDS", "0"))
 SEED = int(os.environ.get("OPENAPI_SEED", "1"))
+MODELS = int(os.environ.get("OPENAPI_MODELS", "1"))
 WEBHOOK_SECRET = "webhook-4e7a90d35c1b48f2a6e3076bd81f592c"
 BALANCE_TOKENS = 10**12
 # Examples and coverage alone make more.
@@ -46,6 +51,21 @@ class Service:
     log: Path
 
 
+def write_catalogue(directory: Path) -> None:
+    """Takes out what is above MODELS of a family. Each model is a form of its own, and each form hundreds of cases."""
+    catalogue = read_catalogue()
+    defaults = {catalogue.default_of(kind).id for kind in GenerationKind}
+    count_of = Counter(model.family for model in catalogue if model.id in defaults)
+    removed = []
+    for model in catalogue:
+        if model.id not in defaults:
+            count_of[model.family] += 1
+            if count_of[model.family] > MODELS:
+                removed.append(model.id)
+    directory.mkdir()
+    (directory / "removed.toml").write_text(f"remove = {json.dumps(removed)}\n")
+
+
 @pytest.fixture(scope="module")
 def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
     with (
@@ -53,10 +73,12 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
         database_copy(postgres_dsn, template_database) as database,
         running_simulator() as simulator,
     ):
-        log = Path(directory) / "service.log"
+        log, catalogue = Path(directory) / "service.log", Path(directory) / "catalogue"
+        write_catalogue(catalogue)
         settings = {
             "DATABASE_URL": database,
             "DATA_DIR": directory,
+            "CATALOGUE_DIR": str(catalogue),
             "FAL_KEY": "test:key",
             "FAL_QUEUE_URL": simulator,
             "FAL_REST_URL": simulator,

@@ -39,7 +39,7 @@ MODEL_ERRORS = {
     "image_load_error": ("image_unreadable", "could not open a picture in image_urls/0. Check that it opens"),
     "unsupported_image_format": ("image_format_unsupported", "It takes: .jpg, .png, .webp. Convert it."),
     "face_detection_error": ("face_not_found", "No face was found in a picture in image_urls/0."),
-    "file_download_error": ("file_unreachable", "could not download a file in image_urls/0. Its URL must open"),
+    "file_download_error": ("file_unreachable", "could not download a file in image_urls/0. If you sent a URL"),
     "file_too_large": ("file_too_large", "in image_urls/0 is too large. It may have at most 10485760 bytes (10 MiB)."),
     "invalid_archive": ("archive_unreadable", "It takes: .zip."),
     "archive_file_count_below_minimum": (
