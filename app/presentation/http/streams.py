@@ -1,7 +1,7 @@
 """Answers that stay open: how many there are, for how long their keys are good, and how they end."""
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
@@ -24,7 +24,9 @@ log = structlog.get_logger(__name__)
 
 STREAMS_MAX = 100
 # A key that was revoked, has expired or may no longer read ends its streams within a second.
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.4
+# Looked at together. All at once would hold up everything else for as long as it takes to read thousands of rows.
+LOOK_ACCOUNTS_MAX = 100
 # Replays at once, of all accounts; of one account one at a time.
 REPLAYS_MAX = 4
 # Beyond some tens a shared query gains nothing, and whoever asks for something else waits at each step for all of them.
@@ -70,8 +72,8 @@ class OpenStreams:
     def __init__(self, of_account_max: int = STREAMS_MAX) -> None:
         """0: no limit."""
         self._of_account_max = of_account_max
-        self._streams: set[OpenStream] = set()
-        self._of_account: Counter[UUID] = Counter()
+        self._count = 0
+        self._of_account: dict[UUID, set[OpenStream]] = {}
         self._watch: asyncio.Task[None] | None = None
         self._is_stopping = False
         self.letting_in = asyncio.Semaphore(LET_IN_AT_ONCE_MAX)
@@ -82,18 +84,18 @@ class OpenStreams:
         """Of this process, set by whoever knows how many connections it may have. None: as many as come."""
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return self._count
 
     def open(self, caller: Caller, presented: str | None, authenticate: Authenticate) -> OpenStream:
         """Raises TooManyStreams, Overloaded."""
         account_id = caller.account.id
-        if self._of_account_max and self._of_account[account_id] >= self._of_account_max:
+        if self._of_account_max and self._count_of(account_id) >= self._of_account_max:
             raise TooManyStreams(self._of_account_max)
-        if self.streams_max is not None and len(self._streams) >= self.streams_max:
+        if self.streams_max is not None and self._count >= self.streams_max:
             self._make_room(account_id)
         stream = OpenStream(caller, presented, self._forget)
-        self._streams.add(stream)
-        self._of_account[account_id] += 1
+        self._of_account.setdefault(account_id, set()).add(stream)
+        self._count += 1
         if self._is_stopping:
             stream.end()
         if self._watch is None:
@@ -102,10 +104,10 @@ class OpenStreams:
 
     def _make_room(self, account_id: UUID) -> None:
         """End one of the account that has most: its caller goes on elsewhere, or later. Raises Overloaded."""
-        (most, count), *_ = self._of_account.most_common(1)
-        if count <= self._of_account[account_id] + 1:
+        most = max(self._of_account.values(), key=len)
+        if len(most) <= self._count_of(account_id) + 1:
             raise Overloaded
-        given_up = next((one for one in self._streams if one.account_id == most and not one.is_ended), None)
+        given_up = next((one for one in most if not one.is_ended), None)
         if given_up is None:
             # All of them end already, as fast as their callers let them.
             raise Overloaded
@@ -121,38 +123,48 @@ class OpenStreams:
     def end_all(self) -> None:
         """The process stops: whoever listens goes on with another one."""
         self._is_stopping = True
-        for stream in self._streams:
-            stream.end()
+        for streams in self._of_account.values():
+            for stream in streams:
+                stream.end()
+
+    def _count_of(self, account_id: UUID) -> int:
+        return len(self._of_account.get(account_id, ()))
 
     def _forget(self, stream: OpenStream) -> None:
         """A second time nothing happens."""
-        if stream not in self._streams:
+        streams = self._of_account.get(stream.account_id, set())
+        if stream not in streams:
             return
-        self._streams.discard(stream)
-        self._of_account[stream.account_id] -= 1
-        if not self._of_account[stream.account_id]:
+        streams.discard(stream)
+        self._count -= 1
+        if not streams:
             del self._of_account[stream.account_id]
 
     async def _watch_keys(self, authenticate: Authenticate) -> None:
+        now_seconds = asyncio.get_running_loop().time
         try:
-            while self._streams:
-                await asyncio.sleep(LOOK_SECONDS)
-                try:
-                    await self._check_keys(authenticate)
-                except DomainError:
-                    # Without a database nothing new is told either.
-                    continue
-                except Exception:
-                    log.exception("stream_check_failed")
+            while self._count:
+                account_ids, began_seconds = list(self._of_account), now_seconds()
+                for start in range(0, len(account_ids), LOOK_ACCOUNTS_MAX):
+                    share = min(1.0, (start + LOOK_ACCOUNTS_MAX) / len(account_ids))
+                    await asyncio.sleep(began_seconds + share * LOOK_SECONDS - now_seconds())
+                    try:
+                        await self._check_keys(account_ids[start : start + LOOK_ACCOUNTS_MAX], authenticate)
+                    except DomainError:
+                        # Without a database nothing new is told either.
+                        continue
+                    except Exception:
+                        log.exception("stream_check_failed")
         finally:
             self._watch = None
 
-    async def _check_keys(self, authenticate: Authenticate) -> None:
-        versions = await authenticate.versions({stream.account_id for stream in self._streams})
+    async def _check_keys(self, account_ids: Sequence[UUID], authenticate: Authenticate) -> None:
+        versions = await authenticate.versions(account_ids)
         doubtful: defaultdict[str | None, list[OpenStream]] = defaultdict(list)
-        for stream in self._streams:
-            if stream.ends_by_itself or versions.get(stream.account_id) != stream.version:
-                doubtful[stream.presented].append(stream)
+        for account_id in account_ids:
+            for stream in self._of_account.get(account_id, ()):
+                if stream.ends_by_itself or versions.get(account_id) != stream.version:
+                    doubtful[stream.presented].append(stream)
         # At once: the look-ups of secrets share their queries.
         checks = (_check_key(presented, streams, authenticate) for presented, streams in doubtful.items())
         await asyncio.gather(*checks)
