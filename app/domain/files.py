@@ -121,7 +121,8 @@ class DataUri:
         return self.text[len("data:") : self.text.index(";")]
 
 
-MediaReference: TypeAlias = UUID | OutputId | DataUri
+KeptReference: TypeAlias = UUID | OutputId
+MediaReference: TypeAlias = KeptReference | DataUri
 
 
 def reference_in(value: str) -> MediaReference | None:
@@ -134,6 +135,13 @@ def reference_in(value: str) -> MediaReference | None:
         job_id, _, number = value.removeprefix("output:").partition("/")
         return OutputId(UUID(job_id), int(number))
     return None
+
+
+def text_of(reference: KeptReference) -> str:
+    """As a request names it: `reference_in` reads it."""
+    if isinstance(reference, UUID):
+        return f"file:{reference}"
+    return f"output:{reference.job_id}/{reference.number}"
 
 
 def is_reference(text: str) -> bool:

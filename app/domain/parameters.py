@@ -78,6 +78,20 @@ class FalField:
             value = self.text.replace("{}", str(value))
         return [value] if self.is_list else value
 
+    def given_for(self, sent: Any) -> Any:
+        """The value that is sent as `sent`. One that stands in a text comes as a text."""
+        if self.is_list and isinstance(sent, list) and len(sent) == 1:
+            (sent,) = sent
+        for ours, theirs in self.values.items():
+            told = theirs if self.text is None else self.text.replace("{}", str(theirs))
+            # False is no 0: Python would not tell them apart.
+            if told == sent and type(told) is type(sent):
+                return ours
+        if self.text is None or not isinstance(sent, str):
+            return sent
+        before, _, after = self.text.partition("{}")
+        return sent.removeprefix(before).removesuffix(after)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
@@ -124,6 +138,12 @@ class Parameter:
         if self.type is ParameterType.SIZE:
             return tuple(self.presets) if self.size_limits is None else None
         return tuple(self.values) or None
+
+    def given_for(self, sent: Any) -> Any:
+        """The value that fal is sent as `sent`."""
+        value = self.fal.given_for(sent)
+        is_digits = isinstance(value, str) and value.isascii() and value.isdigit()
+        return int(value) if self.type is ParameterType.INTEGER and is_digits else value
 
     def size_of(self, value: Any) -> tuple[int, int]:
         """Width and height of a preset or of {"width", "height"}."""
