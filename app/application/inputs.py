@@ -1,6 +1,7 @@
 """Turns what a request brings along or refers to into kept files, and checks them against what the model takes.
 
-All of it happens before the debit. URLs are not looked at: only fal opens them.
+All of it happens before the debit. URLs are not looked at: only fal opens them. What a job was asked for is read back
+from what its row has of it.
 """
 
 import asyncio
@@ -15,10 +16,13 @@ from uuid import UUID
 
 from app.application.files import KeepFile
 from app.application.ports.files import OwnFiles, OwnOutputs
+from app.application.ports.jobs import StoredInput, StoredInputs
+from app.domain.catalogue import Catalogue
 from app.domain.errors import CommitUnknown, DomainError, InsufficientBalance, Unavailable
 from app.domain.file_errors import FileNotTaken, InputNotTaken
 from app.domain.files import DataUri, KeptFile, MediaReference, reference_in
-from app.domain.jobs import NewJob
+from app.domain.given_parameters import given_parameters
+from app.domain.jobs import Job, NewJob
 from app.domain.media_errors import MediaDeleted, MediaUnavailable
 from app.domain.media_limits import MediaFacts
 from app.domain.models import Model
@@ -149,6 +153,25 @@ class ResolveInputs:
         if file_ids:
             with suppress(Unavailable):
                 await self.keep.records.take_back(account_id, file_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadInputs:
+    """What jobs were asked for, as their user would ask again."""
+
+    _stored: StoredInputs
+    _catalogue: Catalogue
+
+    async def __call__(self, account_id: UUID, page: Sequence[Job]) -> Sequence[Mapping[str, Any] | None]:
+        """In their order. None: it cannot be told."""
+        stored = await self._stored.of_jobs(account_id, [job.id for job in page]) if page else {}
+        return [self._given(job, stored.get(job.id)) for job in page]
+
+    def _given(self, job: Job, stored: StoredInput | None) -> Mapping[str, Any] | None:
+        if stored is None:
+            return None
+        model = self._catalogue.get(job.model_id)
+        return given_parameters(model, stored.parameters, stored.references) or None
 
 
 def _spots_in(model: Model, parameters: Mapping[str, Any]) -> Sequence[_Spot]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from app.application.cancel import CancelJob
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.files import CustomerFiles
+from app.application.inputs import ReadInputs
 from app.application.jobs import QuoteJob, StartJob
 from app.application.key_management import CustomerKeyManagement, KeysOfUsers
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RevokeKeys, RotateKey
@@ -43,6 +44,7 @@ class CustomerJobs:
     cancel: CancelJob
     reader: JobReader
     outlooks: JobOutlooks
+    inputs: ReadInputs
 
 
 @dataclass(frozen=True, slots=True)

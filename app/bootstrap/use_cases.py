@@ -5,7 +5,7 @@ from app.application.execution.follow import FollowJob
 from app.application.execution.precedence import CountedAcceptance, Precedence
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.files import CustomerFiles, KeepFile
-from app.application.inputs import ResolveInputs
+from app.application.inputs import ReadInputs, ResolveInputs
 from app.application.jobs import QuoteJob, StartJob, TimeLimits
 from app.application.key_management import (
     ChangeKey,
@@ -37,6 +37,7 @@ from app.infrastructure.postgres.files.own_outputs import PostgresOwnOutputs
 from app.infrastructure.postgres.files.records import PostgresFiles
 from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.outlooks import PostgresOutlooks
+from app.infrastructure.postgres.jobs.stored_inputs import PostgresStoredInputs
 from app.infrastructure.postgres.media.copies import PostgresOutputCopies
 from app.infrastructure.postgres.media.deletion import PostgresMediaDeletion
 from app.infrastructure.postgres.media.records import PostgresMediaRecords
@@ -69,20 +70,12 @@ def customer_use_cases(
             management=customer_key_management(postgres.key_reader, postgres.key_management),
         ),
         jobs=CustomerJobs(
-            start=StartJob(
-                CountedAcceptance(desk, precedence),
-                quotes,
-                TimeLimits(settings.image_time_limit_seconds, settings.video_time_limit_seconds),
-                catalogue.cheapest_tokens,
-                settings.is_safety_checker_required,
-                PostgresAdmission(postgres.engine, settings.admit_while_locked_seconds),
-                PostgresBudgetNotices(postgres.engine),
-                _resolve_inputs(settings, adapters),
-            ),
+            start=_start_job(settings, adapters, catalogue, quotes, precedence),
             quote=QuoteJob(quotes),
             cancel=CancelJob(desk, follow),
             reader=desk,
             outlooks=PostgresOutlooks(postgres.engine, settings.fal_concurrency),
+            inputs=ReadInputs(PostgresStoredInputs(postgres.engine), catalogue),
         ),
         account=PostgresAccountSettings(postgres.engine, settings.account_limits),
         ledger=postgres.ledger,
@@ -98,6 +91,22 @@ def customer_use_cases(
         ),
         health=health,
         paused_models=PostgresPausedModels(postgres.engine),
+    )
+
+
+def _start_job(
+    settings: Settings, adapters: Adapters, catalogue: Catalogue, quotes: SignedQuotes, precedence: Precedence
+) -> StartJob:
+    postgres = adapters.postgres
+    return StartJob(
+        CountedAcceptance(postgres.job_desk, precedence),
+        quotes,
+        TimeLimits(settings.image_time_limit_seconds, settings.video_time_limit_seconds),
+        catalogue.cheapest_tokens,
+        settings.is_safety_checker_required,
+        PostgresAdmission(postgres.engine, settings.admit_while_locked_seconds),
+        PostgresBudgetNotices(postgres.engine),
+        _resolve_inputs(settings, adapters),
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.application.cancel import CancelJob
 from app.application.execution.follow import FollowJob
 from app.application.execution.provider_events import ReceiveProviderEvent
+from app.application.inputs import ReadInputs
 from app.application.jobs import QuoteJob, StartJob, TimeLimits
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
 from app.application.payments import ReceivePayment, TopUp
@@ -31,6 +32,7 @@ from app.infrastructure.postgres.heartbeats import PostgresPausedModels
 from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.jobs.execution import PostgresJobExecution
 from app.infrastructure.postgres.jobs.outlooks import PostgresOutlooks
+from app.infrastructure.postgres.jobs.stored_inputs import PostgresStoredInputs
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.keys.management import PostgresKeyManagement
 from app.infrastructure.postgres.keys.reader import PostgresKeyReader
@@ -101,6 +103,7 @@ def api_of(engine: AsyncEngine, catalogue: Catalogue = BUILT_IN, *, limits: Acco
             cancel=CancelJob(desk, FollowJob(PostgresJobExecution(engine), cast(Provider, None))),
             reader=desk,
             outlooks=PostgresOutlooks(engine),
+            inputs=ReadInputs(PostgresStoredInputs(engine), catalogue),
         ),
         account=PostgresAccountSettings(engine, limits),
         ledger=PostgresLedger(engine),

@@ -14,11 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.application.keys import new_key
 from app.application.ports.execution import AttemptEnd
 from app.domain.budgets import Budget, Period
-from app.domain.jobs import JobStatus, Outcome
+from app.domain.job_filters import JobFilter
+from app.domain.jobs import JobStatus, Outcome, PublicStatus
 from app.domain.keys import digest_of, stored_form
 from app.domain.orders import IdempotencyKey
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
+from app.infrastructure.postgres.jobs import reader
+from app.infrastructure.postgres.jobs.stored_inputs import PostgresStoredInputs
 from app.infrastructure.postgres.keys.issuing import PostgresKeys
 from app.infrastructure.postgres.keys.windows import Spent, renew_windows
 from app.infrastructure.postgres.ledger import PostgresLedger
@@ -41,6 +44,7 @@ from tests.builders import (
 )
 
 ROWS = 5_000
+COMPLETED = JobFilter(statuses=[PublicStatus.COMPLETED])
 FILL = f"""
 INSERT INTO accounts (id, external_user_id) SELECT gen_random_uuid(), gen_random_uuid() FROM generate_series(1, {ROWS});
 INSERT INTO keys (id, account_id, name, scopes, is_first) SELECT id, id, 'First key', ARRAY['read'], true FROM accounts
@@ -134,6 +138,9 @@ async def test_a_request_reads_its_own_rows_however_large_the_tables_are(
         "status": lambda on: jobs_of(on).get(account, job_id),
         "list": lambda on: jobs_of(on).page(account, limit=20),
         "next page": lambda on: jobs_of(on).page(account, limit=20, after=job_id),
+        "page of those that fit": lambda on: jobs_of(on).find(account, COMPLETED, limit=100),
+        "next of those that fit": lambda on: jobs_of(on).find(account, COMPLETED, limit=100, after=job_id),
+        "inputs": lambda on: PostgresStoredInputs(on).of_jobs(account, [job_id]),
         "ledger": lambda on: PostgresLedger(on).entries(user, limit=20),
         "next entries": lambda on: PostgresLedger(on).entries(user, limit=20, before_seq=ROWS // 2),
         "accept": lambda on: jobs_of(on).accept(new_job(customer)),
@@ -146,6 +153,19 @@ async def test_a_request_reads_its_own_rows_however_large_the_tables_are(
     read = {name: await rows_read(sql, database, operation) for name, operation in operations.items()}
 
     assert read == {name: set() for name in operations}
+
+
+async def test_a_filter_that_nothing_fits_looks_through_no_more_than_it_may(
+    sql: Connection, database: str, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, wanted = customer.account_id, JobFilter(statuses=[PublicStatus.FAILED])
+
+    def find(on: AsyncEngine) -> Awaitable[object]:
+        return jobs_of(on).find(account, wanted, limit=100)
+
+    assert "jobs_newest_first" in await rows_read(sql, database, find)
+    monkeypatch.setattr(reader, "LOOKED_AT_MAX", ROWS // 2)
+    assert await rows_read(sql, database, find) == set()
 
 
 async def test_what_is_done_with_the_account_locked_reads_the_newest_entries_alone(

@@ -13,6 +13,7 @@ from app.application.cancel import CancelJob
 from app.application.execution.follow import FollowJob
 from app.application.execution.provider_events import ReceiveProviderEvent
 from app.application.files import CustomerFiles
+from app.application.inputs import ReadInputs
 from app.application.jobs import QuoteJob, StartJob, TimeLimits
 from app.application.key_management import CustomerKeyManagement
 from app.application.keys import Authenticate, IssueFirstKey, IssueKey, RotateKey
@@ -23,7 +24,7 @@ from app.application.ports.events import EventFeed, EventLog
 from app.application.ports.execution import JobFollowing
 from app.application.ports.files import FileRecords
 from app.application.ports.health import Check
-from app.application.ports.jobs import JobCancellation
+from app.application.ports.jobs import JobCancellation, StoredInput
 from app.application.ports.ledger import LedgerReader
 from app.application.ports.media import OutputReader, ProviderMedia
 from app.application.ports.payments import Payments
@@ -45,6 +46,8 @@ from app.domain.errors import (
     ReversalEventConflict,
 )
 from app.domain.events import EventPage
+from app.domain.files import KeptReference
+from app.domain.job_filters import FoundJobs, JobFilter
 from app.domain.jobs import Job, JobStatus, NewJob
 from app.domain.keys import StoredKey
 from app.domain.kinds import GenerationKind
@@ -179,6 +182,11 @@ class JobsInMemory:
     # Whose key it is, and what it says: the fingerprint and the job.
     keys: dict[tuple[UUID, str], tuple[bytes, UUID]] = field(default_factory=dict)
     keys_in_use: set[str] = field(default_factory=set)
+    looked_at_max: int = 5
+    wanted: list[JobFilter] = field(default_factory=list)
+    inputs_asked_for: list[Sequence[UUID]] = field(default_factory=list)
+    references: dict[str, KeptReference] = field(default_factory=dict)
+    """What names the kept files."""
 
     async def accept(
         self, job: NewJob, idempotency: IdempotencyKey | None = None, key: ApiKey | None = None
@@ -229,6 +237,30 @@ class JobsInMemory:
         if after is not None:
             mine = mine[[job.id for job in mine].index(after) + 1 :]
         return mine[offset : offset + limit]
+
+    async def find(self, account_id: UUID, wanted: JobFilter, *, limit: int, after: UUID | None = None) -> FoundJobs:
+        """Looks at `looked_at_max` jobs."""
+        self.wanted.append(wanted)
+        looked_at = await self.page(account_id, limit=self.looked_at_max + 1, after=after)
+        fitting = [
+            job
+            for job in looked_at[: self.looked_at_max]
+            if (not wanted.statuses or job.public_status in wanted.statuses)
+            and (not wanted.kinds or job.kind in wanted.kinds)
+            and wanted.model_id in (None, job.model_id)
+        ]
+        if len(fitting) > limit:
+            return FoundJobs(fitting[:limit], fitting[limit - 1].id)
+        has_more = len(looked_at) > self.looked_at_max
+        return FoundJobs(fitting, looked_at[self.looked_at_max - 1].id if has_more else None)
+
+    async def of_jobs(self, account_id: UUID, job_ids: Sequence[UUID]) -> Mapping[UUID, StoredInput]:
+        self.inputs_asked_for.append(job_ids)
+        return {
+            job.id: StoredInput(job.parameters, self.references)
+            for job in self.accepted
+            if job.id in job_ids and self.owners[job.id] == account_id
+        }
 
     async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
         job = await self.get(account_id, job_id)
@@ -331,6 +363,7 @@ class World:
                 cancel=CancelJob(cast(JobCancellation, self.jobs), follow),
                 reader=self.jobs,
                 outlooks=Outlooks(),
+                inputs=ReadInputs(self.jobs, self.catalogue),
             ),
             account=cast(AccountSettings, OneAccount()),
             ledger=cast(LedgerReader, None),

@@ -5,10 +5,13 @@ whole or not at all.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
 from app.domain.accounts import ApiKey
+from app.domain.files import KeptReference
+from app.domain.job_filters import FoundJobs, JobFilter
 from app.domain.jobs import Job, NewJob
 from app.domain.orders import Accepted, IdempotencyKey
 from app.domain.waiting import Outlook
@@ -46,6 +49,27 @@ class JobReader(Protocol):
 
     async def page(self, account_id: UUID, *, limit: int, offset: int = 0, after: UUID | None = None) -> Sequence[Job]:
         """The newest first; `after` goes on where a page ended. Raises JobNotFound if that is no job of the account."""
+        ...
+
+    async def find(self, account_id: UUID, wanted: JobFilter, *, limit: int, after: UUID | None = None) -> FoundJobs:
+        """The newest first, of LOOKED_AT_MAX jobs at most; `after` goes on where that ended.
+
+        Raises JobNotFound if that is no job of the account.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInput:
+    parameters: Mapping[str, Any]
+    """In fal's spelling, with marks in place of kept files."""
+    references: Mapping[str, KeptReference]
+    """By the id of a kept file, what a request names it by. Those that are gone have none."""
+
+
+class StoredInputs(Protocol):
+    async def of_jobs(self, account_id: UUID, job_ids: Sequence[UUID]) -> Mapping[UUID, StoredInput]:
+        """Of those that are the account's own, as far as no whole pictures stand in the row."""
         ...
 
 

@@ -39,6 +39,10 @@ refused.
 
 A job never has both a result and a refund.
 
+`GET /generations` lists your jobs, the newest first, with `status`, `type` and `model` as filters. To read all that
+fit, go on with `next_cursor` until it is null: with a filter a page may be short or empty and still have one. Each job
+is then there once, however many are added meanwhile. `include=input` adds the parameters that a job was started with.
+
 ## Models
 
 `model` is the id of the model at fal, the same everywhere. Each model takes its own parameters, and no others:

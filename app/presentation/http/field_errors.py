@@ -48,6 +48,10 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
         "This key names another request already; send a new one for a new request.",
     ),
     "invalid_cursor": ("invalid_cursor", "This must be the next_cursor of an earlier page."),
+    "offset_with_filter": (
+        "offset_with_filter",
+        "Beside status, type or model this must be left out: follow next_cursor.",
+    ),
     "invalid_wait": ("invalid_wait", "This must be a whole number of seconds from 1 to 60."),
     "invalid_last_event_id": ("invalid_last_event_id", "This must be the id of a message of this stream."),
     "two_names": (

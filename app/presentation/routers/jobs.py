@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -14,6 +15,7 @@ from app.domain.errors import (
     JobNotFound,
 )
 from app.domain.events import EventsForgotten
+from app.domain.job_filters import FoundJobs, JobFilter
 from app.domain.jobs import Job
 from app.domain.key_errors import KeyOutdated
 from app.domain.limits import TooManyStreams, TooManyWrites
@@ -22,6 +24,7 @@ from app.presentation.http.answers import json_answer
 from app.presentation.http.errors import InvalidRequest
 from app.presentation.http.event_streams import JobStream, wait_for_change
 from app.presentation.http.field_errors import field_error
+from app.presentation.http.job_parameters import Kinds, ModelOfJobs, Statuses, WithInput
 from app.presentation.http.keyed_routes import CurrentAccount, CurrentCaller, KeyedRoute, StreamRoute, VersionedRoute
 from app.presentation.http.openapi import DATABASE_ERRORS, KEY_ERRORS, READ_ERRORS, answer, event_stream, problems
 from app.presentation.http.output_links import links_in
@@ -31,7 +34,7 @@ from app.presentation.http.stream_parameters import LastEventId, Wait
 from app.presentation.http.streams import EventStream, open_stream
 from app.presentation.schemas.examples import COMPLETED_JOB, OUTPUT, REPLAYED
 from app.presentation.schemas.fields import PageOffset, PageSize, parse_uuid
-from app.presentation.schemas.jobs import JobPage, JobView
+from app.presentation.schemas.jobs import INPUT_LEFT_OUT, JobPage, JobView
 
 router = APIRouter(prefix="/generations", tags=["Generations"], route_class=KeyedRoute)
 
@@ -74,11 +77,11 @@ _DELETED = {
 
 
 async def get_generation(
-    request: Request, caller: CurrentCaller, job_id: JobId, wait: Wait, use_cases: UseCases
+    request: Request, caller: CurrentCaller, job_id: JobId, use_cases: UseCases, *, wait: Wait, with_input: WithInput
 ) -> JobView:
     """Where the job stands, and its result at the end. Somebody else's job is answered like an unknown one.
 
-    With `wait` the answer comes when its status changes.
+    With `wait` the answer comes when its status changes. With `include=input` it has what the job was started with.
     """
     keys_version = caller.key.version if caller.is_remembered else None
     look = partial(use_cases.jobs.reader.get, caller.account.id, job_id, keys_version=keys_version)
@@ -86,7 +89,11 @@ async def get_generation(
         # Whoever waits may do so for longer than is remembered.
         raise KeyOutdated
     job = await look() if wait is None else await _wait(request, caller, job_id, wait)
-    return JobView.of(job, await use_cases.jobs.outlooks.of(job), links_in(request))
+    outlook = await use_cases.jobs.outlooks.of(job)
+    if not with_input:
+        return JobView.of(job, outlook, links_in(request))
+    (given,) = await use_cases.jobs.inputs(caller.account.id, [job])
+    return JobView.of(job, outlook, links_in(request), given)
 
 
 async def _wait(request: Request, caller: Caller, job_id: UUID, seconds: int) -> Job:
@@ -177,9 +184,13 @@ async def list_generations(
     account: CurrentAccount,
     use_cases: UseCases,
     *,
+    with_input: WithInput,
     limit: Annotated[PageSize, Query(description="How many jobs.")] = 20,
     offset: Annotated[
-        PageOffset, Query(description="How many newer jobs to leave out. A cursor stays quick however far it leads.")
+        PageOffset,
+        Query(
+            description="How many newer jobs to leave out, without a filter. A cursor stays quick however far it leads."
+        ),
     ] = 0,
     cursor: Annotated[
         str | None,
@@ -188,19 +199,39 @@ async def list_generations(
             json_schema_extra={"format": "uuid"},
         ),
     ] = None,
+    statuses: Statuses = None,
+    kinds: Kinds = None,
+    model: ModelOfJobs = None,
 ) -> JobPage:
-    """All your jobs, finished or not, one page at a time."""
+    """All your jobs, finished or not, one page at a time.
+
+    With `status`, `type` or `model` only those that fit, and only so many jobs are looked through for one page: it may
+    be short or empty and still have a `next_cursor`. Go on until that is null.
+    """
     after = None if cursor is None else parse_uuid(cursor)
     if cursor is not None and after is None:
         raise InvalidRequest([field_error("invalid_cursor", "cursor")])
-    # One more than asked for tells whether there is another page.
-    jobs = await use_cases.jobs.reader.page(account.id, limit=limit + 1, offset=offset, after=after)
-    page = jobs[:limit]
-    next_cursor = page[-1].id if len(jobs) > limit else None
+    wanted = JobFilter(statuses=statuses or (), kinds=kinds or (), model_id=model)
+    if offset and not wanted.is_empty:
+        raise InvalidRequest([field_error("offset_with_filter", "offset")])
+    reader = use_cases.jobs.reader
+    if wanted.is_empty:
+        # One more than asked for tells whether there is another page.
+        jobs = await reader.page(account.id, limit=limit + 1, offset=offset, after=after)
+        found = FoundJobs(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
+    else:
+        found = await reader.find(account.id, wanted, limit=limit, after=after)
+    items = await _views(request, account.id, found.jobs, with_input=with_input)
+    return JobPage(items=items, limit=limit, offset=offset, next_cursor=found.next_after)
+
+
+async def _views(request: Request, account_id: UUID, page: Sequence[Job], *, with_input: bool) -> list[JobView]:
+    use_cases, link_to = state_of(request.scope).use_cases, links_in(request)
     outlooks = await use_cases.jobs.outlooks.each_of(page)
-    link_to = links_in(request)
-    items = [JobView.of(job, outlook, link_to) for job, outlook in zip(page, outlooks, strict=True)]
-    return JobPage(items=items, limit=limit, offset=offset, next_cursor=next_cursor)
+    inputs = await use_cases.jobs.inputs(account_id, page) if with_input else [INPUT_LEFT_OUT] * len(page)
+    return [
+        JobView.of(job, outlook, link_to, given) for job, outlook, given in zip(page, outlooks, inputs, strict=True)
+    ]
 
 
 @router.post(

@@ -109,6 +109,14 @@ class EtaView(BaseModel):
         return cls.model_construct(from_seconds=round(window.from_seconds, 1), to_seconds=round(window.to_seconds, 1))
 
 
+# No job has so little.
+INPUT_LEFT_OUT: Mapping[str, Any] = {}
+
+
+def _is_left_out(given: object) -> bool:
+    return given == INPUT_LEFT_OUT
+
+
 class JobView(BaseModel):
     job_id: UUID
     type: Annotated[GenerationKind | str, OrNewer()]
@@ -150,9 +158,20 @@ class JobView(BaseModel):
     billing: BillingView | None = Field(description="What the job cost in the end; null until it is final.")
     created_at: datetime
     updated_at: datetime
+    input: dict[str, Any] | None = Field(
+        default_factory=dict,
+        exclude_if=_is_left_out,
+        description="There with `include=input` alone: the parameters that it was started with and what was filled in "
+        "for it, as they can be sent again beside the `model`. Media is its URL, `file:<file_id>` or "
+        "`output:<job_id>/<n>`; null stands for what is there no more, or was a `data:` URI that was not kept as a "
+        "file. Of a model that is no longer sold there is the prompt alone. null where there is nothing to tell, and, "
+        "where `data:` URIs are not kept as files, until the end of a job that has one.",
+    )
 
     @classmethod
-    def of(cls, job: Job, outlook: Outlook, link_to: LinkTo) -> "JobView":
+    def of(
+        cls, job: Job, outlook: Outlook, link_to: LinkTo, given: Mapping[str, Any] | None = INPUT_LEFT_OUT
+    ) -> "JobView":
         billing = job.billing
         return cls(
             job_id=job.id,
@@ -173,6 +192,7 @@ class JobView(BaseModel):
             billing=None if billing is None else BillingView.of(billing),
             created_at=job.created_at,
             updated_at=job.updated_at,
+            input=None if given is None else dict(given),
         )
 
 
@@ -180,4 +200,7 @@ class JobPage(BaseModel):
     items: list[JobView] = Field(description="Newest first.")
     limit: int
     offset: int
-    next_cursor: UUID | None = Field(description="Send it as `cursor` for the page after; null on the last one.")
+    next_cursor: UUID | None = Field(
+        description="Send it as `cursor` for the page after; null on the last one. With a filter, a page that has "
+        "fewer jobs than `limit`, or none, may have one too."
+    )
