@@ -3,7 +3,7 @@ import { mediaUrl } from "./api.js";
 import { modelBy } from "./draft.js";
 import { Icon } from "./icons.js";
 import { html, useState } from "./html.js";
-import { FINAL, put, requestOf } from "./jobs.js";
+import { FINAL, put } from "./jobs.js";
 import { Elapsed, Progress, say } from "./parts.js";
 import { timeRange } from "./models.js";
 import { mine } from "./session.js";
@@ -11,7 +11,20 @@ import { explain, has, seconds, t, tokens } from "./text.js";
 
 export const open = (job, place = 0) => { location.hash = `#/job/${job.job_id}/${place}`; };
 export const titleOf = (job) => modelBy(job.model_id)?.title ?? job.model_id;
-export const promptOf = (job) => requestOf(job.job_id)?.body.prompt ?? job.result?.actual_prompt ?? job.result?.prompt ?? "";
+export const promptOf = (job) => job.input?.prompt ?? job.result?.prompt ?? job.result?.actual_prompt ?? "";
+
+const isGone = (value) => value === null || (Array.isArray(value) && value.includes(null));
+
+// As one would ask again: what the model fills in by itself is left out, and so is what is there no more.
+export function requestOf(job) {
+  const fields = modelBy(job.model_id)?.parameters.properties ?? {};
+  const told = Object.entries(job.input ?? { prompt: promptOf(job) || null })
+    .map(([name, value]) => [name, Array.isArray(value) ? value.filter((one) => one !== null) : value])
+    .filter(([name, value]) => value !== null && value.length !== 0 && JSON.stringify(value) !== JSON.stringify(fields[name]?.default));
+  return { type: job.type, model: job.model_id, body: Object.fromEntries(told) };
+}
+
+export const isToldWhole = (job) => Boolean(job.input && modelBy(job.model_id)) && !Object.values(job.input).some(isGone);
 
 export function UnsentCard({ item }) {
   return html`<article class="tile working"><div class="stage"><p class="state">${item.trouble ? t("run.unsent") : t("run.sending")}</p>

@@ -1,9 +1,10 @@
 // All jobs, newest first. Only the rows that are in sight are on the page, however many there are.
 import { mediaUrl } from "./api.js";
+import { catalogue } from "./draft.js";
 import { failureOf, open, promptOf, titleOf, whyOf } from "./gallery.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useMemo, useRef, useState } from "./html.js";
-import { FINAL, jobs, loadMore } from "./jobs.js";
+import { FINAL, jobs, loadMore, walkOf } from "./jobs.js";
 import { Empty, Segments } from "./parts.js";
 import { TYPES } from "./schema.js";
 import { useStore } from "./store.js";
@@ -12,45 +13,63 @@ import { moment, t, tokens } from "./text.js";
 const ROW = 76;
 const BEYOND = 6;
 const STATES = {
-  all: () => true,
-  running: (job) => !FINAL.has(job.status),
-  done: (job) => job.status === "COMPLETED",
-  failed: (job) => job.status === "FAILED" || job.status === "CANCELED",
+  all: [],
+  running: ["QUEUED", "SUBMITTED", "IN_QUEUE", "IN_PROGRESS", "CANCELING"],
+  done: ["COMPLETED"],
+  failed: ["FAILED", "CANCELED"],
 };
+const ANY = { state: "all", type: "", model: "", wanted: "" };
+
+// What the service is asked for. Texts it does not search: they are looked for in what was loaded.
+function filterOf({ state, type, model }) {
+  const asked = [...STATES[state].map((status) => ["status", status]), ["type", type], ["model", model]];
+  return asked.filter(([, value]) => value).map(([name, value]) => `&${name}=${encodeURIComponent(value)}`).join("");
+}
 
 export function History() {
-  const { byId, order, isLoaded, hasMore, isLoadingMore, revision } = useStore(jobs);
-  const [state, setState] = useState("all");
-  const [type, setType] = useState("");
-  const [wanted, setWanted] = useState("");
-  const found = useMemo(() => order.map((id) => byId.get(id)).filter((job) => fits(job, state, type, wanted.trim().toLowerCase())), [revision, state, type, wanted]);
+  const { byId, order, isLoaded, revision, walks } = useStore(jobs);
+  const { models } = useStore(catalogue);
+  const [chosen, setChosen] = useState(ANY);
+  const filter = filterOf(chosen);
+  const { cursor, hasMore, isLoading } = walkOf(filter);
+  // Behind the place to which the list was read there may be others that nobody has asked for yet.
+  const found = useMemo(() => order.filter((id) => !hasMore || !cursor || id >= cursor).map((id) => byId.get(id)).filter((job) => fits(job, chosen)), [revision, walks, chosen]);
   const list = useRef(null);
   const range = useRange(list, found.length);
   useEffect(() => {
     // Also where a filter leaves little of what is there.
-    if (hasMore && !isLoadingMore && range.to >= found.length - BEYOND * 2) loadMore();
-  }, [range.to, found.length, hasMore, isLoadingMore]);
-  const isFiltered = state !== "all" || type || wanted;
+    if (isLoaded && hasMore && !isLoading && range.to >= found.length - BEYOND * 2) loadMore(filter);
+  }, [filter, range.to, found.length, cursor, isLoaded, hasMore, isLoading]);
+  const isFiltered = Object.entries(ANY).some(([name, value]) => chosen[name] !== value);
+  const choose = (patch) => {
+    setChosen({ ...chosen, ...patch });
+    window.scrollTo(0, 0);
+  };
+  const offeredOf = (type) => (models ?? []).filter((one) => !type || one.type === type);
+  const chooseType = (type) => choose({ type, model: offeredOf(type).some(({ model }) => model === chosen.model) ? chosen.model : "" });
   return html`<main class="history" id="main">
     <div class="row between head"><h1>${t("nav.history")}</h1><span class="aside number" role="status">${hasMore ? t("history.so_far", { n: found.length }) : t("history.count", { n: found.length })}</span></div>
     <div class="filters row" role="search">
-      <${Segments} label=${t("history.state")} name="state" value=${state} onChange=${setState} options=${Object.keys(STATES).map((name) => [name, t(`history.${name}`)])} />
-      <select aria-label=${t("type.label")} onChange=${(event) => setType(event.target.value)}><option value="">${t("history.types")}</option>${TYPES.map((one) => html`<option key=${one} value=${one} selected=${one === type}>${t(`type.${one}`)}</option>`)}</select>
-      <input type="search" aria-label=${t("history.search")} placeholder=${t("history.search")} value=${wanted} onInput=${(event) => setWanted(event.target.value)} />
+      <${Segments} label=${t("history.state")} name="state" value=${chosen.state} onChange=${(state) => choose({ state })} options=${Object.keys(STATES).map((name) => [name, t(`history.${name}`)])} />
+      <select aria-label=${t("type.label")} onChange=${(event) => chooseType(event.target.value)}><option value="" selected=${!chosen.type}>${t("history.types")}</option>${TYPES.map((one) => html`<option key=${one} value=${one} selected=${one === chosen.type}>${t(`type.${one}`)}</option>`)}</select>
+      <select aria-label=${t("model.label")} onChange=${(event) => choose({ model: event.target.value })}><option value="" selected=${!chosen.model}>${t("history.models")}</option>${offeredOf(chosen.type).map((one) => html`<option key=${one.model} value=${one.model} selected=${one.model === chosen.model}>${one.title}</option>`)}</select>
+      <input type="search" aria-label=${t("history.search")} placeholder=${t("history.search")} value=${chosen.wanted} onInput=${(event) => choose({ wanted: event.target.value })} />
     </div>
     ${!isLoaded ? html`<div aria-hidden="true">${[1, 2, 3, 4, 5].map((one) => html`<div key=${one} class="skeleton row-box" />`)}</div>`
       : found.length === 0 && !hasMore ? html`<${Empty} title=${isFiltered ? t("history.none") : t("results.empty")}>
-          ${isFiltered ? html`<button type="button" onClick=${() => { setState("all"); setType(""); setWanted(""); }}>${t("history.reset")}</button>` : html`<a class="button primary" href="#/create">${t("history.first")}</a>`}<//>`
+          ${isFiltered ? html`<button type="button" onClick=${() => choose(ANY)}>${t("history.reset")}</button>` : html`<a class="button primary" href="#/create">${t("history.first")}</a>`}<//>`
       : html`<ul class="rows" ref=${list} style=${{ height: `${found.length * ROW}px` }}>
         ${found.slice(range.from, range.to).map((job, at) => html`<li key=${job.job_id} aria-setsize=${hasMore ? -1 : found.length} aria-posinset=${range.from + at + 1} style=${{ top: `${(range.from + at) * ROW}px` }}><${Row} job=${job} /></li>`)}
       </ul>`}
-    ${isLoadingMore && html`<div class="skeleton row-box" aria-hidden="true" />`}
+    ${isLoading && html`<div class="skeleton row-box" aria-hidden="true" />`}
   </main>`;
 }
 
-function fits(job, state, type, wanted) {
-  if (!STATES[state](job) || (type && job.type !== type)) return false;
-  return !wanted || [promptOf(job), titleOf(job), job.model_id, job.job_id, job.fal_request_id ?? ""].some((text) => text.toLowerCase().includes(wanted));
+function fits(job, { state, type, model, wanted }) {
+  const isOfState = state === "all" || (state === "running" ? !FINAL.has(job.status) : STATES[state].includes(job.status));
+  if (!isOfState || (type && job.type !== type) || (model && job.model_id !== model)) return false;
+  const text = wanted.trim().toLowerCase();
+  return !text || [promptOf(job), titleOf(job), job.model_id, job.job_id, job.fal_request_id ?? ""].some((one) => one.toLowerCase().includes(text));
 }
 
 function useRange(list, count) {

@@ -1,5 +1,4 @@
 // The jobs and the balance as far as this page knows them, and what keeps them true.
-import { read, write } from "./kept.js";
 import { say } from "./parts.js";
 import { mine, keyOf, listen, onLeave, tell } from "./session.js";
 import { createStore } from "./store.js";
@@ -7,13 +6,13 @@ import { followEvents } from "./stream.js";
 import { t, tokens } from "./text.js";
 
 export const FINAL = new Set(["COMPLETED", "FAILED", "CANCELED"]);
-const REQUESTS = "tollgate.requests";
-const REQUESTS_MAX = 200;
 const PAGE = 50;
+// How far the list of all jobs was read, and that of each filter, by what it adds to the question.
+const FRESH = { cursor: null, hasMore: true, isLoading: false };
 
 const EMPTY = {
   byId: new Map(), order: [], balance: null, arrivals: [], link: "connecting",
-  isLoaded: false, cursor: null, hasMore: false, isLoadingMore: false, revision: 0,
+  isLoaded: false, walks: new Map(), revision: 0,
 };
 export const jobs = createStore(EMPTY);
 
@@ -63,33 +62,39 @@ function hear(message) {
 
 export async function refresh() {
   if (!keyOf()) return;
-  const isFirst = !jobs.get().isLoaded;
   try {
-    const [balance, page] = await Promise.all([mine("GET", "/balance"), mine("GET", `/generations?limit=${PAGE}`)]);
+    const [balance, page] = await Promise.all([mine("GET", "/balance"), mine("GET", `/generations?limit=${PAGE}&include=input`)]);
     jobs.set({ balance: balance.balance_tokens });
     put(page.items);
-    const more = isFirst ? { cursor: page.next_cursor, hasMore: page.next_cursor !== null } : {};
-    jobs.set({ isLoaded: true, ...more });
+    if (!jobs.get().walks.has("")) walkOn("", { cursor: page.next_cursor, hasMore: page.next_cursor !== null });
+    jobs.set({ isLoaded: true });
   } catch {
     // The next round asks again.
   }
 }
 
-export async function loadMore() {
-  const { cursor, hasMore, isLoadingMore } = jobs.get();
-  if (!hasMore || isLoadingMore || !cursor) return;
-  jobs.set({ isLoadingMore: true });
+export const walkOf = (filter) => jobs.get().walks.get(filter) ?? FRESH;
+
+function walkOn(filter, patch) {
+  jobs.set({ walks: new Map(jobs.get().walks).set(filter, { ...walkOf(filter), ...patch }) });
+}
+
+// A page may have nothing that fits, and lead on all the same.
+export async function loadMore(filter) {
+  const { cursor, hasMore, isLoading } = walkOf(filter);
+  if (!hasMore || isLoading || !jobs.get().isLoaded) return;
+  walkOn(filter, { isLoading: true });
   try {
-    const page = await mine("GET", `/generations?limit=100&cursor=${cursor}`);
+    const page = await mine("GET", `/generations?limit=100&include=input${filter}${cursor ? `&cursor=${cursor}` : ""}`);
     put(page.items);
-    jobs.set({ cursor: page.next_cursor, hasMore: page.next_cursor !== null, isLoadingMore: false });
+    walkOn(filter, { cursor: page.next_cursor, hasMore: page.next_cursor !== null, isLoading: false });
   } catch {
-    setTimeout(() => jobs.set({ isLoadingMore: false }), 2000);
+    setTimeout(() => walkOn(filter, { isLoading: false }), 2000);
   }
 }
 
 export async function loadJob(id) {
-  const job = await mine("GET", `/generations/${id}`);
+  const job = await mine("GET", `/generations/${id}?include=input`);
   put([job]);
   return job;
 }
@@ -126,8 +131,9 @@ export function put(found) {
 }
 
 function newer(known, job) {
-  if (FINAL.has(known.status) && !FINAL.has(job.status)) return known;
-  if ((job.updated_at ?? "") < (known.updated_at ?? "")) return known;
+  const isOld = (FINAL.has(known.status) && !FINAL.has(job.status)) || (job.updated_at ?? "") < (known.updated_at ?? "");
+  // What is told late of a job may be the first to say what it was asked for.
+  if (isOld) return known.input === undefined ? { ...known, input: job.input } : known;
   // An event has no outlook: the one that is known stays.
   const outlook = job.isOfEvent && !FINAL.has(job.status)
     ? { waiting_for: known.waiting_for, queue_position: known.queue_position, eta_seconds: known.eta_seconds } : {};
@@ -137,6 +143,8 @@ function newer(known, job) {
 function applyEvent(event) {
   if (event.type.startsWith("generation.") || event.type === "output.stored") {
     put([{ ...event.data, isOfEvent: true }]);
+    // Of a job that somebody else has started no event says what was asked for.
+    if (jobs.get().byId.get(event.data.job_id).input === undefined) askForInputs();
   }
   if (event.type === "balance.credited") noteArrival(event.id, event.data.entry.amount, "balance.credited");
   if (event.type === "balance.low") say(t("balance.low", { tokens: tokens(event.data.balance_tokens) }), "bad");
@@ -168,19 +176,8 @@ function askForBalance() {
   }, 200);
 }
 
-// The service keeps no prompt for reading: what this browser sent stays in this browser, until the sign-out.
-export function requestOf(id) {
-  return readRequests()[id] ?? null;
-}
-
-export function rememberRequest(id, request) {
-  const all = readRequests();
-  all[id] = request;
-  const ids = Object.keys(all).sort();
-  for (const old of ids.slice(0, Math.max(0, ids.length - REQUESTS_MAX))) delete all[old];
-  write(REQUESTS, all);
-}
-
-function readRequests() {
-  return read(REQUESTS) ?? {};
+let inputsTimer = null;
+function askForInputs() {
+  clearTimeout(inputsTimer);
+  inputsTimer = setTimeout(refresh, 500);
 }

@@ -1,6 +1,6 @@
 // Sending a generation, once, whatever happens to the network or the page in between.
 import { NoConnection, ask, problemOf, uuid } from "./api.js";
-import { loadJob, put, rememberRequest } from "./jobs.js";
+import { loadJob, put } from "./jobs.js";
 import { readAll, remove, write } from "./kept.js";
 import { say } from "./parts.js";
 import { keyOf, noteRefusal, onLeave, tell } from "./session.js";
@@ -84,8 +84,7 @@ async function attemptOf(item, key) {
       throw new NoConnection();
     });
     if (key !== keyOf()) return {};
-    rememberRequest(accepted.job_id, { type: item.type, model: item.model, body: item.body });
-    put([{ ...accepted, type: item.type, model_id: item.model, outputs: [], updated_at: accepted.created_at, isOfEvent: true }]);
+    put([{ ...accepted, type: item.type, model_id: item.model, input: item.body, outputs: [], updated_at: accepted.created_at, isOfEvent: true }]);
     tell({ type: "accepted", id: accepted.job_id });
     loadJob(accepted.job_id).catch(() => {});
     return { job: accepted };

@@ -186,7 +186,7 @@ export default {
   "fact.request": "Request at the provider",
   "code": "As curl and Python",
   "code.hint": "Set TOLLGATE_KEY to a key of yours first.",
-  "code.partial": "This browser did not send the request: only what the result tells of it is here.",
+  "code.partial": "This is not all of the request: something that it was made from is there no more, or its model is no longer sold.",
 
   "job.canceled": "Stopped.",
   "job.unknown": "There is no result.",
@@ -197,6 +197,7 @@ export default {
   "history.done": "Done",
   "history.failed": "Failed or canceled",
   "history.types": "All types",
+  "history.models": "All models",
   "history.search": "Search prompts, models, ids",
   "history.count": { one: "{n} job", other: "{n} jobs" },
   "history.so_far": { one: "{n} job so far", other: "{n} jobs so far" },

@@ -184,7 +184,7 @@ export default {
   "fact.request": "Запрос у провайдера",
   "code": "Как curl и Python",
   "code.hint": "Сначала запишите свой ключ в TOLLGATE_KEY.",
-  "code.partial": "Запрос отправлен не из этого браузера: здесь только то, что видно по результату.",
+  "code.partial": "Это не весь запрос: чего-то из исходного больше нет, или модель больше не продаётся.",
 
   "history.state": "Состояние",
   "history.all": "Все",
@@ -192,6 +192,7 @@ export default {
   "history.done": "Готовые",
   "history.failed": "Без результата",
   "history.types": "Все виды",
+  "history.models": "Все модели",
   "history.search": "Поиск: промпт, модель, id",
   "history.count": { one: "{n} задание", few: "{n} задания", many: "{n} заданий", other: "{n} задания" },
   "history.so_far": { one: "пока {n} задание", few: "пока {n} задания", many: "пока {n} заданий", other: "пока {n} задания" },

@@ -2,10 +2,10 @@
 import { mediaUrl } from "./api.js";
 import { Code, lineName } from "./create.js";
 import { again, draft, modelBy, modelsOf } from "./draft.js";
-import { CancelButton, chargeOf, expectedOf, failureOf, open, promptOf, titleOf, whyOf } from "./gallery.js";
+import { CancelButton, chargeOf, expectedOf, failureOf, isToldWhole, open, promptOf, requestOf, titleOf, whyOf } from "./gallery.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useState } from "./html.js";
-import { FINAL, jobs, loadJob, requestOf } from "./jobs.js";
+import { FINAL, jobs, loadJob } from "./jobs.js";
 import { Dialog, Elapsed, Problem, Progress, Sure, say } from "./parts.js";
 import { mayGenerate, mine } from "./session.js";
 import { useStore } from "./store.js";
@@ -65,18 +65,10 @@ function State({ job }) {
   </div>`;
 }
 
-// Of a request that this browser did not send, what the result tells.
-function requestFor(job) {
-  const known = requestOf(job.job_id);
-  if (known) return known;
-  const prompt = job.result?.prompt ?? job.result?.actual_prompt;
-  return { type: job.type, model: job.model_id, body: prompt ? { prompt } : {} };
-}
-
 export const seedOf = (job) => job.result?.seed ?? job.result?.seeds?.[0];
 
 function Actions({ job, output, place }) {
-  const request = requestFor(job);
+  const request = requestOf(job);
   const model = modelBy(job.model_id);
   const repeat = (extra) => {
     again({ type: job.type, model, values: { ...request.body, ...extra } });
@@ -111,7 +103,7 @@ function Actions({ job, output, place }) {
 }
 
 function Facts({ job, output }) {
-  const request = requestFor(job);
+  const request = requestOf(job);
   const expanded = job.result?.actual_prompt;
   const seed = seedOf(job);
   const rows = [
@@ -129,7 +121,7 @@ function Facts({ job, output }) {
     <${Bill} job=${job} />
     <dl class="facts">${rows.filter(([, value]) => value).map(([name, value]) => html`<div key=${name}><dt>${t(name)}</dt><dd>${value}</dd></div>`)}</dl>
     <details class="code-box"><summary>${t("code")}</summary>
-      ${!requestOf(job.job_id) && html`<p class="hint">${t("code.partial")}</p>`}<${Code} request=${request} />
+      ${!isToldWhole(job) && html`<p class="hint">${t("code.partial")}</p>`}<${Code} request=${request} />
     </details>`;
 }
 
