@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, nullcontext
 from fastapi import FastAPI
 
 from app import __version__
+from app.application.use_cases import CustomerUseCases
 from app.bootstrap import Runtime, build
 from app.bootstrap.catalogue import load_catalogue
 from app.domain.catalogue import Catalogue
@@ -35,7 +36,7 @@ def create_app(
             runtime.key_uses.writing(),
             runtime.sequencer.working(),
         ):
-            api.state.use_cases = runtime.customers(sold)
+            await _open_to(api, runtime.customers(sold))
             if not chosen.is_production:
                 api.state.welcome = runtime.operator.welcome
             is_embedded = chosen.runner is RunnerHome.EMBEDDED
@@ -65,3 +66,8 @@ def create_app(
         )
     except RootPathTaken as error:
         raise SettingsError(f"ROOT_PATH: {error}") from None
+
+
+async def _open_to(api: FastAPI, customers: CustomerUseCases) -> None:
+    api.state.use_cases = customers
+    api.state.media_origin = await customers.media.open.store_origin()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
@@ -137,11 +138,23 @@ class OpenMedia:
 
     async def store_url(self, medium: Medium, disposition: str, content_type: str) -> str | None:
         """Where the store itself serves what is stored, if it is to. Raises MediaUnavailable."""
+        return await self._handed_over(medium.id.store_key, disposition, content_type)
+
+    async def store_origin(self) -> str | None:
+        """From where the store itself serves what is stored, if it is to. Raises MediaUnavailable."""
+        # All of its URLs are alike to their first slash. Nothing has this key, and nobody is given the URL.
+        url = await self._handed_over("origin", "attachment", "application/octet-stream")
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    async def _handed_over(self, key: str, disposition: str, content_type: str) -> str | None:
         if self.store is None or not self.is_handed_over:
             return None
         try:
             return await self.store.presigned_url(
-                medium.id.store_key, content_type=content_type, disposition=disposition, seconds=REDIRECT_SECONDS
+                key, content_type=content_type, disposition=disposition, seconds=REDIRECT_SECONDS
             )
         except StoreUnavailable as error:
             raise MediaUnavailable from error

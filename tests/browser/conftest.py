@@ -1,7 +1,6 @@
 """One service with a simulator, and one Chromium, for all tests of the page. Each test has a browser without a past."""
 
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from tests.browser.studio import Studio
-from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
+from tests.browser.studio import Studio, running_service
+from tests.service_process import PROJECT_DIR, ServiceProcess
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -28,11 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def service() -> Iterator[ServiceProcess]:
-    # Short and open to the user as whom PostgreSQL runs for root, which pytest's own directory is not.
-    with tempfile.TemporaryDirectory(prefix="tollgate-studio-", dir="/tmp") as directory:
-        settings = {"DATA_DIR": f"{directory}/data", **WITHOUT_LIMITS}
-        with ServiceProcess(Path(directory) / "service.log", settings) as service:
-            yield service.wait_until_ready()
+    with running_service({}) as service:
+        yield service
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

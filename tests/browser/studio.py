@@ -1,14 +1,17 @@
 """The page as a test uses it: by what is written on it."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
 import httpx
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+
+from tests.service_process import WITHOUT_LIMITS, ServiceProcess
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 # Drawing and a run of the simulator, on a machine that is busy with other tests.
@@ -105,6 +108,15 @@ class Studio:
         stored: dict[str, str] = await self.page.evaluate("({...localStorage, ...sessionStorage})")
         return stored
 
+    async def jobs(self) -> list[dict[str, Any]]:
+        """What the service knows of, the newest first."""
+        async with httpx.AsyncClient(headers={"X-API-Key": await self.key()}, trust_env=False, timeout=30) as http:
+            items: list[dict[str, Any]] = (await http.get(f"{self.url}/generations")).json()["items"]
+        return items
+
+    def card(self, prompt: str) -> Locator:
+        return self.page.locator(".grid .tile", has_text=prompt)
+
     async def key(self) -> str:
         found = re.search(r"tgk_\w+", (await self.stored())["tollgate.session"])
         assert found is not None
@@ -124,6 +136,15 @@ class Studio:
     async def is_as_wide_as_the_screen(self) -> bool:
         wide: bool = await self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         return wide
+
+
+@contextmanager
+def running_service(settings: Mapping[str, str]) -> Iterator[ServiceProcess]:
+    # Short and open to the user as whom PostgreSQL runs for root, which pytest's own directory is not.
+    with tempfile.TemporaryDirectory(prefix="tollgate-studio-", dir="/tmp") as directory:
+        settings = {"DATA_DIR": f"{directory}/data", **WITHOUT_LIMITS, **settings}
+        with ServiceProcess(Path(directory) / "service.log", settings) as service:
+            yield service.wait_until_ready()
 
 
 def a_user(url: str, tokens: int, user: str | None = None) -> str:

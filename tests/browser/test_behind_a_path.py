@@ -1,24 +1,19 @@
 """A proxy publishes the service behind a path, which it may cut off or not."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.browser.studio import Studio
-from tests.service_process import ServiceProcess
+from tests.browser.studio import Studio, running_service
 
 pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 
 @pytest.fixture
 def behind_a_path() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="tollgate-studio-", dir="/tmp") as directory:
-        settings = {"DATA_DIR": f"{directory}/data", "ROOT_PATH": "/ai"}
-        with ServiceProcess(Path(directory) / "service.log", settings) as service:
-            yield f"{service.wait_until_ready().url}/ai"
+    with running_service({"ROOT_PATH": "/ai"}) as service:
+        yield f"{service.url}/ai"
 
 
 @pytest.mark.parametrize("end", ["", "/"])

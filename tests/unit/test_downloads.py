@@ -164,8 +164,10 @@ class Holed:
 class Bucket:
     """Serves what it has itself."""
 
+    disposition: str = "inline"
+
     async def store_url(self, output: Output, disposition: str, content_type: str) -> str:
-        assert (disposition.partition(";")[0], content_type) == ("inline", "image/png")
+        assert (disposition.partition(";")[0], content_type) == (self.disposition, "image/png")
         return f"https://bucket/{output.id}"
 
     def read(self, output: Output, start: int, end: int) -> AsyncIterator[bytes]:
@@ -195,6 +197,19 @@ async def test_only_who_wants_the_file_is_sent_to_the_bucket() -> None:
     assert (whole.status_code, whole.headers["location"]) == (302, f"https://bucket/{output.id}")
     assert (only_head.status_code, only_head.headers["content-length"]) == (200, "1000")
     assert "location" not in only_head.headers
+
+
+async def test_a_picture_is_saved_where_that_is_asked_for() -> None:
+    """A browser shows what another origin answers inline, whatever the page asked it for."""
+    request, output = Request({"type": "http", "headers": []}), stored_output(1000)
+    bucket, fal = cast(OpenMedia, Bucket("attachment")), cast(OpenMedia, Fal(PNG))
+
+    sent_there = await stored_download(request, bucket, linked(output), AsyncExitStack(), is_saved=True)
+    passed = await passed_download(request, fal, linked(output).medium, AsyncExitStack(), is_saved=True)
+
+    assert sent_there.headers["location"] == f"https://bucket/{output.id}"
+    assert passed.headers["content-disposition"] == 'attachment; filename="image-1.png"'
+    assert passed.headers["content-type"] == "image/png"
 
 
 async def test_what_ends_too_early_in_the_store_is_cut_short() -> None:

@@ -1,13 +1,16 @@
 """The page at `/`: what is served of it, by which policy, and who may have a key made."""
 
+import gzip
 import re
 from collections.abc import AsyncIterator
+from math import prod
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.domain.files import FILE_BYTES_MAX
 from app.presentation.http.api import create_api
 from app.presentation.http.studio import DIRECTORY
 from tests.builders import BUILT_IN
@@ -15,7 +18,8 @@ from tests.unit.presentation_stand_ins import problem_of
 
 KEY = "tgk_" + "x" * 49
 OWN = {"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:8000"}
-WEIGHT_BYTES_MAX = 200_000
+# As it is sent. Twice that before the first picture is what the page may weigh at most, with its requests and answers.
+WEIGHT_BYTES_MAX = 100_000
 
 
 def api_of(*, has_newcomers: bool = True, root_path: str = "") -> FastAPI:
@@ -38,6 +42,10 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+def policy_of(page: httpx.Response) -> dict[str, str]:
+    return dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
+
+
 def loaded_by(page: httpx.Response) -> list[str]:
     return re.findall(r'(?:href|src)="([^"]+)"', page.text)
 
@@ -45,7 +53,7 @@ def loaded_by(page: httpx.Response) -> list[str]:
 async def test_the_page_loads_nothing_inline_and_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
     page = await client.get("/")
 
-    policy = dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
+    policy = policy_of(page)
     assert page.status_code == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["cache-control"] == "no-cache"
@@ -63,6 +71,18 @@ async def test_the_page_loads_nothing_inline_and_nothing_from_elsewhere(client: 
     assert "<style" not in page.text
     assert "style=" not in page.text
     assert re.findall(r"<script[^>]*>([^<]*)", page.text) == [""]
+
+
+async def test_it_shows_what_the_store_serves_itself_and_nothing_else_from_there() -> None:
+    """Where MEDIA_REDIRECT sends whoever follows a link to a bucket."""
+    api, origin = api_of(), "https://bucket.s3.eu-west-3.amazonaws.com"
+    async with client_of(api) as client:
+        before = policy_of(await client.get("/"))
+        api.state.media_origin = origin
+        after = policy_of(await client.get("/"))
+
+    assert after == {**before, "img-src": f"'self' {origin}", "media-src": f"'self' {origin}"}
+    assert origin not in str(before)
 
 
 async def test_what_it_loads_is_there_and_kept_for_a_year(client: httpx.AsyncClient) -> None:
@@ -86,7 +106,8 @@ async def test_every_module_imports_what_is_there_and_by_no_other_name_than_a_re
 
 
 async def test_is_light() -> None:
-    weights = {path.name: len(path.read_bytes()) for path in DIRECTORY.rglob("*") if path.suffix in (".js", ".css")}
+    files = [path for path in DIRECTORY.rglob("*") if path.suffix in (".js", ".css")]
+    weights = {path.name: len(gzip.compress(path.read_bytes(), mtime=0)) for path in files}
 
     assert sum(weights.values()) <= WEIGHT_BYTES_MAX, weights
 
@@ -157,6 +178,12 @@ async def test_has_no_such_route_in_production() -> None:
     async with client_of(api_of(has_newcomers=False)) as client:
         assert (await client.post("/studio/newcomers", headers=OWN)).status_code == 404
         assert 'content="no"' in (await client.get("/")).text
+
+
+def test_it_knows_how_large_a_file_may_be() -> None:
+    (found,) = re.findall(r"const FILE_BYTES_MAX = ([\d *]+);", (DIRECTORY / "media.js").read_text(encoding="utf-8"))
+
+    assert prod(int(factor) for factor in found.split("*")) == FILE_BYTES_MAX
 
 
 def _sentences(name: str) -> dict[str, str]:

@@ -65,8 +65,8 @@ def create_api(
 ) -> FastAPI:
     """The web application around the use cases.
 
-    The lifespan sets `state.use_cases`, once what they need has started. Whoever stops the process sets
-    `state.is_stopping` first: it is no longer ready, and asks its callers to connect anew.
+    The lifespan sets `state.use_cases`, once what they need has started, and `state.media_origin`. Whoever stops the
+    process sets `state.is_stopping` first: it is no longer ready, and asks its callers to connect anew.
     `allow_private_media_urls` lets `*_url` fields name http on loopback, where the simulator keeps its media.
     `is_safety_checker_required` refuses requests that switch fal's safety checker off.
     `root_path` is the path behind which a proxy publishes all of it. Raises RootPathTaken.
@@ -114,6 +114,7 @@ def _state(context: ValidationContext, *, reads_per_second: int, streams_max: in
             "passed_downloads": Places(PASSED_AT_ONCE_MAX),
             "uploads": Places(UPLOADS_MAX),
             "public_url": public_url,
+            "media_origin": None,
         }
     )
 

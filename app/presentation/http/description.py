@@ -84,8 +84,8 @@ answer that accepts a job, with its lines in `price`, also as `X-Cost-Tokens` be
 `outputs` of a job has a link of ours to each file, from the moment of the job's end: it needs no key, and is good until
 `expires_at`. First it passes through what fal keeps; some seconds later our own copy is there, which is byte for byte
 what fal delivered, with its `sha256`, and `output.stored` tells of it. `Range`, `HEAD` and `ETag` are answered, so that
-players can seek. `DELETE /generations/{job_id}/media` deletes the files of a job before their time; their links answer
-410 from then on, with when and why.
+players can seek; `&download=1` behind a link has a browser save the file. `DELETE /generations/{job_id}/media` deletes
+the files of a job before their time; their links answer 410 from then on, with when and why.
 
 ## Keys
 

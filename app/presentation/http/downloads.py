@@ -75,8 +75,8 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def download(request: Request, media: OpenMedia, linked: Linked) -> Response:
-    """Raises MediaUnavailable, RangeNotSatisfiable, TooManyDownloads."""
+async def download(request: Request, media: OpenMedia, linked: Linked, *, is_saved: bool = False) -> Response:
+    """`is_saved`: the browser is not to show it. Raises MediaUnavailable, RangeNotSatisfiable, TooManyDownloads."""
     state, account_id, medium = state_of(request.scope), linked.account_id, linked.medium
     async with AsyncExitStack() as held:
         places = state.provider_downloads if linked.is_for_provider else state.downloads
@@ -84,9 +84,9 @@ async def download(request: Request, media: OpenMedia, linked: Linked) -> Respon
         if medium.is_stored:
             # What our store has lost, fal may have kept.
             with suppress(ObjectMissing):
-                return await stored_download(request, media, linked, held)
+                return await stored_download(request, media, linked, held, is_saved=is_saved)
         held.enter_context(_taken(state.passed_downloads, account_id))
-        return await passed_download(request, media, medium, held)
+        return await passed_download(request, media, medium, held, is_saved=is_saved)
 
 
 def _taken(places: Places, account_id: UUID) -> Place:
@@ -96,12 +96,14 @@ def _taken(places: Places, account_id: UUID) -> Place:
     return place
 
 
-async def stored_download(request: Request, media: OpenMedia, linked: Linked, held: AsyncExitStack) -> Response:
+async def stored_download(
+    request: Request, media: OpenMedia, linked: Linked, held: AsyncExitStack, *, is_saved: bool = False
+) -> Response:
     """Raises MediaUnavailable, ObjectMissing, RangeNotSatisfiable. An answer that goes on takes over what is held."""
     medium = linked.medium
     assert medium.size_bytes is not None
     size_bytes, etag = medium.size_bytes, f'"{medium.sha256}"'
-    headers = _shown(medium.name, medium.content_type)
+    headers = _shown(medium.name, medium.content_type, is_saved=is_saved)
     if is_known(request.headers, etag):
         return Response(status_code=304, headers={**_ALWAYS, "ETag": etag})
     is_head = IS_HEAD in request.scope
@@ -126,7 +128,9 @@ async def stored_download(request: Request, media: OpenMedia, linked: Linked, he
     return Download(206 if wanted else 200, headers, _again(first, chunks), held.pop_all())
 
 
-async def passed_download(request: Request, media: OpenMedia, medium: Medium, held: AsyncExitStack) -> Response:
+async def passed_download(
+    request: Request, media: OpenMedia, medium: Medium, held: AsyncExitStack, *, is_saved: bool = False
+) -> Response:
     """What fal keeps, until our copy is there. Raises MediaUnavailable, RangeNotSatisfiable.
 
     An answer that goes on takes over what is held.
@@ -142,7 +146,8 @@ async def passed_download(request: Request, media: OpenMedia, medium: Medium, he
     headers |= {name: answer.headers[name] for name in ("Content-Length", "Content-Range") if name in answer.headers}
     if answer.status == 416:
         raise RangeNotSatisfiable(headers.get("Content-Range", "bytes */*"))
-    headers |= _shown(medium.name, _type_of(medium, answer.headers.get("Content-Range"), first))
+    content_type = _type_of(medium, answer.headers.get("Content-Range"), first)
+    headers |= _shown(medium.name, content_type, is_saved=is_saved)
     return Download(answer.status, headers, _again(first, answer.chunks), held.pop_all())
 
 
@@ -154,11 +159,12 @@ def _type_of(medium: Medium, content_range: str | None, first: bytes) -> str | N
     return medium.content_type
 
 
-def _shown(name: str, content_type: str | None) -> dict[str, str]:
+def _shown(name: str, content_type: str | None, *, is_saved: bool) -> dict[str, str]:
     """Whatever may not be shown is downloaded."""
     if content_type in INLINE_CONTENT_TYPES:
         assert content_type is not None
-        return {"Content-Type": content_type, "Content-Disposition": f'inline; filename="{name}"'}
+        disposition = "attachment" if is_saved else "inline"
+        return {"Content-Type": content_type, "Content-Disposition": f'{disposition}; filename="{name}"'}
     return {"Content-Type": UNKNOWN_TYPE, "Content-Disposition": f'attachment; filename="{name}"'}
 
 

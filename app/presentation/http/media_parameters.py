@@ -11,6 +11,7 @@ class LinkPart:
     name: str
     description: str
     is_in_path: bool = False
+    is_required: bool = True
 
     async def __call__(self, request: Request) -> str:
         """Empty where it is missing."""
@@ -22,7 +23,7 @@ class LinkPart:
         return {
             "name": self.name,
             "in": "path" if self.is_in_path else "query",
-            "required": True,
+            "required": self.is_required,
             "description": self.description,
             "schema": {"type": "string"},
         }
@@ -31,4 +32,9 @@ class LinkPart:
 MediaId = Annotated[str, Depends(LinkPart("media", "What it leads to.", is_in_path=True))]
 Expires = Annotated[str, Depends(LinkPart("expires", "Until when it is good, in seconds since 1970."))]
 Signature = Annotated[str, Depends(LinkPart("signature", "What makes it ours."))]
+# A signature is none of its business: who may see a file may save it.
+Saved = Annotated[
+    str,
+    Depends(LinkPart("download", "Anything, to have the file saved and not shown by a browser.", is_required=False)),
+]
 MEDIA_NAME = Depends(LinkPart("name", "For whoever saves the file. Any other name leads to the same.", is_in_path=True))

@@ -40,6 +40,8 @@ class ApiState(State):
     """For those of them that come from fal."""
     uploads: Places
     public_url: str | None
+    media_origin: str | None
+    """From where the store itself serves media, where it does."""
     welcome: Callable[[], Awaitable[str]]
     """Makes a key with a balance. Only in development."""
 

@@ -20,16 +20,12 @@ from app.presentation.http.state import state_of
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "studio"
 # Nothing inline, nothing from elsewhere, no text that becomes markup or a program.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src {media}; media-src {media}; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-_PAGE_HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
+_PAGE_HEADERS = {"Referrer-Policy": "no-referrer", "Cross-Origin-Opener-Policy": "same-origin"}
 # Another release has another path.
 _CACHING = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -96,9 +92,15 @@ def _page(digest: str, *, has_newcomers: bool) -> Callable[[Request], Response]:
         root_path = request.scope.get("root_path", "")
         # Relative where nobody told us the path in front: a proxy that cuts it off needs not be known.
         stored = page(f"{root_path}/" if root_path else "", newcomers)
-        return stored.answer(request, _PAGE_HEADERS)
+        policy = _policy(state_of(request.scope).media_origin)
+        return stored.answer(request, {**_PAGE_HEADERS, "Content-Security-Policy": policy})
 
     return answer
+
+
+def _policy(media_origin: str | None) -> str:
+    """Pictures and films come from here, and from where a link of ours sends whoever follows it."""
+    return _POLICY.format(media="'self'" if media_origin is None else f"'self' {media_origin}")
 
 
 def _asset(files: Mapping[str, StoredDocument]) -> Callable[[Request], Response]:

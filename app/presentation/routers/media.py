@@ -10,7 +10,7 @@ from app.domain.media_errors import (
 )
 from app.presentation.http.byte_ranges import RangeNotSatisfiable
 from app.presentation.http.downloads import download
-from app.presentation.http.media_parameters import MEDIA_NAME, Expires, MediaId, Signature
+from app.presentation.http.media_parameters import MEDIA_NAME, Expires, MediaId, Saved, Signature
 from app.presentation.http.openapi import DATABASE_ERRORS, problems
 from app.presentation.http.routing import DirectRoute
 from app.presentation.http.state import UseCases
@@ -44,11 +44,12 @@ _FILE = {"schema": {"type": "string", "format": "binary"}}
     },
 )
 async def get_media(
-    request: Request, media: MediaId, expires: Expires, signature: Signature, use_cases: UseCases
+    request: Request, media: MediaId, expires: Expires, signature: Signature, *, saved: Saved, use_cases: UseCases
 ) -> Response:
     """What a link leads to. The link is all that is needed, so hand it to nobody who should not see the file.
 
-    Pictures, films and sounds are shown by browsers; everything else is downloaded.
+    Pictures, films and sounds are shown by browsers, without `download`; everything else is downloaded.
     """
     open_media = use_cases.media.open
-    return await download(request, open_media, await open_media.find(media, expires, signature))
+    linked = await open_media.find(media, expires, signature)
+    return await download(request, open_media, linked, is_saved=bool(saved))

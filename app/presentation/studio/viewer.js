@@ -1,6 +1,6 @@
 // One job at full size: its files, its cost and why, and what can be done with it next.
 import { mediaUrl } from "./api.js";
-import { Code, lineName } from "./create.js";
+import { Code, lineName, lineSum } from "./create.js";
 import { again, draft, modelBy, modelsOf } from "./draft.js";
 import { CancelButton, chargeOf, expectedOf, failureOf, isToldWhole, open, promptOf, requestOf, titleOf, whyOf } from "./gallery.js";
 import { Icon } from "./icons.js";
@@ -9,7 +9,7 @@ import { FINAL, jobs, loadJob } from "./jobs.js";
 import { Dialog, Elapsed, Problem, Progress, Sure, say } from "./parts.js";
 import { mayGenerate, mine } from "./session.js";
 import { useStore } from "./store.js";
-import { bytes, explain, moment, number, seconds, t, tokens } from "./text.js";
+import { bytes, explain, moment, seconds, t, tokens } from "./text.js";
 
 export function Viewer({ id, place, onClose }) {
   const { byId } = useStore(jobs);
@@ -93,7 +93,7 @@ function Actions({ job, output, place }) {
   const seed = seedOf(job);
   const takesSeed = model?.parameters.properties.seed && seed !== undefined;
   return html`<div class="actions">
-    ${output?.url && html`<a class="button" href=${mediaUrl(output.url)} download><${Icon} name="download" />${t("download")}</a>`}
+    ${output?.url && html`<a class="button" href=${`${mediaUrl(output.url)}&download=1`} download><${Icon} name="download" />${t("download")}</a>`}
     ${model && html`<button type="button" onClick=${() => repeat({})}><${Icon} name="again" />${t("again")}</button>`}
     ${takesSeed && html`<button type="button" onClick=${() => repeat({ seed })}><${Icon} name="dice" />${t("again.seed")}</button>`}
     ${isPicture && html`<button type="button" onClick=${() => useAsInput("IMAGE_TO_IMAGE")}><${Icon} name="use" />${t("use.edit")}</button>
@@ -128,7 +128,7 @@ function Facts({ job, output }) {
 function Bill({ job }) {
   const refunds = new Map((job.billing?.lines ?? []).map((line) => [line.line, line.refunded_tokens]));
   return html`<dl class="lines bill">
-    ${(job.price ?? []).map((line) => html`<div key=${line.line}><dt>${lineName(line)} <span class="aside">${t(`unit.${line.unit}`, { n: line.quantity })} × ${number(line.unit_tokens)}${line.factor === "1" ? "" : ` × ${line.factor}`}</span></dt>
+    ${(job.price ?? []).map((line) => html`<div key=${line.line}><dt>${lineName(line)} <span class="aside">${lineSum(line)}</span></dt>
       <dd class="number">${tokens(line.tokens)}${refunds.get(line.line) ? html`<br /><span class="free">− ${tokens(refunds.get(line.line))}</span>` : ""}</dd></div>`)}
     ${job.billing && html`<div class="total"><dt>${chargeOf(job.billing)}</dt><dd class="number">${tokens(job.billing.charged_tokens)}</dd></div>`}
   </dl>`;
