@@ -115,7 +115,7 @@ async def test_a_run_can_be_canceled(studio: Studio) -> None:
 
     await studio.page.get_by_role("button", name="Cancel").click()
 
-    await expect(studio.page.get_by_text("Canceled")).to_be_visible()
+    await expect(studio.card("a snail").locator(".state")).to_have_text("Canceled")
     await expect(studio.balance).to_have_text("1,000 tokens")
 
 

@@ -6,6 +6,7 @@ import { html, useState } from "./html.js";
 import { FINAL, put } from "./jobs.js";
 import { Elapsed, Progress, say } from "./parts.js";
 import { timeRange } from "./models.js";
+import { giveUp } from "./runs.js";
 import { mine } from "./session.js";
 import { explain, has, seconds, t, tokens } from "./text.js";
 
@@ -28,7 +29,8 @@ export const isToldWhole = (job) => Boolean(job.input && modelBy(job.model_id)) 
 
 export function UnsentCard({ item }) {
   return html`<article class="tile working"><div class="stage"><p class="state">${item.trouble ? t("run.unsent") : t("run.sending")}</p>
-      ${item.trouble && html`<p class="hint">${t("run.unsent.hint")}</p>`}<progress aria-label=${t("run.sending")} /></div>
+      ${item.trouble && html`<p class="hint">${t(item.isGivenUp ? "run.giving_up" : "run.unsent.hint")}</p>`}<progress aria-label=${t("run.sending")} />
+      ${item.trouble && !item.isGivenUp && html`<button type="button" class="cancel" onClick=${() => giveUp(item)}>${t("run.give_up")}</button>`}</div>
     <p class="caption">${item.body.prompt}</p></article>`;
 }
 
@@ -47,7 +49,7 @@ function Result({ job }) {
   </article>`;
 }
 
-export function Thumbnail({ job, output, place }) {
+function Thumbnail({ job, output, place }) {
   const [isBroken, setBroken] = useState(false);
   const url = mediaUrl(output.url);
   const label = `${t("output.open", { n: place + 1 })}: ${promptOf(job) || titleOf(job)}`;
@@ -94,7 +96,8 @@ export function expectedOf(job) {
 export function whyOf(job) {
   const parts = [];
   if (job.waiting_for && has(`waiting.${job.waiting_for}`)) parts.push(t(`waiting.${job.waiting_for}`));
-  if (typeof job.queue_position === "number" && job.status !== "IN_PROGRESS") parts.push(t("run.position", { n: job.queue_position }));
+  if (job.queue_position === 0 && job.status !== "IN_PROGRESS") parts.push(t("run.next"));
+  else if (job.queue_position && job.status !== "IN_PROGRESS") parts.push(t("run.position", { n: job.queue_position }));
   if (!parts.length && job.status_reason) parts.push(job.status_reason);
   return parts.join(" ");
 }
@@ -112,8 +115,9 @@ export function CancelButton({ job }) {
     }
     setAsking(false);
   };
+  // Not disabled: that would take the focus away from whoever has just pressed it.
   const isCanceling = isAsking || job.status === "CANCELING";
-  return html`<button type="button" class="cancel" disabled=${isCanceling} onClick=${cancel}>${isCanceling ? t("run.canceling") : t("cancel")}</button>`;
+  return html`<button type="button" class="cancel" aria-disabled=${isCanceling} onClick=${isCanceling ? undefined : cancel}>${isCanceling ? t("run.canceling") : t("cancel")}</button>`;
 }
 
 // Why, what was paid, and what to do: as much as a failure needs.

@@ -60,7 +60,7 @@ function hear(message) {
   if (message.type === "link" && message.link !== "shared") jobs.set({ link: message.link });
 }
 
-export async function refresh() {
+async function refresh() {
   if (!keyOf()) return;
   try {
     const [balance, page] = await Promise.all([mine("GET", "/balance"), mine("GET", `/generations?limit=${PAGE}&include=input`)]);
@@ -131,9 +131,14 @@ export function put(found) {
 }
 
 function newer(known, job) {
-  const isOld = (FINAL.has(known.status) && !FINAL.has(job.status)) || (job.updated_at ?? "") < (known.updated_at ?? "");
   // What is told late of a job may be the first to say what it was asked for.
-  if (isOld) return known.input === undefined ? { ...known, input: job.input } : known;
+  const whole = known.input === undefined ? { ...known, input: job.input } : known;
+  if (FINAL.has(known.status) && !FINAL.has(job.status)) return whole;
+  if ((job.updated_at ?? "") < (known.updated_at ?? "")) {
+    // An event is dated a little later than the row that it tells of. Of the same state, a look has the newer outlook.
+    if (job.isOfEvent || job.status !== known.status) return whole;
+    return { ...whole, waiting_for: job.waiting_for, queue_position: job.queue_position, eta_seconds: job.eta_seconds };
+  }
   // An event has no outlook: the one that is known stays.
   const outlook = job.isOfEvent && !FINAL.has(job.status)
     ? { waiting_for: known.waiting_for, queue_position: known.queue_position, eta_seconds: known.eta_seconds } : {};

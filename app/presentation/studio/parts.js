@@ -53,8 +53,9 @@ export function Dialog({ title, onClose, children, isWide = false }) {
     // A dialog that is taken off the page, not closed, gives the focus to nobody.
     return () => setTimeout(() => before?.isConnected && document.activeElement === document.body && before.focus());
   }, []);
+  const passing = useFocusPassedOn(() => box.current.querySelector("header button"));
   const onClick = (event) => event.target === box.current && box.current.close();
-  return html`<dialog ref=${box} class=${isWide ? "dialog wide" : "dialog"} aria-label=${title} onClose=${onClose} onClick=${onClick}>
+  return html`<dialog ref=${box} ...${passing} class=${isWide ? "dialog wide" : "dialog"} aria-label=${title} onClose=${onClose} onClick=${onClick}>
     <div class="dialog-box">
       <header><h2>${title}</h2>
         <button type="button" class="bare" aria-label=${t("close")} onClick=${() => box.current.close()}><${Icon} name="close" /></button>
@@ -62,6 +63,27 @@ export function Dialog({ title, onClose, children, isWide = false }) {
       ${children}
     </div>
   </dialog>`;
+}
+
+// A button that is taken away while it has the focus leaves it to nobody: `next` says what stands there now.
+export function useFocusPassedOn(next) {
+  const held = useRef(null);
+  useLayoutEffect(() => {
+    const before = held.current;
+    if (!before || before.isConnected || document.activeElement !== document.body) return;
+    held.current = null;
+    next()?.focus({ preventScroll: true });
+  });
+  return {
+    onFocusIn(event) { held.current = event.target; },
+    onFocusOut() { held.current = null; },
+  };
+}
+
+export function goToContent() {
+  const main = document.getElementById("main");
+  main.tabIndex = -1;
+  main.focus();
 }
 
 export function Empty({ title, children }) {

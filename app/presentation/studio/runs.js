@@ -1,13 +1,13 @@
 // Sending a generation, once, whatever happens to the network or the page in between.
 import { NoConnection, ask, problemOf, uuid } from "./api.js";
 import { loadJob, put } from "./jobs.js";
-import { readAll, remove, write } from "./kept.js";
+import { read, readAll, remove, write } from "./kept.js";
 import { say } from "./parts.js";
 import { keyOf, noteRefusal, onLeave, tell } from "./session.js";
 import { PATHS } from "./schema.js";
 import { createStore } from "./store.js";
 import { pause } from "./stream.js";
-import { explain } from "./text.js";
+import { explain, t } from "./text.js";
 
 // One item for each, so that no tab writes over what another one has not sent yet.
 const PREFIX = "tollgate.unsent.";
@@ -16,6 +16,8 @@ const KEPT_MS = 20 * 3_600_000;
 
 export const unsent = createStore({ items: [] });
 const sending = new Set();
+// Ends the pause before an item is sent again.
+const wakers = new Map();
 onLeave(() => unsent.set({ items: [] }));
 
 // Of a page that was left before its answer came: the same key leads to the same job.
@@ -40,6 +42,27 @@ class BrowserFull extends Error {
   code = "studio_full";
 }
 
+// It may have arrived all the same, and only its answer was lost: whether it has is asked until that is answered.
+export function giveUp(item) {
+  change(item.id, { isGivenUp: true });
+  wakers.get(item.id)?.abort();
+}
+
+// As it is by now. Another tab may have given it up, or be done with it: then it is kept no longer.
+function current(id) {
+  const kept = read(PREFIX + id);
+  const shown = unsent.get().items.find((one) => one.id === id);
+  return kept && shown ? { ...shown, isGivenUp: Boolean(shown.isGivenUp || kept.isGivenUp) } : null;
+}
+
+function change(id, patch) {
+  const item = current(id);
+  if (!item) return;
+  const changed = { ...item, ...patch };
+  unsent.set({ items: unsent.get().items.map((one) => (one.id === id ? changed : one)) });
+  write(PREFIX + id, changed);
+}
+
 function show(item) {
   unsent.set({ items: [item, ...unsent.get().items.filter(({ id }) => id !== item.id)] });
 }
@@ -50,17 +73,27 @@ async function send(item) {
   const key = keyOf();
   try {
     for (let attempt = 0; ; attempt += 1) {
-      const outcome = await attemptOf(item, key);
+      const sent = current(item.id);
+      if (!sent) return undefined;
+      const outcome = await attemptOf(sent, key);
       // Whoever is here by now has not asked for it.
       if (key !== keyOf()) return undefined;
+      const isGivenUp = current(item.id)?.isGivenUp;
+      if (isGivenUp && outcome.job) say(t("run.had_arrived"));
       if (outcome.job) return outcome.job;
+      if (isGivenUp && !outcome.isWorthRepeating) return say(t("run.given_up"));
       if (!outcome.isWorthRepeating) throw outcome.error;
-      note(item, outcome.error.code);
-      await pause(outcome.error.retryAfter ? outcome.error.retryAfter * 1000 : Math.min(8000, 500 * 2 ** attempt));
+      change(item.id, { trouble: outcome.error.code });
+      // Given up while it was sent: whether it arrived is asked at once.
+      if (isGivenUp && !sent.isGivenUp) continue;
+      const waker = new AbortController();
+      wakers.set(item.id, waker);
+      await pause(outcome.error.retryAfter ? outcome.error.retryAfter * 1000 : Math.min(8000, 500 * 2 ** attempt), waker.signal);
       if (key !== keyOf()) return undefined;
     }
   } finally {
     sending.delete(item.id);
+    wakers.delete(item.id);
     if (key === keyOf()) {
       unsent.set({ items: unsent.get().items.filter(({ id }) => id !== item.id) });
       remove(PREFIX + item.id);
@@ -68,12 +101,10 @@ async function send(item) {
   }
 }
 
-function note(item, trouble) {
-  unsent.set({ items: unsent.get().items.map((one) => (one.id === item.id ? { ...one, trouble } : one)) });
-}
-
 async function attemptOf(item, key) {
-  const body = { ...item.body, model: item.model, max_cost_tokens: item.maxCost };
+  // A repeat of what was accepted is answered with its job, whatever it may cost by then. What is not known is refused
+  // at this price, and is not made.
+  const body = { ...item.body, model: item.model, max_cost_tokens: item.isGivenUp ? 0 : item.maxCost };
   try {
     const answer = await ask("POST", PATHS[item.type], { key, body, headers: { "Idempotency-Key": item.id } });
     if (!answer.ok) {

@@ -60,7 +60,7 @@ export function explain(error) {
   const values = {
     required: figures.required_tokens, balance: figures.balance_tokens, missing: figures.missing_tokens,
     cost: figures.cost_tokens, budget: figures.budget_tokens, spent: figures.spent_tokens,
-    seconds: error.retryAfter || undefined,
+    seconds: error.retryAfter || undefined, size: figures.size, max: figures.max,
     renews: figures.renews_at ? moment(figures.renews_at) : t("never"),
   };
   if (has(`error.${error.code}`)) return t(`error.${error.code}`, values);

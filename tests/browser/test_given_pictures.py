@@ -1,0 +1,140 @@
+"""Pictures for a model: dropped, pasted, several at once, and what is said of those that are not taken."""
+
+import io
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.async_api import JSHandle, expect
+
+from tests.browser.studio import Studio
+from tests.media_samples import sounds
+
+pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
+
+# As a browser holds what is dragged over it, or copied.
+TRANSFER = """files => {
+    const transfer = new DataTransfer();
+    for (const [name, type, content] of files) {
+        const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
+        transfer.items.add(new File([bytes], name, { type }));
+    }
+    return transfer;
+}"""
+TOO_MANY_BYTES = 101 * 1024 * 1024
+
+
+def a_picture(side: int = 600) -> bytes:
+    written = io.BytesIO()
+    Image.new("RGB", (side, side), "teal").save(written, "PNG")
+    return written.getvalue()
+
+
+async def transfer_of(studio: Studio, *files: tuple[str, str, bytes]) -> JSHandle:
+    given = [[name, kind, b64encode(content).decode()] for name, kind, content in files]
+    return await studio.page.evaluate_handle(TRANSFER, given)
+
+
+async def drop(studio: Studio, selector: str, *files: tuple[str, str, bytes]) -> None:
+    await studio.page.dispatch_event(selector, "drop", {"dataTransfer": await transfer_of(studio, *files)})
+
+
+async def begin_to_edit(studio: Studio) -> None:
+    await studio.begin()
+    await studio.page.get_by_role("radio", name="Edit image").check()
+    await expect(studio.page.locator(".media")).to_have_count(1)
+
+
+@pytest.mark.parametrize("place", [".media", ".pay"], ids=["on its field", "beside it"])
+async def test_a_picture_is_dropped_on_the_form(studio: Studio, place: str) -> None:
+    await begin_to_edit(studio)
+
+    await drop(studio, place, ("a bay.png", "image/png", a_picture()))
+
+    await expect(studio.page.locator(".inputs img")).to_have_count(1)
+    await studio.make("at night")
+    await expect(studio.pictures).to_have_count(1)
+
+
+async def test_a_picture_is_pasted(studio: Studio) -> None:
+    await begin_to_edit(studio)
+    await studio.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    copied = b64encode(a_picture()).decode()
+    await studio.page.evaluate(
+        """async (content) => {
+            const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
+            const picture = new Blob([bytes], { type: "image/png" });
+            await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
+        }""",
+        copied,
+    )
+
+    await studio.prompt.focus()
+    await studio.page.keyboard.press("Control+V")
+
+    await expect(studio.page.locator(".inputs img")).to_have_count(1)
+    await expect(studio.prompt).to_have_value("")
+
+
+async def test_several_are_given_at_once_as_far_as_there_is_room(studio: Studio) -> None:
+    await begin_to_edit(studio)
+    names = ("one.png", "two.png", "three.png")
+
+    await drop(studio, ".media", *((name, "image/png", a_picture(600 + at)) for at, name in enumerate(names)))
+
+    await expect(studio.page.locator(".inputs img")).to_have_count(2)
+    await expect(studio.page.locator(".media .field-error")).to_have_text(
+        "three.png: There is no room for it. Remove another one first."
+    )
+    await expect(studio.page.get_by_text("2 pictures are all that fit.")).to_be_visible()
+    await studio.make("side by side")
+    await expect(studio.pictures).to_have_count(1)
+
+
+async def test_what_is_no_picture_is_said_at_its_field(studio: Studio) -> None:
+    # The refusal of an upload is in the console.
+    studio.may_fail = True
+    await begin_to_edit(studio)
+    refused = studio.page.locator(".field-media-list .field-error")
+
+    for name, kind, content in (
+        ("notes.txt", "text/plain", b"Buy milk."),
+        # By its content, whatever it calls itself.
+        ("notes.png", "image/png", b"Buy milk."),
+        ("sound.png", "image/png", next(iter(sounds().values()))),
+    ):
+        await drop(studio, ".pay", (name, kind, content))
+        await expect(refused).to_have_text(
+            f"{name}: This is no picture. Choose a PNG, JPEG, WebP, GIF, AVIF or HEIC file."
+        )
+    await expect(studio.page.locator(".inputs")).to_have_count(0)
+
+
+async def test_what_is_too_large_is_said_at_its_field_and_not_sent(studio: Studio, tmp_path: Path) -> None:
+    await begin_to_edit(studio)
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(TOO_MANY_BYTES)
+
+    async with studio.page.expect_file_chooser() as chooser:
+        await studio.page.get_by_role("button", name="Choose file").click()
+    await (await chooser.value).set_files(large)
+
+    await expect(studio.page.locator(".field-media-list .field-error")).to_have_text(
+        "large.png: This file has 105.9 MB, and 104.9 MB are taken. Choose a smaller one, or save it smaller first."
+    )
+    assert not [url for url in studio.requests if url.endswith("/files")]
+
+
+async def test_what_the_model_does_not_take_is_said_at_its_field(studio: Studio) -> None:
+    studio.may_fail = True
+    await begin_to_edit(studio)
+    await drop(studio, ".media", ("small.png", "image/png", a_picture(50)))
+    await expect(studio.page.locator(".inputs img")).to_have_count(1)
+
+    await studio.make("larger")
+
+    await expect(studio.page.locator(".field-media-list .field-error")).to_contain_text("50 x 50 pixels")
+    await expect(studio.page.get_by_role("button", name="Choose file")).to_be_focused()
+    await expect(studio.balance).to_have_text("1,000 tokens")
