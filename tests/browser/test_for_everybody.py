@@ -28,7 +28,7 @@ async def test_by_keyboard_alone(studio: Studio) -> None:
     await expect(page.get_by_role("button", name="Make me a key")).to_be_visible()
     await tab_to(".entry .primary")
     await page.keyboard.press("Enter")
-    await expect(studio.prompt).to_be_visible()
+    await expect(page.locator("main")).to_be_focused()
     await tab_to(".model-button")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("combobox", name="Search models")).to_be_focused()
@@ -41,11 +41,38 @@ async def test_by_keyboard_alone(studio: Studio) -> None:
     await tab_to(".pay .primary")
     await page.keyboard.press("Enter")
     await expect(studio.pictures).to_have_count(1)
+    await expect(studio.generate).to_be_focused()
+    await page.keyboard.press("Shift+Tab")
     await tab_to(".thumb")
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("dialog")).to_be_visible()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.locator(":focus")).to_have_count(1)
     await page.keyboard.press("Escape")
-    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await expect(dialog).to_have_count(0)
+    await expect(page.locator(".thumb")).to_be_focused()
+
+
+async def test_by_keyboard_a_run_is_canceled_and_the_focus_stays_with_it(studio: Studio) -> None:
+    await studio.begin()
+    page = studio.page
+    for where in ("on its card", "in its dialog"):
+        await studio.prompt.focus()
+        await page.keyboard.press("Control+A")
+        await page.keyboard.type(f"[slow:600] a snail {where}")
+        await expect(studio.generate).to_have_text(re.compile("for"))
+        await page.keyboard.press("Control+Enter")
+        card = studio.card(where)
+        cancel = card.get_by_role("button", name="Cancel")
+        await expect(cancel).to_be_visible()
+        if where == "in its dialog":
+            (job, *_) = await studio.jobs()
+            await studio.visit(f"#/job/{job['job_id']}/0")
+            cancel = page.get_by_role("dialog").get_by_role("button", name="Cancel")
+        await cancel.focus()
+        await page.keyboard.press("Enter")
+        await expect(card.locator(".state")).to_have_text("Canceled")
+        kept = card.get_by_role("button") if where == "on its card" else page.get_by_role("button", name="Close")
+        await expect(kept).to_be_focused()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

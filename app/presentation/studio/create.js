@@ -6,7 +6,7 @@ import { asCurl, asPython } from "./code.js";
 import { html, useEffect, useRef, useState } from "./html.js";
 import { jobs } from "./jobs.js";
 import { ModelButton, priceRange } from "./models.js";
-import { Copy, Empty, Problem, Segments, say } from "./parts.js";
+import { Copy, Empty, Problem, Segments, say, useFocusPassedOn } from "./parts.js";
 import { useQuote } from "./quote.js";
 import { start, unsent } from "./runs.js";
 import { TYPES, bodyOf, carriedOver, fieldsOf, groupsOf, missingIn } from "./schema.js";
@@ -186,9 +186,18 @@ function Results() {
   const { items } = useStore(unsent);
   const shown = order.slice(0, SHOWN).map((id) => byId.get(id));
   const isEmpty = isLoaded && !shown.length && !items.length;
+  const ids = [...items.map(({ id }) => id), ...shown.map((job) => job.job_id)];
+  const grid = useRef(null);
+  const focused = useRef(null);
+  // A run that ends has another card, and the focus stays with the run.
+  const passing = useFocusPassedOn(() => grid.current?.children[ids.indexOf(focused.current)]?.querySelector("button") ?? document.querySelector(".pay .primary"));
+  const onFocusIn = (event) => {
+    focused.current = ids[[...grid.current.children].indexOf(event.target.closest(".grid > *"))];
+    passing.onFocusIn(event);
+  };
   return html`<section class="results" id="results" aria-label=${t("results")}>
     ${isEmpty ? html`<${Start} />`
-      : html`<div class="grid">
+      : html`<div class="grid" ref=${grid} onFocusIn=${onFocusIn} onFocusOut=${passing.onFocusOut}>
         ${!isLoaded && [1, 2, 3, 4].map((place) => html`<div key=${place} class="skeleton tile" aria-hidden="true" />`)}
         ${items.map((item) => html`<${UnsentCard} key=${item.id} item=${item} />`)}
         ${shown.map((job) => html`<${JobCard} key=${job.job_id} job=${job} />`)}

@@ -10,7 +10,8 @@ import { TYPES } from "./schema.js";
 import { useStore } from "./store.js";
 import { moment, t, tokens } from "./text.js";
 
-const ROW = 76;
+// As the style sheet has it, in letters of the size that the user has chosen.
+const ROW = 4.75 * parseFloat(getComputedStyle(document.documentElement).fontSize);
 const BEYOND = 6;
 const STATES = {
   all: [],

@@ -1,5 +1,5 @@
 // What moved the balance, and its course as a line.
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useEffect, useState } from "./html.js";
 import { jobs } from "./jobs.js";
 import { Empty, Problem } from "./parts.js";
 import { mine } from "./session.js";
@@ -51,7 +51,6 @@ function whatOf(entry) {
 
 // A balance jumps: it is drawn as steps.
 function Chart({ entries }) {
-  const box = useRef(null);
   const points = [...entries].reverse().map((entry) => ({ at: Date.parse(entry.created_at), tokens: entry.balance_after }));
   const first = points[0].at;
   const last = Math.max(Date.now(), first + 1);
@@ -63,7 +62,7 @@ function Chart({ entries }) {
   const line = `${steps}H${WIDTH}`;
   const day = new Intl.DateTimeFormat(language.get().name, last - first > 172_800_000 ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit" });
   const summary = t("chart.summary", { from: tokens(points[0].tokens), to: tokens(points.at(-1).tokens), n: points.length });
-  return html`<figure class="chart-box" ref=${box}>
+  return html`<figure class="chart-box">
     <div class="chart-scale number" aria-hidden="true"><span>${number(top)}</span><span>${number((top + bottom) / 2)}</span><span>${number(bottom)}</span></div>
     <svg class="chart" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label=${summary}>
       ${[0, 0.5, 1].map((part) => html`<line key=${part} x1="0" x2=${WIDTH} y1=${part * HEIGHT} y2=${part * HEIGHT} />`)}

@@ -2,11 +2,11 @@
 import { Create } from "./create.js";
 import { loadCatalogue } from "./draft.js";
 import { History } from "./history.js";
-import { html, render, useEffect, useState } from "./html.js";
+import { html, render, useEffect, useRef, useState } from "./html.js";
 import { startFollowing } from "./jobs.js";
 import { Keys } from "./keys.js";
 import { Ledger } from "./ledger.js";
-import { Notes } from "./parts.js";
+import { Notes, goToContent } from "./parts.js";
 import { resumeUnsent } from "./runs.js";
 import { session, start } from "./session.js";
 import { Shell } from "./shell.js";
@@ -44,6 +44,13 @@ function Page() {
     resumeUnsent();
     return stop;
   }, [account]);
+  const wasSignedIn = useRef(null);
+  useEffect(() => {
+    if (isAsking) return;
+    // What was pressed is gone, and so the focus would be. A page that is only loaded keeps it where it is.
+    if (wasSignedIn.current !== null && wasSignedIn.current !== Boolean(account)) goToContent();
+    wasSignedIn.current = Boolean(account);
+  }, [account, isAsking]);
   const isJob = place.name === "job";
   const name = isJob ? place.before ?? "create" : place.name;
   useEffect(() => {

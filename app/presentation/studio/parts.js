@@ -53,13 +53,13 @@ export function Dialog({ title, onClose, children, isWide = false }) {
     // A dialog that is taken off the page, not closed, gives the focus to nobody.
     return () => setTimeout(() => before?.isConnected && document.activeElement === document.body && before.focus());
   }, []);
-  const passing = useFocusPassedOn(() => box.current.querySelector("header button"));
+  const passing = useFocusPassedOn(() => box.current.querySelector(".dialog-top button"));
   const onClick = (event) => event.target === box.current && box.current.close();
   return html`<dialog ref=${box} ...${passing} class=${isWide ? "dialog wide" : "dialog"} aria-label=${title} onClose=${onClose} onClick=${onClick}>
     <div class="dialog-box">
-      <header><h2>${title}</h2>
+      <div class="dialog-top"><h2>${title}</h2>
         <button type="button" class="bare" aria-label=${t("close")} onClick=${() => box.current.close()}><${Icon} name="close" /></button>
-      </header>
+      </div>
       ${children}
     </div>
   </dialog>`;
@@ -76,7 +76,8 @@ export function useFocusPassedOn(next) {
   });
   return {
     onFocusIn(event) { held.current = event.target; },
-    onFocusOut() { held.current = null; },
+    // Some browsers tell of it where the button is taken away, too.
+    onFocusOut({ target }) { setTimeout(() => target.isConnected && held.current === target && (held.current = null)); },
   };
 }
 

@@ -8,7 +8,7 @@ const KEY_DAYS = 30;
 const SCOPES = ["generate", "read"];
 
 export const session = createStore({ signedIn: null, isAsking: true, notice: null });
-export const channel = "BroadcastChannel" in window ? new BroadcastChannel("tollgate") : null;
+const channel = "BroadcastChannel" in window ? new BroadcastChannel("tollgate") : null;
 const listeners = new Set();
 const forgetters = new Set();
 

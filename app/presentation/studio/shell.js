@@ -2,22 +2,25 @@
 import { address } from "./api.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useRef, useState } from "./html.js";
-import { jobs } from "./jobs.js";
+import { FINAL, jobs } from "./jobs.js";
+import { promptOf, titleOf } from "./gallery.js";
+import { goToContent } from "./parts.js";
 import { session, signOut } from "./session.js";
 import { useStore } from "./store.js";
 import { chooseLanguage, language, languages, moment, t, tokens } from "./text.js";
 
+const NEWEST = 50;
 const LINKS = ["create", "history", "ledger", "keys"];
 
 export function Shell({ place, isSignedIn, children }) {
   return html`<div class="page">
-    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); const main = document.getElementById("main"); main.tabIndex = -1; main.focus(); }}>${t("skip")}</a>
+    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); goToContent(); }}>${t("skip")}</a>
     <header class="top">
       <span class="mark"><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" /><path d="M8 23V13a8 8 0 0 1 16 0v10M8 17h16" /></svg>Tollgate</span>
       ${isSignedIn && html`<nav aria-label=${t("nav.label")}>${LINKS.map((name) => html`<a key=${name} href=${`#/${name}`} aria-current=${place === name ? "page" : undefined}>${t(`nav.${name}`)}</a>`)}</nav>`}
       <div class="top-end">${isSignedIn && html`<${Balance} />`}<${Languages} />${isSignedIn ? html`<${Me} />` : html`<a class="button quiet" href=${address("docs").href}>${t("docs")}</a>`}</div>
     </header>
-    ${isSignedIn && html`<${Connection} />`}
+    ${isSignedIn && html`<${Connection} /><${News} />`}
     ${children}
   </div>`;
 }
@@ -26,9 +29,31 @@ function Balance() {
   const { balance, arrivals } = useStore(jobs);
   return html`<span class=${balance !== null && balance <= 0 ? "balance low" : "balance"}>
     <a href="#/ledger" class="number" aria-label=${balance === null ? t("balance") : t("balance.is", { tokens: tokens(balance) })}>${balance === null ? html`<span class="skeleton line" />` : tokens(balance)}</a>
+    <span class="unseen" role="status">${balance === null ? "" : t("balance.is", { tokens: tokens(balance) })}</span>
     <span aria-live="polite">${arrivals.map((one) => html`<span key=${one.id} class="arrival number">${t(one.sentence, { tokens: tokens(one.amount) })}</span>`)}</span>
   </span>`;
 }
+
+// Of the newest runs, what their cards show: for those who hear the page.
+function News() {
+  const { byId, order, isLoaded } = useStore(jobs);
+  const known = useRef(null);
+  const [news, setNews] = useState({ text: "", number: 0 });
+  useEffect(() => {
+    if (!isLoaded) return;
+    const newest = order.slice(0, NEWEST).map((id) => byId.get(id));
+    const changed = known.current ? newest.filter((job) => known.current.get(job.job_id) !== phaseOf(job)) : [];
+    known.current = new Map(newest.map((job) => [job.job_id, phaseOf(job)]));
+    if (!changed.length) return;
+    const text = changed.map((job) => `${t(`status.${phaseOf(job)}`)}: ${promptOf(job) || titleOf(job)}.`).join(" ");
+    setNews((before) => ({ text, number: before.number + 1 }));
+  });
+  // Said again where it is the same again.
+  return html`<div class="unseen" role="status"><span key=${news.number}>${news.text}</span></div>`;
+}
+
+// Where exactly a run waits is not worth being interrupted for.
+const phaseOf = ({ status }) => (FINAL.has(status) || status === "IN_PROGRESS" || status === "CANCELING" ? status : "QUEUED");
 
 function Connection() {
   const { link } = useStore(jobs);
@@ -59,7 +84,10 @@ function Me() {
   const menu = useRef(null);
   useEffect(() => {
     const close = (event) => {
-      if (event.key === "Escape" || (event.type === "click" && !menu.current?.contains(event.target))) menu.current?.removeAttribute("open");
+      const isOutside = event.type === "click" && !menu.current?.contains(event.target);
+      if (event.key !== "Escape" && !isOutside) return;
+      if (event.key === "Escape" && menu.current?.contains(document.activeElement)) menu.current.querySelector("summary").focus();
+      menu.current?.removeAttribute("open");
     };
     document.addEventListener("click", close);
     document.addEventListener("keydown", close);
