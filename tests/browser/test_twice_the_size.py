@@ -30,7 +30,7 @@ CUT_OFF = """() => {
         let isWide = true;
         for (let around = parent; around !== document.documentElement; around = around.parentElement) {
             const style = getComputedStyle(around);
-            if (style.textOverflow === "ellipsis" || style.webkitLineClamp !== "none") break;
+            if (style.textOverflow === "ellipsis" || style.webkitLineClamp !== "none") { isWide = false; break; }
             const edge = around.getBoundingClientRect();
             const isCut = (isCutting(style.overflowX) && (box.right > edge.right + 1 || box.left < edge.left - 1))
                 || (isCutting(style.overflowY) && (box.bottom > edge.bottom + 1 || box.top < edge.top - 1));
