@@ -1,7 +1,7 @@
 """The uvicorn target: `uvicorn app.main:create_app --factory` serves what the environment configures."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 from fastapi import FastAPI
 
@@ -10,6 +10,7 @@ from app.application.use_cases import CustomerUseCases
 from app.bootstrap import Runtime, build
 from app.bootstrap.catalogue import load_catalogue
 from app.domain.catalogue import Catalogue
+from app.domain.media_errors import MediaUnavailable
 from app.infrastructure.logging import configure_logging
 from app.infrastructure.settings import RunnerHome, Settings, SettingsError, load_settings
 from app.presentation.http.api import create_api
@@ -70,4 +71,6 @@ def create_app(
 
 async def _open_to(api: FastAPI, customers: CustomerUseCases) -> None:
     api.state.use_cases = customers
-    api.state.media_origin = await customers.media.open.store_origin()
+    # A store that cannot sign now is no reason not to start: the page then shows what this service itself serves.
+    with suppress(MediaUnavailable):
+        api.state.media_origin = await customers.media.open.store_origin()
