@@ -1,6 +1,6 @@
 // A job as one sees it: while it waits and runs, what came of it, and why nothing did.
 import { mediaUrl } from "./api.js";
-import { modelBy } from "./draft.js";
+import { again, modelBy } from "./draft.js";
 import { Icon } from "./icons.js";
 import { html, useState } from "./html.js";
 import { FINAL, put } from "./jobs.js";
@@ -23,6 +23,12 @@ export function requestOf(job) {
     .map(([name, value]) => [name, Array.isArray(value) ? value.filter((one) => one !== null) : value])
     .filter(([name, value]) => value !== null && value.length !== 0 && JSON.stringify(value) !== JSON.stringify(fields[name]?.default));
   return { type: job.type, model: job.model_id, body: Object.fromEntries(told) };
+}
+
+export function startAgain(job, extra = {}) {
+  again({ type: job.type, model: modelBy(job.model_id), values: { ...requestOf(job).body, ...extra } });
+  location.hash = "#/create";
+  scrollTo({ top: 0 });
 }
 
 export const isToldWhole = (job) => Boolean(job.input && modelBy(job.model_id)) && !Object.values(job.input).some(isGone);
@@ -133,7 +139,9 @@ function Failure({ job }) {
       <span class="state">${t(`status.${job.status}`)}</span>
       <span class="why">${failureOf(job)}</span>
       ${job.billing && html`<span class="free">${chargeOf(job.billing)}</span>`}
-    </button><${Caption} job=${job} /></article>`;
+    </button>
+    ${modelBy(job.model_id) && html`<p class="center"><button type="button" onClick=${() => startAgain(job)}>${t("again")}</button></p>`}
+    <${Caption} job=${job} /></article>`;
 }
 
 export function chargeOf({ charged_tokens: charged, refunded_tokens: refunded }) {

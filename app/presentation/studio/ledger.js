@@ -1,4 +1,5 @@
 // What moved the balance, and its course as a line.
+import { promptOf, titleOf } from "./gallery.js";
 import { html, useEffect, useState } from "./html.js";
 import { jobs } from "./jobs.js";
 import { Empty, Problem } from "./parts.js";
@@ -10,7 +11,7 @@ const WIDTH = 720;
 const HEIGHT = 180;
 
 export function Ledger() {
-  const { balance } = useStore(jobs);
+  const { balance, byId } = useStore(jobs);
   const [entries, setEntries] = useState(null);
   const [cursor, setCursor] = useState(null);
   const [error, setError] = useState(null);
@@ -34,7 +35,7 @@ export function Ledger() {
     ${entries?.length > 0 && html`
       <${Chart} entries=${entries} />
       <div class="table-box" tabindex="0" role="region" aria-label=${t("nav.ledger")}><table><thead><tr><th scope="col">${t("ledger.when")}</th><th scope="col">${t("ledger.what")}</th><th scope="col" class="figure-cell">${t("ledger.amount")}</th><th scope="col" class="figure-cell">${t("ledger.after")}</th></tr></thead>
-        <tbody>${entries.map((entry, place) => html`<tr key=${`${entry.created_at} ${place}`}><td class="when">${moment(entry.created_at)}</td><td>${whatOf(entry)}</td>
+        <tbody>${entries.map((entry, place) => html`<tr key=${`${entry.created_at} ${place}`}><td class="when">${moment(entry.created_at)}</td><td>${whatOf(entry, byId)}</td>
           <td class=${signed(entry) > 0 ? "figure-cell number plus" : "figure-cell number"}>${signed(entry) > 0 ? "+" : "−"}${number(Math.abs(entry.amount))}</td><td class="figure-cell number">${number(entry.balance_after)}</td></tr>`)}</tbody></table></div>
       ${cursor && html`<p class="center"><button type="button" onClick=${() => load(cursor)}>${t("ledger.more")}</button></p>`}`}
   </main>`;
@@ -43,9 +44,12 @@ export function Ledger() {
 const TAKING = new Set(["DEBIT", "REVERSAL"]);
 const signed = ({ kind, amount }) => (TAKING.has(kind) ? -Math.abs(amount) : amount);
 
-function whatOf(entry) {
+function whatOf(entry, byId) {
   const kind = t(`entry.${entry.kind}`);
-  if (entry.job_id) return html`<a href=${`#/job/${entry.job_id}/0`}>${kind}</a>`;
+  if (entry.job_id) {
+    const job = byId.get(entry.job_id);
+    return html`<a href=${`#/job/${entry.job_id}/0`}>${kind}</a>${job && html`<span class="aside what">${promptOf(job) || titleOf(job)}</span>`}`;
+  }
   return entry.reason ? `${kind}: ${entry.reason}` : kind;
 }
 

@@ -2,7 +2,7 @@
 import { mediaUrl } from "./api.js";
 import { Code, lineName, lineSum } from "./create.js";
 import { again, draft, modelBy, modelsOf } from "./draft.js";
-import { CancelButton, chargeOf, expectedOf, failureOf, isToldWhole, open, promptOf, requestOf, titleOf, whyOf } from "./gallery.js";
+import { CancelButton, chargeOf, expectedOf, failureOf, isToldWhole, open, promptOf, requestOf, startAgain, titleOf, whyOf } from "./gallery.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useState } from "./html.js";
 import { FINAL, jobs, loadJob } from "./jobs.js";
@@ -68,12 +68,7 @@ function State({ job }) {
 export const seedOf = (job) => job.result?.seed ?? job.result?.seeds?.[0];
 
 function Actions({ job, output, place }) {
-  const request = requestOf(job);
   const model = modelBy(job.model_id);
-  const repeat = (extra) => {
-    again({ type: job.type, model, values: { ...request.body, ...extra } });
-    location.hash = "#/create";
-  };
   const useAsInput = (type) => {
     const target = draft.get().type === type ? draft.get().model : modelsOf(type).find(({ is_default: isDefault }) => isDefault) ?? modelsOf(type)[0];
     const name = `output:${job.job_id}/${place}`;
@@ -94,8 +89,8 @@ function Actions({ job, output, place }) {
   const takesSeed = model?.parameters.properties.seed && seed !== undefined;
   return html`<div class="actions">
     ${output?.url && html`<a class="button" href=${`${mediaUrl(output.url)}&download=1`} download><${Icon} name="download" />${t("download")}</a>`}
-    ${model && html`<button type="button" onClick=${() => repeat({})}><${Icon} name="again" />${t("again")}</button>`}
-    ${takesSeed && html`<button type="button" onClick=${() => repeat({ seed })}><${Icon} name="dice" />${t("again.seed")}</button>`}
+    ${model && html`<button type="button" onClick=${() => startAgain(job)}><${Icon} name="again" />${t("again")}</button>`}
+    ${takesSeed && html`<button type="button" onClick=${() => startAgain(job, { seed })}><${Icon} name="dice" />${t("again.seed")}</button>`}
     ${isPicture && html`<button type="button" onClick=${() => useAsInput("IMAGE_TO_IMAGE")}><${Icon} name="use" />${t("use.edit")}</button>
       <button type="button" onClick=${() => useAsInput("IMAGE_TO_VIDEO")}><${Icon} name="play" />${t("use.animate")}</button>`}
     ${output?.url && mayGenerate() && html`<${Sure} label=${t("output.delete")} onSure=${erase} />`}
