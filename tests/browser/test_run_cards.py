@@ -68,10 +68,17 @@ async def test_a_failure_says_why_and_that_nothing_was_charged(studio: Studio) -
     await expect(card.locator(".why")).to_contain_text("fal's content policy does not allow this input or its result.")
     await expect(card.locator(".free")).to_have_text("Nothing was charged: 5 tokens are back.")
     await expect(studio.balance).to_have_text("1,000 tokens")
-    await card.get_by_role("button").click()
+    await card.locator("button.stage").click()
     dialog = studio.page.get_by_role("dialog")
     await expect(dialog).to_contain_text("content policy")
     await expect(dialog).to_contain_text("Nothing was charged: 5 tokens are back.")
+    await studio.page.keyboard.press("Escape")
+
+    await studio.prompt.fill("something else")
+    await card.get_by_role("button", name="Again with changes").click()
+    await expect(studio.prompt).to_have_value("[fail] a thing")
+    await studio.page.locator("nav").get_by_role("link", name="Balance").click()
+    await expect(studio.page.locator("tbody tr").first).to_contain_text("[fail] a thing")
 
 
 class Outage:

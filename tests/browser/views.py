@@ -42,7 +42,7 @@ async def each_view(studio: Studio) -> AsyncIterator[str]:
     await page.locator(".code-box summary").click()
     yield "result"
     await page.keyboard.press("Escape")
-    await studio.card("a thing").get_by_role("button").click()
+    await studio.card("a thing").locator("button.stage").click()
     await expect(page.locator(".state-box")).to_be_visible()
     yield "failure"
     await page.keyboard.press("Escape")
