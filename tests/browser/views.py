@@ -40,6 +40,8 @@ async def each_view(studio: Studio) -> AsyncIterator[str]:
     await studio.pictures.click()
     await expect(page.locator(".zoom img")).to_be_visible()
     await page.locator(".code-box summary").click()
+    await page.locator(".answer-box summary").click()
+    await expect(page.locator(".answer-box pre")).to_contain_text('"status": "COMPLETED"')
     yield "result"
     await page.keyboard.press("Escape")
     await studio.card("a thing").locator("button.stage").click()

@@ -14,6 +14,7 @@ import { mayGenerate } from "./session.js";
 import { useStore } from "./store.js";
 import { explain, has, t, tokens } from "./text.js";
 
+const IS_MAC = navigator.platform.startsWith("Mac");
 const SHOWN = 24;
 const AGAIN_MS = 1000;
 
@@ -164,7 +165,7 @@ function Pay({ model, quote, balance, refusal, stray }) {
     ${model.is_paused && html`<p class="notice" role="status">${t("model.paused.hint")}</p>`}
     ${!may && html`<p class="notice">${t("generate.read_only")}</p>`}
     <${Problem} error=${refusal} />
-    <button class="primary big" disabled=${!may || missing > 0 || !price || isAsking}>${label}</button>
+    <button class="primary big" aria-keyshortcuts="Control+Enter Meta+Enter" title=${IS_MAC ? "⌘ Enter" : "Ctrl+Enter"} disabled=${!may || missing > 0 || !price || isAsking}>${label}</button>
     <p class="hint center pay-hint">${t("generate.hint")}</p>
   </div>`;
 }

@@ -190,6 +190,7 @@ export default {
   "fact.job": "Job",
   "fact.request": "Request at the provider",
   "code": "As curl and Python",
+  "answer": "As the API tells it",
   "code.hint": "Set TOLLGATE_KEY to a key of yours first.",
   "code.partial": "This is not all of the request: something that it was made from is there no more, or its model is no longer sold.",
 

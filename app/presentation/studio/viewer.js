@@ -6,7 +6,7 @@ import { CancelButton, chargeOf, expectedOf, failureOf, isToldWhole, open, promp
 import { Icon } from "./icons.js";
 import { html, useEffect, useState } from "./html.js";
 import { FINAL, jobs, loadJob } from "./jobs.js";
-import { Dialog, Elapsed, Problem, Progress, Sure, say } from "./parts.js";
+import { Copy, Dialog, Elapsed, Problem, Progress, Sure, say } from "./parts.js";
 import { mayGenerate, mine } from "./session.js";
 import { useStore } from "./store.js";
 import { bytes, explain, moment, seconds, t, tokens } from "./text.js";
@@ -117,7 +117,14 @@ function Facts({ job, output }) {
     <dl class="facts">${rows.filter(([, value]) => value).map(([name, value]) => html`<div key=${name}><dt>${t(name)}</dt><dd>${value}</dd></div>`)}</dl>
     <details class="code-box"><summary>${t("code")}</summary>
       ${!isToldWhole(job) && html`<p class="hint">${t("code.partial")}</p>`}<${Code} request=${request} />
-    </details>`;
+    </details>
+    <details class="answer-box"><summary>${t("answer")}</summary><${Answer} job=${job} /></details>`;
+}
+
+function Answer({ job }) {
+  const { isOfEvent: _, ...told } = job;
+  const text = JSON.stringify(told, null, 2);
+  return html`<div class="code-lines"><div class="row between"><strong>JSON</strong><${Copy} text=${text} label=${t("copy")} /></div><pre tabindex="0" role="region" aria-label="JSON">${text}</pre></div>`;
 }
 
 function Bill({ job }) {
