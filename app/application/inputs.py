@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -163,9 +164,10 @@ class ReadInputs:
     _catalogue: Catalogue
 
     async def __call__(self, account_id: UUID, page: Sequence[Job]) -> Sequence[Mapping[str, Any] | None]:
-        """In their order. None: it cannot be told."""
+        """Of the first jobs of the page, in their order: as many as an answer may have. None: it cannot be told."""
         stored = await self._stored.of_jobs(account_id, [job.id for job in page]) if page else {}
-        return [self._given(job, stored.get(job.id)) for job in page]
+        first = takewhile(lambda job: job.id in stored, page)
+        return [self._given(job, stored[job.id]) for job in first]
 
     def _given(self, job: Job, stored: StoredInput | None) -> Mapping[str, Any] | None:
         if stored is None:

@@ -112,6 +112,34 @@ async def give_up_during(studio: Studio, outage: Outage) -> None:
     outage.is_over = True
 
 
+DAY_OLD = """() => {
+  for (const place of [sessionStorage, localStorage])
+    for (const name of Object.keys(place).filter((one) => one.startsWith("tollgate.unsent."))) {
+      const item = JSON.parse(place.getItem(name));
+      place.setItem(name, JSON.stringify({ ...item, at: item.at - 86_400_000 }));
+    }
+}"""
+
+
+async def test_what_is_a_day_old_is_not_sent_again(studio: Studio) -> None:
+    """The service has forgotten its key by then, and would make and charge it a second time."""
+    outage = Outage()
+    studio.may_fail = True
+    await studio.begin()
+    await studio.page.route(STARTS, outage)
+    await studio.make("a comet")
+    await expect(studio.page.get_by_role("button", name="Do not send it")).to_be_visible()
+    await studio.page.evaluate(DAY_OLD)
+
+    await studio.page.reload()
+
+    await expect(studio.page.get_by_text(re.compile("^Nobody can tell any more"))).to_be_visible()
+    outage.is_over = True
+    await studio.page.reload()
+    await expect(studio.balance).to_have_text("1,000 tokens")
+    await expect(studio.tiles).to_have_count(0)
+
+
 @pytest.mark.parametrize("is_reloaded", [False, True], ids=["at once", "after a reload"])
 async def test_what_never_arrived_is_not_sent_once_it_is_given_up(studio: Studio, is_reloaded: bool) -> None:
     outage = Outage()
@@ -119,7 +147,7 @@ async def test_what_never_arrived_is_not_sent_once_it_is_given_up(studio: Studio
     if is_reloaded:
         await studio.page.reload()
 
-    await expect(studio.page.get_by_text("It was not sent, and nothing was charged.")).to_be_visible()
+    await expect(studio.page.get_by_text(re.compile("^It has not arrived, and nothing was charged."))).to_be_visible()
     await expect(studio.tiles).to_have_count(0)
     await expect(studio.balance).to_have_text("1,000 tokens")
     # At this price nothing is made, and what was made already is told all the same.

@@ -16,6 +16,7 @@ from app.domain.kinds import GenerationKind
 from app.domain.outputs import DeletedBecause, OutputId
 from app.infrastructure.postgres.files.sending import PostgresFilesToSend
 from app.infrastructure.postgres.jobs.inputs import PostgresJobInputs
+from app.infrastructure.postgres.jobs.stored_inputs import PAGE_BYTES_MAX
 from app.infrastructure.postgres.media.deletion import PostgresMediaDeletion
 from tests.builders import (
     MODEL_IDS,
@@ -172,6 +173,38 @@ async def test_the_longest_prompt_is_told_in_any_letters(engine: AsyncEngine, ap
 
     assert len(json.dumps(prompt)) > 200_000
     assert (await told(api, customer, job.id))["prompt"] == prompt
+
+
+async def test_a_page_of_long_inputs_is_short_and_leads_on(engine: AsyncEngine, api: Api, customer: Customer) -> None:
+    """Whoever starts and cancels them pays nothing, and may ask again and again."""
+    prompts = [f"{number} " + "🦊" * 20_000 for number in range(12)]
+    for prompt in prompts:
+        await jobs_of(engine).accept(replace(new_job(customer), parameters={"prompt": prompt}))
+    found: list[str] = []
+    more: dict[str, Any] = {}
+
+    while True:
+        answer = await api.get(customer, "/generations", include="input", limit=100, status="QUEUED", **more)
+        page = answer.json()
+        assert 1 <= len(page["items"]) <= 5
+        assert len(answer.content) < 2 * PAGE_BYTES_MAX
+        found += [job["input"]["prompt"] for job in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        more = {"cursor": page["next_cursor"]}
+
+    assert found == prompts[::-1]
+
+
+async def test_a_whole_page_of_usual_inputs_is_told(engine: AsyncEngine, api: Api, customer: Customer) -> None:
+    prompts = [f"a fox, {number}" for number in range(101)]
+    for prompt in prompts:
+        await jobs_of(engine).accept(replace(new_job(customer), parameters={"prompt": prompt}))
+
+    page = (await api.get(customer, "/generations", include="input", limit=100)).json()
+
+    assert [job["input"]["prompt"] for job in page["items"]] == prompts[:0:-1]
+    assert page["next_cursor"] == page["items"][-1]["job_id"]
 
 
 async def test_a_model_that_is_sold_no_more_leaves_the_prompt(

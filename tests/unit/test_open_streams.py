@@ -17,7 +17,8 @@ from app.presentation.http.streams import LOOK_ACCOUNTS_MAX, OpenStream, OpenStr
 class Keys:
     """Of accounts whose first key has version 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
         self.revoked: set[UUID] = set()
         self.looks: list[frozenset[UUID]] = []
 
@@ -26,6 +27,7 @@ class Keys:
 
     async def versions(self, account_ids: Collection[UUID]) -> Mapping[UUID, int]:
         self.looks.append(frozenset(account_ids))
+        await asyncio.sleep(self.seconds)
         return {account_id: 2 if account_id in self.revoked else 1 for account_id in account_ids}
 
 
@@ -42,7 +44,7 @@ def open_one(opened: OpenStreams, keys: Keys) -> OpenStream:
 
 
 async def test_each_is_looked_at_in_each_round_and_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(streams, "LOOK_SECONDS", 1.0)
     opened, keys = OpenStreams(), Keys()
     some = [open_one(opened, keys) for _ in range(2 * LOOK_ACCOUNTS_MAX + 1)]
     late: list[OpenStream] = []
@@ -63,6 +65,20 @@ async def test_each_is_looked_at_in_each_round_and_few_at_a_time(monkeypatch: py
         stream.leave()
         stream.leave()
     assert len(opened) == 0
+    await until(lambda: opened._watch is None)
+
+
+async def test_a_slow_database_is_asked_for_more_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "LOOK_SECONDS", 0.1)
+    opened, keys = OpenStreams(), Keys(seconds=0.2)
+    some = [open_one(opened, keys) for _ in range(10 * LOOK_ACCOUNTS_MAX)]
+
+    await until(lambda: len(keys.looks) >= 2)
+
+    # The first one was over when all were due.
+    assert keys.looks[0] | keys.looks[1] == {stream.account_id for stream in some}
+    for stream in some:
+        stream.leave()
     await until(lambda: opened._watch is None)
 
 

@@ -68,8 +68,11 @@ class StoredInput:
 
 
 class StoredInputs(Protocol):
-    async def of_jobs(self, account_id: UUID, job_ids: Sequence[UUID]) -> Mapping[UUID, StoredInput]:
-        """Of those that are the account's own, as far as no whole pictures stand in the row."""
+    async def of_jobs(self, account_id: UUID, job_ids: Sequence[UUID]) -> Mapping[UUID, StoredInput | None]:
+        """Of those that are the account's own: of the newest, at least of one, as many as an answer may have.
+
+        None: whole pictures stand in the row.
+        """
         ...
 
 

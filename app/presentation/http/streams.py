@@ -141,22 +141,31 @@ class OpenStreams:
             del self._of_account[stream.account_id]
 
     async def _watch_keys(self, authenticate: Authenticate) -> None:
-        now_seconds = asyncio.get_running_loop().time
         try:
             while self._count:
-                account_ids, began_seconds = list(self._of_account), now_seconds()
-                for start in range(0, len(account_ids), LOOK_ACCOUNTS_MAX):
-                    share = min(1.0, (start + LOOK_ACCOUNTS_MAX) / len(account_ids))
-                    await asyncio.sleep(began_seconds + share * LOOK_SECONDS - now_seconds())
-                    try:
-                        await self._check_keys(account_ids[start : start + LOOK_ACCOUNTS_MAX], authenticate)
-                    except DomainError:
-                        # Without a database nothing new is told either.
-                        continue
-                    except Exception:
-                        log.exception("stream_check_failed")
+                await self._look_at_all(authenticate)
         finally:
             self._watch = None
+
+    async def _look_at_all(self, authenticate: Authenticate) -> None:
+        """Within LOOK_SECONDS, some accounts at a time; of more than that where the answers come late."""
+        now_seconds = asyncio.get_running_loop().time
+        account_ids, began_seconds, start = list(self._of_account), now_seconds(), 0
+        while start < len(account_ids):
+            end = start + LOOK_ACCOUNTS_MAX
+            share = min(1.0, end / len(account_ids))
+            await asyncio.sleep(began_seconds + share * LOOK_SECONDS - now_seconds())
+            due = int(len(account_ids) * (now_seconds() - began_seconds) / LOOK_SECONDS)
+            if due >= end + LOOK_ACCOUNTS_MAX:
+                end = due
+            try:
+                await self._check_keys(account_ids[start:end], authenticate)
+            except DomainError:
+                # Without a database nothing new is told either.
+                pass
+            except Exception:
+                log.exception("stream_check_failed")
+            start = end
 
     async def _check_keys(self, account_ids: Sequence[UUID], authenticate: Authenticate) -> None:
         versions = await authenticate.versions(account_ids)

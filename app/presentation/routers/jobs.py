@@ -206,7 +206,8 @@ async def list_generations(
     """All your jobs, finished or not, one page at a time.
 
     With `status`, `type` or `model` only those that fit, and only so many jobs are looked through for one page: it may
-    be short or empty and still have a `next_cursor`. Go on until that is null.
+    be short or empty and still have a `next_cursor`. With `include=input` a page of very long ones is short, too. Go on
+    until that is null.
     """
     after = None if cursor is None else parse_uuid(cursor)
     if cursor is not None and after is None:
@@ -222,15 +223,18 @@ async def list_generations(
     else:
         found = await reader.find(account.id, wanted, limit=limit, after=after)
     items = await _views(request, account.id, found.jobs, with_input=with_input)
-    return JobPage(items=items, limit=limit, offset=offset, next_cursor=found.next_after)
+    is_cut = len(items) < len(found.jobs)
+    next_cursor = items[-1].job_id if is_cut else found.next_after
+    return JobPage(items=items, limit=limit, offset=offset, next_cursor=next_cursor)
 
 
 async def _views(request: Request, account_id: UUID, page: Sequence[Job], *, with_input: bool) -> list[JobView]:
+    """Of the first ones alone where all inputs together would be too much for one answer."""
     use_cases, link_to = state_of(request.scope).use_cases, links_in(request)
     outlooks = await use_cases.jobs.outlooks.each_of(page)
     inputs = await use_cases.jobs.inputs(account_id, page) if with_input else [INPUT_LEFT_OUT] * len(page)
     return [
-        JobView.of(job, outlook, link_to, given) for job, outlook, given in zip(page, outlooks, inputs, strict=True)
+        JobView.of(job, outlook, link_to, given) for job, outlook, given in zip(page, outlooks, inputs, strict=False)
     ]
 
 

@@ -202,5 +202,5 @@ class JobPage(BaseModel):
     offset: int
     next_cursor: UUID | None = Field(
         description="Send it as `cursor` for the page after; null on the last one. With a filter, a page that has "
-        "fewer jobs than `limit`, or none, may have one too."
+        "fewer jobs than `limit`, or none, may have one too; with `include=input` one that has fewer."
     )

@@ -142,7 +142,8 @@ function newer(known, job) {
   // An event has no outlook: the one that is known stays.
   const outlook = job.isOfEvent && !FINAL.has(job.status)
     ? { waiting_for: known.waiting_for, queue_position: known.queue_position, eta_seconds: known.eta_seconds } : {};
-  return { ...known, ...job, ...outlook };
+  // Of whole pictures in a row the service tells nothing, but this page may have sent them.
+  return { ...known, ...job, ...outlook, input: job.input ?? known.input ?? job.input };
 }
 
 function applyEvent(event) {

@@ -3,7 +3,7 @@ import { NoConnection, ask, problemOf, uuid } from "./api.js";
 import { loadJob, put } from "./jobs.js";
 import { read, readAll, remove, write } from "./kept.js";
 import { say } from "./parts.js";
-import { keyOf, noteRefusal, onLeave, tell } from "./session.js";
+import { accountMark, keyOf, noteRefusal, onLeave, tell } from "./session.js";
 import { PATHS } from "./schema.js";
 import { createStore } from "./store.js";
 import { pause } from "./stream.js";
@@ -22,16 +22,15 @@ onLeave(() => unsent.set({ items: [] }));
 
 // Of a page that was left before its answer came: the same key leads to the same job.
 export function resumeUnsent() {
-  for (const item of readAll(PREFIX)) {
-    if (Date.now() - item.at < KEPT_MS) {
-      show(item);
-      send(item).catch((error) => say(explain(error), "bad"));
-    } else remove(PREFIX + item.id);
+  // What another account asked for is not sent in the name of this one.
+  for (const item of readAll(PREFIX).filter(({ of }) => of === accountMark())) {
+    show(item);
+    send(item).catch((error) => say(explain(error), "bad"));
   }
 }
 
 export function start(model, body, maxCost) {
-  const item = { id: uuid(), type: model.type, model: model.model, body, maxCost, at: Date.now() };
+  const item = { id: uuid(), type: model.type, model: model.model, body, maxCost, at: Date.now(), of: accountMark() };
   // Without it a reload could not tell whether it was sent.
   if (!write(PREFIX + item.id, item)) throw new BrowserFull();
   show(item);
@@ -40,6 +39,10 @@ export function start(model, body, maxCost) {
 
 class BrowserFull extends Error {
   code = "studio_full";
+}
+
+class TooOld extends Error {
+  code = "studio_too_old";
 }
 
 // It may have arrived all the same, and only its answer was lost: whether it has is asked until that is answered.
@@ -75,13 +78,16 @@ async function send(item) {
     for (let attempt = 0; ; attempt += 1) {
       const sent = current(item.id);
       if (!sent) return undefined;
+      // By then the service may have forgotten the key, and would make it a second time.
+      if (Date.now() - sent.at >= KEPT_MS) throw new TooOld();
       const outcome = await attemptOf(sent, key);
       // Whoever is here by now has not asked for it.
       if (key !== keyOf()) return undefined;
       const isGivenUp = current(item.id)?.isGivenUp;
       if (isGivenUp && outcome.job) say(t("run.had_arrived"));
       if (outcome.job) return outcome.job;
-      if (isGivenUp && !outcome.isWorthRepeating) return say(t("run.given_up"));
+      // The one refusal before which the key was looked for.
+      if (isGivenUp && outcome.error?.code === "price_exceeds_maximum") return say(t("run.given_up"));
       if (!outcome.isWorthRepeating) throw outcome.error;
       change(item.id, { trouble: outcome.error.code });
       // Given up while it was sent: whether it arrived is asked at once.

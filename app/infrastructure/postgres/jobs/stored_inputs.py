@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, any_, case, cast, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, any_, case, cast, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.ports.jobs import StoredInput
@@ -13,6 +13,7 @@ from app.domain.files import FileOrigin, KeptReference
 from app.domain.outputs import OutputId
 from app.infrastructure.postgres.database import reading
 from app.infrastructure.postgres.files.own_outputs import IS_AT_PROVIDER
+from app.infrastructure.postgres.jobs.inputs import LARGE_INPUT_BYTES
 from app.infrastructure.postgres.jobs.rows import FAL_INPUT
 from app.infrastructure.postgres.statements import any_of, constant
 from app.infrastructure.postgres.tables import files, jobs, outputs
@@ -20,6 +21,9 @@ from app.infrastructure.postgres.tables import files, jobs, outputs
 # As JSON. The longest prompt that any model takes fits, in whatever letters; what is larger has whole pictures in it,
 # and a page would bring hundreds of megabytes out of the database.
 TOLD_BYTES_MAX = 256 * 1024
+# Of all jobs of a page. Whoever starts and cancels jobs with the longest prompts pays nothing for them, and a hundred
+# would be an answer of 8 MB. As many whose inputs are not large fit.
+PAGE_BYTES_MAX = 1024 * 1024
 
 _IS_SMALL = or_(
     jobs.c.input_bytes.is_(None),
@@ -50,20 +54,44 @@ _REFERENCES: ColumnElement[Any] = case(
         .scalar_subquery(),
     )
 )
-_INPUTS = select(jobs.c.id, FAL_INPUT.label("fal_input"), _REFERENCES.label("references")).where(
-    any_of(jobs.c.id, "job_ids"), _IS_SMALL
+_SIZE_BYTES = case(
+    (~_IS_SMALL, constant(0)),
+    (jobs.c.input_forgotten_at.is_not(None), func.octet_length(cast(FAL_INPUT, Text))),
+    else_=func.coalesce(jobs.c.input_bytes, constant(LARGE_INPUT_BYTES)),
 )
+# Newest first, as pages are.
+_BYTES_BEFORE = func.sum(_SIZE_BYTES).over(order_by=(jobs.c.created_at.desc(), jobs.c.id.desc())) - _SIZE_BYTES
+
+
+def _inputs_of(account_id: UUID) -> Select[Any]:
+    asked = (
+        select(jobs.c.id, _BYTES_BEFORE.label("bytes_before"))
+        .where(any_of(jobs.c.id, "job_ids"), jobs.c.account_id == account_id)
+        .subquery("asked")
+    )
+    return (
+        select(
+            jobs.c.id,
+            _IS_SMALL.label("is_told"),
+            case((_IS_SMALL, FAL_INPUT)).label("fal_input"),
+            case((_IS_SMALL, _REFERENCES)).label("references"),
+        )
+        .join(asked, asked.c.id == jobs.c.id)
+        .where(asked.c.bytes_before < constant(PAGE_BYTES_MAX))
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresStoredInputs:
     engine: AsyncEngine
 
-    async def of_jobs(self, account_id: UUID, job_ids: Sequence[UUID]) -> Mapping[UUID, StoredInput]:
-        query = _INPUTS.where(jobs.c.account_id == account_id)
+    async def of_jobs(self, account_id: UUID, job_ids: Sequence[UUID]) -> Mapping[UUID, StoredInput | None]:
         async with reading(self.engine) as connection:
-            rows = (await connection.execute(query, {"job_ids": list(job_ids)})).mappings().all()
-        return {row["id"]: StoredInput(row["fal_input"], _references(row["references"] or {})) for row in rows}
+            rows = (await connection.execute(_inputs_of(account_id), {"job_ids": list(job_ids)})).mappings().all()
+        return {
+            row["id"]: StoredInput(row["fal_input"], _references(row["references"] or {})) if row["is_told"] else None
+            for row in rows
+        }
 
 
 def _references(rows: Mapping[str, Any]) -> Mapping[str, KeptReference]:
