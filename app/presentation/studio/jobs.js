@@ -150,7 +150,7 @@ function applyEvent(event) {
   if (event.type.startsWith("generation.") || event.type === "output.stored") {
     put([{ ...event.data, isOfEvent: true }]);
     // Of a job that somebody else has started no event says what was asked for.
-    if (jobs.get().byId.get(event.data.job_id).input === undefined) askForInputs();
+    if (jobs.get().byId.get(event.data.job_id).input === undefined) askForInput(event.data.job_id);
   }
   if (event.type === "balance.credited") noteArrival(event.id, event.data.entry.amount, "balance.credited");
   if (event.type === "balance.low") say(t("balance.low", { tokens: tokens(event.data.balance_tokens) }), "bad");
@@ -182,8 +182,17 @@ function askForBalance() {
   }, 200);
 }
 
-let inputsTimer = null;
-function askForInputs() {
-  clearTimeout(inputsTimer);
-  inputsTimer = setTimeout(refresh, 500);
+const untold = new Set();
+let untoldTimer = null;
+onLeave(() => untold.clear());
+function askForInput(id) {
+  untold.add(id);
+  clearTimeout(untoldTimer);
+  untoldTimer = setTimeout(() => {
+    const ids = [...untold];
+    untold.clear();
+    // One by one as long as they are few.
+    if (ids.length > 10) refresh();
+    else for (const one of ids) loadJob(one).catch(() => {});
+  }, 500);
 }
