@@ -343,7 +343,7 @@ async def _have_begun(fal: CountingFal, count: int) -> bool:
 
 
 async def test_without_a_bound_no_place_is_touched(engine: AsyncEngine, database: str, sql: Connection) -> None:
-    customer, fal = await open_account(engine, 1_000), CountingFal(engine, run_seconds=0.3)
+    customer, fal = await open_account(engine, 1_000), CountingFal(engine, run_seconds=2.0)
     await asyncio.gather(*(accept(engine, customer) for _ in range(30)))
 
     async with services(database, fal, 0, 0):
