@@ -254,13 +254,10 @@ class JobsInMemory:
         has_more = len(looked_at) > self.looked_at_max
         return FoundJobs(fitting, looked_at[self.looked_at_max - 1].id if has_more else None)
 
-    async def of_jobs(self, account_id: UUID, job_ids: Sequence[UUID]) -> Mapping[UUID, StoredInput]:
+    async def of_jobs(self, account_id: UUID, job_ids: Sequence[UUID]) -> Mapping[UUID, StoredInput | None]:
         self.inputs_asked_for.append(job_ids)
-        return {
-            job.id: StoredInput(job.parameters, self.references)
-            for job in self.accepted
-            if job.id in job_ids and self.owners[job.id] == account_id
-        }
+        told = {job.id: StoredInput(job.parameters, self.references) for job in self.accepted}
+        return {job_id: told.get(job_id) for job_id in job_ids if self.owners.get(job_id) == account_id}
 
     async def request_cancel(self, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey | None = None) -> Job:
         job = await self.get(account_id, job_id)
