@@ -101,9 +101,9 @@ def service(postgres_dsn: str, template_database: str) -> Iterator[Service]:
 
 
 # A finished job is refused with 400: whether a job is finished is nothing that a document can say.
-# How many keys there are already, that a moment is over, or what makes bytes a picture, is nothing either. A stream of
-# all events has no end, and whoever makes up requests would wait for it; `tests/integration/test_event_streams.py`
-# listens to it.
+# How many keys there are already, that a moment is over, what makes bytes a picture, or that no offset goes with a
+# filter, is nothing either. A stream of all events has no end, and whoever makes up requests would wait for it;
+# `tests/integration/test_event_streams.py` listens to it.
 LEFT_OUT = 1
 CONFIGURATION = """
 hooks = "tests.contract.openapi_hooks"
@@ -116,6 +116,10 @@ enabled = false
 [[operations]]
 include-operation-id = "get_generation"
 parameters = { wait = 1 }
+
+[[operations]]
+include-operation-id = "list_generations"
+checks.positive_data_acceptance.expected-statuses = ["200", "401", "403", "404", "422"]
 
 [[operations]]
 include-operation-id = "upload_file"
