@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -112,12 +113,10 @@ async def give_up_during(studio: Studio, outage: Outage) -> None:
     outage.is_over = True
 
 
-DAY_OLD = """() => {
+CHANGE_UNSENT = """(change) => {
   for (const place of [sessionStorage, localStorage])
-    for (const name of Object.keys(place).filter((one) => one.startsWith("tollgate.unsent."))) {
-      const item = JSON.parse(place.getItem(name));
-      place.setItem(name, JSON.stringify({ ...item, at: item.at - 86_400_000 }));
-    }
+    for (const name of Object.keys(place).filter((one) => one.startsWith("tollgate.unsent.")))
+      place.setItem(name, JSON.stringify({ ...JSON.parse(place.getItem(name)), ...change }));
 }"""
 
 
@@ -129,7 +128,7 @@ async def test_what_is_a_day_old_is_not_sent_again(studio: Studio) -> None:
     await studio.page.route(STARTS, outage)
     await studio.make("a comet")
     await expect(studio.page.get_by_role("button", name="Do not send it")).to_be_visible()
-    await studio.page.evaluate(DAY_OLD)
+    await studio.page.evaluate(CHANGE_UNSENT, {"at": (time.time() - 86_400) * 1000})
 
     await studio.page.reload()
 
@@ -138,6 +137,21 @@ async def test_what_is_a_day_old_is_not_sent_again(studio: Studio) -> None:
     await studio.page.reload()
     await expect(studio.balance).to_have_text("1,000 tokens")
     await expect(studio.tiles).to_have_count(0)
+
+
+async def test_what_another_account_has_not_sent_is_not_sent_for_this_one(studio: Studio) -> None:
+    outage = Outage()
+    studio.may_fail = True
+    await studio.begin()
+    await studio.page.route(STARTS, outage)
+    await studio.make("a comet")
+    await expect(studio.page.get_by_role("button", name="Do not send it")).to_be_visible()
+    await studio.page.evaluate(CHANGE_UNSENT, {"of": "tgk_somebody"})
+
+    await studio.page.reload()
+
+    await expect(studio.balance).to_have_text("1,000 tokens")
+    await expect(studio.page.get_by_role("button", name="Do not send it")).to_have_count(0)
 
 
 @pytest.mark.parametrize("is_reloaded", [False, True], ids=["at once", "after a reload"])

@@ -163,3 +163,9 @@ def test_what_was_brought_along_lately_counts() -> None:
     assert [said(decision) for decision in decisions] == [TooManyLargeInputs, False, TooManyLargeInputs]
     assert isinstance(decisions[0], TooManyLargeInputs)
     assert decisions[0].retry_after_seconds == 40
+
+
+@pytest.mark.parametrize(("age_seconds", "wait_seconds"), [(-0.3, 60), (0.0, 60), (20.2, 40), (59.5, 1), (60.0, 1)])
+def test_nobody_waits_longer_for_large_inputs_than_they_count(age_seconds: float, wait_seconds: int) -> None:
+    """The clock of a transaction that waited for a lock is behind that of whom it waited for."""
+    assert LargeInputs(size_bytes=1, age_seconds=age_seconds).seconds_to_wait == wait_seconds

@@ -206,8 +206,8 @@ async def list_generations(
     """All your jobs, finished or not, one page at a time.
 
     With `status`, `type` or `model` only those that fit, and only so many jobs are looked through for one page: it may
-    be short or empty and still have a `next_cursor`. With `include=input` a page of very long ones is short, too. Go on
-    until that is null.
+    be short or empty and still have a `next_cursor`. With `include=input` a page of very long inputs is short, too. Go
+    on until `next_cursor` is null.
     """
     after = None if cursor is None else parse_uuid(cursor)
     if cursor is not None and after is None:
