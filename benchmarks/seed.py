@@ -48,6 +48,12 @@ SELECT uuidv7(moment - clock_timestamp()), {ACCOUNT_ID_SQL.format(number="1 + (n
                'https://queue.fal.run/fal-ai/wan-25-preview/requests/' || request_id AS url
           FROM (SELECT n, gen_random_uuid()::text AS request_id FROM generate_series(1, $1::int) n) numbered) dated
 """
+# In the store since their end, so that nothing is left to do for them and their links are those of any finished job.
+_OUTPUTS = """
+INSERT INTO outputs (job_id, number, created_at, expires_at, content_type, size_bytes, sha256, stored_at)
+SELECT id, 0, updated_at, now() + interval '30 days', 'image/png', 1500000, sha256(uuid_send(id)), updated_at
+  FROM jobs WHERE NOT EXISTS (SELECT FROM outputs WHERE job_id = jobs.id)
+"""
 _DEBITS = """
 INSERT INTO ledger_entries (account_id, seq, kind, amount, balance_after, job_id, created_at)
 SELECT job.account_id, account.entry_count + job.place, 'DEBIT', job.cost_tokens,
@@ -99,6 +105,7 @@ async def add_jobs(connection: Connection, count: int, accounts: int = ACCOUNTS)
     await connection.execute("SET session_replication_role = replica")
     async with connection.transaction():
         await connection.execute(_JOBS, count, accounts, timeout=600)
+        await connection.execute(_OUTPUTS, timeout=600)
         await connection.execute(_DEBITS, timeout=600)
         await connection.execute(_BALANCES, timeout=600)
     await connection.execute("RESET session_replication_role")

@@ -17,7 +17,9 @@ from simulator.journal import Journal
 from simulator.media import SIDE_PIXELS_MAX, Picture, render
 from simulator.storage import FileStore, StoredFile
 
+# In which a connection that is refused is tried again.
 FETCH_SECONDS_MAX = 10
+FETCH_AGAIN_SECONDS = 0.25
 SIZE_BYTES_MAX = 20 * 1024**2
 PICTURE_TYPE = "image/jpeg"
 TEXT_TYPE = "text/plain"
@@ -114,17 +116,26 @@ class InputPictures:
         return first
 
     async def _fetch(self, url: str, loc: tuple[str | int, ...]) -> bytes:
-        content = bytearray()
         try:
-            async with asyncio.timeout(FETCH_SECONDS_MAX), self._client.stream("GET", url) as response:
-                response.raise_for_status()
-                async for chunk in response.aiter_bytes():
-                    content += chunk
-                    if len(content) > SIZE_BYTES_MAX:
-                        ctx = {"max_size": SIZE_BYTES_MAX}
-                        raise Refused(model_error("file_too_large", loc=loc, ctx=ctx, value=url))
+            async with asyncio.timeout(FETCH_SECONDS_MAX):
+                while True:
+                    try:
+                        return await self._fetch_once(url, loc)
+                    except httpx.ConnectError:
+                        # A service that was killed together with this simulator listens later than it.
+                        await asyncio.sleep(FETCH_AGAIN_SECONDS)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
             raise Refused(model_error("file_download_error", loc=loc, value=url)) from None
+
+    async def _fetch_once(self, url: str, loc: tuple[str | int, ...]) -> bytes:
+        content = bytearray()
+        async with self._client.stream("GET", url) as response:
+            response.raise_for_status()
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > SIZE_BYTES_MAX:
+                    ctx = {"max_size": SIZE_BYTES_MAX}
+                    raise Refused(model_error("file_too_large", loc=loc, ctx=ctx, value=url))
         return bytes(content)
 
 

@@ -1,6 +1,7 @@
 """The page as a test uses it: by what is written on it."""
 
 import re
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -9,10 +10,20 @@ from typing import Any, Self
 from uuid import uuid4
 
 import httpx
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    async_playwright,
+    expect,
+)
 
 from tests.service_process import WITHOUT_LIMITS, ServiceProcess
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 # Drawing and a run of the simulator, on a machine that is busy with other tests.
 expect.set_options(timeout=30_000)
@@ -136,6 +147,17 @@ class Studio:
     async def is_as_wide_as_the_screen(self) -> bool:
         wide: bool = await self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         return wide
+
+
+@asynccontextmanager
+async def running_chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        # Chromium has no sandbox for root, as whom tests run in a container.
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        await browser.close()
 
 
 @contextmanager

@@ -149,6 +149,23 @@ async def test_signing_out_leaves_nothing_behind(studio: Studio) -> None:
     assert answer.status_code == 401
 
 
+async def test_signing_out_leaves_to_another_account_what_is_kept_for_it(studio: Studio) -> None:
+    """Whose tab was signed in before that account was remembered."""
+    await studio.sign_in(a_user(studio.url, 100))
+    await expect(studio.balance).to_have_text("100 tokens")
+    remembered = {"key": a_user(studio.url, 50), "isRemembered": True, "isOwn": False, "scopes": ["generate", "read"]}
+    kept = {"tollgate.session": json.dumps(remembered), "tollgate.draft": "{}"}
+    await studio.page.evaluate("kept => Object.assign(localStorage, kept)", kept)
+
+    await studio.page.get_by_label("Your key and sign-out").click()
+    await studio.page.get_by_role("button", name="Sign out").click()
+
+    await expect(studio.page.get_by_text("You are signed out.")).to_be_visible()
+    assert await studio.stored() == kept
+    await studio.page.reload()
+    await expect(studio.balance).to_have_text("50 tokens")
+
+
 async def test_a_key_that_has_ended_is_said(studio: Studio) -> None:
     studio.may_fail = True
     full = a_user(studio.url, 100)

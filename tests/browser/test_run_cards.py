@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -83,16 +84,23 @@ async def test_a_failure_says_why_and_that_nothing_was_charged(studio: Studio) -
 
 
 class Outage:
-    """Answers 503 to whoever starts a generation, until it is over; may lose the first answer instead."""
+    """Answers 503 to whoever starts a generation, until it is over.
 
-    def __init__(self, *, loses_an_answer: bool = False) -> None:
+    May lose the first answer instead, or refuse what comes after it.
+    """
+
+    def __init__(self, *, loses_an_answer: bool = False, refusal: dict[str, Any] | None = None) -> None:
         self.is_over = False
         self.loses_an_answer = loses_an_answer
+        self.refusal = refusal
         self.prices: list[int] = []
 
     async def __call__(self, route: Route) -> None:
         self.prices.append((route.request.post_data_json or {})["max_cost_tokens"])
-        if self.is_over:
+        if self.is_over and self.refusal:
+            status = self.refusal["status"]
+            await route.fulfill(status=status, json=self.refusal, content_type="application/problem+json")
+        elif self.is_over:
             await route.continue_()
         elif self.loses_an_answer:
             self.loses_an_answer = False
@@ -176,3 +184,34 @@ async def test_what_had_arrived_is_shown_when_it_is_given_up(studio: Studio) -> 
     await expect(studio.pictures).to_have_count(1)
     assert len(await studio.jobs()) == 1
     await expect(studio.balance).to_have_text("995 tokens")
+
+
+async def test_another_refusal_of_what_is_given_up_does_not_say_that_nothing_was_charged(studio: Studio) -> None:
+    """It may come before the service looks whether the request has arrived."""
+    outage = Outage(refusal={"code": "insufficient_balance", "status": 402, "detail": "too few"})
+    await give_up_during(studio, outage)
+
+    await expect(studio.page.get_by_text("Not sent yet")).to_have_count(0)
+    await expect(studio.page.get_by_text(re.compile("nothing was charged"))).to_have_count(0)
+    assert outage.prices[-1] == 0
+
+
+async def test_what_the_page_has_sent_is_known_where_the_service_cannot_tell_it(studio: Studio) -> None:
+    """It keeps no whole pictures that were sent in a row."""
+
+    async def without_inputs(route: Route) -> None:
+        answer = await route.fetch()
+        told = await answer.json()
+        for job in told.get("items", [told]):
+            job["input"] = None
+        await route.fulfill(response=answer, json=told)
+
+    await studio.page.route(re.compile(r"/generations.*include=input"), without_inputs)
+    await studio.begin()
+    await studio.make("a comet")
+
+    await expect(studio.pictures).to_have_count(1)
+    await expect(studio.card("a comet")).to_have_count(1)
+    await studio.pictures.click()
+    await studio.page.get_by_text("As curl and Python").click()
+    await expect(studio.page.get_by_role("region", name="curl")).to_contain_text("a comet")

@@ -223,18 +223,22 @@ def test_what_answers_at_the_public_url_and_is_not_the_service(
     assert code == 1
 
 
+@pytest.mark.alone
 def test_what_is_silent_holds_nobody_up(database: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         dsn = f"postgresql://u:hidden@{url.removeprefix('http://')}/none"
         began = time.monotonic()
+        doctor(tmp_path, database)
+        usual_seconds = time.monotonic() - began
         code, lines = doctor(tmp_path, dsn, FAL_QUEUE_URL=url, PUBLIC_URL=url)
-        took_seconds = time.monotonic() - began
+        took_seconds = time.monotonic() - began - usual_seconds
 
     assert "does not answer in time" in text(lines, "database")
     assert level(lines, "fal") == level(lines, "public url") == "wrong"
     assert code == 1
-    assert took_seconds < 30
+    # Its own limits, without what this machine needs to start it.
+    assert took_seconds - usual_seconds < 25
 
 
 def test_says_what_is_wrong_and_what_is_ignored(database: str, simulator: str, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.builders import connect
 from tests.service_process import PROJECT_DIR, WITHOUT_LIMITS, ServiceProcess
 from tests.simulator_server import running_simulator
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.alone]
 
 DRAIN_SECONDS = 2.0
 PRICE_TOKENS = 5
@@ -61,7 +61,16 @@ class Stage:
         self._processes.append(process)
         if command == "serve":
             process.wait_until_ready()
+        else:
+            self._until_working(process)
         return process
+
+    @staticmethod
+    def _until_working(worker: ServiceProcess) -> None:
+        deadline = time.monotonic() + 60
+        while "runner_started" not in worker.output():
+            assert time.monotonic() < deadline, worker.output()
+            time.sleep(0.02)
 
     def submits(self, word: str = "") -> Counter[str]:
         """How often each prompt with this word came to the simulator."""
@@ -206,9 +215,7 @@ def test_the_next_process_goes_at_once_on_with_a_long_queue(stage: Stage) -> Non
     submitted = stage.submits().total()
     assert submitted <= 2 * at_once, "it went on with the queue"
     assert stage.rows("SELECT count(*) FROM pgqueuer WHERE status = 'picked'") == [(0,)]
-    worker = stage.start("worker")
-    while "runner_started" not in worker.output():
-        time.sleep(0.02)
+    stage.start("worker")
     stage.until_submitted(submitted + at_once, seconds=TAKE_UP_SECONDS_MAX)
     stage.until_all_completed()
 
@@ -241,9 +248,7 @@ def test_what_a_second_signal_cuts_off_is_taken_up_by_the_process_that_runs_alre
     prompts = [f"job {number} [submit:hang:25]" for number in range(4)]
     user.start_jobs(prompts)
     stage.until_submitted(len(prompts))
-    other = stage.start("worker")
-    while "runner_started" not in other.output():
-        time.sleep(0.02)
+    stage.start("worker")
 
     worker.process.send_signal(signal.SIGTERM)
     time.sleep(1.2)

@@ -166,6 +166,7 @@ def test_the_other_worker_finishes_everything_when_one_is_killed(fleet: Fleet) -
     assert fleet.balance(key) == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_worker_with_success_in_a_few_seconds(fleet: Fleet, number: signal.Signals) -> None:
     (worker,) = fleet.run_workers(1)

@@ -12,6 +12,7 @@ from app.domain.accounts import Scope
 from app.domain.errors import DatabaseUnavailable
 from app.domain.events import Event
 from app.domain.jobs import JobStatus, Outcome
+from app.infrastructure.postgres.event_feed import Subscription
 from app.infrastructure.postgres.payments import PostgresPayments
 from app.presentation.http import event_streams
 from tests.builders import (
@@ -143,9 +144,19 @@ async def test_a_job_is_followed_from_its_state_to_its_end(
     assert (late["event"], late["id"]) == ("generation.state", ended["id"])
 
 
-async def test_a_wait_ends_with_the_next_change(engine: AsyncEngine, served: Served) -> None:
+async def test_a_wait_ends_with_the_next_change(
+    engine: AsyncEngine, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     customer = await open_account(engine, 100)
     job_id, attempt = await claimed_job(engine, customer)
+    has_looked = asyncio.Event()
+    await_next = Subscription.next
+
+    async def next_after_a_look(subscription: Subscription, seconds: float) -> Sequence[Event]:
+        has_looked.set()
+        return await await_next(subscription, seconds)
+
+    monkeypatch.setattr(Subscription, "next", next_after_a_look)
 
     async def look(seconds: int) -> str:
         headers = {"X-API-Key": customer.api_key}
@@ -163,8 +174,11 @@ async def test_a_wait_ends_with_the_next_change(engine: AsyncEngine, served: Ser
 
     steps: list[tuple[str, Callable[[], Awaitable[bool]]]] = [("SUBMITTED", submit), ("COMPLETED", settle)]
     for status, step in steps:
+        has_looked.clear()
         looking = asyncio.create_task(look(30))
-        await until(lambda: asyncio.sleep(0, len(served.state.streams)))
+        # What changes before its first look is no change to it.
+        async with asyncio.timeout(10):
+            await has_looked.wait()
         assert await step()
         async with asyncio.timeout(10):
             assert await looking == status

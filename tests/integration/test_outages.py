@@ -132,6 +132,7 @@ async def test_says_unavailable_when_its_connection_is_killed_at_work(
     assert killed == 1
 
 
+@pytest.mark.alone
 @every_operation
 async def test_says_unavailable_when_nobody_listens(
     operation: Callable[[AsyncEngine], Awaitable[object]], tmp_path_factory: pytest.TempPathFactory
@@ -151,6 +152,7 @@ async def test_says_unavailable_when_the_port_is_closed() -> None:
             await current_revision(engine)
 
 
+@pytest.mark.alone
 async def test_says_unavailable_within_5_seconds_when_the_server_accepts_and_is_silent() -> None:
     is_over = asyncio.Event()
 

@@ -230,6 +230,7 @@ async def test_an_api_waits_for_its_first_worker_and_then_says_that_there_is_non
     assert "no worker works on jobs" in later.detail
 
 
+@pytest.mark.alone
 async def test_a_worker_that_hangs_is_missed_at_once_and_its_duty_named(
     engine: AsyncEngine, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -635,6 +635,7 @@ async def test_what_takes_longer_than_a_stop_may_is_cut_off(
     assert was_cut_off.is_set()
 
 
+@pytest.mark.alone
 async def test_connections_that_do_not_close_hold_up_nothing(
     database: str, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

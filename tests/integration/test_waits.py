@@ -270,6 +270,7 @@ SELECT -10 * number, 'generation.submit', uuid_send(gen_random_uuid()), 'generat
 """
 
 
+@pytest.mark.alone
 async def test_a_hundred_thousand_that_wait_are_one_look_and_a_bisection(
     engine: AsyncEngine, sql: Connection, customer: Customer
 ) -> None:

@@ -46,6 +46,7 @@ async def test_reads_of_a_key_are_bounded_and_say_so() -> None:
     assert written.status_code == 202
 
 
+@pytest.mark.alone
 async def test_failures_of_an_address_are_slowed_down_and_a_valid_key_never(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "SLOWED_SECONDS", 0.3)
     world = World()

@@ -109,11 +109,14 @@ class _Upload:
     def __init__(self, store: Opened, key: str) -> None:
         self.size_bytes = 0
         self._writer = obstore.open_writer_async(store, key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
+        self._writing: asyncio.Future[int] | None = None
 
     async def write(self, chunk: bytes) -> None:
+        """A write that is cut off might have begun an upload whose name nobody has heard: `abort` lets it end."""
+        self._writing = asyncio.ensure_future(self._writer.write(chunk))
         with _translated():
             async with asyncio.timeout(_WRITE_SECONDS):
-                self.size_bytes += await self._writer.write(chunk)
+                self.size_bytes += await asyncio.shield(self._writing)
 
     async def complete(self) -> None:
         """obstore aborts what it fails to complete, and not what it is stopped in: parts have the client's limit."""
@@ -126,6 +129,9 @@ class _Upload:
         """Whoever calls it has an error to pass on already."""
         with suppress(*_FAILURES):
             async with asyncio.timeout(_ABORT_SECONDS):
+                if self._writing is not None:
+                    with suppress(*_FAILURES):
+                        await self._writing
                 await self._writer.__aexit__(type(error), error, error.__traceback__)
 
 

@@ -37,13 +37,8 @@ export function storage() {
   return session.get().signedIn?.isRemembered ? localStorage : sessionStorage;
 }
 
-function stored() {
-  for (const place of [sessionStorage, localStorage]) {
-    const text = place.getItem(ITEM);
-    if (text) return JSON.parse(text);
-  }
-  return null;
-}
+const keptIn = (place) => JSON.parse(place.getItem(ITEM));
+const stored = () => keptIn(sessionStorage) ?? keptIn(localStorage);
 
 function enter(signedIn) {
   const place = signedIn.isRemembered ? localStorage : sessionStorage;
@@ -52,7 +47,10 @@ function enter(signedIn) {
 }
 
 function forget() {
+  const key = keyOf();
   for (const place of [sessionStorage, localStorage]) {
+    // Another account may be remembered here, which this tab knows nothing of.
+    if ((keptIn(place)?.key ?? key) !== key) continue;
     for (const name of Object.keys(place)) if (name.startsWith(OWN)) place.removeItem(name);
   }
   location.replace("#/create");

@@ -11,6 +11,9 @@ import { mayGenerate, mine } from "./session.js";
 import { useStore } from "./store.js";
 import { bytes, explain, moment, seconds, t, tokens } from "./text.js";
 
+// What fails again so soon is broken, and not over.
+const LOADED_ANEW_MS = 10_000;
+
 export function Viewer({ id, place, onClose }) {
   const { byId } = useStore(jobs);
   const [error, setError] = useState(null);
@@ -50,9 +53,19 @@ function Media({ output, prompt, isVideo }) {
   if (!url) return html`<p class="gone">${t(`output.${output.deleted_because ?? "gone"}`)}</p>`;
   if (output.is_blanked) return html`<p class="gone">${t("output.blanked")}</p>`;
   const type = output.content_type ?? "";
-  if (type.startsWith("video/") || (isVideo && !type)) return html`<video src=${url} controls autoplay loop playsinline aria-label=${prompt} />`;
-  if (type.startsWith("audio/")) return html`<audio src=${url} controls aria-label=${prompt} />`;
+  if (type.startsWith("video/") || (isVideo && !type)) return html`<video src=${url} controls autoplay loop playsinline aria-label=${prompt} onError=${goOn} />`;
+  if (type.startsWith("audio/")) return html`<audio src=${url} controls aria-label=${prompt} onError=${goOn} />`;
   return html`<button type="button" class=${isLarge ? "zoom large" : "zoom"} aria-label=${isLarge ? t("zoom.out") : t("zoom.in")} onClick=${() => setLarge(!isLarge)}><img src=${url} alt=${prompt || t("output.picture")} /></button>`;
+}
+
+// Of a film that a bucket serves the player holds a link for a minute: loaded anew, the service gives it another one.
+function goOn({ target }) {
+  const at = target.currentTime;
+  if (!at || Date.now() - (target.loadedAnewAt ?? 0) < LOADED_ANEW_MS) return;
+  target.loadedAnewAt = Date.now();
+  target.autoplay = !target.paused;
+  target.load();
+  target.currentTime = at;
 }
 
 function State({ job }) {
