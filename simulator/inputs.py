@@ -17,9 +17,9 @@ from simulator.journal import Journal
 from simulator.media import SIDE_PIXELS_MAX, Picture, render
 from simulator.storage import FileStore, StoredFile
 
-# In which a connection that is refused is tried again.
 FETCH_SECONDS_MAX = 10
 FETCH_AGAIN_SECONDS = 0.25
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SIZE_BYTES_MAX = 20 * 1024**2
 PICTURE_TYPE = "image/jpeg"
 TEXT_TYPE = "text/plain"
@@ -121,8 +121,10 @@ class InputPictures:
                 while True:
                     try:
                         return await self._fetch_once(url, loc)
-                    except httpx.ConnectError:
-                        # A service that was killed together with this simulator listens later than it.
+                    except httpx.ConnectError as error:
+                        if error.request.url.host not in LOOPBACK:
+                            raise
+                        # The service was killed together with this simulator, and listens later than it.
                         await asyncio.sleep(FETCH_AGAIN_SECONDS)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
             raise Refused(model_error("file_download_error", loc=loc, value=url)) from None

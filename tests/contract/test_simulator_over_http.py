@@ -3,12 +3,19 @@
 import base64
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import av
 import httpx
 import pytest
 from PIL import Image
+
+from tests.service_process import free_port
 
 APP = "/fal-ai/wan-25-preview"
 TEXT_TO_IMAGE = f"{APP}/text-to-image"
@@ -149,6 +156,33 @@ def test_draws_the_input_pictures_of_examples(fal_http: httpx.Client) -> None:
     assert house == again != boat
 
 
+def result_in_time(fal_http: httpx.Client, url: str) -> httpx.Response:
+    """Of a run from this picture, which is not over before the picture is there or cannot be had."""
+    response_url = submit(fal_http, IMAGE_TO_IMAGE, image_urls=[url])["response_url"]
+    deadline = time.monotonic() + 60
+    while (response := fal_http.get(response_url)).status_code == 400:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return response
+
+
+def test_waits_for_the_picture_of_a_service_that_is_just_starting(fal_http: httpx.Client, tmp_path: Path) -> None:
+    """After a kill both start together, and the service listens later."""
+    Image.new("RGB", (40, 30)).save(tmp_path / "picture.png")
+    port = free_port()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadPoolExecutor(2) as pool:
+        response = pool.submit(result_in_time, fal_http, f"http://127.0.0.1:{port}/picture.png")
+        time.sleep(1.5)
+        assert not response.done()
+        with ThreadingHTTPServer(("127.0.0.1", port), handler) as late:
+            pool.submit(late.serve_forever)
+            answer = response.result()
+            late.shutdown()
+
+    assert answer.status_code == 200
+
+
 @pytest.mark.parametrize(
     ("url", "error_type"),
     [
@@ -162,7 +196,7 @@ def test_draws_the_input_pictures_of_examples(fal_http: httpx.Client) -> None:
     ],
 )
 def test_answers_422_when_an_input_picture_cannot_be_had(fal_http: httpx.Client, url: str, error_type: str) -> None:
-    response = result(fal_http, IMAGE_TO_IMAGE, image_urls=[url])
+    response = result_in_time(fal_http, url)
 
     assert response.status_code == 422
     assert response.json()["detail"][0]["type"] == error_type

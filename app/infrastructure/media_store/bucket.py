@@ -115,8 +115,12 @@ class _Upload:
         """A write that is cut off might have begun an upload whose name nobody has heard: `abort` lets it end."""
         self._writing = asyncio.ensure_future(self._writer.write(chunk))
         with _translated():
-            async with asyncio.timeout(_WRITE_SECONDS):
-                self.size_bytes += await asyncio.shield(self._writing)
+            try:
+                async with asyncio.timeout(_WRITE_SECONDS):
+                    self.size_bytes += await asyncio.shield(self._writing)
+            except TimeoutError:
+                self._writing.cancel()
+                raise
 
     async def complete(self) -> None:
         """obstore aborts what it fails to complete, and not what it is stopped in: parts have the client's limit."""
@@ -127,11 +131,11 @@ class _Upload:
 
     async def abort(self, error: BaseException) -> None:
         """Whoever calls it has an error to pass on already."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=_ABORT_SECONDS)
+            self._writing.cancel()
         with suppress(*_FAILURES):
             async with asyncio.timeout(_ABORT_SECONDS):
-                if self._writing is not None:
-                    with suppress(*_FAILURES):
-                        await self._writing
                 await self._writer.__aexit__(type(error), error, error.__traceback__)
 
 
