@@ -1,10 +1,10 @@
 """Pictures and films that the bucket serves itself, from an origin of its own."""
 
 import asyncio
-import io
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import av
@@ -84,66 +84,59 @@ async def test_the_page_shows_saves_and_uses_what_the_bucket_serves(redirected: 
     assert [url for url in studio.requests if not url.startswith((studio.url, s3_server))] == []
 
 
-def a_film(seconds: int = 20) -> bytes:
+def a_film(path: Path, seconds: int = 20) -> bytes:
     """Which is too large to be loaded at once, and starts with its table of contents."""
-    content = io.BytesIO()
-    with av.open(content, "w", format="mp4", options={"movflags": "faststart"}) as container:
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=5, options={"crf": "0", "preset": "ultrafast", "g": "5"})
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
         for _ in range(5 * seconds):
             frame = av.VideoFrame.from_bytes(os.urandom(320 * 240 * 4), 320, 240, format="rgba")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return content.getvalue()
+    return path.read_bytes()
 
 
 class ForAMoment:
-    """A bucket whose link is over after its first answer, which holds the beginning alone; the next link is good."""
+    """Answers with pieces of a film, and says once of its second half that the link is over, as a bucket does."""
 
     def __init__(self, film: bytes) -> None:
         self.film = film
-        self.links: list[str] = []
         self.refused = 0
 
     async def __call__(self, route: Route) -> None:
-        url, headers = route.request.url, {"content-type": "video/mp4", "accept-ranges": "bytes"}
-        is_known = url in self.links
-        if not is_known:
-            self.links.append(url)
-        elif len(self.links) == 1:
+        wanted = re.fullmatch(r"bytes=(\d+)-\d*", route.request.headers.get("range", "bytes=0-"))
+        assert wanted is not None
+        first, size = int(wanted[1]), len(self.film)
+        if first > size / 2 and not self.refused:
             self.refused += 1
             await route.fulfill(status=403)
             return
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", route.request.headers.get("range", "bytes=0-"))
-        assert wanted is not None
-        first = int(wanted[1])
-        body = self.film[first:]
-        headers["content-range"] = f"bytes {first}-{len(self.film) - 1}/{len(self.film)}"
-        headers["content-length"] = str(len(body))
-        if len(self.links) == 1:
-            body = body[: len(self.film) // 2]
-        await route.fulfill(status=206, headers=headers, body=body)
+        end = size if self.refused else min(size, first + size // 8)
+        headers = {"content-type": "video/mp4", "content-range": f"bytes {first}-{end - 1}/{size}"}
+        await route.fulfill(status=206, headers=headers, body=self.film[first:end])
 
 
-async def test_a_film_plays_on_after_the_bucket_takes_its_link_no_more(redirected: Studio, s3_server: str) -> None:
-    studio, page = redirected, redirected.page
+async def test_a_film_plays_on_with_a_new_link_once_the_first_is_over(studio: Studio, tmp_path: Path) -> None:
+    """Chromium asks for the rest of a film where it was led to for the beginning, and there the link was for a minute.
+
+    Playwright hears of nothing behind a redirect: here the service itself refuses once.
+    """
+    page = studio.page
     studio.may_fail = True
+    bucket = ForAMoment(a_film(tmp_path / "film.mp4"))
+    await page.route("**/media/**", bucket)
     await studio.begin()
     await page.get_by_role("radio", name="Text to video").check()
     await studio.make("waves")
     film = page.locator(".grid .thumb video")
     await expect(film).to_have_count(1)
-    await reload_once_stored(studio, film)
     await expect(film).not_to_have_js_property("videoWidth", 0)
-    bucket = ForAMoment(a_film())
-    await page.route(f"{s3_server}/**", bucket)
 
     await film.click()
-
     player = page.locator(".viewer video")
     await expect(player).not_to_have_js_property("videoWidth", 0)
-    await player.evaluate("player => { player.currentTime = 18 }")
+    await player.evaluate("player => Object.assign(player, { loop: false, currentTime: 18 })")
+
     await expect(player).to_have_js_property("readyState", 4)
-    assert await player.evaluate("player => player.currentTime >= 18 || player.currentTime < 2")
-    assert bucket.refused > 0
-    assert len(bucket.links) == 2
+    assert bucket.refused == 1
+    assert await player.evaluate("player => [player.error, player.currentTime >= 18]") == [None, True]

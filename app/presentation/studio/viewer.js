@@ -61,7 +61,7 @@ function Media({ output, prompt, isVideo }) {
 // Of a film that a bucket serves the player holds a link for a minute: loaded anew, the service gives it another one.
 function goOn({ target }) {
   const at = target.currentTime;
-  if (!at || Date.now() - (target.loadedAnewAt ?? 0) < LOADED_ANEW_MS) return;
+  if (!target.duration || Date.now() - (target.loadedAnewAt ?? 0) < LOADED_ANEW_MS) return;
   target.loadedAnewAt = Date.now();
   target.autoplay = !target.paused;
   target.load();
