@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
+import httpx
 from PIL import Image
 from playwright.async_api import Browser, ViewportSize, expect
 
@@ -73,9 +74,16 @@ async def balance(studio: Studio) -> None:
 
 
 async def keys(studio: Studio) -> None:
-    await studio.sign_in(a_user(studio.url, 500))
+    key = a_user(studio.url, 500)
+    for name, budget in (("a shop", {"tokens": 200, "per": "month"}), ("a bot", {"tokens": 50, "per": "day"})):
+        body = {"name": name, "scopes": ["generate", "read"], "budget": budget}
+        made = httpx.post(f"{studio.url}/keys", json=body, headers={"X-API-Key": key}, trust_env=False, timeout=30)
+        made.raise_for_status()
+    await studio.sign_in(key)
     await go_to(studio, "Keys")
-    await studio.page.wait_for_timeout(1000)
+    await studio.page.get_by_label("API key").fill(key)
+    await studio.page.get_by_role("button", name="Open").click()
+    await expect(studio.page.get_by_text("a bot")).to_be_visible()
 
 
 async def results(studio: Studio) -> None:

@@ -16,7 +16,7 @@ from tests.builders import MODEL_IDS, connect
 
 pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
-OUTLOOK = re.compile(r"^\d+ s · \d+ (s|min) to \d+ (s|min) to go$")
+OUTLOOK = re.compile(r"^\d+ s · \d+( s)? to \d+ (s|min) to go$")
 STARTS = "**/generations/images/text-to-image"
 
 

@@ -8,7 +8,7 @@ import { Elapsed, Progress, say } from "./parts.js";
 import { timeRange } from "./models.js";
 import { giveUp } from "./runs.js";
 import { mine } from "./session.js";
-import { explain, has, seconds, t, tokens } from "./text.js";
+import { explain, has, secondsRange, t, tokens } from "./text.js";
 
 export const open = (job, place = 0) => { location.hash = `#/job/${job.job_id}/${place}`; };
 export const titleOf = (job) => modelBy(job.model_id)?.title ?? job.model_id;
@@ -79,6 +79,10 @@ function Caption({ job }) {
       ${refunded > 0 && html` · ${t("billing.back", { tokens: tokens(refunded) })}`}</span></p>`;
 }
 
+export function remaining(range) {
+  return Math.round(range.to) > 0 ? t("run.eta", { time: secondsRange(range) }) : t("run.overdue");
+}
+
 function Working({ job }) {
   const eta = job.eta_seconds;
   const expected = expectedOf(job);
@@ -86,7 +90,7 @@ function Working({ job }) {
     <div class="stage">
       <p class="state">${t(`status.${job.status}`)}</p>
       <p class="why">${whyOf(job)}</p>
-      <p class="aside"><${Elapsed} since=${job.created_at} />${eta ? html` · ${t("run.eta", { from: seconds(eta.from), to: seconds(eta.to) })}` : expected ? html` · ${t("run.typical", { time: timeRange(modelBy(job.model_id)?.typical_seconds) })}` : ""}</p>
+      <p class="aside"><${Elapsed} since=${job.created_at} />${eta ? html` · ${remaining(eta)}` : expected ? html` · ${t("run.typical", { time: timeRange(modelBy(job.model_id)?.typical_seconds) })}` : ""}</p>
       <${Progress} job=${job} expected=${expected} label=${t("run.progress", { title: titleOf(job) })} />
       <${CancelButton} job=${job} />
     </div>

@@ -3,14 +3,14 @@ import { chooseModel, modelsOf } from "./draft.js";
 import { Icon } from "./icons.js";
 import { html, useMemo, useRef, useState } from "./html.js";
 import { Dialog } from "./parts.js";
-import { localized, number, seconds, t } from "./text.js";
+import { localized, number, secondsRange, t } from "./text.js";
 
 export function priceRange({ from_tokens: from, to_tokens: to }) {
   return from === to ? t("tokens", { n: from }) : t("tokens.range", { from: number(from), n: to });
 }
 
 export function timeRange(range) {
-  return range ? t("about", { time: range.from === range.to ? seconds(range.to) : t("range", { from: range.from < 100 && range.to < 100 ? number(range.from) : seconds(range.from), to: seconds(range.to) }) }) : "";
+  return range ? t("about", { time: secondsRange(range) }) : "";
 }
 
 export function ModelButton({ model, type }) {

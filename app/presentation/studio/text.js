@@ -49,6 +49,13 @@ export function seconds(value) {
   return t("minutes", { n: Math.round(value / 60) });
 }
 
+// In one unit where both ends can be told in it.
+export function secondsRange({ from, to }) {
+  const unit = to < 100 ? 1 : from >= 60 ? 60 : 0;
+  const first = unit ? number(Math.round(from / unit), 0) : seconds(from);
+  return seconds(from) === seconds(to) ? seconds(to) : t("range", { from: first, to: seconds(to) });
+}
+
 export function bytes(value) {
   return value < 1e6 ? t("kilobytes", { n: Math.ceil(value / 1e3) }) : t("megabytes", { n: Math.round(value / 1e5) / 10 });
 }

@@ -2,7 +2,7 @@
 import { mediaUrl } from "./api.js";
 import { Code, lineName, lineSum } from "./create.js";
 import { again, draft, modelBy, modelsOf } from "./draft.js";
-import { CancelButton, chargeOf, expectedOf, failureOf, isToldWhole, open, promptOf, requestOf, startAgain, titleOf, whyOf } from "./gallery.js";
+import { CancelButton, chargeOf, expectedOf, failureOf, isToldWhole, open, promptOf, remaining, requestOf, startAgain, titleOf, whyOf } from "./gallery.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useState } from "./html.js";
 import { FINAL, jobs, loadJob } from "./jobs.js";
@@ -74,7 +74,7 @@ function State({ job }) {
     <p>${isFinal ? failureOf(job) : whyOf(job)}</p>
     ${isFinal && job.error_message && !job.error_message.startsWith(failureOf(job)) && html`<p class="hint">${job.error_message}</p>`}
     ${isFinal && job.billing && html`<p class="free">${chargeOf(job.billing)}</p>`}
-    ${!isFinal && html`<p class="aside"><${Elapsed} since=${job.created_at} />${job.eta_seconds && html` · ${t("run.eta", { from: seconds(job.eta_seconds.from), to: seconds(job.eta_seconds.to) })}`}</p><${Progress} job=${job} expected=${expectedOf(job)} label=${t("run.progress", { title: titleOf(job) })} /><${CancelButton} job=${job} />`}
+    ${!isFinal && html`<p class="aside"><${Elapsed} since=${job.created_at} />${job.eta_seconds && html` · ${remaining(job.eta_seconds)}`}</p><${Progress} job=${job} expected=${expectedOf(job)} label=${t("run.progress", { title: titleOf(job) })} /><${CancelButton} job=${job} />`}
   </div>`;
 }
 
