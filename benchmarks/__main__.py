@@ -11,7 +11,21 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import deliveries, flight, growth, jobs, limits, media, plot, prices, report, rows, startup, streams
+from benchmarks import (
+    deliveries,
+    flight,
+    growth,
+    hostile,
+    jobs,
+    limits,
+    media,
+    plot,
+    prices,
+    report,
+    rows,
+    startup,
+    streams,
+)
 from benchmarks.figures import Bar, Row
 from benchmarks.measuring import Options, Run
 from benchmarks.stage import TEMPLATE, Stage, open_stage, server_version
@@ -38,6 +52,7 @@ GROUPS = (
     Group(streams.NAMES, streams.run_streams, streams.BARS, streams.estimate_seconds),
     Group(deliveries.NAMES, deliveries.run_deliveries, deliveries.BARS, deliveries.estimate_seconds),
     Group(media.NAMES, media.run_media, media.BARS, media.estimate_seconds),
+    Group(hostile.NAMES, hostile.run_hostile, hostile.BARS, hostile.estimate_seconds),
     Group(growth.NAMES, growth.run_growth, growth.BARS, growth.estimate_seconds),
     Group(startup.NAMES, startup.run_startup, (), startup.estimate_seconds),
     Group(prices.NAMES, prices.run_prices, prices.BARS, prices.estimate_seconds),
