@@ -52,7 +52,7 @@ SELECT uuidv7(moment - clock_timestamp()), {ACCOUNT_ID_SQL.format(number="1 + (n
 _OUTPUTS = """
 INSERT INTO outputs (job_id, number, created_at, expires_at, content_type, size_bytes, sha256, stored_at)
 SELECT id, 0, updated_at, now() + interval '30 days', 'image/png', 1500000, sha256(uuid_send(id)), updated_at
-  FROM jobs WHERE NOT EXISTS (SELECT FROM outputs WHERE job_id = jobs.id)
+  FROM jobs WHERE status = 'COMPLETED' AND NOT EXISTS (SELECT FROM outputs WHERE job_id = jobs.id)
 """
 _DEBITS = """
 INSERT INTO ledger_entries (account_id, seq, kind, amount, balance_after, job_id, created_at)

@@ -129,6 +129,9 @@ async def take(browser: Browser, url: str, name: str) -> int:
         await state(studio)
         # Sentences that go by themselves are no part of the state.
         await studio.page.wait_for_timeout(500)
+        await studio.page.mouse.move(0, 0)
+        # A press by Playwright scrolls what it presses into view.
+        await studio.page.evaluate("document.querySelector('.form')?.scrollTo(0, 0)")
         content = await studio.page.screenshot(animations="disabled")
     with Image.open(io.BytesIO(content)) as picture:
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)

@@ -48,7 +48,7 @@ async def test_a_job_of_another_browser_is_told_whole(studio: Studio) -> None:
     await expect(curl).to_contain_text('"num_images": 2')
     await expect(curl).to_contain_text('"seed": 7')
     await expect(studio.page.get_by_text("This is not all of the request")).to_have_count(0)
-    await studio.page.get_by_role("button", name="Again with changes").click()
+    await studio.page.get_by_role("dialog").get_by_role("button", name="Again with changes").click()
 
     await expect(studio.prompt).to_have_value("two birds")
     await expect(studio.page.get_by_label("Number of images")).to_have_value("2")
@@ -78,7 +78,7 @@ async def test_what_a_job_was_made_from_comes_again_or_is_said_to_be_gone(studio
     await studio.visit(f"#/job/{edited}/0")
     await studio.page.get_by_text("As curl and Python").click()
     await expect(studio.page.get_by_role("region", name="curl")).to_contain_text(f"output:{source}/0")
-    await studio.page.get_by_role("button", name="Again with changes").click()
+    await studio.page.get_by_role("dialog").get_by_role("button", name="Again with changes").click()
     await expect(studio.page.locator(".inputs img")).to_be_visible()
 
     httpx.delete(

@@ -125,12 +125,46 @@ async def test_a_result_is_the_next_input(studio: Studio) -> None:
     await expect(studio.pictures).to_have_count(1)
 
     await studio.pictures.first.click()
-    await studio.page.get_by_role("button", name="Make a video of this").click()
+    await studio.page.get_by_role("dialog").get_by_role("button", name="Make a video of this").click()
 
     await expect(studio.page.locator(".inputs img")).to_be_visible()
     await expect(studio.generate).to_have_text("Generate for 35 tokens")
     await studio.make("it runs")
     await expect(studio.page.locator(".grid .thumb video")).to_have_count(1)
+
+
+async def test_arrows_lead_through_the_files_and_on_to_the_other_jobs(studio: Studio) -> None:
+    await studio.begin()
+    await studio.make("a lake")
+    await expect(studio.pictures).to_have_count(1)
+    await studio.page.get_by_label("Number of images").fill("2")
+    await studio.make("two birds")
+    await expect(studio.pictures).to_have_count(3)
+    await studio.pictures.first.click()
+    shown, places = studio.page.locator(".zoom img"), studio.page.locator(".turn .number")
+    await expect(shown).to_have_attribute("alt", "two birds")
+
+    for key, alt, place in (
+        ("ArrowLeft", "two birds", "1 of 2"),
+        ("ArrowRight", "two birds", "2 of 2"),
+        ("ArrowRight", "a lake", None),
+        ("ArrowRight", "a lake", None),
+        ("ArrowLeft", "two birds", "2 of 2"),
+    ):
+        await studio.page.keyboard.press(key)
+        await expect(shown).to_have_attribute("alt", alt)
+        await (expect(places).to_have_text(place) if place else expect(places).to_have_count(0))
+
+
+async def test_an_example_leaves_the_picture_to_the_user(studio: Studio) -> None:
+    """That of the catalogue is nobody's, and no provider could fetch it."""
+    await studio.begin()
+
+    await studio.page.locator(".examples button", has_text="with a picture of yours").first.click()
+
+    await expect(studio.prompt).not_to_have_value("")
+    await expect(studio.page.locator(".inputs li")).to_have_count(0)
+    await expect(studio.page.get_by_role("button", name="Choose file")).to_be_focused()
 
 
 async def test_a_file_is_uploaded(studio: Studio, tmp_path: Path) -> None:
@@ -157,7 +191,7 @@ async def test_again_brings_the_request_back(studio: Studio) -> None:
     await expect(studio.prompt).to_have_value("")
 
     await studio.pictures.first.click()
-    await studio.page.get_by_role("button", name="Again with changes").click()
+    await studio.page.get_by_role("dialog").get_by_role("button", name="Again with changes").click()
 
     await expect(studio.prompt).to_have_value("two birds")
     await expect(studio.page.get_by_label("Number of images")).to_have_value("2")

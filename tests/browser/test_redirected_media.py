@@ -64,14 +64,14 @@ async def test_the_page_shows_saves_and_uses_what_the_bucket_serves(redirected: 
     await studio.pictures.click()
     assert await width_of(page.locator(".zoom img")) == 512
     async with page.expect_download() as download:
-        await page.get_by_role("link", name="Download").click()
+        await page.get_by_role("dialog").get_by_role("link", name="Download").click()
     saved = await download.value
     assert saved.suggested_filename == "image-1.png"
     with Image.open(await saved.path()) as picture:
         assert picture.size == (512, 512)
     await expect(page.get_by_role("dialog")).to_be_visible()
 
-    await page.get_by_role("button", name="Make a video of this").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Make a video of this").click()
     assert await width_of(page.locator(".inputs img")) == 512
     await studio.make("it sails away")
     film = page.locator(".grid .thumb video")
@@ -137,6 +137,27 @@ async def test_a_film_plays_on_with_a_new_link_once_the_first_is_over(studio: St
     await expect(player).not_to_have_js_property("videoWidth", 0)
     await player.evaluate("player => Object.assign(player, { loop: false, currentTime: 18 })")
 
+    await expect(player).to_have_js_property("ended", True)
+    assert bucket.refused == 1
+    assert await player.evaluate("player => player.error") is None
+
+
+async def test_a_film_that_stands_still_does_so_with_its_new_link(studio: Studio, tmp_path: Path) -> None:
+    page = studio.page
+    studio.may_fail = True
+    bucket = ForAMoment(a_film(tmp_path / "film.mp4"))
+    await page.route("**/media/**", bucket)
+    await studio.begin()
+    await page.get_by_role("radio", name="Text to video").check()
+    await studio.make("waves")
+    film = page.locator(".grid .thumb video")
+    await expect(film).not_to_have_js_property("videoWidth", 0)
+    await film.click()
+    player = page.locator(".viewer video")
+    await expect(player).not_to_have_js_property("videoWidth", 0)
+
+    await player.evaluate("player => { player.pause(); player.currentTime = 18 }")
+
     await expect(player).to_have_js_property("readyState", 4)
     assert bucket.refused == 1
-    assert await player.evaluate("player => [player.error, player.currentTime >= 18]") == [None, True]
+    assert await player.evaluate("player => [player.error, player.paused, player.currentTime]") == [None, True, 18]

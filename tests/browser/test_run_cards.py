@@ -44,7 +44,7 @@ async def test_a_run_that_waits_says_why_and_how_long_and_gives_the_tokens_back(
 
     river, pond = studio.card("a river"), studio.card("a pond")
     await expect(river.locator(".why")).to_have_text("Waits for its turn among all users. It is next.")
-    await expect(pond.locator(".why")).to_have_text("Waits for its turn among all users. 1 before it.")
+    await expect(pond.locator(".why")).to_have_text("Waits for its turn among all users. 1 ahead of it.")
     for card in (studio.card("a glacier"), river, pond):
         await expect(card.locator(".stage .aside")).to_have_text(OUTLOOK)
     elapsed = river.locator(".stage .number").first

@@ -177,8 +177,10 @@ def test_waits_for_the_picture_of_a_service_that_is_just_starting(fal_http: http
         assert not response.done()
         with ThreadingHTTPServer(("127.0.0.1", port), handler) as late:
             pool.submit(late.serve_forever)
-            answer = response.result()
-            late.shutdown()
+            try:
+                answer = response.result()
+            finally:
+                late.shutdown()
 
     assert answer.status_code == 200
 

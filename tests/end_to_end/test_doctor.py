@@ -224,12 +224,12 @@ def test_what_answers_at_the_public_url_and_is_not_the_service(
 
 
 @pytest.mark.alone
-def test_what_is_silent_holds_nobody_up(database: str, tmp_path: Path) -> None:
+def test_what_is_silent_holds_nobody_up(database: str, simulator: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         dsn = f"postgresql://u:hidden@{url.removeprefix('http://')}/none"
         began = time.monotonic()
-        doctor(tmp_path, database)
+        doctor(tmp_path, database, FAL_QUEUE_URL=simulator)
         usual_seconds = time.monotonic() - began
         code, lines = doctor(tmp_path, dsn, FAL_QUEUE_URL=url, PUBLIC_URL=url)
         took_seconds = time.monotonic() - began - usual_seconds

@@ -31,6 +31,8 @@ async def test_the_books_are_right_after_filling(database: str) -> None:
             JOBS_OF_EACH_ACCOUNT + 50
         ]
         assert len({user.job_id for user in users}) == ACCOUNTS
+        (counted,) = await connection.fetch("SELECT (SELECT count(*) FROM jobs), count(stored_at) FROM outputs")
+        assert counted[0] == counted[1] == ACCOUNTS * JOBS_OF_EACH_ACCOUNT + 50
         assert await violations(connection) == []
 
 

@@ -1,7 +1,8 @@
 """A bucket as a store of media: of S3 and its like, of Google Cloud Storage or of Azure.
 
 An upload that fails or is cancelled is aborted. That of a process that dies stays in the bucket, unseen and paid for,
-and nobody but the bucket can tell it: it should have a lifecycle rule with AbortIncompleteMultipartUpload.
+and so may one that is cancelled while it is completed, or twice, or that the bucket is silent about. Nobody but the
+bucket can tell it: it should have a lifecycle rule with AbortIncompleteMultipartUpload.
 """
 
 import asyncio
@@ -112,15 +113,14 @@ class _Upload:
         self._writing: asyncio.Future[int] | None = None
 
     async def write(self, chunk: bytes) -> None:
-        """A write that is cut off might have begun an upload whose name nobody has heard: `abort` lets it end."""
+        """Goes on where its caller is cancelled: it may just begin an upload, whose name `abort` then has to know."""
         self._writing = asyncio.ensure_future(self._writer.write(chunk))
         with _translated():
-            try:
-                async with asyncio.timeout(_WRITE_SECONDS):
-                    self.size_bytes += await asyncio.shield(self._writing)
-            except TimeoutError:
+            done, _ = await asyncio.wait({self._writing}, timeout=_WRITE_SECONDS)
+            if not done:
                 self._writing.cancel()
-                raise
+                raise TimeoutError
+            self.size_bytes += self._writing.result()
 
     async def complete(self) -> None:
         """obstore aborts what it fails to complete, and not what it is stopped in: parts have the client's limit."""
@@ -132,8 +132,11 @@ class _Upload:
     async def abort(self, error: BaseException) -> None:
         """Whoever calls it has an error to pass on already."""
         if self._writing is not None:
-            await asyncio.wait({self._writing}, timeout=_ABORT_SECONDS)
-            self._writing.cancel()
+            try:
+                await asyncio.wait({self._writing}, timeout=_ABORT_SECONDS)
+            finally:
+                # Nobody is told of its error, which may name the bucket and its credentials.
+                self._writing.cancel()
         with suppress(*_FAILURES):
             async with asyncio.timeout(_ABORT_SECONDS):
                 await self._writer.__aexit__(type(error), error, error.__traceback__)

@@ -88,7 +88,7 @@ function Form() {
     ${!model ? html`<${FormSkeleton} />` : html`
       <div class="row between form-tools">
         <${Segments} label=${t("form.view")} name="view" value=${view} options=${[["form", t("form.form")], ["json", "JSON"], ["code", t("form.code")]]} onChange=${(chosen) => takeText(text, model, true) && change({ view: chosen })} />
-        <div class="row"><button type="button" class="quiet" onClick=${() => setValues({ ...model.example })}>${t("form.example")}</button>
+        <div class="row"><button type="button" class="quiet" onClick=${() => setValues(wordsOf(model))}>${t("form.example")}</button>
         <button type="button" class="quiet" disabled=${!Object.keys(values).length} onClick=${() => setValues({})}>${t("form.reset")}</button></div>
       </div>
       ${view === "json" ? html`<${JsonForm} model=${model} values=${values} text=${text} errors=${found} />`
@@ -186,6 +186,7 @@ function Results() {
   const { byId, order, isLoaded } = useStore(jobs);
   const { items } = useStore(unsent);
   const shown = order.slice(0, SHOWN).map((id) => byId.get(id));
+  const large = shown.find(({ status }) => status === "COMPLETED")?.job_id;
   const isEmpty = isLoaded && !shown.length && !items.length;
   const ids = [...items.map(({ id }) => id), ...shown.map((job) => job.job_id)];
   const grid = useRef(null);
@@ -201,10 +202,15 @@ function Results() {
       : html`<div class="grid" ref=${grid} onFocusIn=${onFocusIn} onFocusOut=${passing.onFocusOut}>
         ${!isLoaded && [1, 2, 3, 4].map((place) => html`<div key=${place} class="skeleton tile" aria-hidden="true" />`)}
         ${items.map((item) => html`<${UnsentCard} key=${item.id} item=${item} />`)}
-        ${shown.map((job) => html`<${JobCard} key=${job.job_id} job=${job} />`)}
+        ${shown.map((job) => html`<${JobCard} key=${job.job_id} job=${job} isLarge=${job.job_id === large} />`)}
       </div>
       ${order.length > SHOWN && html`<p class="center"><a class="button" href="#/history">${t("results.all")}</a></p>`}`}
   </section>`;
+}
+
+// The example of the catalogue without its pictures, which are nobody's.
+function wordsOf({ example, parameters }) {
+  return Object.fromEntries(Object.entries(example).filter(([name]) => !parameters.properties[name]?.["x-media"]));
 }
 
 // Something to begin with, of the default of each type and of what is cheapest: each is the catalogue's own example.
@@ -214,11 +220,12 @@ function Start() {
   const cheap = [...(models ?? [])].filter((model) => !model.is_default && !model.is_paused).sort((one, other) => one.price.from_tokens - other.price.from_tokens);
   const shown = [...cheap.filter(({ type }) => type.startsWith("TEXT_TO_IMAGE")).slice(0, 1), ...defaults, ...cheap.filter(({ type }) => type === "TEXT_TO_VIDEO").slice(0, 1)];
   const take = (model) => {
-    again({ type: model.type, model, values: { ...model.example } });
-    document.querySelector(".pay .primary")?.focus();
+    again({ type: model.type, model, values: wordsOf(model) });
+    // Once its form is drawn.
+    setTimeout(() => (document.querySelector(".media button") ?? document.querySelector(".pay .primary"))?.focus(), 100);
   };
   return html`<div class="empty"><h2>${t("results.empty")}</h2><p>${t("results.empty.hint")}</p>
     <ul class="examples">${shown.map((model) => html`<li key=${model.model}><button type="button" onClick=${() => take(model)}>
-      <span class="aside">${t(`type.${model.type}`)} · ${model.title}</span><span>${model.example.prompt}</span><span class="aside number">${priceRange(model.price)}</span></button></li>`)}</ul></div>`;
+      <span class="aside">${t(`type.${model.type}`)} · ${model.title}</span><span>${model.example.prompt}</span><span class="aside number">${priceRange(model.price)}${model.type.startsWith("IMAGE") && html` · ${t("example.media")}`}</span></button></li>`)}</ul></div>`;
 }
 

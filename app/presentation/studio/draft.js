@@ -2,7 +2,7 @@
 import { call } from "./api.js";
 import { read, write } from "./kept.js";
 import { carriedOver } from "./schema.js";
-import { onLeave } from "./session.js";
+import { accountMark, onLeave } from "./session.js";
 import { createStore } from "./store.js";
 
 const ITEM = "tollgate.draft";
@@ -17,7 +17,8 @@ export async function loadCatalogue() {
   try {
     const { items } = await call("GET", "/models");
     catalogue.set({ models: items, failed: false });
-    const kept = read(ITEM);
+    const stored = read(ITEM);
+    const kept = stored?.of === accountMark() ? stored : null;
     const model = kept && items.find((one) => one.model === kept.model && one.type === kept.type);
     if (model) draft.set({ type: kept.type, model, values: carriedOver(kept.values ?? {}, model) });
     else chooseType(draft.get().type);
@@ -58,5 +59,5 @@ export function again({ model, type, values }) {
 export function change(patch) {
   draft.set(patch);
   const { type, model, values } = draft.get();
-  write(ITEM, { type, model: model?.model, values });
+  write(ITEM, { type, model: model?.model, values, of: accountMark() });
 }

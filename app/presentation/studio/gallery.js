@@ -1,38 +1,18 @@
 // A job as one sees it: while it waits and runs, what came of it, and why nothing did.
 import { mediaUrl } from "./api.js";
-import { again, modelBy } from "./draft.js";
+import { Actions } from "./actions.js";
+import { modelBy } from "./draft.js";
 import { Icon } from "./icons.js";
 import { html, useState } from "./html.js";
 import { FINAL, put } from "./jobs.js";
-import { Elapsed, Progress, say } from "./parts.js";
+import { Elapsed, Progress, goOn, say } from "./parts.js";
 import { timeRange } from "./models.js";
+import { promptOf, startAgain, titleOf } from "./requests.js";
 import { giveUp } from "./runs.js";
 import { mine } from "./session.js";
 import { explain, has, secondsRange, t, tokens } from "./text.js";
 
 export const open = (job, place = 0) => { location.hash = `#/job/${job.job_id}/${place}`; };
-export const titleOf = (job) => modelBy(job.model_id)?.title ?? job.model_id;
-export const promptOf = (job) => job.input?.prompt ?? job.result?.prompt ?? job.result?.actual_prompt ?? "";
-
-const isGone = (value) => value === null || (Array.isArray(value) && value.includes(null));
-
-// As one would ask again: what the model fills in by itself is left out, and so is what is there no more.
-export function requestOf(job) {
-  const fields = modelBy(job.model_id)?.parameters.properties ?? {};
-  const told = Object.entries(job.input ?? { prompt: promptOf(job) || null })
-    .map(([name, value]) => [name, Array.isArray(value) ? value.filter((one) => one !== null) : value])
-    .filter(([name, value]) => value !== null && value.length !== 0 && JSON.stringify(value) !== JSON.stringify(fields[name]?.default));
-  return { type: job.type, model: job.model_id, body: Object.fromEntries(told) };
-}
-
-export function startAgain(job, extra = {}) {
-  again({ type: job.type, model: modelBy(job.model_id), values: { ...requestOf(job).body, ...extra } });
-  location.hash = "#/create";
-  scrollTo({ top: 0 });
-}
-
-export const isToldWhole = (job) => Boolean(job.input && modelBy(job.model_id)) && !Object.values(job.input).some(isGone);
-
 export function UnsentCard({ item }) {
   return html`<article class="tile working"><div class="stage"><p class="state">${item.trouble ? t("run.unsent") : t("run.sending")}</p>
       ${item.trouble && html`<p class="hint">${t(item.isGivenUp ? "run.giving_up" : "run.unsent.hint")}</p>`}<progress aria-label=${t("run.sending")} />
@@ -40,18 +20,20 @@ export function UnsentCard({ item }) {
     <p class="caption">${item.body.prompt}</p></article>`;
 }
 
-export function JobCard({ job }) {
-  if (job.status === "COMPLETED") return html`<${Result} job=${job} />`;
+// The newest result is large, with what can be done next.
+export function JobCard({ job, isLarge }) {
+  if (job.status === "COMPLETED") return html`<${Result} job=${job} isLarge=${isLarge} />`;
   if (FINAL.has(job.status)) return html`<${Failure} job=${job} />`;
   return html`<${Working} job=${job} />`;
 }
 
-function Result({ job }) {
+function Result({ job, isLarge }) {
   const outputs = job.outputs ?? [];
-  return html`<article class=${outputs.length > 1 ? "tile several" : "tile"}>
+  return html`<article class=${["tile", outputs.length > 1 && "several", isLarge && "large"].filter(Boolean).join(" ")}>
     <div class="stage">${outputs.map((output, place) => html`<${Thumbnail} key=${place} job=${job} output=${output} place=${place} />`)}
       ${!outputs.length && html`<button type="button" class="thumb" onClick=${() => open(job)}>${t("output.none")}</button>`}</div>
     <${Caption} job=${job} />
+    ${isLarge && outputs.length === 1 && html`<${Actions} job=${job} output=${outputs[0]} place=${0} isShort=${true} />`}
   </article>`;
 }
 
@@ -65,18 +47,18 @@ function Thumbnail({ job, output, place }) {
   if (!url) inside = html`<span class="gone">${t(`output.${output.deleted_because ?? "gone"}`)}</span>`;
   else if (output.is_blanked) inside = html`<span class="gone">${t("output.blanked")}</span>`;
   else if (isBroken) inside = html`<span class="gone">${t("output.broken")}</span>`;
-  else if (isVideo) inside = html`<video src=${url} preload="metadata" muted playsinline loop tabindex="-1" aria-hidden="true" onError=${() => setBroken(true)}
+  else if (isVideo) inside = html`<video src=${url} preload="metadata" muted playsinline loop tabindex="-1" aria-hidden="true" onError=${(event) => goOn(event) || setBroken(true)}
       onMouseEnter=${(event) => event.target.play().catch(() => {})} onMouseLeave=${(event) => event.target.pause()} /><span class="play"><${Icon} name="play" /></span>`;
   else inside = html`<img src=${url} alt="" loading="lazy" decoding="async" onError=${() => setBroken(true)} />`;
   return html`<button type="button" class="thumb" aria-label=${label} draggable=${!isVideo} onDragStart=${onDragStart} onClick=${() => open(job, place)}>${inside}</button>`;
 }
 
-function Caption({ job }) {
+function Caption({ job, isChargeTold = false }) {
   const prompt = promptOf(job);
   const refunded = job.billing?.refunded_tokens ?? 0;
   return html`<p class="caption"><span class="prompt" title=${prompt}>${prompt || titleOf(job)}</span>
-    <span class="aside">${titleOf(job)} · <span class="number">${tokens(job.billing?.charged_tokens ?? job.cost_tokens)}</span>
-      ${refunded > 0 && html` · ${t("billing.back", { tokens: tokens(refunded) })}`}</span></p>`;
+    <span class="aside">${titleOf(job)}${!isChargeTold && html` · <span class="number">${tokens(job.billing?.charged_tokens ?? job.cost_tokens)}</span>
+      ${refunded > 0 && html` · ${t("billing.back", { tokens: tokens(refunded) })}`}`}</span></p>`;
 }
 
 export function remaining(range) {
@@ -144,8 +126,8 @@ function Failure({ job }) {
       <span class="why">${failureOf(job)}</span>
       ${job.billing && html`<span class="free">${chargeOf(job.billing)}</span>`}
     </button>
-    ${modelBy(job.model_id) && html`<p class="center"><button type="button" onClick=${() => startAgain(job)}>${t("again")}</button></p>`}
-    <${Caption} job=${job} /></article>`;
+    <${Caption} job=${job} isChargeTold=${true} />
+    ${modelBy(job.model_id) && html`<p><button type="button" onClick=${() => startAgain(job)}>${t("again")}</button></p>`}</article>`;
 }
 
 export function chargeOf({ charged_tokens: charged, refunded_tokens: refunded }) {

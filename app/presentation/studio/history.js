@@ -1,17 +1,18 @@
 // All jobs, newest first. Only the rows that are in sight are on the page, however many there are.
 import { mediaUrl } from "./api.js";
 import { catalogue } from "./draft.js";
-import { failureOf, open, promptOf, titleOf, whyOf } from "./gallery.js";
+import { failureOf, open, whyOf } from "./gallery.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { FINAL, jobs, loadMore, walkOf } from "./jobs.js";
 import { Empty, Segments } from "./parts.js";
+import { promptOf, titleOf } from "./requests.js";
 import { TYPES } from "./schema.js";
 import { useStore } from "./store.js";
 import { moment, t, tokens } from "./text.js";
 
 // As the style sheet has it, in letters of the size that the user has chosen.
-const ROW = 4.75 * parseFloat(getComputedStyle(document.documentElement).fontSize);
+const ROW = 6 * parseFloat(getComputedStyle(document.documentElement).fontSize);
 const BEYOND = 6;
 const STATES = {
   all: [],
@@ -96,13 +97,13 @@ function useRange(list, count) {
 
 function Row({ job }) {
   const output = job.outputs?.find(({ url, is_blanked: isBlanked }) => url && !isBlanked);
-  const isPicture = output && !job.type.endsWith("VIDEO");
+  const isVideo = job.type.endsWith("VIDEO");
   const text = promptOf(job) || titleOf(job);
   const detail = job.status === "COMPLETED" ? "" : FINAL.has(job.status) ? failureOf(job) : whyOf(job);
   return html`<button type="button" class="row-box" onClick=${() => open(job)}>
-    <span class="row-picture">${isPicture ? html`<img src=${mediaUrl(output.url)} alt="" loading="lazy" decoding="async" />` : html`<${Icon} name=${job.type.endsWith("VIDEO") ? "play" : "image"} />`}</span>
+    <span class="row-picture">${!output ? html`<${Icon} name=${isVideo ? "play" : "image"} />` : isVideo ? html`<video src=${mediaUrl(output.url)} preload="metadata" muted playsinline tabindex="-1" aria-hidden="true" />` : html`<img src=${mediaUrl(output.url)} alt="" loading="lazy" decoding="async" />`}</span>
     <span class="row-text"><span class="prompt">${text}</span><span class="aside">${titleOf(job)} · ${moment(job.created_at)}${detail && html` · <span class="why">${detail}</span>`}</span></span>
-    <span class=${`badge status-${job.status}`}>${t(`status.${job.status}`)}</span>
+    <span class="row-state"><span class=${job.status === "COMPLETED" ? "unseen" : `badge status-${job.status}`}>${t(`status.${job.status}`)}</span></span>
     <span class="number cost">${tokens(job.billing?.charged_tokens ?? job.cost_tokens)}</span>
   </button>`;
 }

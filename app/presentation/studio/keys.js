@@ -2,6 +2,7 @@
 import { call } from "./api.js";
 import { html, useEffect, useState } from "./html.js";
 import { Copy, Empty, Problem, Sure, say } from "./parts.js";
+import { keyOf } from "./session.js";
 import { moment, t, tokens } from "./text.js";
 
 export function Keys() {
@@ -58,10 +59,13 @@ function Lists({ full, onEnd }) {
     <${KeyList} full=${full} /><${EndpointList} full=${full} />`;
 }
 
-function Secret({ secret, label }) {
+function Secret({ secret, label, isNewer = false }) {
   if (!secret) return null;
-  return html`<div class="secret" role="status"><p><strong>${label}</strong> ${t("secret.once")}</p><div class="row"><code>${secret}</code><${Copy} text=${secret} label=${t("copy")} /></div></div>`;
+  return html`<div class="secret" role="status"><p><strong>${label}</strong> ${t("secret.once")} ${isNewer && t("secret.overlap")}</p><div class="row"><code>${secret}</code><${Copy} text=${secret} label=${t("copy")} /></div></div>`;
 }
+
+// Signing out ends it; by a new secret the page would be signed out.
+const isOfPage = (key) => keyOf()?.startsWith(key.hint);
 
 function KeyList({ full }) {
   const { items, error, act } = useList(full, "/keys");
@@ -82,15 +86,15 @@ function KeyList({ full }) {
   };
   const rotate = async (key) => {
     const made = await act(() => send("POST", `/keys/${key.id}/rotate`, { overlap_seconds: 3600 }));
-    if (made) setSecret({ text: made.api_key, label: made.name });
+    if (made) setSecret({ text: made.api_key, label: made.name, isNewer: true });
   };
   return html`<section class="card"><h2>${t("keys.title")}</h2>
-    <${Problem} error=${error} /><${Secret} secret=${secret?.text} label=${secret?.label} />
+    <${Problem} error=${error} /><${Secret} secret=${secret?.text} label=${secret?.label} isNewer=${secret?.isNewer} />
     ${!items ? html`<div class="skeleton box" aria-hidden="true" />` : html`<ul class="entries">${items.map((key) => html`<li key=${key.id}>
-      <div><strong>${key.name}</strong> <code>${key.hint}…</code>${key.is_current && html` <em class="badge">${t("keys.current")}</em>`}
-        <p class="aside">${key.scopes.join(", ")} · ${key.last_used_at ? t("keys.used", { when: moment(key.last_used_at) }) : t("keys.unused")}${key.expires_at && html` · ${t("me.until", { when: moment(key.expires_at) })}`}</p>
+      <div><strong>${key.name}</strong> <code>${key.hint}…</code>${key.is_current && html` <em class="badge">${t("keys.current")}</em>`}${isOfPage(key) && html` <em class="badge">${t("keys.page")}</em>`}
+        <p class="aside">${key.scopes.join(", ")} ${key.is_current || isOfPage(key) ? "" : ` · ${key.last_used_at ? t("keys.used", { when: moment(key.last_used_at) }) : t("keys.unused")}`}${key.expires_at && html` · ${t("me.until", { when: moment(key.expires_at) })}`}</p>
         ${key.budget && html`<p class="aside number">${t("keys.budget", { spent: key.budget.spent_tokens, budget: tokens(key.budget.tokens), per: t(`per.${key.budget.per}`) })}</p><meter min="0" max=${key.budget.tokens} value=${key.budget.spent_tokens} aria-label=${t("keys.budget.of", { name: key.name })} />`}</div>
-      ${!key.is_current && html`<div class="row"><button type="button" onClick=${() => rotate(key)}>${t("keys.rotate")}</button>
+      ${!key.is_current && !isOfPage(key) && html`<div class="row"><${Sure} label=${t("keys.rotate")} onSure=${() => rotate(key)} />
         <${Sure} label=${t("keys.delete")} onSure=${() => act(() => send("DELETE", `/keys/${key.id}`))} /></div>`}</li>`)}</ul>`}
     <details><summary>${t("keys.new")}</summary><form class="small-form" onSubmit=${onCreate}>
       <label>${t("keys.name")}<input name="name" required maxlength="100" /></label>
@@ -132,7 +136,7 @@ function EndpointList({ full }) {
       <div><strong class="break">${endpoint.url}</strong>${endpoint.disabled_at && html` <em class="badge warn">${t("endpoint.disabled")}</em>`}<p class="aside">${endpoint.description ?? ""} ${endpoint.disabled_reason ?? ""}</p></div>
       <div class="row">${endpoint.disabled_at && html`<button type="button" class="primary" onClick=${() => enable(endpoint)}>${t("endpoint.enable")}</button>`}
         <button type="button" disabled=${!endpoint.is_enabled} onClick=${() => test(endpoint)}>${t("endpoint.test")}</button>
-        <button type="button" onClick=${() => rotate(endpoint)}>${t("keys.rotate")}</button>
+        <${Sure} label=${t("keys.rotate")} onSure=${() => rotate(endpoint)} />
         <${Sure} label=${t("keys.delete")} onSure=${() => act(() => send("DELETE", `/webhook-endpoints/${endpoint.id}`))} /></div>
       <${Deliveries} full=${full} id=${endpoint.id} /></li>`)}</ul>`}
     <details><summary>${t("endpoint.new")}</summary><form class="small-form" onSubmit=${onCreate}>

@@ -1,5 +1,5 @@
 // What moved the balance, and its course as a line.
-import { promptOf, titleOf } from "./gallery.js";
+import { promptOf, titleOf } from "./requests.js";
 import { html, useEffect, useState } from "./html.js";
 import { jobs } from "./jobs.js";
 import { Empty, Problem } from "./parts.js";
@@ -48,7 +48,7 @@ function whatOf(entry, byId) {
   const kind = t(`entry.${entry.kind}`);
   if (entry.job_id) {
     const job = byId.get(entry.job_id);
-    return html`<a href=${`#/job/${entry.job_id}/0`}>${kind}</a>${job && html`<span class="aside what">${promptOf(job) || titleOf(job)}</span>`}`;
+    return html`<a class="what" href=${`#/job/${entry.job_id}/0`}>${job ? promptOf(job) || titleOf(job) : kind}</a>${job && html`<span class="aside">${kind} · ${titleOf(job)}</span>`}`;
   }
   return entry.reason ? `${kind}: ${entry.reason}` : kind;
 }

@@ -61,7 +61,7 @@ function Page() {
   return html`<${Shell} place=${name} isSignedIn=${Boolean(signedIn)}>
       ${signedIn ? html`<${Place} key=${name} />` : html`<${Welcome} />`}
     <//>
-    ${signedIn && isJob && html`<${Viewer} key=${place.id} id=${place.id} place=${place.output} onClose=${() => { if (placeOf().name === "job") location.hash = `#/${name}`; }} />`}
+    ${signedIn && isJob && html`<${Viewer} id=${place.id} place=${place.output} onClose=${() => { if (placeOf().name === "job") location.hash = `#/${name}`; }} />`}
     <${Notes} />`;
 }
 

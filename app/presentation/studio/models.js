@@ -16,12 +16,11 @@ export function timeRange(range) {
 export function ModelButton({ model, type }) {
   const [isOpen, setOpen] = useState(false);
   if (!model) return html`<div class="skeleton model-button" aria-hidden="true" />`;
-  return html`<button type="button" class="model-button" aria-haspopup="dialog" onClick=${() => setOpen(true)}>
+  return html`<button type="button" class="model-button" aria-haspopup="dialog" title=${localized(model.description)} onClick=${() => setOpen(true)}>
       <span class="model-title">${model.title}${model.is_paused && html` <em class="badge warn">${t("model.paused")}</em>`}</span>
       <span class="aside">${priceRange(model.price)} · ${timeRange(model.typical_seconds)}</span>
       <${Icon} name="down" />
     </button>
-    <p class="hint">${localized(model.description)}</p>
     ${isOpen && html`<${Picker} type=${type} current=${model} onClose=${() => setOpen(false)} />`}`;
 }
 

@@ -25,7 +25,7 @@ export function Problem({ error, children }) {
   return html`<div class="problem" role="alert"><p>${explain(error)}</p>${children}</div>`;
 }
 
-export function Copy({ text, label }) {
+export function Copy({ text, label, isShort = false }) {
   const [isDone, setDone] = useState(false);
   const copy = async () => {
     try {
@@ -36,13 +36,14 @@ export function Copy({ text, label }) {
       say(t("copy.failed"), "bad");
     }
   };
-  return html`<button type="button" class="quiet" onClick=${copy}>
-    <${Icon} name=${isDone ? "check" : "copy"} />${isDone ? t("copied") : label}
+  return html`<button type="button" class=${isShort ? "bare copy" : "quiet"} aria-label=${isShort ? label : undefined} title=${isShort ? label : undefined} onClick=${copy}>
+    <${Icon} name=${isDone ? "check" : "copy"} />${!isShort && (isDone ? t("copied") : label)}
+    ${isShort && html`<span class="unseen" role="status">${isDone ? t("copied") : ""}</span>`}
   </button>`;
 }
 
 // The browser's own dialog: it keeps the focus inside, closes by Escape, and gives the focus back.
-export function Dialog({ title, onClose, children, isWide = false }) {
+export function Dialog({ title, onClose, onKeyDown, children, isWide = false }) {
   const box = useRef(null);
   // Before anything is painted: whoever types on at once types into it.
   useLayoutEffect(() => {
@@ -51,11 +52,11 @@ export function Dialog({ title, onClose, children, isWide = false }) {
     // On an empty page the focus would be on the button that closes.
     box.current.querySelector("[data-first]")?.focus();
     // A dialog that is taken off the page, not closed, gives the focus to nobody.
-    return () => setTimeout(() => before?.isConnected && document.activeElement === document.body && before.focus());
+    return () => setTimeout(() => before?.isConnected && document.activeElement === document.body && before.focus({ preventScroll: true }));
   }, []);
   const passing = useFocusPassedOn(() => box.current.querySelector(".dialog-top button"));
   const onClick = (event) => event.target === box.current && box.current.close();
-  return html`<dialog ref=${box} ...${passing} class=${isWide ? "dialog wide" : "dialog"} aria-label=${title} onClose=${onClose} onClick=${onClick}>
+  return html`<dialog ref=${box} ...${passing} class=${isWide ? "dialog wide" : "dialog"} aria-label=${title} onClose=${onClose} onClick=${onClick} onKeyDown=${onKeyDown}>
     <div class="dialog-box">
       <div class="dialog-top"><h2>${title}</h2>
         <button type="button" class="bare" aria-label=${t("close")} onClick=${() => box.current.close()}><${Icon} name="close" /></button>
@@ -127,4 +128,19 @@ export function Progress({ job, expected, label }) {
 export function Sure({ label, onSure }) {
   const [isAsking, setAsking] = useState(false);
   return html`<button type="button" class=${isAsking ? "danger" : ""} onBlur=${() => setAsking(false)} onClick=${() => (isAsking ? onSure() : setAsking(true))}>${isAsking ? t("sure") : label}</button>`;
+}
+
+// What fails again so soon is broken, and not over.
+const LOADED_ANEW_MS = 10_000;
+
+// Of a film that a bucket serves the player holds a link for a minute: loaded anew, the service gives it another one.
+// Whether it was.
+export function goOn({ target }) {
+  const { currentTime, playbackRate, paused } = target;
+  if (!target.duration || Date.now() - (target.loadedAnewAt ?? 0) < LOADED_ANEW_MS) return false;
+  target.loadedAnewAt = Date.now();
+  target.autoplay = !paused;
+  target.load();
+  Object.assign(target, { currentTime, playbackRate });
+  return true;
 }

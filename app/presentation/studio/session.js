@@ -47,11 +47,12 @@ function enter(signedIn) {
 }
 
 function forget() {
-  const key = keyOf();
+  const [key, mark] = [keyOf(), accountMark()];
   for (const place of [sessionStorage, localStorage]) {
     // Another account may be remembered here, which this tab knows nothing of.
-    if ((keptIn(place)?.key ?? key) !== key) continue;
-    for (const name of Object.keys(place)) if (name.startsWith(OWN)) place.removeItem(name);
+    const isOfAnother = (keptIn(place)?.key ?? key) !== key;
+    const own = Object.keys(place).filter((name) => name.startsWith(OWN));
+    for (const name of own) if (!isOfAnother || JSON.parse(place.getItem(name)).of === mark) place.removeItem(name);
   }
   location.replace("#/create");
   for (const forgetter of forgetters) forgetter();

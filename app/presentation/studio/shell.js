@@ -3,7 +3,7 @@ import { address } from "./api.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useRef, useState } from "./html.js";
 import { FINAL, jobs } from "./jobs.js";
-import { promptOf, titleOf } from "./gallery.js";
+import { promptOf, titleOf } from "./requests.js";
 import { goToContent } from "./parts.js";
 import { session, signOut } from "./session.js";
 import { useStore } from "./store.js";
@@ -17,7 +17,7 @@ export function Shell({ place, isSignedIn, children }) {
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); goToContent(); }}>${t("skip")}</a>
     <header class="top">
       <span class="mark"><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" /><path d="M8 23V13a8 8 0 0 1 16 0v10M8 17h16" /></svg>Tollgate</span>
-      ${isSignedIn && html`<nav aria-label=${t("nav.label")}>${LINKS.map((name) => html`<a key=${name} href=${`#/${name}`} aria-current=${place === name ? "page" : undefined}>${t(`nav.${name}`)}</a>`)}</nav>`}
+      ${isSignedIn && html`<nav aria-label=${t("nav.label")}>${LINKS.map((name) => html`<a key=${name} href=${`#/${name}`} onClick=${() => place === name && scrollTo({ top: 0 })} aria-current=${place === name ? "page" : undefined}>${t(`nav.${name}`)}</a>`)}</nav>`}
       <div class="top-end">${isSignedIn && html`<${Balance} />`}<${Languages} />${isSignedIn ? html`<${Me} />` : html`<a class="button quiet" href=${address("docs").href}>${t("docs")}</a>`}</div>
     </header>
     ${isSignedIn && html`<${Connection} /><${News} />`}

@@ -53,7 +53,8 @@ export function seconds(value) {
 export function secondsRange({ from, to }) {
   const unit = to < 100 ? 1 : from >= 60 ? 60 : 0;
   const first = unit ? number(Math.round(from / unit), 0) : seconds(from);
-  return seconds(from) === seconds(to) ? seconds(to) : t("range", { from: first, to: seconds(to) });
+  const isOne = unit && Math.round(from / unit) === Math.round(to / unit);
+  return isOne ? seconds(to) : t("range", { from: first, to: seconds(to) });
 }
 
 export function bytes(value) {
