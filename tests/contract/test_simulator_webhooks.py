@@ -285,6 +285,7 @@ def test_lists_the_newest_webhooks_first(fal_http: httpx.Client, receiver: Recei
     assert [post["request_id"] for post in listed] == [newest["request_id"]]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("prompt", "count"), [("[webhook:duplicate]", 2), ("[webhook:duplicate:10]", 10)])
 def test_delivers_duplicates_at_once(fal_http: httpx.Client, receiver: Receiver, prompt: str, count: int) -> None:
     # Whoever sent them one after the other would wait for each answer.
@@ -422,6 +423,7 @@ def test_answers_late(fal_http: httpx.Client) -> None:
     assert (response.status_code, response.json()["status"]) == (200, "IN_QUEUE")
 
 
+@pytest.mark.alone
 def test_accepts_a_submit_whose_client_does_not_wait_for_the_answer(fal_http: httpx.Client, receiver: Receiver) -> None:
     with pytest.raises(httpx.ReadTimeout):
         fal_http.post(

@@ -512,6 +512,7 @@ async def test_an_event_whose_commit_was_cut_delivers_and_leaves_no_late_result(
     assert await balance_of(engine, scene.customer) == BALANCE_TOKENS - COST_TOKENS
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("fate", ["doomed", "silent"])
 async def test_one_dead_connection_makes_all_that_are_as_old_suspect(
     cutter: CommitCutter, fate: str, monkeypatch: pytest.MonkeyPatch
@@ -533,6 +534,7 @@ async def test_one_dead_connection_makes_all_that_are_as_old_suspect(
     assert failures == 1
 
 
+@pytest.mark.alone
 async def test_an_order_that_a_silent_network_swallows_makes_all_other_connections_suspect(
     cutter: CommitCutter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

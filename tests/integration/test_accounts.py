@@ -289,6 +289,7 @@ async def test_a_key_is_nowhere_in_the_database(engine: AsyncEngine, sql: Connec
     assert key.hex().encode() not in exported
 
 
+@pytest.mark.alone
 async def test_a_key_is_replaced_and_revoked_within_a_second_while_its_user_starts_jobs_without_pause(
     crowd: AsyncEngine,
 ) -> None:

@@ -116,6 +116,7 @@ async def test_half_of_those_who_are_around_wait_for_the_next_batch(
     assert flush.at_work_max == 1
 
 
+@pytest.mark.alone
 async def test_a_flush_that_is_late_holds_nobody_up(engine: AsyncEngine) -> None:
     held, batches = asyncio.Event(), []
 
@@ -141,6 +142,7 @@ async def test_a_flush_that_is_late_holds_nobody_up(engine: AsyncEngine) -> None
     assert batches == [[1], [2, 3], [4]]
 
 
+@pytest.mark.alone
 async def test_a_batch_that_is_taken_apart_holds_nobody_up(engine: AsyncEngine) -> None:
     held = asyncio.Event()
 

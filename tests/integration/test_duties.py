@@ -23,6 +23,7 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes_module, "DEQUEUE_TIMEOUT_SECONDS", 0.1)
 
 
+@pytest.mark.alone
 async def test_a_runner_does_all_its_duties_and_none_when_it_is_stopped(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +63,7 @@ async def test_a_lane_whose_places_are_all_taken_for_good_is_named(
     assert check.detail == "these hang: submissions; restart the process"
 
 
+@pytest.mark.alone
 async def test_a_lane_that_is_full_and_moves_does_its_duty(
     engine: AsyncEngine, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

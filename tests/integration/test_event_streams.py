@@ -196,6 +196,7 @@ async def test_a_wait_that_is_none_is_refused(engine: AsyncEngine, served: Serve
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "invalid_wait")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("end", ["UPDATE api_keys SET revoked_at = now()", "UPDATE keys SET scopes = '{generate}'"])
 async def test_streams_and_waits_end_with_their_key(
     engine: AsyncEngine, served: Served, sql: Connection, end: str
@@ -220,6 +221,7 @@ async def test_streams_and_waits_end_with_their_key(
     await until(lambda: asyncio.sleep(0, len(served.state.streams) == 0))
 
 
+@pytest.mark.alone
 async def test_a_key_that_expires_ends_its_streams(engine: AsyncEngine, served: Served, sql: Connection) -> None:
     customer = await open_account(engine)
     key = await open_key(engine, customer)

@@ -276,6 +276,7 @@ SELECT -number, 'generation.submit', uuid_send(id), 'generation.submit:' || id, 
 """
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("delay", ["-1 hour", "1 hour"], ids=["wait", "put off"])
 async def test_an_item_is_taken_quickly_whatever_waits(
     engine: AsyncEngine, sql: Connection, database: str, delay: str

@@ -315,6 +315,7 @@ async def test_jobs_without_terms_go_back_and_up_again(empty_database: str) -> N
         assert await sql.fetch("SELECT * FROM ledger_violations") == []
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("before", "table"),

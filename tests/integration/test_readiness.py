@@ -64,6 +64,7 @@ async def test_a_database_that_takes_no_heartbeat_is_not_ready(
     assert (refused.ok, refused.detail) == (False, said)
 
 
+@pytest.mark.alone
 async def test_it_is_ready_again_some_time_after_the_mend(
     sql: Connection, check: DatabaseCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:

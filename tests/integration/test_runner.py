@@ -695,6 +695,7 @@ class Rush(Precedence):
     is_rush = True
 
 
+@pytest.mark.alone
 async def test_submits_wait_for_a_rush_of_accepts_and_go_on_a_batch_at_a_time(
     engine: AsyncEngine, database: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
