@@ -4,12 +4,13 @@ import io
 from base64 import b64encode
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 from playwright.async_api import JSHandle, expect
 
 from tests.browser.studio import Studio
-from tests.media_samples import sounds
+from tests.media_samples import SERIAL_NUMBER, phone_exif, saved, sounds
 
 pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
@@ -55,6 +56,30 @@ async def test_a_picture_is_dropped_on_the_form(studio: Studio, place: str) -> N
     await expect(studio.page.locator(".inputs img")).to_have_count(1)
     await studio.make("at night")
     await expect(studio.pictures).to_have_count(1)
+
+
+async def test_a_photograph_from_a_phone_becomes_a_film(studio: Studio, tmp_path: Path) -> None:
+    """Taken sideways, in a format that no provider takes, with the place where it was taken."""
+    photograph = tmp_path / "IMG_0001.HEIC"
+    photograph.write_bytes(saved(Image.effect_noise((1600, 1200), 60).convert("RGB"), "HEIF", exif=phone_exif(6)))
+    await studio.begin()
+    await studio.page.get_by_role("radio", name="Image to video").check()
+    async with studio.page.expect_file_chooser() as chooser:
+        await studio.page.get_by_role("group", name="Image").get_by_role("button", name="Choose file").click()
+    await (await chooser.value).set_files(photograph)
+    shown = studio.page.locator(".inputs img")
+    await expect(shown).to_have_count(1)
+
+    assert await shown.evaluate("shown => shown.decode().then(() => [shown.naturalWidth, shown.naturalHeight])") == [
+        1200,
+        1600,
+    ]
+    link = await shown.get_attribute("src")
+    kept = httpx.get(str(link), trust_env=False, timeout=30).content
+    assert kept.startswith(b"\xff\xd8\xff")
+    assert SERIAL_NUMBER.encode() not in kept
+    await studio.make("it waves")
+    await expect(studio.page.locator(".grid .thumb video")).not_to_have_js_property("videoWidth", 0)
 
 
 async def test_a_picture_is_pasted(studio: Studio) -> None:

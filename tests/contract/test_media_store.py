@@ -107,6 +107,7 @@ async def test_an_exception_of_the_chunks_leaves_nothing_and_is_passed_on(
     assert (await keys_in(case.store), case.hidden()) == ([], 0)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("seconds", [0.01, 0.05, 0.1])
 async def test_a_cancel_leaves_nothing(case: Case, seconds: float) -> None:
     # A little later each time, so that some of them come while the bucket is about to answer.
