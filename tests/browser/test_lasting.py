@@ -155,7 +155,8 @@ async def test_signing_out_leaves_to_another_account_what_is_kept_for_it(studio:
     await expect(studio.balance).to_have_text("100 tokens")
     remembered = {"key": a_user(studio.url, 50), "isRemembered": True, "isOwn": False, "scopes": ["generate", "read"]}
     kept = {"tollgate.session": json.dumps(remembered), "tollgate.draft": "{}"}
-    await studio.page.evaluate("kept => Object.assign(localStorage, kept)", kept)
+    own = {"tollgate.unsent.own": json.dumps({"of": (await studio.key())[:12], "body": {"prompt": "a secret"}})}
+    await studio.page.evaluate("kept => Object.assign(localStorage, kept)", kept | own)
 
     await studio.page.get_by_label("Your key and sign-out").click()
     await studio.page.get_by_role("button", name="Sign out").click()

@@ -116,25 +116,29 @@ class ForAMoment:
         await route.fulfill(status=206, headers=headers, body=self.film[first:end])
 
 
-async def test_a_film_plays_on_with_a_new_link_once_the_first_is_over(studio: Studio, tmp_path: Path) -> None:
-    """Chromium asks for the rest of a film where it was led to for the beginning, and there the link was for a minute.
+async def open_film(studio: Studio, directory: Path) -> tuple[Locator, ForAMoment]:
+    """A film in the player, of which the second half is refused once.
 
-    Playwright hears of nothing behind a redirect: here the service itself refuses once.
+    Chromium asks for the rest of a film where it was led to for the beginning, and there the link was for a minute.
+    Playwright hears of nothing behind a redirect: here the service itself refuses.
     """
-    page = studio.page
     studio.may_fail = True
-    bucket = ForAMoment(a_film(tmp_path / "film.mp4"))
-    await page.route("**/media/**", bucket)
+    bucket = ForAMoment(a_film(directory / "film.mp4"))
+    await studio.page.route("**/media/**", bucket)
     await studio.begin()
-    await page.get_by_role("radio", name="Text to video").check()
+    await studio.page.get_by_role("radio", name="Text to video").check()
     await studio.make("waves")
-    film = page.locator(".grid .thumb video")
-    await expect(film).to_have_count(1)
+    film = studio.page.locator(".grid .thumb video")
     await expect(film).not_to_have_js_property("videoWidth", 0)
-
     await film.click()
-    player = page.locator(".viewer video")
+    player = studio.page.locator(".viewer video")
     await expect(player).not_to_have_js_property("videoWidth", 0)
+    return player, bucket
+
+
+async def test_a_film_plays_on_with_a_new_link_once_the_first_is_over(studio: Studio, tmp_path: Path) -> None:
+    player, bucket = await open_film(studio, tmp_path)
+
     await player.evaluate("player => Object.assign(player, { loop: false, currentTime: 18 })")
 
     await expect(player).to_have_js_property("ended", True)
@@ -143,18 +147,7 @@ async def test_a_film_plays_on_with_a_new_link_once_the_first_is_over(studio: St
 
 
 async def test_a_film_that_stands_still_does_so_with_its_new_link(studio: Studio, tmp_path: Path) -> None:
-    page = studio.page
-    studio.may_fail = True
-    bucket = ForAMoment(a_film(tmp_path / "film.mp4"))
-    await page.route("**/media/**", bucket)
-    await studio.begin()
-    await page.get_by_role("radio", name="Text to video").check()
-    await studio.make("waves")
-    film = page.locator(".grid .thumb video")
-    await expect(film).not_to_have_js_property("videoWidth", 0)
-    await film.click()
-    player = page.locator(".viewer video")
-    await expect(player).not_to_have_js_property("videoWidth", 0)
+    player, bucket = await open_film(studio, tmp_path)
 
     await player.evaluate("player => { player.pause(); player.currentTime = 18 }")
 

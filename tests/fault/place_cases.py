@@ -78,8 +78,9 @@ def is_taken_over_from_a_job_that_was_claimed(world: World, armed: str) -> None:
             world.die()
             if story.disk() == "SUBMITTING":
                 break
-            # The claim of another job died there, or the step came so late that its place was given back, and its claim
-            # was granted nothing. The table counts one.
+            # What stood before it in the queue died there, or the step came so late that its place was given back, and
+            # its claim was granted nothing. The table counts one.
+            assert story.disk() in (None, "QUEUED"), f"{story.disk()}: {world.log.read_text()[-3000:]}"
             world.kills -= 1
             world.run()
             story.start_and_reach("COMPLETED")

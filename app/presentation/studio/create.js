@@ -213,7 +213,7 @@ function wordsOf({ example, parameters }) {
   return Object.fromEntries(Object.entries(example).filter(([name]) => !parameters.properties[name]?.["x-media"]));
 }
 
-// Something to begin with, of the default of each type and of what is cheapest: each is the catalogue's own example.
+// Something to begin with, of the default of each type and of what is cheapest: each in the words of the catalogue's own example.
 function Start() {
   const { models } = useStore(catalogue);
   const defaults = (models ?? []).filter((model) => model.is_default);

@@ -134,7 +134,7 @@ export function Sure({ label, onSure }) {
 const LOADED_ANEW_MS = 10_000;
 
 // Of a film that a bucket serves the player holds a link for a minute: loaded anew, the service gives it another one.
-// Whether it was.
+// False: this is another trouble.
 export function goOn({ target }) {
   const { currentTime, playbackRate, paused } = target;
   if (!target.duration || Date.now() - (target.loadedAnewAt ?? 0) < LOADED_ANEW_MS) return false;
