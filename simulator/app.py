@@ -39,8 +39,9 @@ def create_app(
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
         with tempfile.TemporaryDirectory(prefix="fal-simulator-", ignore_cleanup_errors=True) as temporary:
             async with (
+                # How long a picture may take is bound as a whole, where it is fetched.
                 httpx.AsyncClient(
-                    follow_redirects=True, mounts={f"all://{host}": None for host in DIRECT_HOSTS}
+                    follow_redirects=True, timeout=None, mounts={f"all://{host}": None for host in DIRECT_HOSTS}
                 ) as client,
                 open_post() as post_webhook,
             ):

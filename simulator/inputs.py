@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import io
+import time
 import zlib
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -18,8 +19,11 @@ from simulator.media import SIDE_PIXELS_MAX, Picture, render
 from simulator.storage import FileStore, StoredFile
 
 FETCH_SECONDS_MAX = 10
-FETCH_AGAIN_SECONDS = 0.25
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# A service of this machine that starts has its port before it answers.
+LOOPBACK_FETCH_SECONDS_MAX = 60
+FETCH_AGAIN_SECONDS = 0.25
+FETCH_AGAIN_SECONDS_MAX = 10
 SIZE_BYTES_MAX = 20 * 1024**2
 PICTURE_TYPE = "image/jpeg"
 TEXT_TYPE = "text/plain"
@@ -116,15 +120,18 @@ class InputPictures:
         return first
 
     async def _fetch(self, url: str, loc: tuple[str | int, ...]) -> bytes:
+        is_of_this_machine = _host_of(url) in LOOPBACK
+        again_until = time.monotonic() + FETCH_AGAIN_SECONDS_MAX
         try:
-            async with asyncio.timeout(FETCH_SECONDS_MAX):
+            async with asyncio.timeout(LOOPBACK_FETCH_SECONDS_MAX if is_of_this_machine else FETCH_SECONDS_MAX):
                 while True:
                     try:
                         return await self._fetch_once(url, loc)
-                    except httpx.ConnectError as error:
-                        if error.request.url.host not in LOOPBACK:
+                    except httpx.TransportError:
+                        # A service that is killed takes this simulator with it within a second, and until then this
+                        # is no answer: the run is taken up again by the next start.
+                        if not is_of_this_machine or time.monotonic() >= again_until:
                             raise
-                        # The service was killed together with this simulator, and listens later than it.
                         await asyncio.sleep(FETCH_AGAIN_SECONDS)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
             raise Refused(model_error("file_download_error", loc=loc, value=url)) from None
@@ -146,11 +153,15 @@ def _key_of_text(reference: str) -> str:
 
 
 def _is_example(url: str) -> bool:
+    return _host_of(url) in EXAMPLE_HOSTS
+
+
+def _host_of(url: str) -> str | None:
     try:
         parts = urlsplit(url)
     except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and parts.hostname in EXAMPLE_HOSTS
+        return None
+    return parts.hostname if parts.scheme in ("http", "https") else None
 
 
 def _example(url: str) -> Picture:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -181,6 +182,28 @@ def test_waits_for_the_picture_of_a_service_that_is_just_starting(fal_http: http
                 answer = response.result()
             finally:
                 late.shutdown()
+
+    assert answer.status_code == 200
+
+
+def test_waits_for_the_picture_of_a_service_that_was_killed_and_is_slow_to_start(fal_http: httpx.Client) -> None:
+    """One that starts has its port, and so the connection, long before it answers."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "PNG")
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: image/png\r\ncontent-length: {file.tell()}\r\n\r\n".encode()
+    with ThreadPoolExecutor(1) as pool, socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(30)
+        response = pool.submit(result_in_time, fal_http, f"http://127.0.0.1:{listening.getsockname()[1]}/picture.png")
+        # Killed in the middle of its answer.
+        with listening.accept()[0] as killed:
+            killed.recv(65536)
+            killed.sendall(head + file.getvalue()[:10])
+        with listening.accept()[0] as slow:
+            # Longer than an HTTP client waits that was not told how long.
+            time.sleep(6)
+            slow.recv(65536)
+            slow.sendall(head + file.getvalue())
+            answer = response.result()
 
     assert answer.status_code == 200
 
