@@ -86,7 +86,7 @@ async def test_drops_the_connection_of_an_answer_that_is_too_large(stub: FalStub
     stub.then(answer_without_end, reply(200, accepted(stub.url)))
     with pytest.raises(SubmitOutcomeUnknown):
         await submit(client)
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(20):
         await ended.wait()
     await submit(client)
     assert [request.connection for request in stub.seen] == [1, 2]
@@ -220,7 +220,7 @@ async def test_closes_the_connection_of_a_cancelled_submission(stub: FalStub, cl
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(20):
         await closed.wait()
     assert await submit(client) == request_at(stub.url)
 

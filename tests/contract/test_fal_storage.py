@@ -22,7 +22,7 @@ from tests.fal_stub import Behaviour, FalStub, drip, drop, endless, hang, raw, r
 
 TOKEN_TARGET = "/storage/auth/token?storage_type=fal-cdn-v3"
 WEEK_SECONDS = 7 * 24 * 60 * 60
-SHORT = HttpLimits(read_seconds=0.2, submit_seconds=0.4, exchange_seconds=0.4)
+SHORT = HttpLimits(read_seconds=0.5, submit_seconds=1, exchange_seconds=1)
 
 
 async def pieces(content: bytes, size_bytes: int = 65536) -> AsyncIterator[bytes]:

@@ -478,6 +478,7 @@ def test_the_service_secret_replaces_a_key(guarded_service: Service) -> None:
     assert user.send("GET", "/balance").status_code == 401
 
 
+@pytest.mark.alone
 def test_a_quick_job_is_delivered_soon_after_fal_has_finished_it(service: Service) -> None:
     user = service.register(10)
     prompt = f"{uuid4()} [slow:1]"

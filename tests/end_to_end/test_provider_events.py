@@ -91,6 +91,7 @@ def world(postgres_dsn: str, template_database: str) -> Iterator[World]:
             yield World(http, fal, database)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("word", ["", "[webhook:duplicate:10]", "[webhook:early]", "[webhook:null]"])
 def test_an_event_delivers_the_result_before_any_look_would(world: World, word: str) -> None:
     prompt = f"{uuid4()} {word}"
@@ -104,6 +105,7 @@ def test_an_event_delivers_the_result_before_any_look_would(world: World, word: 
     assert world.submits(prompt) == 1
 
 
+@pytest.mark.alone
 def test_an_event_of_a_failure_refunds(world: World) -> None:
     before = world.balance()
 

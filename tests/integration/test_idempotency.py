@@ -108,7 +108,7 @@ async def test_a_refusal_of_the_price_does_not_call_undone_what_is_just_being_do
             working = asyncio.create_task(api.start(customer, KEY))
             await blocked(sql)
 
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(20):
                 twin = await api.start(customer, KEY, dearer)
         first = await working
         later = await api.start(customer, KEY, dearer)
@@ -127,7 +127,7 @@ async def test_a_request_meets_its_twin_at_work_and_is_told_to_come_back(databas
             working = asyncio.create_task(api.start(customer, KEY))
             await blocked(sql)
 
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(20):
                 twin = await api.start(customer, KEY)
                 other_request = await api.start(customer, KEY, {"prompt": "another"})
         first = await working
@@ -235,7 +235,7 @@ async def test_a_replay_needs_no_model_in_the_catalogue(database: str, sql: Conn
             working = asyncio.create_task(api.start(customer, KEY, body))
             await blocked(sql)
 
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(20):
                 twin = await later.start(customer, KEY, body)
         first = await working
         written = await everything(sql)

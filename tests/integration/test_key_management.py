@@ -328,7 +328,7 @@ async def test_uses_never_wait_for_a_key_that_somebody_changes(engine: AsyncEngi
 
     async with sql.transaction():
         await sql.execute("SELECT FROM keys FOR UPDATE")
-        await asyncio.wait_for(keys.uses.write(), 2)
+        await asyncio.wait_for(keys.uses.write(), 20)
 
     assert await sql.fetchval("SELECT last_used_at FROM keys") is None
 

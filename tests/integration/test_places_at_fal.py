@@ -304,6 +304,7 @@ async def _has_ended(sql: Connection, count: int) -> bool:
     return bool(await sql.fetchval("SELECT count(*) = $1 FROM jobs WHERE is_final", count))
 
 
+@pytest.mark.alone
 async def test_a_submission_whose_outcome_is_unknown_gives_way_in_time(
     engine: AsyncEngine, database: str, sql: Connection
 ) -> None:

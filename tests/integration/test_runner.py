@@ -777,7 +777,7 @@ async def test_looks_go_on_while_more_submits_wait_than_may_run(
 
     async with running(database, calls, submit=take_long, submit_step=two_at_once(SUBMIT_JOB)):
         try:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(20):
                 await calls.wait_for(FOLLOW_JOB, looked_at)
         finally:
             may_end.set()
@@ -903,7 +903,7 @@ async def test_a_new_job_is_submitted_while_more_looks_wait_than_steps_may_run(
 
     async with running(database, calls, follow=take_long, follow_step=two_at_once(FOLLOW_JOB)):
         try:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(20):
                 await calls.wait_for(SUBMIT_JOB, job_id)
         finally:
             may_end.set()

@@ -349,7 +349,7 @@ async def test_items_are_queued_in_the_order_of_the_jobs(engine: AsyncEngine, sq
         await enqueue(first, FOLLOW_JOB, [lowest])
         queueing = asyncio.create_task(queue(*job_ids[::-1]))
         await blocked(sql)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await queue(*higher)
     await queueing
 
