@@ -4,6 +4,7 @@ import { read, write } from "./kept.js";
 import { carriedOver } from "./schema.js";
 import { accountMark, onLeave } from "./session.js";
 import { createStore } from "./store.js";
+import { learn } from "./text.js";
 
 const ITEM = "tollgate.draft";
 
@@ -17,6 +18,7 @@ export async function loadCatalogue() {
   try {
     const { items } = await call("GET", "/models");
     catalogue.set({ models: items, failed: false });
+    learn(items.flatMap(({ parameters }) => parameters.allOf ?? []).map((rule) => rule["x-message"]));
     const stored = read(ITEM);
     const kept = stored?.of === accountMark() ? stored : null;
     const model = kept && items.find((one) => one.model === kept.model && one.type === kept.type);

@@ -10,7 +10,7 @@ import { timeRange } from "./models.js";
 import { promptOf, startAgain, titleOf } from "./requests.js";
 import { giveUp } from "./runs.js";
 import { mine } from "./session.js";
-import { explain, has, secondsRange, t, tokens } from "./text.js";
+import { explain, explainJob, has, secondsRange, t, tokens } from "./text.js";
 
 export const open = (job, place = 0) => { location.hash = `#/job/${job.job_id}/${place}`; };
 export function UnsentCard({ item }) {
@@ -115,9 +115,7 @@ export function CancelButton({ job }) {
 // Why, what was paid, and what to do: as much as a failure needs.
 export function failureOf(job) {
   if (job.status === "CANCELED") return t("job.canceled");
-  if (has(`job.${job.error_code}`)) return t(`job.${job.error_code}`);
-  // What was charged is said beside it, by numbers.
-  return job.error_message?.replace(/ Nothing was charged\.$/, "") ?? t("job.unknown");
+  return explainJob(job);
 }
 
 function Failure({ job }) {

@@ -3,7 +3,7 @@ import { call } from "./api.js";
 import { html, useEffect, useState } from "./html.js";
 import { Copy, Empty, Problem, Sure, say } from "./parts.js";
 import { keyOf } from "./session.js";
-import { moment, t, tokens } from "./text.js";
+import { explainSentence, moment, t, tokens } from "./text.js";
 
 export function Keys() {
   const [full, setFull] = useState(null);
@@ -133,7 +133,7 @@ function EndpointList({ full }) {
   return html`<section class="card"><h2>${t("endpoint.title")}</h2>
     <${Problem} error=${error} /><${Secret} secret=${secret?.text} label=${secret?.label} />
     ${!items ? html`<div class="skeleton box" aria-hidden="true" />` : items.length === 0 ? html`<${Empty} title=${t("endpoint.none")}><p>${t("endpoint.none.hint")}</p><//>` : html`<ul class="entries">${items.map((endpoint) => html`<li key=${endpoint.id}>
-      <div><strong class="break">${endpoint.url}</strong>${endpoint.disabled_at && html` <em class="badge warn">${t("endpoint.disabled")}</em>`}<p class="aside">${endpoint.description ?? ""} ${endpoint.disabled_reason ?? ""}</p></div>
+      <div><strong class="break">${endpoint.url}</strong>${endpoint.disabled_at && html` <em class="badge warn">${t("endpoint.disabled")}</em>`}<p class="aside">${endpoint.description ?? ""} ${endpoint.disabled_reason ? t(`endpoint.reason.${endpoint.disabled_reason}`) : ""}</p></div>
       <div class="row">${endpoint.disabled_at && html`<button type="button" class="primary" onClick=${() => enable(endpoint)}>${t("endpoint.enable")}</button>`}
         <button type="button" disabled=${!endpoint.is_enabled} onClick=${() => test(endpoint)}>${t("endpoint.test")}</button>
         <${Sure} label=${t("keys.rotate")} onSure=${() => rotate(endpoint)} />
@@ -160,5 +160,5 @@ function Deliveries({ full, id }) {
   return html`<details class="deliveries" onToggle=${load}><summary>${t("delivery.title")}</summary><${Problem} error=${error} />
     ${items?.length === 0 && html`<p class="hint">${t("delivery.none")}</p>`}
     <ul>${(items ?? []).map((one) => html`<li key=${one.id} class="row between"><span><code>${one.type}</code> <span class="aside">${moment(one.created_at)}</span></span>
-      <span class="aside">${t("delivery.attempts", { n: one.attempts })} · ${one.attempt_log.at(-1)?.status ?? one.attempt_log.at(-1)?.error ?? ""} <em class=${one.state === "delivered" ? "badge status-COMPLETED" : "badge"}>${one.state}</em></span></li>`)}</ul></details>`;
+      <span class="aside">${t("delivery.attempts", { n: one.attempts })} · ${one.attempt_log.at(-1)?.status ?? explainSentence(one.attempt_log.at(-1)?.error) ?? ""} <em class=${one.state === "delivered" ? "badge status-COMPLETED" : "badge"}>${t(`delivery.state.${one.state}`)}</em></span></li>`)}</ul></details>`;
 }

@@ -198,6 +198,7 @@ export default {
 
   "job.canceled": "Stopped.",
   "job.unknown": "There is no result.",
+  "job.in": "Parameter: {name}.",
 
   "history.state": "State",
   "history.all": "All",
@@ -271,6 +272,12 @@ export default {
   "delivery.title": "Deliveries",
   "delivery.none": "Nothing was delivered yet.",
   "delivery.attempts": { one: "{n} attempt", other: "{n} attempts" },
+  "delivery.state.pending": "pending",
+  "delivery.state.delivered": "delivered",
+  "delivery.state.exhausted": "given up",
+  "endpoint.reason.by_you": "by you",
+  "endpoint.reason.failing": "it has failed for five days",
+  "endpoint.reason.gone": "it answered that it is gone",
 
   "error.unknown": "Something went wrong. Try again.",
   "error.no_connection": "The service cannot be reached. Check the network and try again.",

@@ -1,9 +1,12 @@
 // Every sentence stands in one catalogue a language. The browser chooses, and the switch in the page.
+import sayings, { words } from "./sayings.ru.js";
 import { createStore } from "./store.js";
 import en from "./text.en.js";
 import ru from "./text.ru.js";
 
 const CATALOGUES = { en, ru };
+// English needs none: it is the API's own language.
+const SAYINGS = { ru: { words, patterns: Object.entries(sayings).map(([said, text]) => [patternOf(said), text]) } };
 const CHOICE = "tollgate-language";
 
 function chosen() {
@@ -61,8 +64,7 @@ export function bytes(value) {
   return value < 1e6 ? t("kilobytes", { n: Math.ceil(value / 1e3) }) : t("megabytes", { n: Math.round(value / 1e5) / 10 });
 }
 
-// By the code, which does not change; in the API's own words where it has more to say than we know.
-// English has few of them: the API's own words are English.
+// By the code, which does not change. English has few of them: the API's own words are English.
 export function explain(error) {
   const figures = error.problem ?? {};
   const values = {
@@ -75,8 +77,46 @@ export function explain(error) {
   return error.problem?.detail ?? t("error.unknown");
 }
 
-// The API has numbers in its sentence; a catalogue has one only where none are needed.
+// In the API's own words where they are of this language or say what no catalogue has.
 export function explainField(found) {
-  if (has(`field.${found.code}`)) return t(`field.${found.code}`);
-  return found.detail;
+  return translated(found.detail) ?? (has(`field.${found.code}`) ? t(`field.${found.code}`) : found.detail);
+}
+
+// The API's sentence says what happened, its limits, and what to do: by the code we know the first and the last.
+export function explainJob({ error_code: code, error_message: message }) {
+  // What was charged is said beside it, by numbers.
+  if (!has(`job.${code}`)) return message?.replace(/ Nothing was charged\.$/, "") ?? t("job.unknown");
+  const place = message?.match(/ in ((?:\w+_\w+|prompt|seed|duration|resolution)(?:\/\d+)?)(?=[ .])/)?.[1];
+  const limits = (message?.split(/(?<=\.) /) ?? []).map(translated).filter(Boolean);
+  return [t(`job.${code}`), ...limits, place && t("job.in", { name: place })].filter(Boolean).join(" ");
+}
+
+// Why a delivery failed is told in sentences alone.
+export const explainSentence = (sentence) => translated(sentence) ?? sentence;
+
+// What the catalogue of models has in each language: it is the API's own sentence elsewhere.
+const learnt = new Map();
+export function learn(texts) {
+  for (const text of texts) if (text?.en) learnt.set(text.en, text);
+}
+
+function translated(sentence) {
+  const known = SAYINGS[language.get().name];
+  if (!sentence || !known) return null;
+  if (learnt.has(sentence)) return localized(learnt.get(sentence));
+  for (const [pattern, text] of known.patterns) {
+    const found = sentence.match(pattern);
+    if (found) return text.replace(/\{(\d)\}/g, (_, place) => figureOf(found[place], known));
+  }
+  return null;
+}
+
+function patternOf(said) {
+  return new RegExp(`^${said.split("{}").map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("(.+?)")}$`);
+}
+
+// Numbers, units and lists, as they stand in the API's sentences.
+function figureOf(text, known) {
+  if (/^\d[\d,]*(\.\d+)?$/.test(text)) return number(Number(text.replaceAll(",", "")));
+  return known.words.reduce((told, [said, word]) => told.replace(said, word), text);
 }

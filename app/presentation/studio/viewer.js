@@ -70,7 +70,6 @@ function State({ job }) {
   const isFinal = FINAL.has(job.status);
   return html`<div class="state-box" role="status"><p class="state">${t(`status.${job.status}`)}</p>
     <p>${isFinal ? failureOf(job) : whyOf(job)}</p>
-    ${isFinal && job.error_message && !job.error_message.startsWith(failureOf(job)) && html`<p class="hint">${job.error_message}</p>`}
     ${isFinal && job.billing && html`<p class="free">${chargeOf(job.billing)}</p>`}
     ${!isFinal && html`<p class="aside"><${Elapsed} since=${job.created_at} />${job.eta_seconds && html` · ${remaining(job.eta_seconds)}`}</p><${Progress} job=${job} expected=${expectedOf(job)} label=${t("run.progress", { title: titleOf(job) })} /><${CancelButton} job=${job} />`}
   </div>`;
