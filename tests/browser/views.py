@@ -52,7 +52,7 @@ async def each_view(studio: Studio) -> AsyncIterator[str]:
     await expect(page.locator(".rows li")).to_have_count(3)
     yield "history"
     await page.locator("nav").get_by_role("link", name="Balance").click()
-    await expect(page.locator("tbody tr")).to_have_count(5)
+    await expect(page.locator("tbody tr")).to_have_count(4)
     yield "ledger"
     await page.get_by_role("link", name="Keys").click()
     await expect(page.get_by_label("API key")).to_be_visible()

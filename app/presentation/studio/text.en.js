@@ -226,8 +226,11 @@ export default {
   "entry.CREDIT": "Top-up",
   "entry.DEBIT": "Charged",
   "entry.REFUND": "Refund",
+  "ledger.count": { one: "{n} entry", other: "{n} entries" },
+  "ledger.so_far": { one: "{n} entry loaded", other: "{n} entries loaded" },
   "entry.REVERSAL": "Payment taken back",
   "entry.REINSTATEMENT": "Payment given again",
+  "chart.caption.from": "Balance in tokens, from {from} up",
   "entry.ADJUSTMENT": "By the operator",
 
   "keys.ask": "This needs your full key",

@@ -220,8 +220,11 @@ export default {
   "entry.CREDIT": "Пополнение",
   "entry.DEBIT": "Списание",
   "entry.REFUND": "Возврат",
+  "ledger.count": { one: "{n} запись", few: "{n} записи", many: "{n} записей", other: "{n} записи" },
+  "ledger.so_far": { one: "загружена {n} запись", few: "загружено {n} записи", many: "загружено {n} записей", other: "загружено {n} записи" },
   "entry.REVERSAL": "Платёж отозван",
   "entry.REINSTATEMENT": "Платёж восстановлен",
+  "chart.caption.from": "Баланс в токенах, от {from}",
   "entry.ADJUSTMENT": "Правка оператора",
 
   "keys.ask": "Здесь нужен полный ключ",
