@@ -174,6 +174,8 @@ export default {
   "billing.all": "{charged} charged.",
   "billing.back": "{tokens} back",
   "job": "Job",
+  "billing.total": "Charged",
+  "billing.total.part": "the rest was not delivered",
   "zoom.in": "Show at full size",
   "zoom.out": "Fit to the page",
   "download": "Download",

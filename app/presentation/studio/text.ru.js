@@ -172,6 +172,8 @@ export default {
   "billing.all": "Списано {charged}.",
   "billing.back": "возврат {tokens}",
   "job": "Задание",
+  "billing.total": "Списано",
+  "billing.total.part": "остальное не доставлено",
   "zoom.in": "Показать в полном размере",
   "zoom.out": "Вписать в страницу",
   "download": "Скачать",

@@ -118,12 +118,15 @@ function Answer({ job }) {
 }
 
 function Bill({ job }) {
-  const refunds = new Map((job.billing?.lines ?? []).map((line) => [line.line, line.refunded_tokens]));
+  const price = job.price ?? [];
+  const { billing } = job;
+  const refunds = new Map((billing?.lines ?? []).map((line) => [line.line, line.refunded_tokens]));
   // One line that was charged as it stands is its own sum.
-  const isAllOfIt = job.price?.length === 1 && !job.billing?.refunded_tokens;
+  const isAllOfIt = price.length === 1 && !billing?.refunded_tokens;
+  const isPart = billing?.refunded_tokens > 0 && billing.charged_tokens > 0;
   return html`<dl class="lines bill">
-    ${(job.price ?? []).map((line) => html`<div key=${line.line}><dt>${lineName(line)} <span class="aside">${lineSum(line)}</span></dt>
-      <dd class="number">${tokens(line.tokens)}${refunds.get(line.line) ? html`<br /><span class="free">− ${tokens(refunds.get(line.line))}</span>` : ""}</dd></div>`)}
-    ${job.billing && !isAllOfIt && html`<div class="total"><dt>${chargeOf(job.billing)}</dt><dd class="number">${tokens(job.billing.charged_tokens)}</dd></div>`}
+    ${price.map((line) => html`<div key=${line.line}><dt>${lineName(line)} <span class="aside">${lineSum(line)}</span></dt>
+      <dd class="number">${tokens(line.tokens)}${refunds.get(line.line) ? html`<br /><span class="free">${t("billing.back", { tokens: tokens(refunds.get(line.line)) })}</span>` : ""}</dd></div>`)}
+    ${billing && !isAllOfIt && html`<div class="total"><dt>${t("billing.total")}${isPart && html` <span class="aside">${t("billing.total.part")}</span>`}</dt><dd class="number">${tokens(billing.charged_tokens)}</dd></div>`}
   </dl>`;
 }
