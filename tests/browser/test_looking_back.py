@@ -42,7 +42,7 @@ async def test_a_job_of_another_browser_is_told_whole(studio: Studio) -> None:
 
     await look_back(studio, key)
     await expect(rows(studio)).to_contain_text(["two birds"])
-    await rows(studio).get_by_role("button").click()
+    await rows(studio).locator(".row-box").click()
     await studio.page.get_by_text("As curl and Python").click()
     curl = studio.page.get_by_role("region", name="curl")
     await expect(curl).to_contain_text('"num_images": 2')

@@ -51,6 +51,9 @@ async def each_view(studio: Studio) -> AsyncIterator[str]:
     await page.get_by_role("link", name="History").click()
     await expect(page.locator(".rows li")).to_have_count(3)
     yield "history"
+    await page.get_by_role("radio", name="Grid").check()
+    await expect(page.locator(".tiles li")).to_have_count(3)
+    yield "history, grid"
     await page.locator("nav").get_by_role("link", name="Balance").click()
     await expect(page.locator("tbody tr")).to_have_count(4)
     yield "ledger"

@@ -2,11 +2,12 @@
 import { Create } from "./create.js";
 import { loadCatalogue } from "./draft.js";
 import { History } from "./history.js";
-import { html, render, useEffect, useRef, useState } from "./html.js";
+import { html, render, useEffect, useRef } from "./html.js";
 import { startFollowing } from "./jobs.js";
 import { Keys } from "./keys.js";
 import { Ledger } from "./ledger.js";
 import { Notes, goToContent } from "./parts.js";
+import { closeJob, place as where } from "./place.js";
 import { resumeUnsent } from "./runs.js";
 import { session, start } from "./session.js";
 import { Shell } from "./shell.js";
@@ -17,25 +18,10 @@ import { Welcome } from "./welcome.js";
 
 const PLACES = { create: Create, history: History, ledger: Ledger, keys: Keys };
 
-function placeOf() {
-  const [, name, id, output] = location.hash.split("/");
-  return { name: name || "create", id, output: Number(output ?? 0) };
-}
-
-function usePlace() {
-  const [place, setPlace] = useState(placeOf());
-  useEffect(() => {
-    const onChange = () => setPlace((before) => ({ ...placeOf(), before: before.name === "job" ? before.before : before.name }));
-    window.addEventListener("hashchange", onChange);
-    return () => window.removeEventListener("hashchange", onChange);
-  }, []);
-  return place;
-}
-
 function Page() {
   const { signedIn, isAsking } = useStore(session);
   useStore(language);
-  const place = usePlace();
+  const { name: place, id, output, under: { name } } = useStore(where);
   const account = signedIn?.key;
   useEffect(() => {
     if (!account) return undefined;
@@ -51,8 +37,6 @@ function Page() {
     if (wasSignedIn.current !== null && wasSignedIn.current !== Boolean(account)) goToContent();
     wasSignedIn.current = Boolean(account);
   }, [account, isAsking]);
-  const isJob = place.name === "job";
-  const name = isJob ? place.before ?? "create" : place.name;
   useEffect(() => {
     document.title = signedIn ? `${t(`nav.${name in PLACES ? name : "create"}`)} · Tollgate` : "Tollgate";
   });
@@ -61,7 +45,7 @@ function Page() {
   return html`<${Shell} place=${name} isSignedIn=${Boolean(signedIn)}>
       ${signedIn ? html`<${Place} key=${name} />` : html`<${Welcome} />`}
     <//>
-    ${signedIn && isJob && html`<${Viewer} id=${place.id} place=${place.output} onClose=${() => { if (placeOf().name === "job") location.hash = `#/${name}`; }} />`}
+    ${signedIn && place === "job" && html`<${Viewer} id=${id} place=${output} onClose=${closeJob} />`}
     <${Notes} />`;
 }
 

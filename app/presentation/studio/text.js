@@ -47,6 +47,17 @@ export function moment(iso) {
   return new Intl.DateTimeFormat(language.get().name, options).format(new Date(iso));
 }
 
+// Of the last two by their names, of others by their dates.
+export function day(iso) {
+  const { name } = language.get();
+  const [now, then] = [new Date(), new Date(iso)];
+  const ago = Math.round((now.setHours(0, 0, 0, 0) - new Date(then).setHours(0, 0, 0, 0)) / 86_400_000);
+  const year = then.getFullYear() === now.getFullYear() ? undefined : "numeric";
+  const text = ago === 0 || ago === 1 ? new Intl.RelativeTimeFormat(name, { numeric: "auto" }).format(-ago, "day")
+    : new Intl.DateTimeFormat(name, { weekday: "long", day: "numeric", month: "long", year }).format(then);
+  return text.charAt(0).toLocaleUpperCase(name) + text.slice(1);
+}
+
 export function seconds(value) {
   if (value < 100) return t("seconds", { n: Math.max(0, Math.round(value)) });
   return t("minutes", { n: Math.round(value / 60) });

@@ -2,15 +2,19 @@
 import { mediaUrl } from "./api.js";
 import { Code, lineName, lineSum } from "./create.js";
 import { Actions } from "./actions.js";
-import { CancelButton, chargeOf, expectedOf, failureOf, open, remaining, whyOf } from "./gallery.js";
+import { chosenOf, filterOf, foundOf } from "./filters.js";
+import { CancelButton, chargeOf, expectedOf, failureOf, remaining, whyOf } from "./gallery.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useState } from "./html.js";
-import { FINAL, jobs, loadJob } from "./jobs.js";
+import { FINAL, jobs, loadJob, loadMore } from "./jobs.js";
 import { Copy, Dialog, Elapsed, Problem, Progress, Sure, goOn, say } from "./parts.js";
+import { place as where, turnTo } from "./place.js";
 import { isToldWhole, promptOf, requestOf, seedOf, titleOf } from "./requests.js";
 import { mayGenerate, mine } from "./session.js";
 import { useStore } from "./store.js";
 import { bytes, explain, moment, seconds, t, tokens } from "./text.js";
+
+const NEAR = 10;
 
 export function Viewer({ id, place, onClose }) {
   const { byId } = useStore(jobs);
@@ -30,13 +34,17 @@ export function Viewer({ id, place, onClose }) {
   <//>`;
 }
 
-// To the next file of the job, and from its last one to the job that stands behind it in the gallery.
+// To the next file of the job, and from its last one to the job that stands behind it where this one was opened.
 function turn(job, to) {
   const count = (job.outputs ?? []).length;
-  if (to >= 0 && to < count) return open(job, to);
-  const { order, byId } = jobs.get();
-  const next = byId.get(order[order.indexOf(job.job_id) + (to < 0 ? -1 : 1)]);
-  return next && open(next, to < 0 ? Math.max(0, (next.outputs ?? []).length - 1) : 0);
+  if (to >= 0 && to < count) return turnTo(job, to);
+  const { under } = where.get();
+  const chosen = chosenOf(under.name === "history" ? under.query : "");
+  const around = foundOf(chosen);
+  const next = to < 0 ? around.findLast(({ job_id: id }) => id > job.job_id) : around.find(({ job_id: id }) => id < job.job_id);
+  // As by scrolling to the end of the list.
+  if (to > 0 && (!next || around.indexOf(next) > around.length - NEAR)) loadMore(filterOf(chosen));
+  return next && turnTo(next, to < 0 ? Math.max(0, (next.outputs ?? []).length - 1) : 0);
 }
 
 function Job({ job, place }) {
