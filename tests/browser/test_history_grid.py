@@ -34,6 +34,8 @@ async def test_shows_days_and_is_kept_in_the_browser(studio: Studio) -> None:
     await expect(
         tiles(page).get_by_role("button", name=re.compile("^three hills, Wan 2.5, .* 3 files"))
     ).to_be_visible()
+    await tiles(page).hover()
+    assert await studio.findings() == []
     box = await tiles(page).bounding_box()
     assert box is not None
     assert 150 <= box["width"] == box["height"] <= 200

@@ -142,7 +142,7 @@ function Row({ job }) {
   const detail = job.status === "COMPLETED" ? "" : FINAL.has(job.status) ? failureOf(job) : whyOf(job);
   return html`<button type="button" class="row-box" onClick=${() => open(job)}>
     <${Picture} job=${job} />
-    <span class="row-text"><span class="prompt">${nameOf(job)}</span><span class="aside"><span class="when">${moment(job.created_at)}</span> · ${titleOf(job)}${detail && html` · <span class="why">${detail}</span>`}</span>${countOf(job)}</span>
+    <span class="row-text"><span class="prompt">${nameOf(job)}</span><span class="aside">${moment(job.created_at)} · ${titleOf(job)}${detail && html` · <span class="why">${detail}</span>`}</span>${countOf(job)}</span>
     <span class="row-state"><${State} job=${job} /></span>
     <span class="number cost">${tokens(job.billing?.charged_tokens ?? job.cost_tokens)}</span>
   </button>`;

@@ -32,7 +32,7 @@ export function Ledger() {
     ${entries?.length === 0 && html`<${Empty} title=${t("ledger.empty")}><p>${t("ledger.empty.hint")}</p><//>`}
     ${entries?.length > 0 && html`
       <${Chart} entries=${entries} />
-      <div class="table-box" tabindex="0" role="region" aria-label=${t("nav.ledger")}><table><thead><tr><th scope="col">${t("ledger.when")}</th><th scope="col">${t("ledger.what")}</th><th scope="col" class="figure-cell">${t("ledger.amount")}</th><th scope="col" class="figure-cell">${t("ledger.after")}</th></tr></thead>
+      <div class="table-box" tabindex="0" role="region" aria-label=${t("nav.ledger")}><table><thead><tr><th scope="col" class="when">${t("ledger.when")}</th><th scope="col">${t("ledger.what")}</th><th scope="col" class="figure-cell">${t("ledger.amount")}</th><th scope="col" class="figure-cell">${t("ledger.after")}</th></tr></thead>
         <tbody>${linesOf(entries).map((line) => html`<${Line} key=${line.key} line=${line} job=${byId.get(line.job_id)} />`)}</tbody></table></div>
       <div class="row center"><span class="aside number" role="status">${t(cursor ? "ledger.so_far" : "ledger.count", { n: entries.length })}</span>
         ${cursor && html`<button type="button" onClick=${() => load(cursor)}>${t("ledger.more")}</button>`}</div>`}
@@ -60,8 +60,10 @@ function Line({ line, job }) {
   const amount = entries.reduce((sum, entry) => sum + signed(entry), 0);
   const kind = t(`entry.${newest.kind}`);
   const told = [...entries].reverse().map((entry, at) => html`<span key=${at} class="aside moved">${t(`entry.${entry.kind}`)} <span class="number">${withSign(signed(entry))}</span> · ${moment(entry.created_at)}</span>`);
+  // On a phone, where there is no column for it.
+  const when = html`<span class="aside moved narrow">${moment(newest.created_at)}</span>`;
   return html`<tr><td class="when">${moment(newest.created_at)}</td>
-    <td>${id ? html`<a class="what" href=${`#/job/${id}/0`}>${job ? promptOf(job) || titleOf(job) : kind}</a>${entries.length > 1 ? told : job && html`<span class="aside">${kind} · ${titleOf(job)}</span>`}`
-      : newest.reason ? `${kind}: ${newest.reason}` : kind}</td>
+    <td>${id ? html`<a class="what" href=${`#/job/${id}/0`}>${job ? promptOf(job) || titleOf(job) : kind}</a>${entries.length > 1 ? told : html`${job && html`<span class="aside">${kind} · ${titleOf(job)}</span>`}${when}`}`
+      : html`${newest.reason ? `${kind}: ${newest.reason}` : kind}${when}`}</td>
     <td class=${amount > 0 ? "figure-cell number plus" : "figure-cell number"}>${withSign(amount)}</td><td class="figure-cell number">${number(newest.balance_after)}</td></tr>`;
 }

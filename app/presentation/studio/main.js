@@ -38,10 +38,10 @@ function Page() {
     wasSignedIn.current = Boolean(account);
   }, [account, isAsking]);
   useEffect(() => {
-    document.title = signedIn ? `${t(`nav.${name in PLACES ? name : "create"}`)} · Tollgate` : "Tollgate";
+    document.title = signedIn ? `${t(`nav.${name}`)} · Tollgate` : "Tollgate";
   });
   if (isAsking) return html`<div class="page" aria-hidden="true" />`;
-  const Place = PLACES[name] ?? Create;
+  const Place = PLACES[name];
   return html`<${Shell} place=${name} isSignedIn=${Boolean(signedIn)}>
       ${signedIn ? html`<${Place} key=${name} />` : html`<${Welcome} />`}
     <//>

@@ -1,10 +1,13 @@
 // Where the page is: in a place such as `#/history?state=failed`, or at a job that was opened on top of one.
 import { createStore } from "./store.js";
 
+const NAMES = ["create", "history", "ledger", "keys"];
+
 function parsed(hash) {
   const [path, query = ""] = hash.split("?");
   const [, name, id, output] = path.split("/");
-  return { name: name || "create", query, id, output: Number(output ?? 0) };
+  if (name === "job") return { name, query: "", id, output: Number(output ?? 0) };
+  return NAMES.includes(name) ? { name, query } : { name: NAMES[0], query: "" };
 }
 
 const hashOf = ({ name, query }) => `#/${name}${query ? `?${query}` : ""}`;
@@ -14,9 +17,9 @@ function arrived(before) {
   const now = parsed(location.hash);
   if (now.name !== "job") return { ...now, under: now, from: null };
   // What the browser keeps of an entry says so after a reload, too, and when one comes to it again by Back or Forward.
-  const isNew = history.state === null;
+  const isNew = history.state?.from === undefined;
   const from = isNew ? before && (before.name === "job" ? before.from : hashOf(before)) : history.state.from;
-  if (isNew) history.replaceState({ from }, "");
+  if (isNew) history.replaceState({ ...history.state, from }, "");
   return { ...now, under: parsed(from ?? ""), from };
 }
 

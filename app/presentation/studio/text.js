@@ -90,7 +90,7 @@ export function explain(error) {
 
 // In the API's own words where they are of this language or say what no catalogue has.
 export function explainField(found) {
-  return translated(found.detail) ?? (has(`field.${found.code}`) ? t(`field.${found.code}`) : found.detail);
+  return translated(found.detail) ?? (has(`field.${found.code}`) ? t(`field.${found.code}`, found.values) : found.detail);
 }
 
 // The API's sentence says what happened, its limits, and what to do: by the code we know the first and the last.
