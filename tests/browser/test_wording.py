@@ -45,8 +45,8 @@ FIELDS = (
 JOBS = (
     (
         "image_too_small",
-        "A picture in image_urls/1 is too small. It must be at least 300 pixels wide. Nothing was charged.",
-        "Картинка слишком маленькая. Возьмите побольше. Ширина должна быть не меньше 300 пикселей. Параметр: image_urls/1.",
+        "A picture in image_urls/1 is too small. The limit is 300. Nothing was charged.",
+        "Картинка слишком маленькая. Возьмите побольше. Предел: 300. Параметр: image_urls/1.",
     ),
     (
         "provider_timeout",
