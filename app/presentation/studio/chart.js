@@ -26,7 +26,7 @@ export function Chart({ entries }) {
       ${marks.map((mark) => html`<line key=${mark} x1="0" x2=${WIDTH} y1=${y(mark)} y2=${y(mark)} />`)}
       ${bottom <= 0 && html`<path class="area" d=${`${line}V${y(0)}H0Z`} />`}<path class="curve" d=${line} />
     </svg>
-    <figcaption class="row between aside number"><span>${day.format(first)}</span><span>${t(bottom > 0 ? "chart.caption.from" : "chart.caption", { from: number(bottom) })}</span><span>${t("now")}</span></figcaption>
+    <figcaption class="row between aside number"><span>${day.format(first)}</span><span>${t(bottom > 0 ? "chart.caption.above" : "chart.caption", { from: number(bottom) })}</span><span>${t("now")}</span></figcaption>
   </figure>`;
 }
 

@@ -230,7 +230,7 @@ export default {
   "ledger.so_far": { one: "{n} entry loaded", other: "{n} entries loaded" },
   "ledger.more": "Older entries",
   "chart.caption": "Balance in tokens",
-  "chart.caption.from": "Balance in tokens, from {from} up",
+  "chart.caption.above": "Balance in tokens, from {from} up",
   "chart.summary": "The balance over {n} entries, from {from} to {to}.",
   "entry.CREDIT": "Top-up",
   "entry.DEBIT": "Charged",

@@ -224,7 +224,7 @@ export default {
   "ledger.so_far": { one: "загружена {n} запись", few: "загружено {n} записи", many: "загружено {n} записей", other: "загружено {n} записи" },
   "ledger.more": "Более старые",
   "chart.caption": "Баланс в токенах",
-  "chart.caption.from": "Баланс в токенах, от {from}",
+  "chart.caption.above": "Баланс в токенах, от {from}",
   "chart.summary": "Баланс за {n} записей: был {from}, стал {to}.",
   "entry.CREDIT": "Пополнение",
   "entry.DEBIT": "Списание",
