@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 import structlog
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.domain.errors import DatabaseUnavailable
 from app.infrastructure.postgres.database import reading
 from app.infrastructure.postgres.faults import anew
+from app.infrastructure.postgres.lifelong import going_on
 from app.infrastructure.postgres.snapshots import Snapshot
 from app.infrastructure.postgres.tables import heartbeats
 
@@ -82,14 +83,8 @@ class Heartbeats:
     async def beating(self, command: str) -> AsyncIterator[None]:
         """Beat until left. `command` tells workers from API processes."""
         self._command = command
-        task = asyncio.create_task(self._beat_on(), name="heart")
-        try:
+        async with going_on(self._beat_on(), "heart", last=self._forget_own, last_seconds_max=LAST_WORD_SECONDS_MAX):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
-            with suppress(DatabaseUnavailable, TimeoutError):
-                await asyncio.wait_for(self._forget_own(), LAST_WORD_SECONDS_MAX)
 
     async def _beat_on(self) -> None:
         while True:
