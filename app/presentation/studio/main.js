@@ -9,6 +9,7 @@ import { Ledger } from "./ledger.js";
 import { Notes, goToContent } from "./parts.js";
 import { resumeUnsent } from "./runs.js";
 import { session, start } from "./session.js";
+import { Secret } from "./secret.js";
 import { Shell } from "./shell.js";
 import { useStore } from "./store.js";
 import { language, t } from "./text.js";
@@ -62,7 +63,7 @@ function Page() {
       ${signedIn ? html`<${Place} key=${name} />` : html`<${Welcome} />`}
     <//>
     ${signedIn && isJob && html`<${Viewer} id=${place.id} place=${place.output} onClose=${() => { if (placeOf().name === "job") location.hash = `#/${name}`; }} />`}
-    <${Notes} />`;
+    <${Secret} /><${Notes} />`;
 }
 
 // What is dropped beside a field must not take the page away.
