@@ -81,9 +81,9 @@ class Studio:
         """As a newcomer."""
         await self.visit()
         await self.page.get_by_role("button", name="Make me a key with tokens").click()
+        await self.save_the_secret()
         await expect(self.prompt).to_be_visible()
 
-    async def sign_in(self, key: str, *, remember: bool = False) -> None:
     async def save_the_secret(self) -> str:
         """It is shown once."""
         secret = await self.page.locator("dialog .secret code").inner_text()
@@ -95,6 +95,7 @@ class Studio:
         await self.page.get_by_label("API key").fill(full)
         await self.page.get_by_role("button", name="Open").click()
 
+    async def sign_in(self, key: str, *, remember: bool = False) -> None:
         await self.visit()
         await self.page.get_by_label("API key").fill(key)
         if remember:

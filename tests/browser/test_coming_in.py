@@ -1,0 +1,76 @@
+"""Whoever comes in: a newcomer with a way back, a page that replaces its key, a budget, each place at its top."""
+
+from typing import Any
+
+import httpx
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.studio import Studio, a_user
+
+pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
+
+
+def make_key(studio: Studio, full: str, **body: Any) -> str:
+    answer = httpx.post(
+        f"{studio.url}/keys",
+        json={"name": "a bot", "scopes": ["generate", "read"], **body},
+        headers={"X-API-Key": full},
+        trust_env=False,
+        timeout=30,
+    )
+    key: str = answer.raise_for_status().json()["api_key"]
+    return key
+
+
+def names_of(studio: Studio, full: str) -> list[str]:
+    headers = {"X-API-Key": full}
+    return [key["name"] for key in httpx.get(f"{studio.url}/keys", headers=headers, trust_env=False).json()["items"]]
+
+
+async def test_a_newcomer_sees_the_full_key_once_and_comes_back_with_it(studio: Studio) -> None:
+    await studio.visit()
+    await studio.page.get_by_role("button", name="Make me a key with tokens").click()
+    dialog = studio.page.get_by_role("dialog", name="Your full key")
+    await expect(dialog.get_by_role("button", name="Copy")).to_be_focused()
+    full = await studio.save_the_secret()
+
+    await expect(studio.page.locator("main")).to_be_focused()
+    assert full not in str(await studio.stored())
+    assert full not in await studio.page.content()
+    await studio.open_keys(full)
+    await expect(studio.page.locator(".entries li")).to_have_count(2)
+    await studio.page.get_by_label("Your key and sign-out").click()
+    await studio.page.get_by_role("button", name="Sign out").click()
+    await expect(studio.page.get_by_text("You are signed out.")).to_be_visible()
+    assert await studio.stored() == {}
+    await studio.sign_in(full)
+    await expect(studio.balance).to_have_text("1,000 tokens")
+
+
+async def test_a_page_that_was_closed_leaves_no_key_behind_the_next_one(studio: Studio) -> None:
+    full = a_user(studio.url, 100)
+    for _ in range(3):
+        await studio.sign_in(full)
+        await expect(studio.balance).to_have_text("100 tokens")
+        # As a tab that is closed.
+        await studio.page.evaluate("sessionStorage.clear()")
+        await studio.page.goto("about:blank")
+
+    assert len([name for name in names_of(studio, full) if name.startswith("studio, ")]) == 1
+
+
+async def test_an_account_without_room_for_a_key_says_what_to_do(studio: Studio) -> None:
+    studio.may_fail = True
+    full = a_user(studio.url, 100)
+    for _ in range(99):
+        smaller = make_key(studio, full)
+
+    await studio.sign_in(full)
+    await expect(studio.page.get_by_role("alert")).to_contain_text("Your account has 100 live keys")
+    await studio.sign_in(smaller)
+    await studio.open_keys(full)
+    bot = studio.page.locator(".entries li", has_text="a bot").first
+    await bot.get_by_role("button", name="Delete").click()
+    await bot.get_by_role("button", name="Really?").click()
+    await expect(studio.page.locator(".entries li")).to_have_count(99)
