@@ -74,3 +74,21 @@ async def test_an_account_without_room_for_a_key_says_what_to_do(studio: Studio)
     await bot.get_by_role("button", name="Delete").click()
     await bot.get_by_role("button", name="Really?").click()
     await expect(studio.page.locator(".entries li")).to_have_count(99)
+
+
+async def test_what_is_left_of_a_budget_stands_beside_the_balance(studio: Studio) -> None:
+    full = a_user(studio.url, 100)
+    await studio.sign_in(make_key(studio, full, budget={"tokens": 12, "per": "day"}))
+    budget = studio.page.locator(".budget")
+    await expect(budget).to_have_text("12 of 12 left today")
+
+    await studio.make("a reed")
+
+    await expect(studio.balance).to_have_text("95 tokens")
+    await expect(budget).to_have_text("7 of 12 left today")
+    await studio.make("[fail] a rush")
+    await expect(studio.page.get_by_text("Nothing was charged")).to_be_visible()
+    await expect(budget).to_have_text("7 of 12 left today")
+    left = "async (url) => (await import(url)).budgetLeft()"
+    module = next(url for url in studio.requests if url.endswith("/budget.js"))
+    assert await studio.page.evaluate(left, module) == 7
