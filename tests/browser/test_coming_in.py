@@ -10,6 +10,8 @@ from tests.browser.studio import Studio, a_user
 
 pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
+DEPTH = "window.scrollY"
+
 
 def make_key(studio: Studio, full: str, **body: Any) -> str:
     answer = httpx.post(
@@ -92,3 +94,33 @@ async def test_what_is_left_of_a_budget_stands_beside_the_balance(studio: Studio
     left = "async (url) => (await import(url)).budgetLeft()"
     module = next(url for url in studio.requests if url.endswith("/budget.js"))
     assert await studio.page.evaluate(left, module) == 7
+
+
+async def test_each_place_opens_at_its_top(studio: Studio) -> None:
+    await studio.page.set_viewport_size({"width": 800, "height": 300})
+    page = studio.page
+    await studio.visit()
+    await page.get_by_label("API key").fill(a_user(studio.url, 100))
+    await page.evaluate("window.scrollTo(0, 10_000)")
+    assert await page.evaluate(DEPTH) > 0
+    await page.keyboard.press("Enter")
+    await expect(studio.prompt).to_be_visible()
+    assert await page.evaluate(DEPTH) == 0
+
+    await page.evaluate("window.scrollTo(0, 200)")
+    await page.wait_for_function(f"{DEPTH} === 200")
+    await page.wait_for_timeout(100)
+    await page.evaluate("location.hash = '#/keys'")
+    await expect(page.get_by_label("API key")).to_be_visible()
+    assert await page.evaluate(DEPTH) == 0
+    await page.go_back()
+    await expect(studio.prompt).to_be_visible()
+    await page.wait_for_function(f"{DEPTH} === 200")
+
+
+async def test_an_address_that_leads_nowhere_leads_to_create(studio: Studio) -> None:
+    await studio.begin()
+    for nowhere in ("#/nonsense", "#/constructor"):
+        await studio.visit(nowhere)
+        await expect(studio.page.locator("nav [aria-current=page]")).to_have_text("Create")
+        assert studio.page.url.endswith("#/create")

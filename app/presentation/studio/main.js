@@ -1,8 +1,9 @@
 // The page: who is here, which of its places is open, and what is going on.
+import { uuid } from "./api.js";
 import { Create } from "./create.js";
 import { loadCatalogue } from "./draft.js";
 import { History } from "./history.js";
-import { html, render, useEffect, useRef, useState } from "./html.js";
+import { html, render, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { startFollowing } from "./jobs.js";
 import { Keys } from "./keys.js";
 import { Ledger } from "./ledger.js";
@@ -19,16 +20,42 @@ import { Welcome } from "./welcome.js";
 const PLACES = { create: Create, history: History, ledger: Ledger, keys: Keys };
 
 function placeOf() {
-  const [, name, id, output] = location.hash.split("/");
-  return { name: name || "create", id, output: Number(output ?? 0) };
+  const [, name = "create", id, output] = location.hash.split("/");
+  if (name === "job" || Object.hasOwn(PLACES, name)) return { name, id, output: Number(output ?? 0) };
+  location.replace("#/create");
+  return { name: "create" };
+}
+
+// How far down each entry of the tab's history was left.
+const depths = new Map();
+let entry = null;
+
+function noteEntry() {
+  entry = history.state?.entry ?? uuid();
+  if (!history.state?.entry) history.replaceState({ entry }, "");
+}
+
+// A place opens at its top; whoever goes back finds it as it was left.
+function useTop(name, account) {
+  useLayoutEffect(() => window.scrollTo(0, depths.get(entry) ?? 0), [name]);
+  useLayoutEffect(() => window.scrollTo(0, 0), [account]);
 }
 
 function usePlace() {
-  const [place, setPlace] = useState(placeOf());
+  const [place, setPlace] = useState(placeOf);
   useEffect(() => {
-    const onChange = () => setPlace((before) => ({ ...placeOf(), before: before.name === "job" ? before.before : before.name }));
+    const onChange = () => {
+      noteEntry();
+      setPlace((before) => ({ ...placeOf(), before: before.name === "job" ? before.before : before.name }));
+    };
+    const onScroll = () => depths.set(entry, window.scrollY);
+    noteEntry();
     window.addEventListener("hashchange", onChange);
-    return () => window.removeEventListener("hashchange", onChange);
+    window.addEventListener("scroll", onScroll, { passive: true });
+    return () => {
+      window.removeEventListener("hashchange", onChange);
+      window.removeEventListener("scroll", onScroll);
+    };
   }, []);
   return place;
 }
@@ -55,10 +82,11 @@ function Page() {
   const isJob = place.name === "job";
   const name = isJob ? place.before ?? "create" : place.name;
   useEffect(() => {
+  useTop(name, account);
     document.title = signedIn ? `${t(`nav.${name in PLACES ? name : "create"}`)} · Tollgate` : "Tollgate";
   });
   if (isAsking) return html`<div class="page" aria-hidden="true" />`;
-  const Place = PLACES[name] ?? Create;
+  const Place = PLACES[name];
   return html`<${Shell} place=${name} isSignedIn=${Boolean(signedIn)}>
       ${signedIn ? html`<${Place} key=${name} />` : html`<${Welcome} />`}
     <//>
