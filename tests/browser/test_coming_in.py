@@ -124,3 +124,16 @@ async def test_an_address_that_leads_nowhere_leads_to_create(studio: Studio) -> 
         await studio.visit(nowhere)
         await expect(studio.page.locator("nav [aria-current=page]")).to_have_text("Create")
         assert studio.page.url.endswith("#/create")
+
+
+async def test_a_lost_network_leaves_the_form_above_the_edge(studio: Studio) -> None:
+    studio.may_fail = True
+    await studio.begin()
+    hint = studio.page.get_by_text("Nothing is charged for what is not delivered.")
+    await expect(hint).to_be_in_viewport(ratio=1)
+
+    await studio.context.set_offline(True)
+    await expect(studio.page.get_by_text("No connection. Nothing is lost")).to_be_visible()
+
+    await expect(hint).to_be_in_viewport(ratio=1)
+    await studio.context.set_offline(False)
