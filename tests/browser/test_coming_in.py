@@ -126,6 +126,19 @@ async def test_an_address_that_leads_nowhere_leads_to_create(studio: Studio) -> 
         assert studio.page.url.endswith("#/create")
 
 
+async def test_the_tab_tells_of_runs_under_way_and_of_one_that_ended_unseen(studio: Studio) -> None:
+    await studio.begin()
+    await studio.make("[slow:4] a snail")
+    await expect(studio.page).to_have_title("(1) Create · Tollgate")
+    hide = "hidden => Object.defineProperty(document, 'hidden', {configurable: true, value: hidden})"
+    await studio.page.evaluate(hide, arg=True)
+
+    await expect(studio.page).to_have_title("Done · Create · Tollgate")
+    await studio.page.evaluate(hide, arg=False)
+    await studio.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await expect(studio.page).to_have_title("Create · Tollgate")
+
+
 async def test_a_lost_network_leaves_the_form_above_the_edge(studio: Studio) -> None:
     studio.may_fail = True
     await studio.begin()

@@ -9,11 +9,12 @@ import { Keys } from "./keys.js";
 import { Ledger } from "./ledger.js";
 import { Notes, goToContent } from "./parts.js";
 import { resumeUnsent } from "./runs.js";
-import { session, start } from "./session.js";
 import { Secret } from "./secret.js";
+import { session, start } from "./session.js";
 import { Shell } from "./shell.js";
 import { useStore } from "./store.js";
-import { language, t } from "./text.js";
+import { language } from "./text.js";
+import { Title } from "./title.js";
 import { Viewer } from "./viewer.js";
 import { Welcome } from "./welcome.js";
 
@@ -81,9 +82,9 @@ function Page() {
   }, [account, isAsking]);
   const isJob = place.name === "job";
   const name = isJob ? place.before ?? "create" : place.name;
-  useEffect(() => {
   useTop(name, account);
-    document.title = signedIn ? `${t(`nav.${name in PLACES ? name : "create"}`)} · Tollgate` : "Tollgate";
+  useEffect(() => {
+    if (!signedIn) document.title = "Tollgate";
   });
   if (isAsking) return html`<div class="page" aria-hidden="true" />`;
   const Place = PLACES[name];
@@ -91,6 +92,7 @@ function Page() {
       ${signedIn ? html`<${Place} key=${name} />` : html`<${Welcome} />`}
     <//>
     ${signedIn && isJob && html`<${Viewer} id=${place.id} place=${place.output} onClose=${() => { if (placeOf().name === "job") location.hash = `#/${name}`; }} />`}
+    ${signedIn && html`<${Title} place=${name} />`}
     <${Secret} /><${Notes} />`;
 }
 
