@@ -11,6 +11,7 @@ from simulator import introspection, page, platform_routes, queue_routes, storag
 from simulator.answers import Refused
 from simulator.config import SimulatorConfig
 from simulator.http import refused
+from simulator.inputs import LOOPBACK_FETCH_SECONDS_MAX
 from simulator.simulation import Simulation
 from simulator.webhooks import open_post
 
@@ -39,9 +40,10 @@ def create_app(
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
         with tempfile.TemporaryDirectory(prefix="fal-simulator-", ignore_cleanup_errors=True) as temporary:
             async with (
-                # How long a picture may take is bound as a whole, where it is fetched.
                 httpx.AsyncClient(
-                    follow_redirects=True, timeout=None, mounts={f"all://{host}": None for host in DIRECT_HOSTS}
+                    follow_redirects=True,
+                    timeout=LOOPBACK_FETCH_SECONDS_MAX,
+                    mounts={f"all://{host}": None for host in DIRECT_HOSTS},
                 ) as client,
                 open_post() as post_webhook,
             ):

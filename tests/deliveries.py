@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.application.deliver import Deliver
-from app.application.webhooks import CustomerWebhooks, EndpointWithSecret
+from app.application.webhooks import CustomerWebhooks, EndpointWithSecret, OperatorWebhooks
 from app.domain.webhooks import ClaimedDelivery, Verdict
 from app.infrastructure.egress import Egress
 from app.infrastructure.guarded_http.client import GuardedClient
@@ -51,8 +51,10 @@ class Lab:
     async def add(
         self, customer: Customer | None, path: str = "/hook", types: Sequence[str] | None = None
     ) -> EndpointWithSecret:
-        account_id = None if customer is None else customer.account_id
-        return await self.webhooks.create(account_id, self.receiver.url + path, types, None)
+        url = self.receiver.url + path
+        if customer is None:
+            return await OperatorWebhooks(self.webhooks.endpoints).create(None, url, types, None)
+        return await self.webhooks.create(customer.account_id, url, types, None)
 
     async def note(self, customer: Customer, *types: str, job_id: UUID | None = None) -> None:
         """Events, whatever they are of."""

@@ -2,13 +2,14 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
 
 from app.application.ports.webhooks import DeliveryQueue, NotReached, WebhookSender
+from app.application.retry_after import retry_after_seconds
 from app.domain.events import Event
 from app.domain.webhook_signatures import sign
 from app.domain.webhooks import Attempt, ClaimedDelivery, DeliveryState, Verdict, is_delivered, verdict_on
@@ -91,7 +92,7 @@ class Deliver:
             status=received.status,
             error=_failure(received.status),
             answer=_beginning(received.body),
-            retry_after_seconds=_retry_after_seconds(received.headers, timestamp_seconds),
+            retry_after_seconds=retry_after_seconds(received.headers, datetime.fromtimestamp(timestamp_seconds, UTC)),
         )
 
 
@@ -109,14 +110,3 @@ def _beginning(body: bytes) -> str | None:
     text = body[: 4 * ANSWER_LENGTH_MAX].decode(errors="replace")
     shown = "".join(character if character.isprintable() else " " for character in text)
     return shown[:ANSWER_LENGTH_MAX] or None
-
-
-def _retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:
-    """In both forms of RFC 9110, section 10.2.3. None: nothing that can be read."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdecimal() and len(text) <= 9:
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now_seconds)
-    except (ValueError, OverflowError):
-        return None

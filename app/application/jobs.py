@@ -138,7 +138,9 @@ class StartJob:
         """Raises InsufficientBalance if the balance is below the cheapest price of the type: nothing fits."""
         cheapest_tokens = self._cheapest_tokens.get(kind, 1)
         if account.balance_tokens < cheapest_tokens:
-            raise InsufficientBalance(required_tokens=cheapest_tokens, balance_tokens=account.balance_tokens)
+            raise InsufficientBalance(
+                required_tokens=cheapest_tokens, balance_tokens=account.balance_tokens, is_at_least=True
+            )
 
     async def __call__(
         self, account_id: UUID, wish: Wish, *, idempotency_key: str | None = None, key: ApiKey | None = None

@@ -26,7 +26,7 @@ from app.application.ports.ledger import Adjustments, LedgerReader, LedgerRecord
 from app.application.ports.payments import RefusedPayments
 from app.application.ports.reversals import PendingReversals
 from app.application.reversals import ReceiveReversal, ReversePayment
-from app.application.webhooks import CustomerWebhooks
+from app.application.webhooks import CustomerWebhooks, OperatorWebhooks
 from app.application.welcome import Welcome
 
 
@@ -90,6 +90,6 @@ class OperatorUseCases:
     reverse_payment: ReversePayment
     pending_reversals: PendingReversals
     adjustments: Adjustments
-    webhooks: CustomerWebhooks
+    webhooks: OperatorWebhooks
     open_media: Callable[[], MediaAudit | None]
     """None: there is no store. Whoever does not ask needs none, nor what opens it."""

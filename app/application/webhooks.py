@@ -1,7 +1,8 @@
-"""Webhook endpoints of customers, and the secrets that they are signed by."""
+"""Webhook endpoints of customers and of the operator, and the secrets that they are signed by."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 from uuid import UUID
 
 import structlog
@@ -13,6 +14,8 @@ from app.domain.webhooks import Endpoint, EndpointChanges, NewEndpoint, WebhookS
 
 log = structlog.get_logger(__name__)
 
+Owner = TypeVar("Owner", UUID, None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointWithSecret:
@@ -23,37 +26,44 @@ class EndpointWithSecret:
 
 
 @dataclass(frozen=True, slots=True)
-class CustomerWebhooks:
-    """What the ports raise. An account of None is the operator."""
+class Webhooks(Generic[Owner]):
+    """The endpoints of an account, or of None, which is the operator. Raises what the ports raise."""
 
     endpoints: WebhookEndpoints
-    deliveries: Deliveries
-    secrets: WebhookSecrets
 
     async def create(
-        self, account_id: UUID | None, url: str, types: Sequence[str] | None, description: str | None
+        self, account_id: Owner, url: str, types: Sequence[str] | None, description: str | None
     ) -> EndpointWithSecret:
         new = NewEndpoint(id=uuid7(), url=url, types=types, description=description, secret=new_secret())
         endpoint = await self.endpoints.create(account_id, new)
         _log("webhook_endpoint_created", account_id, endpoint.id)
         return EndpointWithSecret(endpoint=endpoint, secret=new.secret)
 
-    async def change(self, account_id: UUID | None, endpoint_id: UUID, changes: EndpointChanges) -> Endpoint:
+    async def change(self, account_id: Owner, endpoint_id: UUID, changes: EndpointChanges) -> Endpoint:
         endpoint = await self.endpoints.change(account_id, endpoint_id, changes)
         _log("webhook_endpoint_changed", account_id, endpoint_id)
         return endpoint
 
-    async def delete(self, account_id: UUID | None, endpoint_id: UUID) -> None:
+    async def delete(self, account_id: Owner, endpoint_id: UUID) -> None:
         await self.endpoints.delete(account_id, endpoint_id)
         _log("webhook_endpoint_deleted", account_id, endpoint_id)
 
-    async def rotate_secret(
-        self, account_id: UUID | None, endpoint_id: UUID, *, overlap_seconds: int
-    ) -> EndpointWithSecret:
+    async def rotate_secret(self, account_id: Owner, endpoint_id: UUID, *, overlap_seconds: int) -> EndpointWithSecret:
         secret = new_secret()
         endpoint = await self.endpoints.rotate_secret(account_id, endpoint_id, secret, overlap_seconds=overlap_seconds)
         _log("webhook_secret_rotated", account_id, endpoint_id)
         return EndpointWithSecret(endpoint=endpoint, secret=secret)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorWebhooks(Webhooks[None]):
+    """They hear of all accounts."""
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerWebhooks(Webhooks[UUID]):
+    deliveries: Deliveries
+    secrets: WebhookSecrets
 
     async def rotate_own_secret(self, account_id: UUID, *, overlap_seconds: int) -> WebhookSecret:
         secret = await self.secrets.rotate(account_id, new_secret(), overlap_seconds=overlap_seconds)

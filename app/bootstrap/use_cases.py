@@ -24,7 +24,7 @@ from app.application.ports.key_management import KeyManagement, KeyReader
 from app.application.ports.media_store import MediaStore
 from app.application.reversals import ReceiveReversal, ReversePayment
 from app.application.use_cases import CustomerJobs, CustomerKeys, CustomerUseCases, OperatorKeys, OperatorUseCases
-from app.application.webhooks import CustomerWebhooks
+from app.application.webhooks import CustomerWebhooks, OperatorWebhooks
 from app.application.welcome import Welcome
 from app.bootstrap.adapters import Adapters, PostgresAdapters, media_store
 from app.bootstrap.steps import lost_steps
@@ -148,7 +148,7 @@ def operator_use_cases(settings: Settings, postgres: PostgresAdapters) -> Operat
         reverse_payment=ReversePayment(postgres.reversals),
         pending_reversals=postgres.pending_reversals,
         adjustments=postgres.adjustments,
-        webhooks=_webhooks(settings, postgres),
+        webhooks=OperatorWebhooks(PostgresWebhookEndpoints(postgres.engine)),
         open_media=lambda: media_audit(postgres.engine, media_store(settings)),
     )
 

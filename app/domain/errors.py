@@ -95,6 +95,12 @@ class InvalidProviderEvent(Unauthenticated):
         self.facts = facts
 
 
+_PRICE_UNREAD = (
+    "insufficient balance: no generation of this type costs less, and so large a body is not read for what it may cost."
+    " POST /quotes tells it."
+)
+
+
 class InsufficientBalance(DomainError):
     code = "insufficient_balance"
     default_detail = "insufficient balance"
@@ -104,12 +110,14 @@ class InsufficientBalance(DomainError):
         "missing_tokens": 12,
     }
 
-    def __init__(self, *, required_tokens: int, balance_tokens: int) -> None:
-        super().__init__()
+    def __init__(self, *, required_tokens: int, balance_tokens: int, is_at_least: bool = False) -> None:
+        """`is_at_least`: what is asked for was not read, and may cost more."""
+        super().__init__(_PRICE_UNREAD if is_at_least else None)
         self.figures = {
             "required_tokens": required_tokens,
             "balance_tokens": balance_tokens,
             "missing_tokens": required_tokens - balance_tokens,
+            **({"is_at_least": True} if is_at_least else {}),
         }
 
 

@@ -81,7 +81,19 @@ class Studio:
         """As a newcomer."""
         await self.visit()
         await self.page.get_by_role("button", name="Make me a key with tokens").click()
+        await self.save_the_secret()
         await expect(self.prompt).to_be_visible()
+
+    async def save_the_secret(self) -> str:
+        """It is shown once."""
+        secret = await self.page.locator("dialog .secret code").inner_text()
+        await self.page.get_by_role("button", name="I have saved it").click()
+        return secret
+
+    async def open_keys(self, full: str) -> None:
+        await self.page.get_by_role("link", name="Keys").click()
+        await self.page.get_by_label("API key").fill(full)
+        await self.page.get_by_role("button", name="Open").click()
 
     async def sign_in(self, key: str, *, remember: bool = False) -> None:
         await self.visit()

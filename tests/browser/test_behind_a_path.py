@@ -21,6 +21,7 @@ async def test_works_behind_a_path(behind_a_path: str, chromium: Browser, end: s
     async with Studio.opened(chromium, behind_a_path) as studio:
         await studio.page.goto(behind_a_path + end)
         await studio.page.get_by_role("button", name="Make me a key with tokens").click()
+        await studio.save_the_secret()
         await expect(studio.prompt).to_be_visible()
         await studio.make("a bridge")
 

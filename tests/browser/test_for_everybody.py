@@ -28,6 +28,9 @@ async def test_by_keyboard_alone(studio: Studio) -> None:
     await expect(page.get_by_role("button", name="Make me a key")).to_be_visible()
     await tab_to(".entry .primary")
     await page.keyboard.press("Enter")
+    await expect(page.get_by_role("dialog").get_by_role("button", name="Copy")).to_be_focused()
+    await tab_to("dialog .primary")
+    await page.keyboard.press("Enter")
     await expect(page.locator("main")).to_be_focused()
     await tab_to(".model-button")
     await page.keyboard.press("Enter")
@@ -130,6 +133,7 @@ async def test_speaks_russian_where_the_browser_does(service: ServiceProcess, ch
     async with Studio.opened(chromium, service.url, locale="ru-RU") as studio:
         await studio.visit()
         await studio.page.get_by_role("button", name="Создать мне ключ с токенами").click()
+        await studio.page.get_by_role("button", name="Сохранено").click()
 
         await expect(studio.page.get_by_role("button", name="Создать за 5 токенов")).to_be_visible()
         await expect(studio.page.get_by_label("Промпт", exact=True)).to_be_visible()

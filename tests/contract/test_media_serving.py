@@ -254,6 +254,7 @@ def test_a_link_ends_and_is_wrong_or_leads_to_what_was_deleted(service: MediaSer
     headers = {"X-API-Key": customer.api_key}
     job = service.http.delete(f"/generations/{output_id.job_id}/media", headers=headers).raise_for_status().json()
     assert (job["outputs"][0]["url"], job["result"]["images"][0]["url"]) == (None, None)
+    assert job["outputs"][0]["is_stored"] is False
     assert answer_to(good) == (410, "media_deleted")
     assert answer_to(service.link(output_id, seconds=-1)) == (410, "media_deleted")
 

@@ -1,6 +1,8 @@
 """The caller's own name for a request: one job and one debit, however often it is sent."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Coroutine
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,9 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.application.execution.steps import SUBMIT_JOB
 from app.application.jobs import fingerprint_of
 from app.domain.catalogue import Catalogue
+from app.domain.errors import DomainError, IdempotencyKeyInUse
 from app.domain.jobs import JobStatus
 from app.domain.kinds import GenerationKind
+from app.domain.orders import IdempotencyKey
 from app.infrastructure.postgres.jobs import acceptance
+from app.infrastructure.postgres.jobs.desk import PostgresJobDesk
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
 from tests.builders import (
@@ -31,6 +36,7 @@ from tests.builders import (
     contents,
     job_in,
     jobs_of,
+    new_job,
     open_account,
     open_crowd,
     payment,
@@ -447,3 +453,43 @@ async def test_twenty_cancels_at_once_with_one_key_refund_once(api: Api, engine:
     assert sum(answer.status_code == 200 and "Idempotent-Replayed" not in answer.headers for answer in answers) == 1
     assert await balance_of(engine, customer) == COST_TOKENS
     assert await PostgresLedger(engine).violations() == []
+
+
+async def test_a_key_that_names_a_cancel_and_a_job_at_once_makes_nobody_wait(database: str) -> None:
+    """Each would wait for the other: the one holds the key and wants the account, the other one holds the account."""
+    async with open_crowd(database, 12) as engine:
+        customer, others = await open_account(engine, 10_000), [await open_account(engine, 10_000) for _ in range(4)]
+        desk = PostgresJobDesk(engine)
+        outcomes: Counter[str] = Counter()
+
+        async def tried(name: str, coroutine: Coroutine[Any, Any, object]) -> None:
+            try:
+                await coroutine
+            except DomainError as error:
+                outcomes[f"{name} {type(error).__name__}"] += 1
+
+        for number in range(40):
+            job_id = await job_in(engine, customer, JobStatus.QUEUED)
+            key = IdempotencyKey(f"order-{number}", b"x" * 32)
+            await asyncio.gather(
+                tried("cancel", desk.request_cancel(customer.account_id, job_id, key)),
+                tried("accept", desk.accept(new_job(customer), IdempotencyKey(key.key, b"y" * 32))),
+                *(tried("other", desk.accept(new_job(other), IdempotencyKey("mine", b"z" * 32))) for other in others),
+            )
+
+    assert set(outcomes) <= {"cancel IdempotencyKeyInUse", "accept IdempotencyKeyInUse", "accept IdempotencyKeyReused"}
+
+
+async def test_a_cancel_does_not_wait_for_the_job_that_is_being_given_its_key(database: str, sql: Connection) -> None:
+    async with open_crowd(database, 4) as engine:
+        customer = await open_account(engine, 100)
+        job_id, desk = await job_in(engine, customer, JobStatus.QUEUED), PostgresJobDesk(engine)
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE pgqueuer IN EXCLUSIVE MODE")
+            accepting = asyncio.create_task(desk.accept(new_job(customer), IdempotencyKey(KEY, b"x" * 32)))
+            await blocked(sql)
+
+            async with asyncio.timeout(20):
+                with pytest.raises(IdempotencyKeyInUse):
+                    await desk.request_cancel(customer.account_id, job_id, IdempotencyKey(KEY, b"y" * 32))
+        await accepting

@@ -349,17 +349,19 @@ async def test_rotation_by_the_key_itself_keeps_all_but_the_secret(api: Api, own
     assert await code_of(api, owner.api_key, "GET", "/balance") == "ok"
 
 
-async def test_a_secret_that_overlaps_replaces_its_key_as_well(api: Api, owner: Customer) -> None:
-    """Whoever has it is let in by it until it ends; both secrets end then."""
+async def test_a_secret_that_only_overlaps_replaces_nothing(api: Api, owner: Customer) -> None:
+    """It is exchanged because somebody else may have it: who has it would keep the key, and the owner lose it."""
     key = await create(api, owner)
     new = await call(api, owner.api_key, "POST", f"/keys/{key['id']}/rotate", {"overlap_seconds": 60})
     body = {"external_user_id": str(owner.external_user_id), "rotate": True}
 
     answer = await call(api, key["api_key"], "POST", "/auth", body)
 
-    assert answer.status_code == 201
+    assert (answer.status_code, answer.json()["code"]) == (401, "proof_required")
     for secret in (key["api_key"], new.json()["api_key"]):
-        assert await code_of(api, secret, "GET", "/balance") == "invalid_api_key"
+        assert await code_of(api, secret, "GET", "/balance") == "ok"
+    assert (await call(api, new.json()["api_key"], "POST", "/auth", body)).status_code == 201
+    assert await code_of(api, key["api_key"], "GET", "/balance") == "invalid_api_key"
 
 
 async def test_changes_of_keys_are_writes_and_their_ends_are_never_refused(

@@ -137,6 +137,7 @@ async def test_a_request_reads_its_own_rows_however_large_the_tables_are(
         "other key": lambda on: PostgresKeys(on).replace_key(user, stored_form(new_key()), None),
         "status": lambda on: jobs_of(on).get(account, job_id),
         "list": lambda on: jobs_of(on).page(account, limit=20),
+        "list behind others": lambda on: jobs_of(on).page(account, limit=20, offset=ROWS // 2),
         "next page": lambda on: jobs_of(on).page(account, limit=20, after=job_id),
         "page of those that fit": lambda on: jobs_of(on).find(account, COMPLETED, limit=100),
         "next of those that fit": lambda on: jobs_of(on).find(account, COMPLETED, limit=100, after=job_id),

@@ -161,8 +161,8 @@ NOW = datetime(2026, 11, 1, 12, 0, 0, tzinfo=UTC)
     ],
 )
 def test_reads_when_to_come_back(value: str, seconds: float | None) -> None:
-    assert wire.retry_after_seconds({"retry-after": value}, NOW) == seconds
+    assert wire.pause_seconds({"retry-after": value}, NOW) == seconds
 
 
 def test_reads_no_time_where_none_is_named() -> None:
-    assert wire.retry_after_seconds({}) is None
+    assert wire.pause_seconds({}) is None

@@ -84,7 +84,8 @@ async def test_what_a_large_body_needs_is_the_cheapest_price_of_its_type(kind: G
     refused = await world.client().post(path, content=body, headers=key | JSON)
     judged = await world.client().post(path, content=body, headers=other_key | JSON)
 
-    problem = problem_of(refused, "required_tokens", "balance_tokens", "missing_tokens")
+    problem = problem_of(refused, "required_tokens", "balance_tokens", "missing_tokens", "is_at_least")
+    assert problem["is_at_least"] is True
     assert (refused.status_code, problem["required_tokens"], problem["missing_tokens"]) == (402, cheapest_tokens, 1)
     assert judged.status_code == 400
 

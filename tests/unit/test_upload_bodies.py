@@ -115,7 +115,7 @@ async def test_a_form_that_is_cut_anywhere_is_none(tmp_path: Path, chunk_bytes: 
 
 
 @pytest.mark.parametrize("noise", range(40))
-async def test_noise_is_no_form_and_never_a_fault(tmp_path: Path, noise: int) -> None:
+async def test_noise_is_never_a_fault(tmp_path: Path, noise: int) -> None:
     chance = random.Random(noise)
     body = bytearray(form_of(tricks(chance, 10)))
     for _ in range(chance.randrange(1, 6)):

@@ -55,7 +55,8 @@ def test_takes_each_spelling_of_a_server_as_one(url: str, taken: str, context: A
 def test_the_document_promises_no_url_that_is_refused() -> None:
     pattern = re.compile(URL.json_schema()["pattern"])
 
-    assert pattern.search("https://hooks.example.com:8443/tollgate?a=[b]")
+    for port in (1, 80, 8443, 10443, 59999, 64999, 65499, 65529, 65535):
+        assert pattern.search(f"https://hooks.example.com:{port}/tollgate?a=[b]")
     for url in ("https://example.com:0/", "https://example.com:65536/", "http://example.com/", *LOOPBACK):
         assert not pattern.search(url)
 
@@ -88,7 +89,7 @@ def test_says_that_it_must_be_https_and_nothing_of_pictures(url: str, context: A
 
 
 @everywhere
-@pytest.mark.parametrize("port", ["65536", "99999", "100000", "8a", "-1", ""])
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "100000", "8a", "-1", ""])
 def test_refuses_ports_that_do_not_exist(port: str, context: Any) -> None:
     assert refusal_of(f"https://example.com:{port}/", context)[0] == "url_not_allowed"
 
@@ -98,6 +99,13 @@ def test_this_machine_is_for_development_alone(url: str) -> None:
     assert URL.validate_python(url, strict=True, context=DEVELOPMENT) == url
     for context in (PRODUCTION, None):
         assert refusal_of(url, context)[0] == "url_not_allowed"
+
+
+@pytest.mark.parametrize("rest", [":0/", ":65536/", ":99999999999/", ":/h", ":3000/h#f", "/a\\b"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "u:p@127.0.0.1"])
+def test_says_what_a_url_of_this_machine_may_have(host: str, rest: str) -> None:
+    assert refusal_of(f"http://{host}{rest}", DEVELOPMENT)[1].startswith("A URL of this machine may have")
+    assert refusal_of(f"http://{host}{rest}", PRODUCTION)[1] == "The URL must begin with https://."
 
 
 @pytest.mark.parametrize(

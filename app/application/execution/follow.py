@@ -7,7 +7,13 @@ from app.application.execution.breaker import Breaker
 from app.application.execution.evidence import SearchHistory, is_search_due, seconds_to_next_look
 from app.application.execution.pacing import POLL_SECONDS_MIN, Backstop, Spread, poll_seconds
 from app.application.execution.places import Places
-from app.application.execution.settlement import TIMED_OUT, given_up, outcome_of, record_late_result, settle
+from app.application.execution.settlement import (
+    TIMED_OUT,
+    given_up,
+    outcome_of,
+    record_late_result,
+    settle_or_keep_late,
+)
 from app.application.execution.steps import LOOKS, RetryLater
 from app.application.fault_points import reach
 from app.application.ports.execution import AttemptEnd, JobFollowing, JobState
@@ -117,7 +123,7 @@ class FollowJob:
                 raise RetryLater(UNKNOWN_LOOK_SECONDS)
             raise RetryLater(seconds_to_next_look(state.seconds_since_claim, UNKNOWN_LOOK_SECONDS))
         log.error("generation_submit_given_up", job_id=str(state.id))
-        await settle(self.jobs, state, given_up(state, SUBMIT_UNKNOWN.code, SUBMIT_UNKNOWN.sentence()))
+        await settle_or_keep_late(self.jobs, state, given_up(state, SUBMIT_UNKNOWN.code, SUBMIT_UNKNOWN.sentence()))
         if self.search is not None:
             raise RetryLater(LATE_SEARCH_SECONDS)
 
@@ -143,7 +149,7 @@ class FollowJob:
         self.breaker.record_answer()
         outcome = outcome_of(observation, state)
         if outcome is not None:
-            await settle(self.jobs, state, outcome, _end_of(state, observation))
+            await settle_or_keep_late(self.jobs, state, outcome, _end_of(state, observation))
             return
         status = JobStatus.IN_QUEUE if isinstance(observation, InQueue) else JobStatus.IN_PROGRESS
         position = observation.position if isinstance(observation, InQueue) else None
@@ -162,7 +168,7 @@ class FollowJob:
         if state.cancel_requested and status is JobStatus.IN_QUEUE:
             seconds_used = max(seconds_used, state.seconds_since_cancel_sent or 0)
         if seconds_used >= (CANCEL_GRACE_SECONDS if is_answered else UNANSWERED_GRACE_SECONDS):
-            await settle(self.jobs, state, given_up(state, "timed_out", TIMED_OUT))
+            await settle_or_keep_late(self.jobs, state, given_up(state, "timed_out", TIMED_OUT))
             return
         if self.backstop is None or state.cancel_requested or state.is_overdue:
             seconds = poll_seconds(state.seconds_since_claim)

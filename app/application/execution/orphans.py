@@ -5,7 +5,7 @@ import structlog
 
 from app.application.execution.pacing import Spread
 from app.application.execution.places import Places
-from app.application.execution.settlement import outcome_of, record_late_result, settled
+from app.application.execution.settlement import outcome_of, record_late_result, settle
 from app.application.execution.steps import LOOKS, RetryLater
 from app.application.ports.execution import AttemptEnd, JobEnds, JobOrphans, JobState, Orphan
 from app.application.ports.provider import (
@@ -100,7 +100,7 @@ async def is_won_by(jobs: JobEnds, state: JobState, outcome: Outcome | None, end
     assert end.takes_over is not None
     if outcome is None or outcome.result is None or state.status.is_final:
         return False
-    if await settled(jobs, state, outcome, end):
+    if await settle(jobs, state, outcome, end):
         return True
     now = await jobs.load(state.id)
     # Somebody else may have told the same end.

@@ -6,7 +6,7 @@ import structlog
 
 from app.application.execution.orphans import is_won_by, keep_late_result
 from app.application.execution.pacing import BACKSTOP_SECONDS_MIN
-from app.application.execution.settlement import outcome_of, record_late_result, settle
+from app.application.execution.settlement import outcome_of, record_late_result, settle_or_keep_late
 from app.application.execution.steps import LeftToNewerRelease
 from app.application.ports.execution import AttemptEnd, AttemptState, JobEvents, JobState
 from app.application.ports.provider import Observation, Provider, ProviderEvents
@@ -80,7 +80,7 @@ class ReceiveProviderEvent:
         elif outcome is None:
             await self._jobs.look_now(state.id)
         else:
-            await settle(self._jobs, state, outcome)
+            await settle_or_keep_late(self._jobs, state, outcome)
 
     async def _apply_to_another(self, attempt: AttemptState, request_id: str, observation: Observation | None) -> None:
         job = attempt.job

@@ -51,13 +51,13 @@ def given_up(state: JobState, code: str, reason: str) -> Outcome:
     return Outcome.canceled() if state.cancel_requested else Outcome.failed(code, reason)
 
 
-async def settle(jobs: JobEnds, state: JobState, outcome: Outcome, by: AttemptEnd | None = None) -> None:
-    if not await settled(jobs, state, outcome, by) and outcome.result is not None:
+async def settle_or_keep_late(jobs: JobEnds, state: JobState, outcome: Outcome, by: AttemptEnd | None = None) -> None:
+    if not await settle(jobs, state, outcome, by) and outcome.result is not None:
         # Somebody else ended the job first, and may have given it up.
         await jobs.record_late_result(state.id, outcome.result)
 
 
-async def settled(jobs: JobEnds, state: JobState, outcome: Outcome, by: AttemptEnd | None = None) -> bool:
+async def settle(jobs: JobEnds, state: JobState, outcome: Outcome, by: AttemptEnd | None = None) -> bool:
     """False: somebody else ended the job first."""
     is_settled = await jobs.settle(state.id, outcome, by)
     if is_settled:

@@ -29,6 +29,9 @@ WAITING_MAX = 64
 WAITING_PER_OWNER_MAX = 8
 WAIT_SECONDS_MAX = 30.0
 _HASHED_BYTES = 1024 * 1024
+# What is kept of a file fits into its row, whatever a child says.
+PIXELS_MAX = 2**31 - 1
+SECONDS_MAX = 1e9
 
 
 class ConfinedDecoder:
@@ -119,19 +122,32 @@ def _checked(found: dict[str, Any], cleaned: Path, media_type: MediaType) -> Exa
     )
     if kept is None or not is_what_it_says or kept.content_type not in INLINE_CONTENT_TYPES:
         raise UnreadableMedia(broken(media_type))
-    return ExaminedMedia(
-        content_type=kept.content_type,
-        size_bytes=size_bytes,
-        width=_whole(found.get("width")),
-        height=_whole(found.get("height")),
-        duration_seconds=_seconds(found.get("duration_seconds")),
-        sha256=digest.hexdigest(),
-    )
+    try:
+        return ExaminedMedia(
+            content_type=kept.content_type,
+            size_bytes=size_bytes,
+            width=_pixels(found.get("width")),
+            height=_pixels(found.get("height")),
+            duration_seconds=_seconds(found.get("duration_seconds")),
+            sha256=digest.hexdigest(),
+        )
+    except ValueError:
+        raise UnreadableMedia(broken(media_type)) from None
 
 
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) else None
+def _pixels(value: object) -> int | None:
+    """None where it is left out. Raises ValueError for what no picture has."""
+    if value is None:
+        return None
+    if type(value) is not int or not 0 < value <= PIXELS_MAX:
+        raise ValueError
+    return value
 
 
 def _seconds(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    """None where it is left out. Raises ValueError for what no film has: NaN is not at most anything."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= SECONDS_MAX:
+        raise ValueError
+    return value

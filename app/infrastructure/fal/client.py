@@ -195,16 +195,14 @@ class FalClient:
             reason = _OPERATOR_REASONS.get(status, f"fal answered {status}")
             return NotSubmitted(reason, OPERATOR_RETRY_SECONDS, is_operators_matter=True)
         if status == 429:
-            return NotSubmitted("fal asks to slow down", wire.retry_after_seconds(answer.headers))
+            return NotSubmitted("fal asks to slow down", wire.pause_seconds(answer.headers))
         if status == 425:
             # By RFC 8470 the server did not process the request, and expects another try.
-            return NotSubmitted("fal asks to try again", wire.retry_after_seconds(answer.headers))
+            return NotSubmitted("fal asks to try again", wire.pause_seconds(answer.headers))
         failure = Failure.of(answer, answer.document())
         is_from_fal = failure.has_words_of_fal or (status == 503 and failure.has_header_of_fal)
         if status in _UNQUEUED_BY_INGRESS and not is_from_fal:
-            return NotSubmitted(
-                f"the ingress in front of fal answered {status}", wire.retry_after_seconds(answer.headers)
-            )
+            return NotSubmitted(f"the ingress in front of fal answered {status}", wire.pause_seconds(answer.headers))
         if status < 400 or status >= 500 or status in _UNKNOWN_STATUSES:
             return SubmitOutcomeUnknown(f"fal answered {status}")
         return verdicts.refusal(failure)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from app.application.ports.provider import InProgress, InQueue, Rejected, Succeeded
+from app.application.retry_after import retry_after_seconds
 from app.domain.job_errors import NO_MEDIA, RESULT_INVALID, RESULT_TOO_DEEP, RESULT_TOO_LARGE
 from app.domain.terms import ResultShape
 from app.infrastructure.fal import json_values
@@ -19,7 +19,6 @@ QUEUE_POSITION_MAX = 10**9
 RETRY_AFTER_SECONDS_MAX = 300.0
 
 _MEDIA_URL = re.compile(r"(https?://[^\s/\\\x00-\x20]|data:)[^\s\x00-\x20]*", re.IGNORECASE)
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +93,10 @@ def result_of(document: object, shape: ResultShape) -> Succeeded | Rejected:
     return Succeeded(json_values.storable(document))
 
 
-def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Read Retry-After, seconds or a date by RFC 9110, and bound it to 0 to RETRY_AFTER_SECONDS_MAX."""
-    value = headers.get("retry-after", "").strip()
-    if _SECONDS.fullmatch(value):
-        return min(float(value), RETRY_AFTER_SECONDS_MAX)
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    seconds = (moment - (now or datetime.now(UTC))).total_seconds()
-    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)
+def pause_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """What Retry-After asks for, and at most RETRY_AFTER_SECONDS_MAX."""
+    asked_seconds = retry_after_seconds(headers, now or datetime.now(UTC))
+    return None if asked_seconds is None else min(asked_seconds, RETRY_AFTER_SECONDS_MAX)
 
 
 def _has_media(document: Mapping[str, Any], shape: ResultShape) -> bool:

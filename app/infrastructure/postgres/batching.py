@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import CommitUnknown, Overloaded, Unavailable
 from app.infrastructure.postgres.database import DriverConnection, driver_connection
-from app.infrastructure.postgres.faults import is_contention
+from app.infrastructure.postgres.faults import anew, is_contention
 
 # One flush at a time makes the largest batches. A second one only helps out where the first waits, for a lock or for
 # the disk: nobody else should wait for that.
@@ -168,7 +168,7 @@ class Batcher(Generic[Item, Answer]):
                 error = again
         is_everybodys = isinstance(error, Unavailable) and not is_contention(error)
         if is_everybodys or len(batch) == 1:
-            _answer(batch, [_said(error, is_repeated=is_repeated)] * len(batch))
+            _answer(batch, [_said(error, is_repeated=is_repeated) for _ in batch])
             return
         # One item is poisoned or waits for a lock. Flushed alone it fails alone, and no other waits for it.
         turns = asyncio.Semaphore(ALONE_AT_ONCE_MAX)
@@ -192,7 +192,9 @@ class Batcher(Generic[Item, Answer]):
 
 def _said(error: Exception, *, is_repeated: bool) -> Exception:
     """What a caller hears: if the first try may have been committed, a second one that did nothing proves nothing."""
-    return CommitUnknown() if is_repeated and isinstance(error, Unavailable) else error
+    if not isinstance(error, Unavailable):
+        return error
+    return CommitUnknown() if is_repeated else anew(error)
 
 
 def _items(batch: Sequence[_Call[Item, Answer]]) -> list[Item]:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import DatabaseUnavailable
 from app.infrastructure.postgres.database import listening_to_commits, reading
+from app.infrastructure.postgres.lifelong import going_on
 
 log = structlog.get_logger(__name__)
 
@@ -32,14 +33,8 @@ class EventSequencer:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._work(), name="event sequencer")
-        try:
+        async with going_on(self._work(), "event sequencer", last=self.move, last_seconds_max=LAST_MOVE_SECONDS_MAX):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
-            with suppress(DatabaseUnavailable, TimeoutError):
-                await asyncio.wait_for(self.move(), LAST_MOVE_SECONDS_MAX)
 
     async def _work(self) -> None:
         committed = asyncio.Event()

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import ssl
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,13 @@ POOLER = (
 
 _NO_RIGHT_TO = re.compile(r'permission denied for (schema|table|view|sequence|database|function|relation) "?([\w.]+)')
 _OWNER_OF = re.compile(r'must be owner of (\w+) "?([\w.]+)')
+
+
+def anew(error: Unavailable) -> Unavailable:
+    """The same, as an exception of its own for one more caller: it keeps the traces of all who raise it."""
+    own = copy(error)
+    own.__cause__ = error.__cause__
+    return own
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 import structlog
@@ -16,6 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.errors import DatabaseUnavailable
 from app.infrastructure.postgres.database import reading
+from app.infrastructure.postgres.faults import anew
+from app.infrastructure.postgres.lifelong import going_on
+from app.infrastructure.postgres.snapshots import Snapshot
 from app.infrastructure.postgres.tables import heartbeats
 
 log = structlog.get_logger(__name__)
@@ -80,14 +83,8 @@ class Heartbeats:
     async def beating(self, command: str) -> AsyncIterator[None]:
         """Beat until left. `command` tells workers from API processes."""
         self._command = command
-        task = asyncio.create_task(self._beat_on(), name="heart")
-        try:
+        async with going_on(self._beat_on(), "heart", last=self._forget_own, last_seconds_max=LAST_WORD_SECONDS_MAX):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
-            with suppress(DatabaseUnavailable, TimeoutError):
-                await asyncio.wait_for(self._forget_own(), LAST_WORD_SECONDS_MAX)
 
     async def _beat_on(self) -> None:
         while True:
@@ -106,7 +103,7 @@ class Heartbeats:
             if time.monotonic() >= self._tried_at_seconds + unless_within_seconds:
                 await self._try()
             if self._failure is not None:
-                raise self._failure
+                raise anew(self._failure)
 
     async def _try(self) -> None:
         pauses = [f"{PAUSED}{model_id}" for model_id in self._paused_models()]
@@ -156,20 +153,15 @@ async def ages_seconds(engine: AsyncEngine, duties: Collection[str]) -> Mapping[
 
 
 class PostgresPausedModels:
-    """Asks once for all who want to know in the same time. Without an answer the last one holds."""
+    """As they were some moments ago. Without an answer the last one holds."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._known: frozenset[str] = frozenset()
-        self._asked_at_seconds = float("-inf")
+        self._known: Snapshot[frozenset[str]] = Snapshot(self._ask, seconds_max=PAUSES_KNOWN_SECONDS)
 
     async def ids(self) -> Collection[str]:
-        if time.monotonic() > self._asked_at_seconds + PAUSES_KNOWN_SECONDS:
-            # Before the question, so that those who come meanwhile do not ask, too.
-            self._asked_at_seconds = time.monotonic()
-            with suppress(DatabaseUnavailable):
-                self._known = await self._ask()
-        return self._known
+        await self._known.fresh()
+        return self._known.last or frozenset()
 
     async def _ask(self) -> frozenset[str]:
         async with reading(self._engine) as connection:

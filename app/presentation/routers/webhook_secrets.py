@@ -53,6 +53,10 @@ async def rotate_webhook_secret(
     body: Annotated[RotateSecretRequest, Depends(_read_rotate)],
     use_cases: UseCases,
 ) -> Response:
-    """For `overlap_seconds` each webhook carries both signatures."""
+    """For `overlap_seconds` each webhook carries both signatures.
+
+    A secret that still signs from a rotation before ends. Where the answer is lost, `GET /webhook-secret` has the new
+    one.
+    """
     secret = await use_cases.webhooks.rotate_own_secret(account.id, overlap_seconds=body.overlap_seconds)
     return json_answer(request, WebhookSecretView.of(secret), _NO_STORE)

@@ -195,7 +195,11 @@ async def rotate_webhook_endpoint_secret(
     body: Annotated[RotateSecretRequest, Depends(_read_rotate)],
     use_cases: UseCases,
 ) -> Response:
-    """For `overlap_seconds` each webhook carries both signatures, so that receivers with either secret take it."""
+    """For `overlap_seconds` each webhook carries both signatures, so that receivers with either secret take it.
+
+    A secret that still signs from a rotation before ends: who has the answer of one lost and repeats it leaves the
+    receivers with one that is good no more.
+    """
     issued = await use_cases.webhooks.rotate_secret(account.id, endpoint_id, overlap_seconds=body.overlap_seconds)
     return json_answer(request, EndpointSecretView.issued(issued), _NO_STORE)
 

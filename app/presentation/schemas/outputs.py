@@ -43,7 +43,7 @@ class OutputView(BaseModel):
             height=output.height,
             duration_seconds=output.duration_seconds,
             sha256=kept.sha256,
-            is_stored=kept.is_stored,
+            is_stored=kept.is_stored and kept.deleted_at is None,
             is_blanked=output.is_blanked,
             expires_at=kept.expires_at,
             deleted_at=kept.deleted_at,

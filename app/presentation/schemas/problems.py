@@ -15,6 +15,11 @@ class Problem(BaseModel):
     required_tokens: int | None = Field(default=None, description="With `insufficient_balance` alone, as the next two.")
     balance_tokens: int | None = None
     missing_tokens: int | None = None
+    is_at_least: bool | None = Field(
+        default=None,
+        description="True where a large body was not read, and so not priced: `required_tokens` is what the cheapest "
+        "generation of the type costs.",
+    )
     cost_tokens: int | None = Field(default=None, description="With `price_exceeds_maximum` alone.")
 
 

@@ -76,7 +76,7 @@ def _ascii_label(label: str) -> str:
 def _refuse_inward(name: str) -> None:
     for suffix in _suffixes_of(name):
         if suffix in _INTERNAL_SUFFIXES:
-            raise NotPublic(f"Names that end with .{suffix} are not public: fal cannot reach them.")
+            raise NotPublic(f"Names that end with .{suffix} are not public: nobody outside reaches them.")
         if suffix in _ADDRESS_SUFFIXES:
             raise NotPublic(
                 f"Names under {suffix} can lead to any address, also an internal one; use the server's own."

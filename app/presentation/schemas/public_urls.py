@@ -13,9 +13,11 @@ URL_LENGTH_MAX = 2048
 _PATH = r'([/?][!-"$-\[\]-~]*)?'
 _HOST_PATTERN = r"([A-Za-z0-9_-]+\.)+[A-Za-z][A-Za-z0-9-]*"
 URL_PATTERN = rf"https?://{_HOST_PATTERN}(:80|:443)?{_PATH}"
-HTTPS_URL_PATTERN = rf"https://{_HOST_PATTERN}(:[1-9][0-9]{{0,3}})?{_PATH}"
+# From 1 to 65535.
+_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+HTTPS_URL_PATTERN = rf"https://{_HOST_PATTERN}(:{_PORT})?{_PATH}"
 _URL = re.compile(URL_PATTERN.replace("(:80|:443)?", "(:[0-9]{1,5})?"), re.ASCII | re.IGNORECASE)
-LOOPBACK_URL = re.compile(rf"http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{{1,5}})?{_PATH}", re.ASCII | re.IGNORECASE)
+LOOPBACK_URL = re.compile(rf"http://(127\.0\.0\.1|localhost|\[::1\])(:{_PORT})?{_PATH}", re.ASCII | re.IGNORECASE)
 _PARTS = re.compile(
     r"(?P<scheme>https?://)(?P<host>\[[^\]]*\]|[^/?#:\[\]]*)(?P<port>:[^/?#]*)?(?P<path>[/?].*)?", re.IGNORECASE
 )
@@ -37,7 +39,7 @@ def public_url(given: str, *, takes_any_port: bool = False) -> str:
     port = parts["port"] or ""
     if not takes_any_port and port not in PORTS:
         raise NotPublic("The URL must use port 80 or 443, or name none.")
-    if port[1:].isdecimal() and int(port[1:]) > PORT_MAX:
+    if port[1:].isdecimal() and not 0 < int(port[1:]) <= PORT_MAX:
         raise NotPublic("The URL has a port that does not exist.")
     path = parts["path"] or ""
     # What is ASCII already stays as it is: it may be percent-encoded, and a signature may be over it.

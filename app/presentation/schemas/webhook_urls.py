@@ -13,12 +13,16 @@ from app.presentation.schemas.media_urls import ValidationContext
 from app.presentation.schemas.public_hosts import NotPublic
 from app.presentation.schemas.public_urls import HTTPS_URL_PATTERN, LOOPBACK_URL, URL_LENGTH_MAX, public_url
 
+_OF_THIS_MACHINE = re.compile(r"http://([^/?#]*@)?(127\.0\.0\.1|localhost|\[::1\])(?![\w.-])", re.ASCII | re.IGNORECASE)
+
 
 def checked_url(given: str, *, allows_loopback: bool) -> str:
     """The URL in ASCII, its scheme and host in lower case. Raises NotPublic."""
     text = given.strip()
     if allows_loopback and LOOPBACK_URL.fullmatch(text):
         return _lowered(text)
+    if allows_loopback and _OF_THIS_MACHINE.match(text):
+        raise NotPublic("A URL of this machine may have a port from 1 to 65535, a path and a query, and nothing else.")
     if not text.lower().startswith("https://"):
         raise NotPublic("The URL must begin with https://.")
     return _lowered(public_url(text, takes_any_port=True))

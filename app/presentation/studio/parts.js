@@ -25,25 +25,30 @@ export function Problem({ error, children }) {
   return html`<div class="problem" role="alert"><p>${explain(error)}</p>${children}</div>`;
 }
 
-export function Copy({ text, label, isShort = false }) {
+export function Copy({ text, label, isShort = false, isFirst = false }) {
   const [isDone, setDone] = useState(false);
+  const [isFailed, setFailed] = useState(false);
   const copy = async () => {
+    setFailed(false);
     try {
       await navigator.clipboard.writeText(text);
       setDone(true);
       setTimeout(() => setDone(false), 2000);
     } catch {
-      say(t("copy.failed"), "bad");
+      // A note would be under a dialog.
+      if (isShort) say(t("copy.failed"), "bad");
+      else setFailed(true);
     }
   };
-  return html`<button type="button" class=${isShort ? "bare copy" : "quiet"} aria-label=${isShort ? label : undefined} title=${isShort ? label : undefined} onClick=${copy}>
+  return html`<button type="button" class=${isShort ? "bare copy" : "quiet"} data-first=${isFirst || undefined} aria-label=${isShort ? label : undefined} title=${isShort ? label : undefined} onClick=${copy}>
     <${Icon} name=${isDone ? "check" : "copy"} />${!isShort && (isDone ? t("copied") : label)}
     ${isShort && html`<span class="unseen" role="status">${isDone ? t("copied") : ""}</span>`}
-  </button>`;
+  </button>${isFailed && html`<span class="hint" role="alert">${t("copy.failed")}</span>`}`;
 }
 
 // The browser's own dialog: it keeps the focus inside, closes by Escape, and gives the focus back.
-export function Dialog({ title, onClose, onKeyDown, children, isWide = false }) {
+// With `onHeld` it stays until it is taken off the page: every other way to close it only tells of that.
+export function Dialog({ title, describedBy, onClose, onHeld, onKeyDown, children, isWide = false }) {
   const box = useRef(null);
   // Before anything is painted: whoever types on at once types into it.
   useLayoutEffect(() => {
@@ -52,14 +57,24 @@ export function Dialog({ title, onClose, onKeyDown, children, isWide = false }) 
     // On an empty page the focus would be on the button that closes.
     box.current.querySelector("[data-first]")?.focus();
     // A dialog that is taken off the page, not closed, gives the focus to nobody.
-    return () => setTimeout(() => before?.isConnected && document.activeElement === document.body && before.focus({ preventScroll: true }));
+    return () => setTimeout(() => {
+      if (document.activeElement !== document.body) return;
+      if (before?.isConnected && before !== document.body) before.focus({ preventScroll: true });
+      else goToContent({ preventScroll: true });
+    });
   }, []);
   const passing = useFocusPassedOn(() => box.current.querySelector(".dialog-top button"));
-  const onClick = (event) => event.target === box.current && box.current.close();
-  return html`<dialog ref=${box} ...${passing} class=${isWide ? "dialog wide" : "dialog"} aria-label=${title} onClose=${onClose} onClick=${onClick} onKeyDown=${onKeyDown}>
+  const onCancel = onHeld && ((event) => {
+    event.preventDefault();
+    onHeld();
+  });
+  // A browser heeds no second Escape that is prevented.
+  const onClosed = onHeld ? () => box.current && (box.current.showModal(), onHeld()) : onClose;
+  const onClick = (event) => event.target === box.current && (onHeld ? onHeld() : box.current.close());
+  return html`<dialog ref=${box} ...${passing} class=${isWide ? "dialog wide" : "dialog"} aria-label=${title} aria-describedby=${describedBy} onCancel=${onCancel} onClose=${onClosed} onClick=${onClick} onKeyDown=${onKeyDown}>
     <div class="dialog-box">
       <div class="dialog-top"><h2>${title}</h2>
-        <button type="button" class="bare" aria-label=${t("close")} onClick=${() => box.current.close()}><${Icon} name="close" /></button>
+        ${!onHeld && html`<button type="button" class="bare" aria-label=${t("close")} onClick=${() => box.current.close()}><${Icon} name="close" /></button>`}
       </div>
       ${children}
     </div>
@@ -82,10 +97,10 @@ export function useFocusPassedOn(next) {
   };
 }
 
-export function goToContent() {
+export function goToContent(options) {
   const main = document.getElementById("main");
   main.tabIndex = -1;
-  main.focus();
+  main.focus(options);
 }
 
 export function Empty({ title, children }) {

@@ -1,4 +1,5 @@
 // Where the page is: in a place such as `#/history?state=failed`, or at a job that was opened on top of one.
+import { uuid } from "./api.js";
 import { createStore } from "./store.js";
 
 const NAMES = ["create", "history", "ledger", "keys"];
@@ -12,14 +13,26 @@ function parsed(hash) {
 
 const hashOf = ({ name, query }) => `#/${name}${query ? `?${query}` : ""}`;
 
+// How far down each entry of the tab's history was left.
+const depths = new Map();
+let entry = null;
+export const depth = () => depths.get(entry) ?? 0;
+window.addEventListener("scroll", () => depths.set(entry, window.scrollY), { passive: true });
+
+function noteEntry(patch) {
+  entry = history.state?.entry ?? uuid();
+  history.replaceState({ ...history.state, ...patch, entry }, "");
+}
+
 // `under`: the place that is seen, also behind a job. `from`: whether one came to the job from there.
 function arrived(before) {
   const now = parsed(location.hash);
+  noteEntry({});
   if (now.name !== "job") return { ...now, under: now, from: null };
   // What the browser keeps of an entry says so after a reload, too, and when one comes to it again by Back or Forward.
   const isNew = history.state?.from === undefined;
   const from = isNew ? before && (before.name === "job" ? before.from : hashOf(before)) : history.state.from;
-  if (isNew) history.replaceState({ ...history.state, from }, "");
+  noteEntry({ from });
   return { ...now, under: parsed(from ?? ""), from };
 }
 

@@ -4,6 +4,8 @@ import { createStore } from "./store.js";
 
 const ITEM = "tollgate.session";
 const OWN = "tollgate.";
+// Which keys pages of this browser made for themselves, by id, which opens nothing.
+const MADE = "tollgate.made.";
 const KEY_DAYS = 30;
 const SCOPES = ["generate", "read"];
 
@@ -94,18 +96,52 @@ export async function signIn(key, isRemembered) {
     enter({ key, isRemembered, isOwn: false, scopes: found.scopes, name: found.name, expiresAt: found.expires_at });
   } else {
     const expiresAt = new Date(Date.now() + KEY_DAYS * 86_400_000).toISOString();
-    const body = { name: `studio, ${browserName()}`, scopes: SCOPES, expires_at: expiresAt };
-    const made = await call("POST", "/keys", { key, body });
+    await endLeftBehind(key);
+    const made = await makeOwn(key, expiresAt);
     // From here on nothing on this page has the full key.
     enter({ key: made.api_key, isRemembered, isOwn: true, scopes: SCOPES, name: made.name, expiresAt });
+    noteMade(made);
   }
   tell({ type: "session", signedIn: session.get().signedIn });
 }
 
+async function makeOwn(key, expiresAt) {
+  const body = { name: `studio, ${browserName()}`, scopes: SCOPES, expires_at: expiresAt };
+  try {
+    return await call("POST", "/keys", { key, body });
+  } catch (error) {
+    throw error.code === "too_many_keys" ? new ApiError({ code: "studio_too_many_keys" }, error.status) : error;
+  }
+}
+
+function noteMade({ id }) {
+  try {
+    localStorage.setItem(MADE + id, JSON.stringify({ of: accountMark() }));
+  } catch {
+    // The browser is full: the key ends in its own time.
+  }
+}
+
+// A page that was closed and not signed out of has left its key to live on.
+async function endLeftBehind(key) {
+  for (const name of Object.keys(localStorage).filter((one) => one.startsWith(MADE))) {
+    try {
+      await call("DELETE", `/keys/${name.slice(MADE.length)}`, { key });
+    } catch (error) {
+      // It has ended, or is of another account.
+      if (error.status !== 404) throw error;
+    }
+    localStorage.removeItem(name);
+  }
+}
+
+// Returns the full key, for whoever it was made for to see it once.
 export async function signInAsNewcomer() {
   const answer = await ask("POST", "/studio/newcomers");
   if (!answer.ok) throw await problemOf(answer);
-  await signIn((await answer.json()).api_key, false);
+  const { api_key: full } = await answer.json();
+  await signIn(full, false);
+  return full;
 }
 
 export const canWelcome = document.querySelector("meta[name=tollgate-newcomers]")?.content === "yes";

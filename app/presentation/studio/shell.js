@@ -1,5 +1,6 @@
 // What stands around every place: its names, the balance, the language, the way out.
 import { address } from "./api.js";
+import { askForBudget, budget, budgetLeft } from "./budget.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useRef, useState } from "./html.js";
 import { FINAL, jobs } from "./jobs.js";
@@ -10,6 +11,8 @@ import { useStore } from "./store.js";
 import { chooseLanguage, language, languages, moment, t, tokens } from "./text.js";
 
 const NEWEST = 50;
+const DAY_MS = 86_400_000;
+const RENEWED_MS = 5000;
 const LINKS = ["create", "history", "ledger", "keys"];
 
 export function Shell({ place, isSignedIn, children }) {
@@ -27,11 +30,33 @@ export function Shell({ place, isSignedIn, children }) {
 
 function Balance() {
   const { balance, arrivals } = useStore(jobs);
+  const left = useBudget(balance);
   return html`<span class=${balance !== null && balance <= 0 ? "balance low" : "balance"}>
     <a href="#/ledger" class="number" aria-label=${balance === null ? t("balance") : t("balance.is", { tokens: tokens(balance) })}>${balance === null ? html`<span class="skeleton line" />` : tokens(balance)}</a>
-    <span class="unseen" role="status">${balance === null ? "" : t("balance.is", { tokens: tokens(balance) })}</span>
+    ${left && html`<span class="budget number">${left}</span>`}
+    <span class="unseen" role="status">${balance === null ? "" : t("balance.is", { tokens: tokens(balance) })}${left && `. ${left}.`}</span>
     <span aria-live="polite">${arrivals.map((one) => html`<span key=${one.id} class="arrival number">${t(one.sentence, { tokens: tokens(one.amount) })}</span>`)}</span>
   </span>`;
+}
+
+// What is left of the key's budget moves when the balance does, and when it renews.
+function useBudget(balance) {
+  const { known } = useStore(budget);
+  const { signedIn } = useStore(session);
+  // The page gives a key that it makes for itself none.
+  const mayHave = signedIn && !signedIn.isOwn;
+  const renewsAt = known?.renews_at;
+  useEffect(() => {
+    if (mayHave && balance !== null) askForBudget();
+  }, [mayHave, balance]);
+  useEffect(() => {
+    if (!renewsAt) return undefined;
+    // No browser waits longer than 24 days for anything, and the clock of this machine may be wrong.
+    const wait = Math.min(Math.max(Date.parse(renewsAt) - Date.now(), 0) + RENEWED_MS, DAY_MS);
+    const timer = setTimeout(askForBudget, wait);
+    return () => clearTimeout(timer);
+  }, [known]);
+  return known ? t(`budget.${known.per}`, { left: budgetLeft(), all: known.tokens }) : "";
 }
 
 // Of the newest runs, what their cards show: for those who hear the page.

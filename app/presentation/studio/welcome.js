@@ -3,6 +3,7 @@ import { address } from "./api.js";
 import { Icon } from "./icons.js";
 import { html, useState } from "./html.js";
 import { Problem } from "./parts.js";
+import { showSecret } from "./secret.js";
 import { canWelcome, session, signIn, signInAsNewcomer } from "./session.js";
 import { useStore } from "./store.js";
 import { t } from "./text.js";
@@ -22,6 +23,9 @@ export function Welcome() {
       setBusy(null);
     }
   };
+  const enterAsNewcomer = () => enter("new", async () => {
+    showSecret({ title: t("secret.full"), secret: await signInAsNewcomer(), why: t("secret.full.why") });
+  });
   const onSubmit = (event) => {
     event.preventDefault();
     const key = event.target.elements.key.value.trim();
@@ -36,7 +40,7 @@ export function Welcome() {
     <section class="card entry" aria-labelledby="entry-title">
       <h2 id="entry-title">${t("welcome.enter")}</h2>
       ${notice && html`<p class="notice" role="status">${t(`notice.${notice}`)}</p>`}
-      ${canWelcome && html`<button type="button" class="primary big" disabled=${busy !== null} onClick=${() => enter("new", signInAsNewcomer)}>
+      ${canWelcome && html`<button type="button" class="primary big" disabled=${busy !== null} onClick=${enterAsNewcomer}>
           ${busy === "new" ? t("welcome.making") : t("welcome.newcomer")}</button>
         <p class="hint">${t("welcome.newcomer.hint")}</p>
         <p class="or"><span>${t("or")}</span></p>`}

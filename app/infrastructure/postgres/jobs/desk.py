@@ -102,7 +102,11 @@ class PostgresJobDesk(PostgresJobReader):
 
 
 async def _name(connection: AsyncConnection, account_id: UUID, job_id: UUID, idempotency: IdempotencyKey) -> None:
-    """Raises IdempotencyKeyInUse where somebody else was given the name since the caller looked."""
+    """Raises IdempotencyKeyInUse where somebody else was given the name since the caller looked, or is given it now."""
+    # Without the lock, an accept with this name that has locked its accounts would wait for this insert, and this
+    # transaction for the account: a circle, in which everybody of that batch stands.
+    if not await connection.scalar(select(try_lock_of_key(str(account_id), idempotency.key))):
+        raise IdempotencyKeyInUse
     named = await connection.execute(
         insert(idempotency_keys)
         .values(account_id=account_id, key=idempotency.key, fingerprint=idempotency.fingerprint, job_id=job_id)

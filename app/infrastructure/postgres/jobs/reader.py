@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Text, and_, case, func, select, true, tuple_, type_coerce
+from sqlalchemy import ColumnElement, Select, Text, and_, any_, case, func, select, true, tuple_, type_coerce
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import JobNotFound
@@ -62,9 +62,10 @@ class PostgresJobReader:
         if after is not None:
             last = await self.get(account_id, after)
             chosen = chosen.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(last.created_at, last.id))
-        # What is left out is passed over in the index: all columns of each would be made for nothing.
-        page = chosen.order_by(*_NEWEST_FIRST).limit(limit).offset(offset).subquery("page")
-        query = select(*JOB_COLUMNS).join(page, page.c.id == jobs.c.id).order_by(*_NEWEST_FIRST)
+        # What is left out is passed over in the index: all columns of each would be made for nothing. As an array, so
+        # that the page is read job by job however the planner would join.
+        page = func.array(chosen.order_by(*_NEWEST_FIRST).limit(limit).offset(offset).scalar_subquery())
+        query = select(*JOB_COLUMNS).where(jobs.c.id == any_(page)).order_by(*_NEWEST_FIRST)
         async with reading(self.engine) as connection:
             return [job_of(row) for row in (await connection.execute(query)).mappings()]
 

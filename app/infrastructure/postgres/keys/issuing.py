@@ -19,7 +19,7 @@ from app.infrastructure.postgres.database import reading, transaction
 from app.infrastructure.postgres.keys.lookup import find_all
 from app.infrastructure.postgres.keys.memory import CallerMemory
 from app.infrastructure.postgres.keys.repeating import until_known
-from app.infrastructure.postgres.keys.rows import IS_LIVE_KEY, IS_LIVE_SECRET, KEY_COLUMNS, hidden, key_of
+from app.infrastructure.postgres.keys.rows import IS_CURRENT_SECRET, IS_LIVE_KEY, KEY_COLUMNS, hidden, key_of
 from app.infrastructure.postgres.keys.uses import KeyUses
 from app.infrastructure.postgres.statements import any_of
 from app.infrastructure.postgres.tables import accounts, api_keys, keys
@@ -139,7 +139,8 @@ class PostgresKeys:
                 .where(
                     api_keys.c.digest.in_([current, hidden(current)]),
                     api_keys.c.account_id == account_id,
-                    IS_LIVE_SECRET,
+                    # One that only works on for an overlap would outlive it, and end the one that came for it.
+                    IS_CURRENT_SECRET,
                     IS_LIVE_KEY,
                 )
             )

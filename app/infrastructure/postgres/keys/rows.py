@@ -18,6 +18,7 @@ KEY_COLUMNS = (
     keys.c.expires_at.is_not(None).label("expires"),
 )
 IS_LIVE_KEY = keys.c.deleted_at.is_(None) & or_(keys.c.expires_at.is_(None), keys.c.expires_at > func.now())
+IS_CURRENT_SECRET = api_keys.c.revoked_at.is_(None) & api_keys.c.expires_at.is_(None)
 IS_LIVE_SECRET = api_keys.c.revoked_at.is_(None) & or_(
     api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now()
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import structlog
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.errors import DatabaseUnavailable
 from app.infrastructure.postgres.database import reading
+from app.infrastructure.postgres.lifelong import going_on
 from app.infrastructure.postgres.tables import keys
 
 log = structlog.get_logger(__name__)
@@ -35,14 +36,8 @@ class KeyUses:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
         """Write what was noted once a minute, and once more at the end."""
-        task = asyncio.create_task(self._write_on(), name="key uses")
-        try:
+        async with going_on(self._write_on(), "key uses", last=self.write, last_seconds_max=LAST_WRITE_SECONDS_MAX):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
-            with suppress(DatabaseUnavailable, TimeoutError):
-                await asyncio.wait_for(self.write(), LAST_WRITE_SECONDS_MAX)
 
     async def _write_on(self) -> None:
         while True:

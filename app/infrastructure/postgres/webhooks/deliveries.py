@@ -30,7 +30,13 @@ _SHOWN = select(
     _D.ended_at,
 ).join_from(deliveries, events, events.c.seq == _D.event_seq)
 # Whatever came of it before.
-ANEW = {"state": DeliveryState.PENDING.value, "due_at": func.now(), "attempts": 0, "ended_at": None, "claim": None}
+DELIVERED_ANEW = {
+    "state": DeliveryState.PENDING.value,
+    "due_at": func.now(),
+    "attempts": 0,
+    "ended_at": None,
+    "claim": None,
+}
 
 
 class PostgresDeliveries:
@@ -63,7 +69,7 @@ class PostgresDeliveries:
             # It locks the endpoint, as whoever takes deliveries does.
             await check_enabled(connection, account_id, endpoint_id)
             is_it = (_D.endpoint_id == endpoint_id) & (_D.event_seq == event_seq)
-            await connection.execute(update(deliveries).values(ANEW).where(is_it))
+            await connection.execute(update(deliveries).values(DELIVERED_ANEW).where(is_it))
             due = update(webhook_endpoints).values(next_due_at=func.now(), backs_off_until=None, asked_until=None)
             await connection.execute(due.where(webhook_endpoints.c.id == endpoint_id))
             row = (await connection.execute(_of(endpoint_id).where(is_it))).one_or_none()

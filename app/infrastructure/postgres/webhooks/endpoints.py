@@ -53,7 +53,7 @@ _SHOWN = select(
 )
 LAST_SEQ = select(event_log.c.last_seq).scalar_subquery()
 # Whatever it was that kept the endpoint from its deliveries.
-ANEW: Mapping[str, Any] = {
+ENABLED_ANEW: Mapping[str, Any] = {
     "failures": 0,
     "failing_since": None,
     "last_failed_at": None,
@@ -169,7 +169,7 @@ class PostgresWebhookEndpoints:
             if is_enabled is True and before.disabled_at is not None:
                 values |= {"disabled_at": None, "disabled_reason": None}
             if changes.get("url", before.url) != before.url or "disabled_at" in values:
-                values |= ANEW
+                values |= ENABLED_ANEW
                 await _make_due(connection, endpoint_id)
             if values:
                 await connection.execute(update(webhook_endpoints).values(values).where(_E.id == endpoint_id))

@@ -28,7 +28,7 @@ class PostgresDeliveryUpkeep:
             left = (
                 select(_D.endpoint_id, _D.event_seq)
                 .join_from(webhook_endpoints, deliveries, _D.endpoint_id == _E.id)
-                .where(_IS_PASSING, _E.deleted_at.is_not(None))
+                .where(_E.deleted_at.is_not(None))
             )
             count = 0
             for query in (old, left):
