@@ -28,6 +28,8 @@ function noteEntry(patch) {
 function arrived(before) {
   const now = parsed(location.hash);
   noteEntry({});
+  // An address that leads nowhere.
+  if (now.name !== "job" && location.hash && !location.hash.startsWith(`#/${now.name}`)) history.replaceState(history.state, "", hashOf(now));
   if (now.name !== "job") return { ...now, under: now, from: null };
   // What the browser keeps of an entry says so after a reload, too, and when one comes to it again by Back or Forward.
   const isNew = history.state?.from === undefined;
