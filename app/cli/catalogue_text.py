@@ -148,7 +148,7 @@ def _range(parameter: Parameter) -> Iterator[str]:
     if parameter.minimum is not None or parameter.maximum is not None:
         yield f"{parameter.minimum} to {parameter.maximum}"
     if parameter.media is not None:
-        yield parameter.media.sentence.removesuffix(".")
+        yield parameter.media.sentence_in("en").removesuffix(".")
     if parameter.length_max is not None:
         yield f"{parameter.length_min} to {parameter.length_max} characters"
     if parameter.count_max is not None:

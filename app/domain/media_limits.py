@@ -28,6 +28,75 @@ class MediaFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Words:
+    """How one language tells limits."""
+
+    either: str
+    at_least: str
+    at_most: str
+    between: str
+    sides: str
+    pixels: str
+    ratio: str
+    seconds: str
+    megabytes: str
+    bytes_: str
+    separators: str
+    """Of thousands, and of decimals."""
+
+    def listed(self, names: Sequence[str]) -> str:
+        *first, last = names
+        return f"{', '.join(first)} {self.either} {last}" if first else last
+
+    def bounds(self, least: int | None, most: int | None) -> str | None:
+        if least is not None and most is not None:
+            return self.between.format(self.whole(least), self.whole(most))
+        if least is not None:
+            return self.at_least.format(self.whole(least))
+        return None if most is None else self.at_most.format(self.whole(most))
+
+    def size(self, size_bytes: int) -> str:
+        if size_bytes < MEGABYTE_BYTES:
+            return self.bytes_.format(self.whole(size_bytes))
+        return self.megabytes.format(self.decimal(float(f"{size_bytes / MEGABYTE_BYTES:.3g}")))
+
+    def whole(self, number: int) -> str:
+        return f"{number:,}".replace(",", self.separators[0])
+
+    def decimal(self, number: float) -> str:
+        return f"{number:g}".replace(".", self.separators[1])
+
+
+_ENGLISH = _Words(
+    either="or",
+    at_least="at least {}",
+    at_most="at most {}",
+    between="{} to {}",
+    sides="each side {} pixels",
+    pixels="width times height {}",
+    ratio="the longer side at most {} times the shorter one",
+    seconds="{} seconds",
+    megabytes="{} MB",
+    bytes_="{} bytes",
+    separators=",.",
+)
+_RUSSIAN = _Words(
+    either="или",
+    at_least="не меньше {}",
+    at_most="не больше {}",
+    between="от {} до {}",
+    sides="каждая сторона {} пикселей",
+    pixels="ширина, умноженная на высоту, {}",
+    ratio="отношение длинной стороны к короткой не больше {}",
+    seconds="{} секунд",
+    megabytes="{} МБ",
+    bytes_="{} байт",
+    separators="\u00a0,",
+)
+_WORDS = {"en": _ENGLISH, "ru": _RUSSIAN}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MediaLimits:
     """Each bound is itself taken. None: the model has no such bound, or it is not known."""
 
@@ -43,22 +112,19 @@ class MediaLimits:
     """Of the longer side to the shorter one."""
     seconds: tuple[int, int] | None = None
 
-    @property
-    def sentence(self) -> str:
+    def sentence_in(self, language: str) -> str:
         """All that is taken, such as "JPEG or PNG, at most 10 MB, each side at least 300 pixels."."""
-        told = [_listed([_named(content_type) for content_type in self.content_types])]
-        if self.size_bytes_max is not None:
-            told.append(f"at most {_megabytes(self.size_bytes_max)}")
-        sides, pixels = _between(self.side_min, self.side_max), _between(self.pixels_min, self.pixels_max)
-        if sides is not None:
-            told.append(f"each side {sides} pixels")
-        if pixels is not None:
-            told.append(f"width times height {pixels}")
-        if self.ratio_max is not None:
-            told.append(f"the longer side at most {self.ratio_max:g} times the shorter one")
-        if self.seconds is not None:
-            told.append(f"{_between(*self.seconds)} seconds")
-        return f"{', '.join(told)}."
+        words = _WORDS[language]
+        sides, pixels = words.bounds(self.side_min, self.side_max), words.bounds(self.pixels_min, self.pixels_max)
+        told = [
+            words.listed([_named(content_type) for content_type in self.content_types]),
+            self.size_bytes_max is not None and words.at_most.format(words.size(self.size_bytes_max)),
+            sides and words.sides.format(sides),
+            pixels and words.pixels.format(pixels),
+            self.ratio_max is not None and words.ratio.format(words.decimal(self.ratio_max)),
+            self.seconds is not None and words.seconds.format(words.bounds(*self.seconds)),
+        ]
+        return f"{', '.join(part for part in told if part)}."
 
     def problem_of(self, facts: MediaFacts) -> str | None:
         """What is wrong with such a file and what to do, in one sentence; None if the model takes it."""
@@ -68,14 +134,15 @@ class MediaLimits:
 def _type_problem(limits: MediaLimits, facts: MediaFacts) -> str | None:
     if facts.content_type is None or facts.content_type in limits.content_types:
         return None
-    return f"The file is {_named(facts.content_type)}: send {_listed([_named(each) for each in limits.content_types])}."
+    taken = _ENGLISH.listed([_named(each) for each in limits.content_types])
+    return f"The file is {_named(facts.content_type)}: send {taken}."
 
 
 def _size_problem(limits: MediaLimits, facts: MediaFacts) -> str | None:
     size_bytes, size_bytes_max = facts.size_bytes, limits.size_bytes_max
     if size_bytes is None or size_bytes_max is None or size_bytes <= size_bytes_max:
         return None
-    told = f"{size_bytes:,} bytes: it may have at most {size_bytes_max:,}, which is {_megabytes(size_bytes_max)}"
+    told = f"{size_bytes:,} bytes: it may have at most {size_bytes_max:,}, which is {_ENGLISH.size(size_bytes_max)}"
     return f"The {_noun(limits)} has {told}."
 
 
@@ -121,20 +188,3 @@ def _noun(limits: MediaLimits) -> str:
 
 def _named(content_type: str) -> str:
     return _NAMES.get(content_type, content_type)
-
-
-def _listed(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / MEGABYTE_BYTES:.3g} MB" if size_bytes >= MEGABYTE_BYTES else f"{size_bytes:,} bytes"
-
-
-def _between(least: int | None, most: int | None) -> str | None:
-    if least is not None and most is not None:
-        return f"{least:,} to {most:,}"
-    if least is not None:
-        return f"at least {least:,}"
-    return None if most is None else f"at most {most:,}"

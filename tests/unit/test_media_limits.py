@@ -120,4 +120,22 @@ def test_a_wrong_type_is_said_first() -> None:
     ],
 )
 def test_tells_all_that_is_taken(limits: MediaLimits, sentence: str) -> None:
-    assert limits.sentence == sentence
+    assert limits.sentence_in("en") == sentence
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        (
+            FILM_FRAME,
+            (
+                "PNG, JPEG или WebP, не больше 10 МБ, каждая сторона от 300 до 6\u00a0000 пикселей, "
+                "отношение длинной стороны к короткой не больше 2,5."
+            ),
+        ),
+        (MEGAPIXELS, "PNG, JPEG или WebP, ширина, умноженная на высоту, от 100\u00a0000 до 36\u00a0000\u00a0000."),
+        (SOUND, "MP3 или WAV, не больше 15 МБ, от 3 до 30 секунд."),
+    ],
+)
+def test_tells_it_in_russian(limits: MediaLimits, sentence: str) -> None:
+    assert limits.sentence_in("ru") == sentence

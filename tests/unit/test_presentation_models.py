@@ -1,6 +1,7 @@
 """A generation by a model that the request names, and what it costs, as the wire has it."""
 
 import json
+import re
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from app.application.jobs import Wish
 from app.domain.jobs import JobStatus
 from app.domain.kinds import GenerationKind
 from app.infrastructure.catalogue.overrides import with_prices
+from app.presentation.schemas.models import model_view
 from tests.builders import BUILT_IN, LINE, MODEL_IDS, terms_of
 from tests.unit.presentation_stand_ins import World, problem_of
 
@@ -380,3 +382,15 @@ async def test_a_quote_takes_no_room_of_bodies_that_are_paid_for() -> None:
     answer = await world.client().post("/quotes", json=body, headers=key)
 
     assert (answer.status_code, answer.json()["code"]) == (413, "request_body_too_large")
+
+
+@pytest.mark.parametrize("model", BUILT_IN.models, ids=lambda model: model.id)
+def test_tells_the_same_numbers_of_each_parameter_in_both_languages(model: Any) -> None:
+    for name, parameter in model_view(model, is_paused=False).parameters["properties"].items():
+        told = parameter["x-description"]
+        assert _numbers(told["ru"], thousands="\u00a0", decimal=",") == _numbers(told["en"]), name
+
+
+def _numbers(text: str, *, thousands: str = ",", decimal: str = ".") -> list[float]:
+    plain = re.sub(rf"(?<=\d){thousands}(?=\d{{3}})", "", text).replace(decimal, ".")
+    return sorted(float(number) for number in re.findall(r"\d+(?:\.\d+)?", plain))

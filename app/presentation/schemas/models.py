@@ -123,7 +123,7 @@ def _property(parameter: Parameter, number: int) -> Schema:
         "x-order": number,
         "x-group": parameter.group,
         "x-label": dict(parameter.label),
-        "x-description": {**parameter.description, "en": description_of(parameter)},
+        "x-description": {language: description_of(parameter, language) for language in parameter.description},
     }
     if parameter.media is not None:
         about["x-media"] = _MEDIA[parameter.type]

@@ -3,7 +3,7 @@
 from app.domain.parameters import Parameter
 
 
-def description_of(parameter: Parameter) -> str:
-    """In English, with what is taken of a picture or a sound."""
-    description = parameter.description["en"]
-    return description if parameter.media is None else f"{description} {parameter.media.sentence}"
+def description_of(parameter: Parameter, language: str = "en") -> str:
+    """With what is taken of a picture or a sound."""
+    description = parameter.description[language]
+    return description if parameter.media is None else f"{description} {parameter.media.sentence_in(language)}"
