@@ -63,5 +63,5 @@ class MediaUpkeep:
         requeued = await self.steps.requeue_lost()
         for step, subject_ids in requeued.items():
             if subject_ids:
-                log.warning(f"{step.area}_requeued", jobs=len(subject_ids))
+                log.warning(f"{step.area}_requeued", count=len(subject_ids))
         return sum(map(len, requeued.values()))
