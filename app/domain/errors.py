@@ -1,42 +1,8 @@
-"""Everything that can go wrong for a reason that the caller can understand.
+"""The errors that several nouns have, and those of accounts, payments, generations and the database.
 
-DomainError
-├─ Unauthenticated
-│  ├─ InvalidApiKey            no key, a mistyped one, an unknown one, a revoked one
-│  ├─ ProofRequired            POST /auth without what proves the right to the account
-│  ├─ InvalidWebhookSecret     a top-up that does not come from the payment provider
-│  └─ InvalidProviderEvent     a webhook that does not come from fal, or is about nothing of ours
-├─ ScopeMissing               in key_errors.py: a key that may not do this
-├─ InsufficientBalance
-├─ NotFound
-│  ├─ JobNotFound              also for a job of another account
-│  ├─ ModelNotFound
-│  └─ AccountNotFound
-├─ EventsForgotten             in events.py: a place in the log that is not kept any more
-├─ JobFinished                 cancel came too late
-├─ Conflict
-│  ├─ KeyAlreadyIssued
-│  ├─ PaymentEventConflict     a known event id with another account or amount
-│  ├─ ReversalEventConflict    a known id of a refund or dispute with another content
-│  ├─ AdjustmentConflict       a known id of an adjustment with another content
-│  ├─ IdempotencyKeyInUse      the first request with this key is still being served
-│  ├─ QuoteNotValid            no quote of ours, or one for another request, account or time
-│  ├─ PriceExceedsMaximum      dearer than the caller wants to pay
-│  └─ BalanceLimitExceeded
-├─ PaymentEventIdRequired
-│  └─ ReversalEventIdRequired
-├─ FieldRefused                a field of the body is to be changed
-│  ├─ UnknownModel             no such model, or one of another type
-│  └─ CombinationNotAllowed    values that the model takes, but not together
-├─ TooManyRequests              asked for more than its share; it says when to ask again
-│  ├─ TooManyLargeInputs
-│  └─ LimitReached            in limits.py, as BudgetExceeded is
-├─ IdempotencyKeyReused        a known key with another request
-└─ Unavailable
-   ├─ DatabaseUnavailable
-   │  └─ CommitUnknown         the answer to a COMMIT was lost: only a look by id tells whether it happened
-   ├─ Overloaded               more requests wait than the database can answer soon
-   └─ ProviderKeysUnavailable  fal's webhooks cannot be checked right now
+Each is something that the caller can understand, and a DomainError. Those of one noun are beside it: of keys in
+key_errors.py, of files in file_errors.py, of media and links in media_errors.py, of budgets, limits and a provider that
+is locked in limits.py, of the log in events.py, of endpoints and deliveries in webhooks.py.
 
 InvalidPrices and InvalidCatalogue are none of them: both are read before the service starts, and no request can cause
 them.
@@ -67,6 +33,8 @@ class Unauthenticated(DomainError):
 
 
 class InvalidApiKey(Unauthenticated):
+    """None was sent, or a mistyped, an unknown or a revoked one."""
+
     code = "invalid_api_key"
     default_detail = "Send a valid API key in the X-API-Key header."
 
@@ -127,6 +95,8 @@ class NotFound(DomainError):
 
 
 class JobNotFound(NotFound):
+    """Also of a job of another account."""
+
     code = "job_not_found"
     default_detail = "There is no job with this id in your account."
 
@@ -278,6 +248,8 @@ class DatabaseUnavailable(Unavailable):
 
 
 class CommitUnknown(DatabaseUnavailable):
+    """The answer to a COMMIT was lost: only a look by id tells whether it happened."""
+
     code = "outcome_unknown"
     default_detail = (
         "The database went away while this was being written. Where you sent an Idempotency-Key or an event id, "
