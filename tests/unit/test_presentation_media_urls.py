@@ -84,7 +84,13 @@ def reason_of(adapter: TypeAdapter[str], value: str) -> str:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("fox.png", "This must be a URL that begins with https:// or http://, or a data: URI."),
+        (
+            "fox.png",
+            (
+                "This must be a URL that begins with https:// or http://, a data: URI, "
+                "file:<file_id> or output:<job_id>/0."
+            ),
+        ),
         ("http://127.0.0.1.nip.io/", "Names under nip.io can lead to any address"),
         ("http://x.svc/", "Names that end with .svc are not public"),
         ("http://printer.lan/", "Names that end with .lan are not public"),

@@ -51,17 +51,18 @@ means the same at every model: `duration` is whole seconds, `image_url` the firs
 What you leave out is filled in with the default that the schema names. While a model `is_paused`, nothing is
 submitted to it, because fal refuses it or cannot be reached: new jobs wait, or get 503.
 
-## Files
+## Files of yours
 
 Where a parameter takes a picture or a sound, it takes one of these:
 
-- a public `https` URL, which fal opens when it makes the generation;
+- a public `https` or `http` URL, which fal opens when it makes the generation;
 - `file:<file_id>`: a file that you sent to `POST /files` before, once for as many generations as you like;
 - `output:<job_id>/0`: the first output of an earlier generation of yours;
 - a `data:` URI in base64, of up to 5 MiB. It is kept as a file until a day after its generation.
 
 What you send is turned upright and freed of what tells where, when and with what it was made. A file that the model
-does not take is refused before anything is debited.
+does not take is refused before anything is debited. No model takes a film yet: films can be kept, and not be used.
+An upload costs nothing, and needs a balance of at least one token.
 
 ## Prices
 
@@ -79,7 +80,7 @@ answer that accepts a job, with its lines in `price`, also as `X-Cost-Tokens` be
   blanked, and size that an image does not have, where it was priced by size and fal tells it. `billing` of a final job
   has what was charged and refunded of each line.
 
-## Files
+## Files of a generation
 
 `outputs` of a job has a link of ours to each file, from the moment of the job's end: it needs no key, and is good until
 `expires_at`. First it passes through what fal keeps; some seconds later our own copy is there, which is byte for byte
@@ -94,7 +95,7 @@ each may do, spend and last as little as it needs, and can end alone:
 
 | scope | what it is for |
 |---|---|
-| `generate` | start and cancel generations |
+| `generate` | start and cancel generations, keep and delete files |
 | `read` | look at generations, events, balance and ledger, ask for quotes |
 | `manage` | keys, webhooks, and the account itself |
 
@@ -127,8 +128,8 @@ An endpoint that answers 410, or where every attempt failed for five days, is di
 `POST .../deliveries/{event_id}/redeliver` sends one again, and `POST .../test` sends an event that means nothing.
 
 A message has links and never media, and is smaller than 20 kB: where the job is larger, `is_shortened` says that its
-`result` was left out. URLs are https and lead to public addresses. Names are looked up for each attempt, and no
-redirect is followed.
+`result` was left out. URLs are https, name a host and not an IP address, and lead to public addresses. Names are
+looked up for each attempt, and no redirect is followed.
 
 ## Errors
 
@@ -155,7 +156,7 @@ TAGS: list[dict[str, Any]] = [
     {"name": "Keys", "description": "The keys of an account: what each may do and spend, until when."},
     {"name": "Top-up", "description": "Called by the payment provider, not by users."},
     {"name": "Generations", "description": "Start images and videos, follow them, stop them."},
-    {"name": "Files", "description": "Pictures, films and sounds of your own, for generations."},
+    {"name": "Files", "description": "Pictures, films and sounds of your own. No model takes a film yet."},
     {"name": "Media", "description": "The files behind the links of jobs."},
     {"name": "Events", "description": "What happened, in an order that never changes."},
     {"name": "Webhooks", "description": "Your servers that are told what happens, and what was delivered to them."},

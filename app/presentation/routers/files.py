@@ -84,8 +84,9 @@ async def upload_file(request: Request, account: CurrentAccount, use_cases: UseC
 
     Pictures (PNG, JPEG, WebP, GIF, AVIF, HEIC), films (MP4, MOV, WebM) and sounds (MP3, WAV) are taken, by content and
     whatever their names say, up to 100 MB. What is kept is upright and without what tells where, when and with what it
-    was made; HEIC and AVIF become JPEG or PNG, and of a GIF the first frame is kept. An account with nothing to spend
-    on a generation uploads nothing.
+    was made; HEIC and AVIF become JPEG or PNG, and of a GIF the first frame is kept. No model takes a film yet.
+
+    Nothing is charged, but the balance must be at least one token: with less the answer is 402.
     """
     files = use_cases.files
     place = state_of(request.scope).uploads.take(account.id)

@@ -7,8 +7,11 @@ from app.presentation.schemas.system import Alive, CheckView, Readiness
 
 router = APIRouter(tags=["System"], route_class=DirectRoute)
 
-_READY = {"status": "ok", "checks": [{"name": "database", "ok": True, "detail": "answers in 1 ms"}]}
-_NOT_READY = {"status": "unavailable", "checks": [{"name": "database", "ok": False, "detail": "does not answer"}]}
+_READY = {"status": "ok", "checks": [{"name": "database", "ok": True, "detail": "PostgreSQL answers and is written"}]}
+_NOT_READY = {
+    "status": "unavailable",
+    "checks": [{"name": "database", "ok": False, "detail": "PostgreSQL does not answer"}],
+}
 
 
 @router.get(

@@ -32,7 +32,10 @@ def public_url(given: str, *, takes_any_port: bool = False) -> str:
     _refuse_characters(given)
     parts = _PARTS.fullmatch(given)
     if parts is None:
-        raise NotPublic("This must be a URL that begins with https:// or http://, or a data: URI.")
+        raise NotPublic(
+            "This must be a URL that begins with https:// or http://, a data: URI, "
+            "file:<file_id> or output:<job_id>/0."
+        )
     if "@" in parts["host"] or "@" in (parts["port"] or ""):
         raise NotPublic("The URL must not have a user name or password in it.")
     host = public_host(parts["host"])
