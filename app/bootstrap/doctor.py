@@ -202,6 +202,9 @@ async def _fal(settings: Settings) -> Sequence[Finding]:
 
 async def _public_url(settings: Settings) -> Sequence[Finding]:
     if settings.public_url is None:
+        if settings.fal_key is None and not settings.is_production:
+            text = "PUBLIC_URL is not set: the simulator reaches this machine without it, and its webhooks are on"
+            return [Finding(Level.OK, "public url", text)]
         text = "PUBLIC_URL is not set: fal's webhooks are off, jobs are polled"
         if not settings.is_production:
             return [Finding(Level.OK, "public url", text)]

@@ -13,7 +13,10 @@ from app.main import create_app
 
 
 def show_settings() -> None:
-    """Print the settings in force; secrets are masked."""
+    """Print the settings as the environment and .env have them; secrets are masked.
+
+    null is not set. In development `serve` fills some of those in: the database, fal, PUBLIC_URL and secrets.
+    """
     try:
         settings = load_settings()
     except SettingsError as error:

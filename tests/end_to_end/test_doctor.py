@@ -122,6 +122,13 @@ def test_in_production_webhooks_need_a_public_url_for_their_links(tmp_path: Path
     assert "begin with http://127.0.0.1:8000, where no customer finds them: set it" in text(lines, "public url")
 
 
+def test_the_simulators_webhooks_need_no_public_url(tmp_path: Path) -> None:
+    _, lines = doctor(tmp_path, "postgresql://u:hidden@127.0.0.1:1/none", FAL_KEY="")
+
+    assert level(lines, "public url") == "ok"
+    assert "its webhooks are on" in text(lines, "public url")
+
+
 def test_a_store_that_is_not_there_yet_is_not_made(database: str, simulator: str, tmp_path: Path) -> None:
     code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator)
 
