@@ -41,7 +41,8 @@ class Catalogue:
             return self.default_of(kind)
         model = self._by_id.get(model_id) if isinstance(model_id, str) else None
         if model is None or model.kind is not kind:
-            raise UnknownModel([model.id for model in self.of_kind(kind)])
+            fitting = [each.id for each in self.of_kind(kind)]
+            raise UnknownModel(fitting, None if model is None else model.kind)
         return model
 
     @cached_property

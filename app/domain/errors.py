@@ -11,6 +11,8 @@ them.
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
+from app.domain.kinds import GenerationKind
+
 Figures: TypeAlias = Mapping[str, int | str | None]
 
 
@@ -192,25 +194,30 @@ class ReversalEventIdRequired(PaymentEventIdRequired):
 
 
 class FieldRefused(DomainError):
-    """`field` is the one to change."""
+    """`field` is the one to change, and `advice` what is said at it."""
 
     code = "field_refused"
     default_detail = "Change the field that errors names."
 
-    def __init__(self, field: str, detail: str | None = None) -> None:
+    def __init__(self, field: str, detail: str | None = None, *, advice: str | None = None) -> None:
         super().__init__(detail)
         self.field = field
+        self.advice = advice or self.detail
 
 
 class UnknownModel(FieldRefused):
-    """`fitting` are the models of the type that was asked for."""
+    """`fitting` are the models of the type that was asked for; `sold_as` is the type that this one has, if it is sold."""
 
     code = "unknown_model"
-    default_detail = "There is no such model of this type. There are fal-ai/wan-25-preview/text-to-image and others."
+    default_detail = "There is no such model of this type."
 
-    def __init__(self, fitting: Sequence[str] = ()) -> None:
-        super().__init__("model", f"There is no such model of this type. There are {', '.join(fitting)}.")
+    def __init__(self, fitting: Sequence[str] = (), sold_as: GenerationKind | None = None) -> None:
+        detail = self.default_detail
+        if sold_as is not None:
+            detail = f"This model is of another type, {sold_as.value}, which POST {sold_as.route} makes."
+        super().__init__("model", detail, advice=f"{detail} Of this type there are {', '.join(fitting)}.")
         self.fitting = fitting
+        self.sold_as = sold_as
 
 
 class CombinationNotAllowed(FieldRefused):

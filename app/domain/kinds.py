@@ -12,3 +12,8 @@ class GenerationKind(StrEnum):
     @property
     def is_video(self) -> bool:
         return self in (GenerationKind.TEXT_TO_VIDEO, GenerationKind.IMAGE_TO_VIDEO)
+
+    @property
+    def route(self) -> str:
+        """Where one is started."""
+        return f"/generations/{'videos' if self.is_video else 'images'}/{self.value.lower().replace('_', '-')}"

@@ -128,9 +128,10 @@ async def test_refuses_a_model_that_is_none_and_names_those_that_fit(path: str, 
     response = await start(world, path, {"model": named, "prompt": 5})
 
     problem = problem_of(response)
-    detail = f"There is no such model of this type. There are {', '.join(fitting)}."
+    detail = "There is no such model of this type."
+    advice = f"{detail} Of this type there are {', '.join(fitting)}."
     assert (response.status_code, problem["code"], problem["detail"]) == (422, "unknown_model", detail)
-    assert problem["errors"] == [{"pointer": "/model", "detail": detail, "code": "unknown_model"}]
+    assert problem["errors"] == [{"pointer": "/model", "detail": advice, "code": "unknown_model"}]
     assert world.jobs.accepted == []
 
 
@@ -141,6 +142,56 @@ async def test_a_model_of_another_type_is_an_unknown_one(kind: GenerationKind) -
     responses = [await start(World(), PATHS[kind], {"model": other, **FOX}) for other in others[::15]]
 
     assert {(response.status_code, problem_of(response)["code"]) for response in responses} == {(422, "unknown_model")}
+
+
+async def test_says_of_a_model_of_another_type_where_it_is_asked_for() -> None:
+    world = World()
+    body = {"model": "fal-ai/veo3.1", **FOX}
+
+    refused = problem_of(await start(world, TEXT_TO_IMAGE, body))
+
+    detail = f"This model is of another type, TEXT_TO_VIDEO, which POST {TEXT_TO_VIDEO} makes."
+    assert refused["detail"] == detail
+    assert refused["errors"][0]["detail"].startswith(f"{detail} Of this type there are {DEFAULT}, ")
+
+
+async def test_says_where_the_parameters_of_the_model_are_listed() -> None:
+    named = await start(World(), TEXT_TO_IMAGE, {"model": "fal-ai/flux/dev", **FOX, "promt": "a fox"})
+    default = await start(World(), TEXT_TO_IMAGE, {**FOX, "guidance_scale": 3})
+    inside = await start(World(), TEXT_TO_IMAGE, {**FOX, "image_size": {"width": 1024, "height": 1024, "depth": 1}})
+
+    said = [problem_of(response)["errors"][0]["detail"] for response in (named, default, inside)]
+    assert said == [
+        "fal-ai/flux/dev has no parameter of this name. GET /models/fal-ai/flux/dev says which it has.",
+        f"{DEFAULT} has no parameter of this name. GET /models/{DEFAULT} says which it has.",
+        "This field is not known here.",
+    ]
+
+
+@pytest.mark.parametrize("size", ["huge", 5, ["square"], None])
+async def test_names_both_forms_of_a_size_where_both_are_taken(size: Any) -> None:
+    response = await start(World(), TEXT_TO_IMAGE, {**FOX, "image_size": size})
+
+    if size is None:
+        assert response.status_code == 202
+        return
+    (error,) = problem_of(response)["errors"]
+    assert (error["pointer"], error["code"]) == ("/image_size", "not_allowed")
+    assert "'square_hd', " in error["detail"]
+    assert error["detail"].endswith(' or {"width", "height"} in pixels.')
+
+
+async def test_says_one_and_several_in_right_english() -> None:
+    none = await start(World(), TEXT_TO_IMAGE, {"prompt": ""})
+    many = await start(World(), IMAGE_TO_IMAGE, {**FOX, "image_urls": [PICTURE] * 3})
+    no_picture = await start(World(), IMAGE_TO_IMAGE, {**FOX, "image_urls": []})
+
+    said = [problem_of(response)["errors"][0]["detail"] for response in (none, many, no_picture)]
+    assert said == [
+        "This must have at least 1 character.",
+        "This must have at most 2 items.",
+        "This must have at least 1 item.",
+    ]
 
 
 async def test_refuses_values_that_do_not_go_together_at_the_one_to_change() -> None:

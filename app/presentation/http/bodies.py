@@ -61,6 +61,10 @@ class OneOfBodies(Protocol[Body_co]):
         """Raises ValidationError, or a refusal of its own."""
         ...
 
+    def model_id_of(self, document: Any) -> str | None:
+        """By whose rules a document was judged that raised ValidationError."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class RefusedBody:
@@ -98,9 +102,11 @@ class JsonBody(Generic[Body]):
         try:
             return self.model.model_validate(document, context=context)
         except ValidationError as error:
-            refusal = partial(InvalidRequest, field_errors(error.errors(include_url=False, include_input=False)))
+            found = error.errors(include_url=False, include_input=False)
+            model_id = None if isinstance(self.model, type) else self.model.model_id_of(document)
+            refusal = partial(InvalidRequest, field_errors(found, model_id=model_id))
         except UnknownModel as error:
-            refusal = partial(UnknownModel, error.fitting)
+            refusal = partial(UnknownModel, error.fitting, error.sold_as)
         if self.hands_on_refused:
             return RefusedBody(document, refusal)
         raise refusal()

@@ -189,7 +189,7 @@ async def _answer_domain_error(request: Request, error: DomainError) -> Response
         errors = [field_error(error.code, "Idempotency-Key")]
         return problem(request.scope, status_of(type(error)), error.code, error.detail, errors=errors)
     if isinstance(error, FieldRefused):
-        refused: FieldError = {"pointer": f"/{error.field}", "detail": error.detail, "code": error.code}
+        refused: FieldError = {"pointer": f"/{error.field}", "detail": error.advice, "code": error.code}
         return problem(request.scope, status_of(type(error)), error.code, error.detail, errors=[refused])
     headers = {"Retry-After": "1"} if isinstance(error, IdempotencyKeyInUse) else {}
     if isinstance(error, TooManyRequests | ProviderLocked):

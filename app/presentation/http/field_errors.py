@@ -19,6 +19,10 @@ class FieldError(TypedDict):
 _SENTENCES: Mapping[str, tuple[str, str]] = {
     "missing": ("required", "This field is required."),
     "extra_forbidden": ("unknown_field", "This field is not known here."),
+    "unknown_parameter": (
+        "unknown_field",
+        "{model} has no parameter of this name. GET /models/{model} says which it has.",
+    ),
     "int_type": ("not_an_integer", "This must be a whole number."),
     "int_from_float": ("not_an_integer", "This must be a whole number."),
     "not_an_integer": ("not_an_integer", "This must be a whole number."),
@@ -28,8 +32,8 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
     "less_than_equal": ("too_large", "This must be at most {le}."),
     "bool_type": ("not_a_boolean", "This must be true or false."),
     "string_type": ("not_a_string", "This must be a string."),
-    "string_too_short": ("too_short", "This must have at least {min_length} character(s)."),
-    "string_too_long": ("too_long", "This must have at most {max_length} characters."),
+    "string_too_short": ("too_short", "This must have at least {min_length} character{s}."),
+    "string_too_long": ("too_long", "This must have at most {max_length} character{s}."),
     "string_unicode": ("invalid_text", "This is not text that can be stored: a NUL, or half a surrogate pair."),
     "string_pattern_mismatch": ("invalid_characters", "This has characters that are not allowed here."),
     "invalid_text": ("invalid_text", "This is not text that can be stored: a NUL, or half a surrogate pair."),
@@ -38,8 +42,8 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
     "literal_error": ("not_allowed", "This must be one of: {expected}."),
     "not_among": ("not_allowed", "This must be one of: {expected}."),
     "list_type": ("not_a_list", "This must be a list."),
-    "too_short": ("too_few", "This must have at least {min_length} item(s)."),
-    "too_long": ("too_many", "This must have at most {max_length} item(s)."),
+    "too_short": ("too_few", "This must have at least {min_length} item{s}."),
+    "too_long": ("too_many", "This must have at most {max_length} item{s}."),
     "model_type": ("not_an_object", "This must be a JSON object."),
     "not_a_uuid": ("not_a_uuid", "This must be a UUID like 0b6f2a4e-5c1d-4e8f-9a3b-7d2c1e0f4a5b."),
     "not_a_moment": ("not_a_moment", "This must be a moment with its zone, like 2027-01-01T00:00:00Z."),
@@ -78,12 +82,23 @@ _FIELD_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 def field_error(kind: str, *location: str | int, context: Mapping[str, Any] | None = None) -> FieldError:
     code, sentence = _SENTENCES.get(kind, _FALLBACK)
     figures = {name: _plain(value) for name, value in (context or {}).items()}
+    figures["s"] = "" if 1 in (figures.get("min_length"), figures.get("max_length")) else "s"
     return {"pointer": _pointer(location), "detail": sentence.format_map(figures), "code": code}
 
 
-def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:
-    """Translates pydantic's first errors: the caller mends those and asks again."""
-    return [field_error(error["type"], *error["loc"], context=error.get("ctx")) for error in islice(errors, ERRORS_MAX)]
+def field_errors(errors: Iterable[Mapping[str, Any]], *, model_id: str | None = None) -> list[FieldError]:
+    """Translates pydantic's first errors: the caller mends those and asks again.
+
+    `model_id`: of the model whose parameters the body may have.
+    """
+    return [_translated(error, model_id) for error in islice(errors, ERRORS_MAX)]
+
+
+def _translated(error: Mapping[str, Any], model_id: str | None) -> FieldError:
+    kind, location = error["type"], error["loc"]
+    if kind == "extra_forbidden" and model_id is not None and len(location) == 1:
+        return field_error("unknown_parameter", *location, context={"model": model_id})
+    return field_error(kind, *location, context=error.get("ctx"))
 
 
 def _plain(value: Any) -> Any:

@@ -81,7 +81,7 @@ def generations_router(catalogue: Catalogue) -> APIRouter:
         name = kind.value.lower()
         words = _WORDS[kind]
         router.add_api_route(
-            f"/{'videos' if kind.is_video else 'images'}/{name.replace('_', '-')}",
+            kind.route.removeprefix(router.prefix),
             _handler(GenerationBodies.of(catalogue, kind)),
             methods=["POST"],
             route_class_override=VersionedRoute,

@@ -1,6 +1,6 @@
 """The type of each field of a request, made of what the catalogue says of the parameter."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, create_model
@@ -104,12 +104,24 @@ def _size(parameter: Parameter) -> Any:
     if parameter.size_limits is None:
         return preset
     limits = parameter.size_limits
+    preset = Annotated[preset, BeforeValidator(_preset_among(tuple(parameter.presets)))]
     dimensions: Any = Annotated[_dimensions(limits), AfterValidator(_is_possible(limits))]
     # In brackets, so that the tag cannot be taken for a field where an error is located.
     return Annotated[
         Annotated[preset, Tag("(preset)")] | Annotated[dimensions, Tag("(dimensions)")],
         Discriminator(lambda value: "(dimensions)" if isinstance(value, dict | RequestModel) else "(preset)"),
     ]
+
+
+def _preset_among(presets: Sequence[str]) -> Callable[[object], object]:
+    expected = f"{', '.join(map(repr, presets))} or {{\"width\", \"height\"}} in pixels"
+
+    def check(value: object) -> object:
+        if value not in presets:
+            raise PydanticCustomError("not_among", "not among them", {"expected": expected})
+        return value
+
+    return check
 
 
 def _dimensions(limits: SizeLimits) -> type[RequestModel]:

@@ -65,9 +65,12 @@ class GenerationBodies:
 
     def model_validate(self, document: Any, context: Mapping[str, Any]) -> GenerationBody:
         """Raises ValidationError, UnknownModel."""
+        return self._bodies[self.model_id_of(document)].model_validate(document, context=context)
+
+    def model_id_of(self, document: Any) -> str:
+        """Raises UnknownModel."""
         named = document.get("model") if isinstance(document, dict) else None
-        body = self._bodies[self.catalogue.find(named, self.kind).id]
-        return body.model_validate(document, context=context)
+        return self.catalogue.find(named, self.kind).id
 
     def asked_for(self, document: Any) -> AskedFor | None:
         """What a refused document asks for, in the values that its body had if it was taken once. None: it never was.

@@ -53,12 +53,17 @@ class QuoteBodies:
 
     def model_validate(self, document: Any, context: Mapping[str, Any]) -> QuoteBody:
         """Raises ValidationError, UnknownModel."""
-        known = [kind for kind in GenerationKind if isinstance(document, dict) and document.get("type") == kind.value]
-        if not known:
+        model_id = self.model_id_of(document)
+        if model_id is None:
             # It says what is wrong with the type, or that this is no object.
             _OfType.model_validate(document)
-        model = self.catalogue.find(document.get("model"), known[0])
-        return self._bodies[model.id].model_validate(document, context=context)
+        assert model_id is not None, "a body without a type is refused"
+        return self._bodies[model_id].model_validate(document, context=context)
+
+    def model_id_of(self, document: Any) -> str | None:
+        """None: the document says no type. Raises UnknownModel."""
+        known = [kind for kind in GenerationKind if isinstance(document, dict) and document.get("type") == kind.value]
+        return self.catalogue.find(document.get("model"), known[0]).id if known else None
 
     @property
     def models(self) -> Sequence[type[BaseModel]]:
