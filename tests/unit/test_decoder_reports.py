@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.application.ports.media_decoder import UnreadableMedia
 from app.domain.media_types import sniff
-from app.infrastructure.decoding.decoder import PIXELS_MAX, _checked
+from app.infrastructure.decoding.decoder import PIXELS_MAX, ConfinedDecoder, _checked
 
 SAID = {"content_type": "image/png", "width": 4, "height": 3}
 
@@ -21,6 +21,27 @@ def checked(tmp_path: Path, found: dict[str, Any]) -> tuple[int | None, int | No
     assert media_type is not None
     media = _checked(json.loads(json.dumps(found)), file, media_type)
     return media.width, media.height, media.duration_seconds
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "The file is empty: send PNG, "),
+        (b'{"url": "https://example.com/fox.png"}', "This is no file, but a URL or JSON: send the file itself, PNG, "),
+        (b" HTTPS://example.com/fox.png", "This is no file, but a URL or JSON: send the file itself, PNG, "),
+        (b"data:image/png;base64,iVBORw0KGgo=", "This is no file, but a URL or JSON: send the file itself, PNG, "),
+        (b"zanzibar", "The file is of no type that is taken: send PNG, "),
+    ],
+)
+async def test_says_of_what_is_no_medium_what_it_is(tmp_path: Path, content: bytes, reason: str) -> None:
+    sent = tmp_path / "sent"
+    sent.write_bytes(content)
+
+    async with ConfinedDecoder.open() as decoder:
+        with pytest.raises(UnreadableMedia) as refused:
+            await decoder.examine(sent, tmp_path / "cleaned", owner=1)
+
+    assert refused.value.reason.startswith(reason)
 
 
 @pytest.mark.parametrize(

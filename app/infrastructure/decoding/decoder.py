@@ -61,9 +61,10 @@ class ConfinedDecoder:
 
     async def examine(self, source: Path, cleaned: Path, *, owner: Hashable) -> ExaminedMedia:
         """Raises UnreadableMedia, DecoderBusy, DecoderUnavailable. OSError is no user's fault."""
-        media_type = await asyncio.to_thread(_sniffed, source)
+        first = await asyncio.to_thread(_first, source)
+        media_type = sniff(first)
         if media_type is None:
-            raise UnreadableMedia(unknown())
+            raise UnreadableMedia(unknown(first))
         places = self._pictures if media_type.kind is MediaKind.PICTURE else self._films
         async with places.held(owner):
             try:
@@ -81,9 +82,9 @@ class ConfinedDecoder:
         raise DecoderBusy
 
 
-def _sniffed(source: Path) -> MediaType | None:
+def _first(source: Path) -> bytes:
     with source.open("rb") as file:
-        return sniff(file.read(SNIFFED_BYTES))
+        return file.read(SNIFFED_BYTES)
 
 
 def _finding(report: list[str]) -> dict[str, Any]:

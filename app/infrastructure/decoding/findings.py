@@ -31,7 +31,12 @@ class Finding:
     duration_seconds: float | None = None
 
 
-def unknown() -> str:
+def unknown(first: bytes) -> str:
+    """Of a file that begins so. Who sends what other services take hears that it is not the file."""
+    if not first:
+        return f"The file is empty: send {TAKEN}."
+    if first.lstrip().lower().startswith((b"{", b"http://", b"https://", b"data:")):
+        return f"This is no file, but a URL or JSON: send the file itself, {TAKEN}."
     return f"The file is of no type that is taken: send {TAKEN}."
 
 
