@@ -14,7 +14,7 @@ GONE = "[media:gone]"
 LOST = "lost"
 PART = re.compile(r"(?P<output>.+)\.[0-9a-f]{16}\.part")
 TOTALS = re.compile(
-    r"(\d+) objects: (\d+) orphans, (\d+) of no job, (\d+) damaged\. (\d+) stored outputs and files: (\d+) missing\."
+    r"(\d+) objects: (\d+) orphans, (\d+) unknown, (\d+) damaged\. (\d+) stored outputs and files: (\d+) missing\."
 )
 # A process that goes on may put it there between the erasure and the record of it.
 RECORD_SECONDS = 0.5

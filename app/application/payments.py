@@ -29,8 +29,9 @@ class TopUp:
     payments: Payments
     is_event_id_required: bool
 
-    async def __call__(self, external_user_id: UUID, amount: int, *, event_id: str | None, source: str) -> None:
-        await self.credit(self.event_of(external_user_id, amount, event_id=event_id, source=source))
+    async def __call__(self, external_user_id: UUID, amount: int, *, event_id: str | None, source: str) -> bool:
+        """Whether it was credited now: False means that it had been before."""
+        return await self.credit(self.event_of(external_user_id, amount, event_id=event_id, source=source))
 
     def event_of(self, external_user_id: UUID, amount: int, *, event_id: str | None, source: str) -> PaymentEvent:
         if event_id is None:
@@ -39,9 +40,10 @@ class TopUp:
             event_id, source = str(uuid4()), UNIDENTIFIED_SOURCE
         return PaymentEvent(source=source, event_id=event_id, external_user_id=external_user_id, amount=amount)
 
-    async def credit(self, event: PaymentEvent) -> None:
+    async def credit(self, event: PaymentEvent) -> bool:
         credited = await self.payments.credit(event)
         log.info("tokens_credited" if credited else "payment_event_repeated", **_fields_of(event))
+        return credited
 
 
 class ReceivePayment:

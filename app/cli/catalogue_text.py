@@ -38,7 +38,7 @@ def lines_of(model: Model) -> Iterator[str]:
             yield f"  {_constraint(constraint)}"
     yield f"price, {model.from_tokens} to {model.to_tokens} tokens"
     for rule in model.prices:
-        yield f"  {rule.line}: {rule.tokens} tokens per {_rule(rule)}"
+        yield f"  {rule.line}: {_tokens(rule.tokens)} per {_rule(rule)}"
     yield "fal's price"
     for cost in model.costs:
         yield f"  {_cost(cost)}"
@@ -63,6 +63,10 @@ def table_of(catalogue: Catalogue) -> Iterator[str]:
     yield "### Sources, by their numbers\n"
     for source, number in numbers.items():
         yield f"{number}. {source}"
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token" if count == 1 else f"{count} tokens"
 
 
 def _sources(model: Model) -> list[str]:
@@ -107,7 +111,7 @@ def margin_line(margin: Margin, token_usd: Fraction) -> str:
     paid = usd_text(margin.tokens * token_usd)
     most = " at most" if margin.is_upper_bound else ""
     return (
-        f"sold below cost: {margin.model.id}, {_settings(margin.parameters)}: {margin.tokens} tokens are {paid}, "
+        f"sold below cost: {margin.model.id}, {_settings(margin.parameters)}: {_tokens(margin.tokens)} for {paid}, "
         f"fal charges {usd_text(margin.cost_usd)}{most}; a token must be worth {usd_text(margin.break_even_usd)}"
     )
 
@@ -115,7 +119,7 @@ def margin_line(margin: Margin, token_usd: Fraction) -> str:
 def _margin(margin: Margin) -> str:
     most = " at most" if margin.is_upper_bound else ""
     return (
-        f"the worst is {_settings(margin.parameters)}: {margin.tokens} tokens, fal charges "
+        f"the worst is {_settings(margin.parameters)}: {_tokens(margin.tokens)}, fal charges "
         f"{usd_text(margin.cost_usd)}{most}; pays from {usd_text(margin.break_even_usd)} a token on"
     )
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import typer
 
 from app.application.use_cases import OperatorUseCases
-from app.cli.running import User, fail, print_table, run_for_operator
+from app.cli.running import User, fail, moment_text, print_table, run_for_operator
 from app.domain.accounts import Scope
 from app.domain.budgets import Budget, Period
 from app.domain.keys import KEY_NAME_LENGTH_MAX, OVERLAP_SECONDS_MAX, KeyRecord, KeySettings
@@ -48,17 +48,13 @@ def print_keys(keys: Sequence[KeyRecord]) -> None:
                 ",".join(scope for scope in Scope if scope in key.settings.scopes),
                 "" if key.spending is None else f"{key.spending.budget.tokens} per {key.spending.budget.per}",
                 "" if key.spending is None else key.spending.spent_tokens,
-                _moment(key.created_at),
-                _moment(key.settings.expires_at),
-                _moment(key.last_used_at),
+                moment_text(key.created_at),
+                moment_text(key.settings.expires_at),
+                moment_text(key.last_used_at),
             )
             for key in keys
         ],
     )
-
-
-def _moment(moment: datetime | None) -> str:
-    return "" if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
 @commands.command()
@@ -74,18 +70,20 @@ def create(
     budget: Annotated[
         int | None, typer.Option(min=1, max=BALANCE_TOKENS_MAX, help="Tokens that it may spend in each period.")
     ] = None,
-    per: Annotated[Period | None, typer.Option(help="The period of the budget; without it a month.")] = None,
+    per: Annotated[Period | None, typer.Option(help="The period of the budget.")] = None,
 ) -> None:
     """Make a further key and print it. It is shown this once."""
     if not name.strip() or len(name) > KEY_NAME_LENGTH_MAX:
         fail(f"--name must have 1 to {KEY_NAME_LENGTH_MAX} characters")
     if per is not None and budget is None:
         fail("--per needs --budget: without one the balance is the only bound")
+    if budget is not None and per is None:
+        fail("--budget needs --per: give it for each day, each month, or ever")
     settings = KeySettings(
         name=name,
         scopes=frozenset(scope),
         expires_at=None if expires_at is None else expires_at.replace(tzinfo=UTC),
-        budget=None if budget is None else Budget(budget, per or Period.MONTH),
+        budget=None if budget is None or per is None else Budget(budget, per),
     )
 
     async def work(operator: OperatorUseCases) -> None:

@@ -59,6 +59,8 @@ def show(
     """Show the user's newest entries."""
 
     async def work(operator: OperatorUseCases) -> None:
+        # An account without entries has nothing yet, and who has no account is no user.
+        await operator.accounts.usage(user)
         print_entries(await operator.ledger.entries(user, limit=limit))
 
     run_for_operator(work)

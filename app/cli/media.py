@@ -13,13 +13,11 @@ _REMOVED = frozenset({Verdict.ORPHAN, Verdict.UNKNOWN})
 
 
 @commands.command()
-def verify(
-    *, remove: bool = typer.Option(False, help="Delete objects that are orphans, or of no job of this database.")
-) -> None:
+def verify(*, remove: bool = typer.Option(False, help="Delete objects that are orphans or unknown.")) -> None:
     """Compare the store and the rows both ways, and exit with 1 where they differ.
 
-    An orphan is what was deleted or given up more than a day ago; the service removes those by itself. Objects of no
-    job of this database may be those of another installation: look before you remove them.
+    An orphan is what was deleted or given up more than a day ago; the service removes those by itself. Unknown is what
+    no row of this database stands for, and may be of another installation: look before you remove it.
     """
 
     async def work(operator: OperatorUseCases) -> None:
@@ -54,7 +52,7 @@ async def _verify(media: MediaAudit, *, remove: bool) -> bool:
     for account in miscounted:
         typer.echo(f"miscounted  {account.account_id}  {account.counted_bytes} bytes, and its files {account.bytes}")
     typer.echo(
-        f"{counts.total()} objects: {counts[Verdict.ORPHAN]} orphans, {counts[Verdict.UNKNOWN]} of no job, "
+        f"{counts.total()} objects: {counts[Verdict.ORPHAN]} orphans, {counts[Verdict.UNKNOWN]} unknown, "
         f"{counts[Verdict.DAMAGED]} damaged. {rows} stored outputs and files: {missing} missing. "
         f"{len(miscounted)} accounts miscounted."
     )

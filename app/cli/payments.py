@@ -22,8 +22,10 @@ def topup(
         fail(f"--event-id must have 1 to {EVENT_ID_LENGTH_MAX} characters")
 
     async def work(operator: OperatorUseCases) -> None:
-        await operator.top_up(user, amount, event_id=event_id, source="command-line")
-        typer.echo("ok")
+        is_new = await operator.top_up(user, amount, event_id=event_id, source="command-line")
+        (newest,) = await operator.ledger.entries(user, limit=1)
+        said = "credited" if is_new else "nothing was credited, because this event id was before"
+        typer.echo(f"{said}, balance {newest.balance_after}")
 
     run_for_operator(work)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Annotated, NoReturn
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from app.bootstrap import build_operator
 from app.cli.development import DevelopmentError, embedded_postgres, running_dsn
 from app.domain.errors import CommitUnknown, DomainError, JobNotFound, KeyAlreadyIssued, ProofRequired
 from app.domain.key_errors import KeyNotFound, TooManyKeys
+from app.domain.keys import LIVE_KEYS_MAX
 from app.infrastructure.logging import configure_logging
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.dsn import Dsn
@@ -31,7 +33,8 @@ _FOR_OPERATORS: Mapping[type[DomainError], str] = {
     KeyAlreadyIssued: "This user has, or had, a key. `keys rotate USER` replaces the first one by a new one.",
     KeyNotFound: "This user has no live key with this id. `keys list USER` shows those there are.",
     ProofRequired: "No account of this user ever had a key. `keys issue USER` makes the first one.",
-    TooManyKeys: "This user has 100 live keys, the most. Nothing was done. `keys revoke USER --key KEY` ends one.",
+    TooManyKeys: f"This user has {LIVE_KEYS_MAX} live keys, the most. Nothing was done. "
+    "`keys revoke USER --key KEY` ends one.",
 }
 
 User = Annotated[UUID, typer.Argument(help="The user's id in your own system (external_user_id).")]
@@ -144,6 +147,10 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
     """Whole ids, however narrow the terminal: they are there to be copied."""
     shown = [[printable(value) for value in row] for row in rows]
     typer.echo(tabulate(shown, headings, tablefmt="plain", disable_numparse=True) if rows else "nothing yet")
+
+
+def moment_text(moment: datetime | None) -> str:
+    return "" if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def printable(value: object) -> str:

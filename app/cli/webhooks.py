@@ -1,13 +1,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
 import typer
 
 from app.application.use_cases import OperatorUseCases
-from app.cli.running import fail, print_table, run_for_operator
+from app.cli.running import fail, moment_text, print_table, run_for_operator
 from app.domain.events import EventType
 from app.domain.keys import OVERLAP_SECONDS_MAX
 from app.domain.webhooks import DESCRIPTION_LENGTH_MAX, Endpoint, EndpointNotFound
@@ -64,18 +63,14 @@ def print_endpoints(endpoints: Sequence[Endpoint]) -> None:
                 endpoint.url,
                 "all" if endpoint.types is None else ",".join(endpoint.types),
                 endpoint.description,
-                _moment(endpoint.created_at),
-                _moment(endpoint.failing_since),
-                _moment(endpoint.disabled_at),
+                moment_text(endpoint.created_at),
+                moment_text(endpoint.failing_since),
+                moment_text(endpoint.disabled_at),
                 endpoint.disabled_reason,
             )
             for endpoint in endpoints
         ],
     )
-
-
-def _moment(moment: datetime | None) -> str:
-    return "" if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
 @commands.command()

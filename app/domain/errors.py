@@ -206,7 +206,7 @@ class FieldRefused(DomainError):
 
 
 class UnknownModel(FieldRefused):
-    """`fitting` are the models of the type that was asked for; `sold_as` is the type that this one has, if it is sold."""
+    """`fitting` are the models of the type that was asked for; `sold_as` is the type of this one, if it is sold."""
 
     code = "unknown_model"
     default_detail = "There is no such model of this type."

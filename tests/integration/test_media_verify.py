@@ -57,7 +57,7 @@ def stage(database: str, tmp_path: Path) -> Stage:
 
 def total(objects: int, *, orphans: int = 0, damaged: int = 0, rows: int, missing: int = 0, accounts: int = 0) -> str:
     return (
-        f"{objects} objects: {orphans} orphans, 0 of no job, {damaged} damaged. "
+        f"{objects} objects: {orphans} orphans, 0 unknown, {damaged} damaged. "
         f"{rows} stored outputs and files: {missing} missing. {accounts} accounts miscounted."
     )
 

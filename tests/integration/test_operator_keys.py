@@ -105,6 +105,8 @@ def test_the_first_key_is_rotated_and_all_are_revoked_as_before(
             "This must be in the future",
         ),
         (("keys", "create", "{user}", "--name", "a", "--scope", "read", "--per", "day"), "--per needs --budget"),
+        (("keys", "create", "{user}", "--name", "a", "--scope", "read", "--budget", "5"), "--budget needs --per"),
+        (("ledger", "show", "{nobody}"), "There is no account for this user."),
         (("keys", "issue", "{user}"), "`keys rotate USER` replaces the first one"),
         (("keys", "rotate", "{nobody}"), "`keys issue USER` makes the first one"),
         (("jobs", "show", "{nobody}"), "There is no job with this id. `jobs list`"),

@@ -74,6 +74,13 @@ async def test_needs_the_id_of_the_event() -> None:
     assert problem_of(answer)["code"] == "reversal_event_id_required"
 
 
+async def test_what_lacks_an_amount_may_lack_the_reversal_that_it_withdraws() -> None:
+    answer = await reverse(World(), {"payment_event_id": "pay_1"})
+
+    (error,) = problem_of(answer)["errors"]
+    assert "or in its place withdraws" in error["detail"]
+
+
 @pytest.mark.parametrize(
     ("body", "errors"),
     [

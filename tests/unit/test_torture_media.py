@@ -118,7 +118,7 @@ class Case:
 
 def said(*, objects: int, stored: int, orphans: int = 0, damaged: int = 0, missing: int = 0) -> str:
     return (
-        f"{objects} objects: {orphans} orphans, 0 of no job, {damaged} damaged. "
+        f"{objects} objects: {orphans} orphans, 0 unknown, {damaged} damaged. "
         f"{stored} stored outputs and files: {missing} missing. 0 accounts miscounted.\n"
     )
 

@@ -49,7 +49,7 @@ class _Reader:
 
     def read_directory(self, directory: Path) -> None:
         if not directory.is_dir():
-            self.problems.append(f"{directory}: is no directory. Name one with TOML files, or leave the setting out.")
+            self.problems.append(f"CATALOGUE_DIR: {directory} is no directory. Name one with TOML files, or none.")
             return
         # A folder `families` is looked into, too, so that a copy of the built-in files works as it is.
         paths = sorted([*directory.glob("*.toml"), *directory.glob(f"{_FAMILIES}/*.toml")])
@@ -57,7 +57,7 @@ class _Reader:
         families = [path for path in paths if path.name != _VOCABULARY and not path.name.startswith(".")]
         if not families and not (directory / _VOCABULARY).exists():
             # As an empty mount has it: what is sold then would not be what was meant.
-            self.problems.append(f"{directory}: has no .toml file. Put one there, or leave the setting out.")
+            self.problems.append(f"CATALOGUE_DIR: {directory} has no .toml file. Put one there, or leave it out.")
         self.read(directory / _VOCABULARY, families, is_built_in=False)
 
     def read(self, vocabulary: Path, families: Sequence[Path], *, is_built_in: bool) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
@@ -61,8 +61,8 @@ class OneOfBodies(Protocol[Body_co]):
         """Raises ValidationError, or a refusal of its own."""
         ...
 
-    def model_id_of(self, document: Any) -> str | None:
-        """By whose rules a document was judged that raised ValidationError."""
+    def explained(self, errors: Iterable[Mapping[str, Any]], document: Any) -> Iterable[Mapping[str, Any]]:
+        """Pydantic's errors, in types of our own where the document lets more be said."""
         ...
 
 
@@ -102,9 +102,10 @@ class JsonBody(Generic[Body]):
         try:
             return self.model.model_validate(document, context=context)
         except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)
-            model_id = None if isinstance(self.model, type) else self.model.model_id_of(document)
-            refusal = partial(InvalidRequest, field_errors(found, model_id=model_id))
+            found: Iterable[Mapping[str, Any]] = error.errors(include_url=False, include_input=False)
+            if not isinstance(self.model, type):
+                found = self.model.explained(found, document)
+            refusal = partial(InvalidRequest, field_errors(found))
         except UnknownModel as error:
             refusal = partial(UnknownModel, error.fitting, error.sold_as)
         if self.hands_on_refused:

@@ -18,6 +18,10 @@ class FieldError(TypedDict):
 # context that pydantic gives; for these types it holds our limits, never the input.
 _SENTENCES: Mapping[str, tuple[str, str]] = {
     "missing": ("required", "This field is required."),
+    "amount_or_withdraws": (
+        "required",
+        "This field is required, or in its place withdraws: the id of the reversal that does not stand any more.",
+    ),
     "extra_forbidden": ("unknown_field", "This field is not known here."),
     "unknown_parameter": (
         "unknown_field",
@@ -86,19 +90,9 @@ def field_error(kind: str, *location: str | int, context: Mapping[str, Any] | No
     return {"pointer": _pointer(location), "detail": sentence.format_map(figures), "code": code}
 
 
-def field_errors(errors: Iterable[Mapping[str, Any]], *, model_id: str | None = None) -> list[FieldError]:
-    """Translates pydantic's first errors: the caller mends those and asks again.
-
-    `model_id`: of the model whose parameters the body may have.
-    """
-    return [_translated(error, model_id) for error in islice(errors, ERRORS_MAX)]
-
-
-def _translated(error: Mapping[str, Any], model_id: str | None) -> FieldError:
-    kind, location = error["type"], error["loc"]
-    if kind == "extra_forbidden" and model_id is not None and len(location) == 1:
-        return field_error("unknown_parameter", *location, context={"model": model_id})
-    return field_error(kind, *location, context=error.get("ctx"))
+def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:
+    """Translates pydantic's first errors: the caller mends those and asks again."""
+    return [field_error(error["type"], *error["loc"], context=error.get("ctx")) for error in islice(errors, ERRORS_MAX)]
 
 
 def _plain(value: Any) -> Any:

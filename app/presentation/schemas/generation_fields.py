@@ -114,7 +114,7 @@ def _size(parameter: Parameter) -> Any:
 
 
 def _preset_among(presets: Sequence[str]) -> Callable[[object], object]:
-    expected = f"{', '.join(map(repr, presets))} or {{\"width\", \"height\"}} in pixels"
+    expected = f'{", ".join(map(repr, presets))} or {{"width", "height"}} in pixels'
 
     def check(value: object) -> object:
         if value not in presets:

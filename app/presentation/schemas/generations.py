@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -65,9 +65,12 @@ class GenerationBodies:
 
     def model_validate(self, document: Any, context: Mapping[str, Any]) -> GenerationBody:
         """Raises ValidationError, UnknownModel."""
-        return self._bodies[self.model_id_of(document)].model_validate(document, context=context)
+        return self._bodies[self._model_id_of(document)].model_validate(document, context=context)
 
-    def model_id_of(self, document: Any) -> str:
+    def explained(self, errors: Iterable[Mapping[str, Any]], document: Any) -> Iterable[Mapping[str, Any]]:
+        return naming_model(errors, self._model_id_of(document))
+
+    def _model_id_of(self, document: Any) -> str:
         """Raises UnknownModel."""
         named = document.get("model") if isinstance(document, dict) else None
         return self.catalogue.find(named, self.kind).id
@@ -125,6 +128,13 @@ def _generation_body(model: Model, name: str) -> type[GenerationBody]:
     made: type[GenerationBody] = create_model(name, __base__=GenerationBody, **fields)
     made.of_model = model
     return made
+
+
+def naming_model(errors: Iterable[Mapping[str, Any]], model_id: str) -> Iterable[Mapping[str, Any]]:
+    """Of a field that the model does not know it is said whose fields there are."""
+    for error in errors:
+        is_unknown = error["type"] == "extra_forbidden" and len(error["loc"]) == 1
+        yield {**error, "type": "unknown_parameter", "ctx": {"model": model_id}} if is_unknown else error
 
 
 def name_of(model: Model) -> tuple[Any, Any]:

@@ -33,8 +33,7 @@ def public_url(given: str, *, takes_any_port: bool = False) -> str:
     parts = _PARTS.fullmatch(given)
     if parts is None:
         raise NotPublic(
-            "This must be a URL that begins with https:// or http://, a data: URI, "
-            "file:<file_id> or output:<job_id>/0."
+            "This must be a URL that begins with https:// or http://, a data: URI, file:<file_id> or output:<job_id>/0."
         )
     if "@" in parts["host"] or "@" in (parts["port"] or ""):
         raise NotPublic("The URL must not have a user name or password in it.")

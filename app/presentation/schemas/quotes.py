@@ -1,6 +1,6 @@
 """Asking for a price: the body of a generation with its `type`, in which only what the price follows from is needed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -15,7 +15,7 @@ from app.domain.models import Model
 from app.domain.quotes import Quote
 from app.presentation.schemas.fields import RequestModel
 from app.presentation.schemas.generation_fields import field_of
-from app.presentation.schemas.generations import CATALOGUES_MAX, name_of
+from app.presentation.schemas.generations import CATALOGUES_MAX, name_of, naming_model
 from app.presentation.schemas.jobs import PRICE, PriceLineView
 
 _KINDS: Any = Literal[tuple(kind.value for kind in GenerationKind)]
@@ -53,14 +53,18 @@ class QuoteBodies:
 
     def model_validate(self, document: Any, context: Mapping[str, Any]) -> QuoteBody:
         """Raises ValidationError, UnknownModel."""
-        model_id = self.model_id_of(document)
+        model_id = self._model_id_of(document)
         if model_id is None:
             # It says what is wrong with the type, or that this is no object.
             _OfType.model_validate(document)
         assert model_id is not None, "a body without a type is refused"
         return self._bodies[model_id].model_validate(document, context=context)
 
-    def model_id_of(self, document: Any) -> str | None:
+    def explained(self, errors: Iterable[Mapping[str, Any]], document: Any) -> Iterable[Mapping[str, Any]]:
+        model_id = self._model_id_of(document)
+        return errors if model_id is None else naming_model(errors, model_id)
+
+    def _model_id_of(self, document: Any) -> str | None:
         """None: the document says no type. Raises UnknownModel."""
         known = [kind for kind in GenerationKind if isinstance(document, dict) and document.get("type") == kind.value]
         return self.catalogue.find(document.get("model"), known[0]).id if known else None

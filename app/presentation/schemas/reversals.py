@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -35,6 +35,12 @@ class ReversalBodies:
         if isinstance(document, dict) and "withdraws" in document:
             return WithdrawalRequest.model_validate(document, context=context)
         return ReversalRequest.model_validate(document, context=context)
+
+    def explained(self, errors: Iterable[Mapping[str, Any]], document: Any) -> Iterable[Mapping[str, Any]]:
+        for error in errors:
+            # It may be the other one of the two that is missing.
+            lacks_both = error["type"] == "missing" and error["loc"] == ("amount",) and "withdraws" not in document
+            yield {**error, "type": "amount_or_withdraws"} if lacks_both else error
 
 
 class ReversedPayment(BaseModel):
