@@ -23,6 +23,7 @@ from app.application.ports.media_store import MediaStore, ObjectMissing, StoreUn
 from app.domain.files import FileId, KeptFile
 from app.domain.jobs import Job
 from app.domain.media_errors import LinkExpired, LinkNotValid, MediaDeleted, MediaNotFound, MediaUnavailable
+from app.domain.media_types import UNKNOWN_TYPE
 from app.domain.outputs import DeletedBecause, Output, OutputId
 
 log = structlog.get_logger(__name__)
@@ -143,7 +144,7 @@ class OpenMedia:
     async def store_origin(self) -> str | None:
         """From where the store itself serves what is stored, if it is to. Raises MediaUnavailable."""
         # All of its URLs are alike to their first slash. Nothing has this key, and nobody is given the URL.
-        url = await self._handed_over("origin", "attachment", "application/octet-stream")
+        url = await self._handed_over("origin", "attachment", UNKNOWN_TYPE)
         if url is None:
             return None
         parts = urlsplit(url)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from struct import unpack_from
 
+UNKNOWN_TYPE = "application/octet-stream"
 SNIFFED_BYTES = 64
 """So much of a file is enough for `sniff`; it looks no further."""
 

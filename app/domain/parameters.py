@@ -144,7 +144,3 @@ class Parameter:
         value = self.fal.given_for(sent)
         is_digits = isinstance(value, str) and value.isascii() and value.isdigit()
         return int(value) if self.type is ParameterType.INTEGER and is_digits else value
-
-    def size_of(self, value: Any) -> tuple[int, int]:
-        """Width and height of a preset or of {"width", "height"}."""
-        return self.presets[value] if isinstance(value, str) else (value["width"], value["height"])

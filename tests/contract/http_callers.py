@@ -29,13 +29,21 @@ class Server:
         return cast(list[HttpProtocol], [*self.running.server_state.connections])
 
 
+def http_of(connections: Connections) -> type[asyncio.Protocol]:
+    return cast(type[asyncio.Protocol], partial(HttpProtocol, connections=connections))
+
+
 @asynccontextmanager
 async def serving(app: ASGIApp, *, connections_max: int = 1_000) -> AsyncIterator[Server]:
     connections = Connections(connections_max)
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        http = cast(type[asyncio.Protocol], partial(HttpProtocol, connections=connections))
         config = uvicorn.Config(
-            app, http=http, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+            app,
+            http=http_of(connections),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=2,
         )
         running = uvicorn.Server(config)
         task = asyncio.create_task(running._serve([listener]))  # `serve` would take the signals

@@ -14,8 +14,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import serving
-from app.presentation.http.protocol import HttpProtocol
+from app.presentation.http.connections import Connections
 from app.serving import Server
+from tests.contract.http_callers import http_of
 
 BODY = b'{"balance_tokens":120}'
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -37,7 +38,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 async def server(app: ASGIApp = app) -> AsyncIterator[int]:
     """Its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, http=HttpProtocol, log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            app, http=http_of(Connections(1_000)), log_config=None, access_log=False, lifespan="off"
+        )
         running = uvicorn.Server(config)
         task = asyncio.create_task(running._serve([listener]))  # `serve` would take the signals
         while not running.started:  # noqa: ASYNC110
@@ -169,7 +172,9 @@ def test_who_is_connected_but_not_accepted_when_the_server_stops_is_answered(run
 
 async def _who_is_connected_but_not_accepted_is_answered() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        running = Server(uvicorn.Config(app, http=HttpProtocol, log_config=None, access_log=False, lifespan="off"))
+        running = Server(
+            uvicorn.Config(app, http=http_of(Connections(1_000)), log_config=None, access_log=False, lifespan="off")
+        )
         task = asyncio.create_task(running.serve([listener]))
         while not running.started:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -11,9 +11,10 @@ import uvicorn
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.infrastructure.postgres.event_sequencer import EventSequencer
-from app.presentation.http.protocol import HttpProtocol
+from app.presentation.http.connections import Connections
 from app.presentation.http.state import ApiState
 from tests.builders import until
+from tests.contract.http_callers import http_of
 from tests.integration.api_on_postgres import api_of
 from tests.service_process import free_port
 
@@ -75,7 +76,9 @@ class Messages:
 @asynccontextmanager
 async def open_served(engine: AsyncEngine) -> AsyncIterator[Served]:
     api, port = api_of(engine), free_port()
-    config = uvicorn.Config(api, port=port, lifespan="off", log_config=None, http=HttpProtocol, ws="none")
+    config = uvicorn.Config(
+        api, port=port, lifespan="off", log_config=None, http=http_of(Connections(1_000)), ws="none"
+    )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     running = asyncio.create_task(server.serve())

@@ -87,7 +87,8 @@ def reckoned(model: Model, completed: Mapping[str, Any]) -> int:
             factor *= factors.get(completed.get(name), Fraction(1))
         each = seconds
         if rule.unit is Unit.MEGAPIXEL:
-            width, height = model.parameters[SIZE].size_of(completed[SIZE])
+            size = completed[SIZE]
+            width, height = model.parameters[SIZE].presets[size] if isinstance(size, str) else size.values()
             each = ceil(Fraction(width * height, MEGAPIXEL_PIXELS))
         units = {Unit.RUN: 1, Unit.IMAGE: max(0, count - rule.after)}.get(rule.unit, count * max(0, each - rule.after))
         total += ceil(rule.tokens * factor * units)

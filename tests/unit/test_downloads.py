@@ -16,6 +16,7 @@ from app.application.media import Linked, Medium, OpenMedia
 from app.application.ports.files import FileRecords
 from app.application.ports.media import MediaLinks, OutputReader, ProviderAnswer, ProviderMedia
 from app.application.ports.media_store import ObjectMissing
+from app.domain.media_types import UNKNOWN_TYPE
 from app.domain.outputs import KeptOutput, Output, OutputId
 from app.presentation.http import downloads
 from app.presentation.http.downloads import Download, passed_download, stored_download
@@ -98,7 +99,7 @@ def are_free(places: Places) -> bool:
 @pytest.mark.parametrize("piece", [1, 3, 500, 10**6])
 async def test_what_fal_has_is_shown_as_what_it_is(piece: int) -> None:
     """However small the pieces are in which it comes."""
-    for content, said, shown in ((PNG, "text/html", "image/png"), (HTML, "image/png", downloads.UNKNOWN_TYPE)):
+    for content, said, shown in ((PNG, "text/html", "image/png"), (HTML, "image/png", UNKNOWN_TYPE)):
         caller, places = Caller(), Places(3)
         await answer_to(caller, Fal(content, piece), places, said)
         assert (caller.body, caller.headers["content-type"]) == (content, shown)

@@ -21,7 +21,7 @@ from app.application.ports.media import (
     StoredCopy,
 )
 from app.application.ports.media_store import MediaStore, ObjectMissing, StoreUnavailable
-from app.domain.media_types import SNIFFED_BYTES, sniff
+from app.domain.media_types import SNIFFED_BYTES, UNKNOWN_TYPE, sniff
 from app.domain.outputs import DeletedBecause
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,6 @@ LOST_SECONDS = 6 * 3600.0
 # While the store is away one copy in so many seconds tries it.
 STORE_PAUSE_SECONDS = 10.0
 BUSY_SECONDS = 1.0
-UNKNOWN_TYPE = "application/octet-stream"
 
 
 @dataclass(slots=True)

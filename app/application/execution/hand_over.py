@@ -22,6 +22,7 @@ from app.application.ports.provider import ProviderStorage, ProviderUnavailable
 from app.domain.errors import Unavailable
 from app.domain.job_errors import INPUT_DELETED
 from app.domain.jobs import Outcome, WaitingFor
+from app.domain.media_types import UNKNOWN_TYPE
 
 log = structlog.get_logger(__name__)
 
@@ -127,7 +128,7 @@ class HandOverFiles:
         try:
             url = await self.storage.upload(
                 name=file.name,
-                content_type=file.content_type or "application/octet-stream",
+                content_type=file.content_type or UNKNOWN_TYPE,
                 size_bytes=file.size_bytes,
                 chunks=store.read(to_send.media_id.store_key, 0, file.size_bytes),
                 lifetime_seconds=int(URL_LIFETIME.total_seconds()),

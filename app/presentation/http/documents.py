@@ -16,6 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from app.presentation.http.byte_ranges import is_known
+
 SLICE_BYTES = 64 * 1024
 # Ask whether it is still the same: a release changes it.
 _CACHING = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
@@ -38,7 +40,7 @@ class StoredDocument:
         is_compressed = takes_gzip(request.headers.get("accept-encoding", ""))
         etag = f'"{self.digest}{"-gzip" if is_compressed else ""}"'
         headers = {**_CACHING, **(others or {}), "ETag": etag}
-        if _is_known(etag, request.headers.get("if-none-match", "")):
+        if is_known(request.headers, etag):
             return Response(status_code=304, headers=headers)
         if is_compressed:
             headers["Content-Encoding"] = "gzip"
@@ -61,10 +63,6 @@ def takes_gzip(accepted: str) -> bool:
         coding, _, parameters = part.partition(";")
         weights[coding.strip()] = parameters.replace(" ", "").rstrip("0.") != "q="
     return weights.get("gzip", weights.get("*", False))
-
-
-def _is_known(etag: str, known: str) -> bool:
-    return known.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in known.split(",")]
 
 
 class _OpenApi:

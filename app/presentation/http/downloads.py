@@ -15,7 +15,7 @@ from app.application.media import Linked, Medium, OpenMedia
 from app.application.ports.media import MediaNotReached
 from app.application.ports.media_store import ObjectMissing
 from app.domain.media_errors import MediaUnavailable, TooManyDownloads
-from app.domain.media_types import INLINE_CONTENT_TYPES, SNIFFED_BYTES, sniff
+from app.domain.media_types import INLINE_CONTENT_TYPES, SNIFFED_BYTES, UNKNOWN_TYPE, sniff
 from app.presentation.http.byte_ranges import ByteRange, RangeNotSatisfiable, is_known, one_range, requested_range
 from app.presentation.http.state import IS_HEAD, state_of
 
@@ -28,7 +28,6 @@ PROVIDER_DOWNLOADS_MAX = 128
 # A caller who takes not even so many bytes in so long holds a place for nothing.
 TAKE_SECONDS_MAX = 60.0
 TAKE_BYTES_MAX = 64 * 1024
-UNKNOWN_TYPE = "application/octet-stream"
 _ALWAYS = {
     # Should a browser ever take a file for a page, the page can do nothing.
     "Content-Security-Policy": "default-src 'none'; sandbox",

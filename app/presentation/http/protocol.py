@@ -39,7 +39,6 @@ LINGER_SECONDS_MAX = 5.0
 LINGER_BYTES_MAX = 17 * 1024 * 1024
 # In a stop, for a request that is on its way while its connection looks idle.
 FAREWELL_SECONDS = 0.5
-CONNECTIONS_MAX = 20_000
 
 
 class _Stage(Enum):
@@ -73,10 +72,10 @@ class HttpProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        connections: Connections | None = None,
+        connections: Connections,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._connections = connections or Connections(CONNECTIONS_MAX)
+        self._connections = connections
         self._stage = _HEAD
         self._since = self.loop.time()
         self._has_progress = False

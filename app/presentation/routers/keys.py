@@ -260,6 +260,5 @@ async def _look_at(caller: Caller, key_id: UUID, use_cases: CustomerUseCases) ->
 def _shown(
     request: Request, caller: Caller, issued: KeyWithSecret, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """No cache may keep a secret."""
     view = CreatedKeyView.issued(issued, caller.key.id)
-    return json_answer(request, view, {**(headers or {}), "Cache-Control": "no-store"})
+    return json_answer(request, view, headers)

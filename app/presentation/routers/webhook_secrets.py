@@ -16,7 +16,6 @@ from app.presentation.schemas.webhooks import RotateSecretRequest, WebhookSecret
 
 router = APIRouter(prefix="/webhook-secret", tags=["Webhooks"], route_class=KeyedRoute)
 
-_NO_STORE = {"Cache-Control": "no-store"}
 _read_rotate = JsonBody(RotateSecretRequest, {"both_sign_for_a_day": {"overlap_seconds": 86_400}})
 
 
@@ -33,7 +32,7 @@ _read_rotate = JsonBody(RotateSecretRequest, {"both_sign_for_a_day": {"overlap_s
 )
 async def get_webhook_secret(request: Request, account: CurrentAccount, use_cases: UseCases) -> Response:
     """It signs what is sent to the `webhook_url` of your generations."""
-    return json_answer(request, WebhookSecretView.of(await use_cases.webhooks.secrets.get(account.id)), _NO_STORE)
+    return json_answer(request, WebhookSecretView.of(await use_cases.webhooks.secrets.get(account.id)))
 
 
 @router.post(
@@ -59,4 +58,4 @@ async def rotate_webhook_secret(
     one.
     """
     secret = await use_cases.webhooks.rotate_own_secret(account.id, overlap_seconds=body.overlap_seconds)
-    return json_answer(request, WebhookSecretView.of(secret), _NO_STORE)
+    return json_answer(request, WebhookSecretView.of(secret))

@@ -75,7 +75,6 @@ _DELIVERY: Mapping[str, Any] = {
 }
 _WRITE_ERRORS = (*KEY_ERRORS, TooManyWrites, *DATABASE_ERRORS, CommitUnknown)
 _OF_ONE = (*_WRITE_ERRORS, EndpointNotFound)
-_NO_STORE = {"Cache-Control": "no-store"}
 
 _read_create = JsonBody(
     CreateEndpointRequest,
@@ -121,7 +120,7 @@ async def create_webhook_endpoint(
     that answers 410, or fails for five days, is disabled, and says so.
     """
     issued = await use_cases.webhooks.create(account.id, body.url, types_of(body), body.description)
-    return json_answer(request, EndpointSecretView.issued(issued), _NO_STORE)
+    return json_answer(request, EndpointSecretView.issued(issued))
 
 
 @router.get(
@@ -201,7 +200,7 @@ async def rotate_webhook_endpoint_secret(
     receivers with one that is good no more.
     """
     issued = await use_cases.webhooks.rotate_secret(account.id, endpoint_id, overlap_seconds=body.overlap_seconds)
-    return json_answer(request, EndpointSecretView.issued(issued), _NO_STORE)
+    return json_answer(request, EndpointSecretView.issued(issued))
 
 
 @router.post(
