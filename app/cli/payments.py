@@ -24,7 +24,7 @@ def topup(
     async def work(operator: OperatorUseCases) -> None:
         is_new = await operator.top_up(user, amount, event_id=event_id, source="command-line")
         (newest,) = await operator.ledger.entries(user, limit=1)
-        said = "credited" if is_new else "nothing was credited, because this event id was before"
+        said = "credited" if is_new else "credited before: nothing was done"
         typer.echo(f"{said}, balance {newest.balance_after}")
 
     run_for_operator(work)

@@ -266,7 +266,7 @@ def test_every_command_for_the_operator_works_in_the_image(container: Container,
     assert re.fullmatch(r"tgk_\w{49}\n", printed("keys", "rotate", user))
     top_up = ("topup", user, "7", "--event-id", "ticket-1")
     assert printed(*top_up) == "credited, balance 7\n"
-    assert printed(*top_up) == "nothing was credited, because this event id was before, balance 7\n"
+    assert printed(*top_up) == "credited before: nothing was done, balance 7\n"
     assert re.search(r"CREDIT +\+7 +7 +ticket-1 +command-line *$", printed("ledger", "show", user), re.MULTILINE)
     taken = ("tokens", "reverse", "ticket-1", "5", "--event-id", "refund-1", "--source", "command-line")
     assert printed(*taken) == printed(*taken) == "5 of the payment reversed, balance 2\n"

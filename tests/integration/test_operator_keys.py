@@ -126,6 +126,13 @@ def test_what_cannot_be_done_is_one_line(
     assert said in line
 
 
+def test_says_whether_it_credited_a_top_up_and_what_the_balance_is(operator: Operator) -> None:
+    top_up = ("topup", uuid4(), 7, "--event-id", f"ticket {uuid4()}")
+
+    assert operator.run(*top_up) == ["credited, balance 7"]
+    assert operator.run(*top_up) == ["credited before: nothing was done, balance 7"]
+
+
 def test_shows_and_sets_the_limits_of_an_account(database: str, operator: Operator, owner: Customer) -> None:
     run_with_engine(database, lambda engine: accept_job(engine, owner))
 

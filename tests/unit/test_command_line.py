@@ -10,6 +10,8 @@ from app.cli.jobs import print_jobs
 from app.cli.ledger import SIGNS, print_entries
 from app.cli.running import print_table
 from app.domain.jobs import JobStatus
+from app.domain.key_errors import TooManyKeys
+from app.domain.keys import LIVE_KEYS_MAX
 from app.domain.kinds import GenerationKind
 from app.domain.ledger import EntryKind, LedgerEntry
 from tests.unit.presentation_stand_ins import a_job
@@ -50,6 +52,10 @@ def test_shows_a_sign_only_where_it_knows_what_an_entry_does(
 
     _, row = capsys.readouterr().out.splitlines()
     assert row.split() == ["2026-01-02T03:04:05+00:00", str(kind), tokens, "93", str(JOB_ID)]
+
+
+def test_a_refused_key_hears_how_many_there_may_be() -> None:
+    assert f" {LIVE_KEYS_MAX} live keys" in TooManyKeys.default_detail
 
 
 def test_knows_the_sign_of_every_kind_of_entry() -> None:
