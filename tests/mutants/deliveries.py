@@ -1,13 +1,13 @@
 """Mistakes by which a delivery is lost, comes too early or too often, or holds up somebody else's."""
 
-from app.application import deliver
+from app.application import retry_after
 from app.domain import webhooks
 from app.infrastructure.background import deliverer
 from app.infrastructure.postgres.webhooks import delivery_queue, endpoints, recording, replays, upkeep
 from tests.mutants.changes import Change, Mutant, source_of
 
 QUEUE, RECORDING, ENDPOINTS, REPLAYS, UPKEEP = map(source_of, (delivery_queue, recording, endpoints, replays, upkeep))
-LOOP, ATTEMPT, PLAN = map(source_of, (deliverer, deliver, webhooks))
+LOOP, PLAN, RETRY_AFTER = map(source_of, (deliverer, webhooks, retry_after))
 REVISION = "alembic/versions/0022_webhooks.py"
 TEST = "tests/integration/test_deliveries.py"
 TEST_ENDPOINTS = "tests/integration/test_webhook_endpoints.py"
@@ -56,7 +56,7 @@ DELIVERY_MUTANTS = (
     ),
     Mutant(
         "what an endpoint asks for between deliveries is not heard",
-        (Change(ATTEMPT, "return float(text)", "return 0.0"),),
+        (Change(RETRY_AFTER, "return float(value)", "return 0.0"),),
         (f"{TEST}::test_it_waits_as_long_as_it_is_asked_to",),
     ),
     Mutant(
