@@ -86,10 +86,13 @@ export function expectedOf(job) {
 }
 
 export function whyOf(job) {
+  // What runs waits for nothing.
+  if (job.status === "IN_PROGRESS") return "";
   const parts = [];
-  if (job.waiting_for && has(`waiting.${job.waiting_for}`)) parts.push(t(`waiting.${job.waiting_for}`));
-  if (job.queue_position === 0 && job.status !== "IN_PROGRESS") parts.push(t("run.next"));
-  else if (job.queue_position && job.status !== "IN_PROGRESS") parts.push(t("run.position", { n: job.queue_position }));
+  // Of what is at the provider the state has said so.
+  if (job.status === "QUEUED" && has(`waiting.${job.waiting_for}`)) parts.push(t(`waiting.${job.waiting_for}`));
+  if (job.queue_position === 0) parts.push(t("run.next"));
+  else if (job.queue_position) parts.push(t("run.position", { n: job.queue_position }));
   if (!parts.length && job.status_reason) parts.push(job.status_reason);
   return parts.join(" ");
 }

@@ -139,9 +139,10 @@ function newer(known, job) {
     if (job.isOfEvent || job.status !== known.status) return whole;
     return { ...whole, waiting_for: job.waiting_for, queue_position: job.queue_position, eta_seconds: job.eta_seconds };
   }
-  // An event has no outlook: the one that is known stays.
+  // An event has no outlook. The one that is known stays, but for what belongs to the state that is over.
+  const isSame = job.status === known.status;
   const outlook = job.isOfEvent && !FINAL.has(job.status)
-    ? { waiting_for: known.waiting_for, queue_position: known.queue_position, eta_seconds: known.eta_seconds } : {};
+    ? { waiting_for: isSame ? known.waiting_for : null, queue_position: isSame ? known.queue_position : null, eta_seconds: known.eta_seconds } : {};
   // Of whole pictures in a row the service tells nothing, but this page may have sent them.
   return { ...known, ...job, ...outlook, input: job.input ?? known.input ?? job.input };
 }
