@@ -116,11 +116,12 @@ class Studio:
 
     @property
     def tiles(self) -> Locator:
-        return self.page.locator(".grid .tile:not(.skeleton)")
+        return self.page.locator(".runs .tile")
 
     @property
     def pictures(self) -> Locator:
-        return self.page.locator(".grid .thumb img")
+        """Each once: of several that came together one is large, and small again below it."""
+        return self.page.locator(".runs :is(.thumb, .frame[aria-pressed=false]) img")
 
     async def make(self, prompt: str) -> None:
         await self.prompt.fill(prompt)
@@ -138,7 +139,7 @@ class Studio:
         return items
 
     def card(self, prompt: str) -> Locator:
-        return self.page.locator(".grid .tile", has_text=prompt)
+        return self.page.locator(".runs .tile", has_text=prompt)
 
     async def key(self) -> str:
         found = re.search(r"tgk_\w+", (await self.stored())["tollgate.session"])

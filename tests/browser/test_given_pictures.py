@@ -1,6 +1,7 @@
 """Pictures for a model: dropped, pasted, several at once, and what is said of those that are not taken."""
 
 import io
+import re
 from base64 import b64encode
 from pathlib import Path
 
@@ -79,11 +80,14 @@ async def test_a_photograph_from_a_phone_becomes_a_film(studio: Studio, tmp_path
     assert kept.startswith(b"\xff\xd8\xff")
     assert SERIAL_NUMBER.encode() not in kept
     await studio.make("it waves")
-    await expect(studio.page.locator(".grid .thumb video")).not_to_have_js_property("videoWidth", 0)
+    await expect(studio.page.locator(".runs .thumb video")).not_to_have_js_property("videoWidth", 0)
 
 
-async def test_a_picture_is_pasted(studio: Studio) -> None:
-    await begin_to_edit(studio)
+@pytest.mark.parametrize("kind", ["Edit image", "Text to image"])
+async def test_a_picture_is_pasted(studio: Studio, kind: str) -> None:
+    """Where nothing takes it, that chooses a type that does."""
+    await studio.begin()
+    await studio.page.get_by_role("radio", name=kind).check()
     await studio.context.grant_permissions(["clipboard-read", "clipboard-write"])
     copied = b64encode(a_picture()).decode()
     await studio.page.evaluate(
@@ -136,6 +140,22 @@ async def test_what_is_no_picture_is_said_at_its_field(studio: Studio) -> None:
     await expect(studio.page.locator(".inputs")).to_have_count(0)
 
 
+async def test_a_field_that_is_full_says_first_what_is_wrong_with_a_file(studio: Studio) -> None:
+    await begin_to_edit(studio)
+    await drop(studio, ".media", *((f"{side}.png", "image/png", a_picture(side)) for side in (600, 601)))
+    await expect(studio.page.locator(".inputs img")).to_have_count(2)
+
+    notes, third = ("notes.txt", "text/plain", b"Buy milk."), ("602.png", "image/png", a_picture(602))
+    await drop(studio, ".media", notes, third)
+
+    await expect(studio.page.locator(".media .field-error")).to_have_text(
+        [
+            "notes.txt: This is no picture. Choose a PNG, JPEG, WebP, GIF, AVIF or HEIC file.",
+            "602.png: There is no room for it. Remove another one first.",
+        ]
+    )
+
+
 async def test_what_is_too_large_is_said_at_its_field_and_not_sent(studio: Studio, tmp_path: Path) -> None:
     await begin_to_edit(studio)
     large = tmp_path / "large.png"
@@ -152,14 +172,59 @@ async def test_what_is_too_large_is_said_at_its_field_and_not_sent(studio: Studi
     assert not [url for url in studio.requests if url.endswith("/files")]
 
 
-async def test_what_the_model_does_not_take_is_said_at_its_field(studio: Studio) -> None:
-    studio.may_fail = True
+async def test_what_the_model_does_not_take_is_said_at_its_field_at_once(studio: Studio) -> None:
     await begin_to_edit(studio)
+    refused = studio.page.locator(".field-media-list .field-error")
+
     await drop(studio, ".media", ("small.png", "image/png", a_picture(50)))
-    await expect(studio.page.locator(".inputs img")).to_have_count(1)
 
+    sentence = "This picture has 50 × 50 pixels: each side must have at least 384."
+    await expect(refused).to_have_text(sentence)
     await studio.make("larger")
-
-    await expect(studio.page.locator(".field-media-list .field-error")).to_contain_text("50 x 50 pixels")
+    await expect(refused).to_have_text(sentence)
     await expect(studio.page.get_by_role("button", name="Choose file")).to_be_focused()
-    await expect(studio.balance).to_have_text("1,000 tokens")
+    assert await studio.jobs() == []
+    # Another model takes it.
+    await studio.page.locator(".model-button").click()
+    await studio.page.get_by_role("combobox", name="Search models").fill("FLUX.2 dev edit")
+    await studio.page.keyboard.press("Enter")
+    await expect(refused).to_have_count(0)
+    await studio.make("larger")
+    await expect(studio.pictures).to_have_count(1)
+
+
+async def drag(studio: Studio, *files: tuple[str, str, bytes]) -> None:
+    await studio.page.dispatch_event("#results", "dragover", {"dataTransfer": await transfer_of(studio, *files)})
+
+
+@pytest.mark.parametrize(
+    ("target", "chosen"), [("Edit this", "Edit image"), ("Make a video of this", "Image to video")]
+)
+async def test_what_is_dragged_over_the_page_says_what_to_make_of_it(studio: Studio, target: str, chosen: str) -> None:
+    await studio.begin()
+    await studio.prompt.fill("at night")
+    picture = ("a bay.png", "image/png", a_picture())
+    targets = studio.page.locator(".drop-target")
+    await drag(studio, picture)
+    await expect(targets).to_have_text(["Edit this", "Make a video of this"])
+    await targets.filter(has_text=target).dispatch_event("drop", {"dataTransfer": await transfer_of(studio, picture)})
+
+    await expect(targets).to_have_count(0)
+    await expect(studio.page.get_by_role("radio", name=chosen)).to_be_checked()
+    await expect(studio.page.locator(".inputs img")).to_have_count(1)
+    await expect(studio.prompt).to_have_value("at night")
+
+
+@pytest.mark.parametrize("place", [".pay", ".examples"], ids=["the form", "the results"])
+async def test_a_picture_for_which_there_is_no_field_chooses_a_type(studio: Studio, place: str) -> None:
+    await studio.begin()
+    await expect(studio.page.locator(".examples button").first).to_be_visible()
+    picture = ("a bay.png", "image/png", a_picture())
+
+    await drop(studio, place, ("notes.txt", "text/plain", b"Buy milk."))
+    await expect(studio.page.locator(".note")).to_have_text(re.compile("^notes.txt: This is no picture."))
+    await expect(studio.page.get_by_role("radio", name="Text to image")).to_be_checked()
+    await drop(studio, place, picture)
+
+    await expect(studio.page.get_by_role("radio", name="Edit image")).to_be_checked()
+    await expect(studio.page.locator(".inputs img")).to_have_count(1)

@@ -120,14 +120,14 @@ async def test_two_tabs_agree(studio: Studio) -> None:
     await expect(other.locator(".balance a")).to_have_text("1,000 tokens")
     await studio.make("a kite")
 
-    await expect(other.locator(".grid .thumb img")).to_have_count(1)
+    await expect(other.locator(".runs .thumb img")).to_have_count(1)
     await expect(other.locator(".balance a")).to_have_text("995 tokens")
     # Playwright does not tell a stream's end: it is counted where it begins.
     assert len([url for url in studio.requests if url.endswith("/events/stream")]) == 1
     await studio.page.close()
     await other.get_by_label("Prompt", exact=True).fill("a balloon")
     await other.get_by_role("button", name="Generate").click()
-    await expect(other.locator(".grid .thumb img")).to_have_count(2)
+    await expect(other.locator(".runs .thumb img")).to_have_count(2)
 
 
 async def test_signing_out_leaves_nothing_behind(studio: Studio) -> None:

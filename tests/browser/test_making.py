@@ -64,7 +64,7 @@ async def test_what_is_missing_is_said_at_its_field(studio: Studio) -> None:
     await studio.generate.click()
 
     await expect(studio.page.get_by_text("This is needed.")).to_have_count(2)
-    await expect(studio.prompt).to_be_focused()
+    await expect(studio.page.get_by_role("button", name="Choose file").first).to_be_focused()
 
 
 async def test_a_balance_that_is_too_low_is_said_before_the_press(studio: Studio) -> None:
@@ -130,7 +130,7 @@ async def test_a_result_is_the_next_input(studio: Studio) -> None:
     await expect(studio.page.locator(".inputs img")).to_be_visible()
     await expect(studio.generate).to_have_text("Generate for 35 tokens")
     await studio.make("it runs")
-    await expect(studio.page.locator(".grid .thumb video")).to_have_count(1)
+    await expect(studio.page.locator(".runs .thumb video")).to_have_count(1)
 
 
 async def test_arrows_lead_through_the_files_and_on_to_the_other_jobs(studio: Studio) -> None:

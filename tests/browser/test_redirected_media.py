@@ -74,7 +74,7 @@ async def test_the_page_shows_saves_and_uses_what_the_bucket_serves(redirected: 
     await page.get_by_role("dialog").get_by_role("button", name="Make a video of this").click()
     assert await width_of(page.locator(".inputs img")) == 512
     await studio.make("it sails away")
-    film = page.locator(".grid .thumb video")
+    film = page.locator(".runs .thumb video")
     await expect(film).to_have_count(1)
     await reload_once_stored(studio, film)
     await expect(film).not_to_have_js_property("videoWidth", 0)
@@ -128,7 +128,7 @@ async def open_film(studio: Studio, directory: Path) -> tuple[Locator, ForAMomen
     await studio.begin()
     await studio.page.get_by_role("radio", name="Text to video").check()
     await studio.make("waves")
-    film = studio.page.locator(".grid .thumb video")
+    film = studio.page.locator(".runs .thumb video")
     await expect(film).not_to_have_js_property("videoWidth", 0)
     await film.click()
     player = studio.page.locator(".viewer video")

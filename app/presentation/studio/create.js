@@ -1,21 +1,21 @@
 // The page's main place: the form to the left, what came of it to the right.
-import { again, catalogue, chooseType, draft, loadCatalogue, setValue, setValues, change } from "./draft.js";
+import { catalogue, chooseType, draft, loadCatalogue, setValue, setValues, change } from "./draft.js";
 import { Field } from "./fields.js";
-import { JobCard, UnsentCard } from "./gallery.js";
+import { unfitIn, uploaded } from "./files.js";
 import { asCurl, asPython } from "./code.js";
 import { html, useEffect, useRef, useState } from "./html.js";
 import { jobs } from "./jobs.js";
-import { ModelButton, priceRange } from "./models.js";
-import { Copy, Empty, Problem, Segments, say, useFocusPassedOn } from "./parts.js";
+import { ModelButton } from "./models.js";
+import { Copy, Empty, Problem, Segments, say } from "./parts.js";
 import { useQuote } from "./quote.js";
-import { start, unsent } from "./runs.js";
-import { TYPES, bodyOf, carriedOver, fieldsOf, groupsOf, missingIn } from "./schema.js";
+import { Results } from "./results.js";
+import { start } from "./runs.js";
+import { TYPES, bodyOf, carriedOver, fieldsOf, groupsOf, missingIn, wordsOf } from "./schema.js";
 import { mayGenerate } from "./session.js";
 import { useStore } from "./store.js";
-import { explain, has, t, tokens } from "./text.js";
+import { explain, explainField, has, t, tokens } from "./text.js";
 
 const IS_MAC = navigator.platform.startsWith("Mac");
-const SHOWN = 24;
 const AGAIN_MS = 1000;
 
 export function Create() {
@@ -28,18 +28,29 @@ function Form() {
   const { balance } = useStore(jobs);
   const [asked, setAsked] = useState(0);
   const quote = useQuote(model, values, asked);
+  useStore(uploaded);
   const pressed = useRef({});
   const [refusal, setRefusal] = useState(null);
+  const [isWanted, setWanted] = useState(false);
   const form = useRef(null);
-  useEffect(() => setRefusal(null), [values, model]);
+  useEffect(() => {
+    setRefusal(null);
+    setWanted(false);
+  }, [values, model]);
+  useEffect(() => {
+    if (!isWanted || quote.isAsking) return;
+    setWanted(false);
+    if (quote.price && !(quote.price.cost_tokens > balance)) generate();
+  }, [isWanted, quote.isAsking]);
   if (failed) return html`<section class="form card"><${Empty} title=${t("catalogue.failed")}><button type="button" onClick=${loadCatalogue}>${t("try.again")}</button><//></section>`;
   const fields = model ? fieldsOf(model) : [];
   const known = new Set(fields.map(({ name }) => name));
-  const found = [...errors, ...(quote.error?.fields ?? [])];
-  const stray = found.filter(({ pointer }) => !known.has(pointer.split("/")[1]));
-  const showErrors = (fieldErrors) => {
-    // What JSON can hold the form may not be able to show.
-    change({ errors: fieldErrors, view: view === "json" ? "json" : "form" });
+  const unfit = model ? unfitIn(model, values) : [];
+  const found = [...errors, ...(quote.error?.fields ?? []), ...unfit];
+  // What JSON can hold the form may not be able to show.
+  const stray = found.filter(({ pointer, code }) => code === "studio_json" || (view !== "json" && !known.has(pointer.split("/")[1])));
+  const showErrors = (fieldErrors, told = fieldErrors) => {
+    change({ errors: told, view: view === "json" ? "json" : "form" });
     requestAnimationFrame(() => {
       const first = document.getElementById(`field-${fieldErrors[0].pointer.split("/")[1]}`);
       first?.closest("details")?.setAttribute("open", "");
@@ -47,20 +58,20 @@ function Form() {
     });
   };
   const generate = async () => {
-    // Nothing is started at a price that was not said.
-    if (quote.isAsking || !mayGenerate()) return undefined;
+    if (!mayGenerate()) return undefined;
     setRefusal(null);
     const missing = missingIn(model, values);
-    if (missing.length) return showErrors(missing);
+    // What does not fit is told already.
+    if (missing.length || unfit.length) return showErrors([...missing, ...unfit], missing);
+    // Nothing is started at a price that is not known.
+    if (quote.isAsking) return setWanted(true);
     if (!quote.price) return undefined;
     // A press that is one too many, or a key that is held down, is no further wish.
     const before = pressed.current;
     pressed.current = { values, model, at: Date.now() };
     if (before.values === values && before.model === model && Date.now() - before.at < AGAIN_MS) return undefined;
     try {
-      // On a phone the results are below.
-      if (window.matchMedia("(max-width: 60rem)").matches) document.getElementById("results")?.scrollIntoView({ behavior: "smooth" });
-      await start(model, bodyOf(model, values), quote.price?.cost_tokens);
+      await start(model, bodyOf(model, values), quote.price.cost_tokens);
     } catch (error) {
       pressed.current = {};
       const inForm = (error.fields ?? []).filter(({ pointer }) => known.has(pointer.split("/")[1]));
@@ -93,16 +104,16 @@ function Form() {
       </div>
       ${view === "json" ? html`<${JsonForm} model=${model} values=${values} text=${text} errors=${found} />`
         : view === "code" ? html`<${Code} request=${{ type, model: model.model, body: bodyOf(model, values) }} />`
-        : groupsOf(fields).map(([group, members]) => html`<${Group} key=${group} group=${group} isOpen=${group !== "more" || members.some(({ name }) => found.some(({ pointer }) => pointer === `/${name}`))}>
+        : groupsOf(fields).map(([group, members]) => html`<${Group} key=${group} group=${group} set=${members.filter(({ name }) => values[name] !== undefined).length} isOpen=${group !== "more" || members.some(({ name }) => found.some(({ pointer }) => pointer === `/${name}`))}>
           ${members.map((field) => html`<${Field} key=${`${model.model} ${field.name}`} field=${field} value=${values[field.name]} errors=${found} onChange=${(value) => setValue(field.name, value)} />`)}
         <//>`)}
-      <${Pay} model=${model} quote=${quote} balance=${balance} refusal=${refusal} stray=${stray} />`}
+      <${Pay} model=${model} quote=${quote} isWanted=${isWanted} balance=${balance} refusal=${refusal} stray=${stray} wrong=${view === "json" && !quote.price ? found.length - stray.length : 0} />`}
   </form>`;
 }
 
-function Group({ group, isOpen, children }) {
+function Group({ group, set, isOpen, children }) {
   if (group !== "more") return html`<div class="group">${children}</div>`;
-  return html`<details class="group more" open=${isOpen}><summary>${t("form.more")}</summary>${children}</details>`;
+  return html`<details class="group more" open=${isOpen}><summary>${t("form.more")}${set > 0 && html` <span class="aside">${t("form.more.set", { n: set })}</span>`}</summary>${children}</details>`;
 }
 
 // Raises where it is no body of a generation.
@@ -136,9 +147,10 @@ function JsonForm({ model, values, text, errors }) {
       change({ text: typed });
     }
   };
+  const wrong = errors.filter(({ code }) => code !== "studio_json");
   return html`<div class="field"><label for="json">${t("form.json")}</label>
-    <textarea id="json" class="code" rows="14" spellcheck="false" value=${shown} onInput=${onInput} />
-    ${errors.filter(({ code }) => code !== "studio_json").map((found) => html`<p class="field-error" key=${found.pointer}><code>${found.pointer}</code> ${found.code === "studio_missing" ? t("field.missing") : found.detail}</p>`)}
+    <div id="json-errors" role="alert">${wrong.map((found) => html`<p class="field-error" key=${found.pointer + found.code}><code>${found.pointer}</code> ${explainField(found)}</p>`)}</div>
+    <textarea id="json" class="code" rows="14" spellcheck="false" value=${shown} aria-describedby="json-errors" aria-invalid=${wrong.length > 0} onInput=${onInput} />
   </div>`;
 }
 
@@ -149,12 +161,13 @@ export function Code({ request }) {
 }
 
 // What it costs and why, beside the button that spends it.
-function Pay({ model, quote, balance, refusal, stray }) {
+function Pay({ model, quote, isWanted, balance, refusal, stray, wrong }) {
   const { price, error, isAsking } = quote;
   const missing = price && balance !== null ? price.cost_tokens - balance : 0;
   const may = mayGenerate();
-  const label = price && !isAsking ? t("generate.for", { tokens: tokens(price.cost_tokens) }) : t("generate");
+  const label = isWanted ? t("generate.pricing") : price && !isAsking ? t("generate.for", { tokens: tokens(price.cost_tokens) }) : t("generate");
   return html`<div class="pay">
+    ${wrong > 0 && html`<p class="field-error">${t("generate.wrong", { n: wrong })}</p>`}
     ${stray.map((found) => html`<p class="field-error" key=${found.code}>${found.detail}</p>`)}
     ${error && !error.fields?.length && html`<${Problem} error=${error} />`}
     <dl class=${isAsking ? "lines asking" : "lines"} aria-live="polite">
@@ -165,7 +178,8 @@ function Pay({ model, quote, balance, refusal, stray }) {
     ${model.is_paused && html`<p class="notice" role="status">${t("model.paused.hint")}</p>`}
     ${!may && html`<p class="notice">${t("generate.read_only")}</p>`}
     <${Problem} error=${refusal} />
-    <button class="primary big" aria-keyshortcuts="Control+Enter Meta+Enter" title=${IS_MAC ? "⌘ Enter" : "Ctrl+Enter"} disabled=${!may || missing > 0 || !price || isAsking}>${label}</button>
+    <button class="primary big" aria-keyshortcuts="Control+Enter Meta+Enter" title=${IS_MAC ? "⌘ Enter" : "Ctrl+Enter"} aria-busy=${isWanted}
+      disabled=${!may || missing > 0 || (!price && !isAsking)}>${label}</button>
     <p class="hint center pay-hint">${t("generate.hint")}</p>
   </div>`;
 }
@@ -181,51 +195,3 @@ export function lineSum({ quantity, unit, unit_tokens: each, factor }) {
 function FormSkeleton() {
   return html`<div class="skeleton box" aria-hidden="true" /><div class="skeleton box" aria-hidden="true" />`;
 }
-
-function Results() {
-  const { byId, order, isLoaded } = useStore(jobs);
-  const { items } = useStore(unsent);
-  const shown = order.slice(0, SHOWN).map((id) => byId.get(id));
-  const large = shown.find(({ status }) => status === "COMPLETED")?.job_id;
-  const isEmpty = isLoaded && !shown.length && !items.length;
-  const ids = [...items.map(({ id }) => id), ...shown.map((job) => job.job_id)];
-  const grid = useRef(null);
-  const focused = useRef(null);
-  // A run that ends has another card, and the focus stays with the run.
-  const passing = useFocusPassedOn(() => grid.current?.children[ids.indexOf(focused.current)]?.querySelector("button") ?? document.querySelector(".pay .primary"));
-  const onFocusIn = (event) => {
-    focused.current = ids[[...grid.current.children].indexOf(event.target.closest(".grid > *"))];
-    passing.onFocusIn(event);
-  };
-  return html`<section class="results" id="results" aria-label=${t("results")}>
-    ${isEmpty ? html`<${Start} />`
-      : html`<div class="grid" ref=${grid} onFocusIn=${onFocusIn} onFocusOut=${passing.onFocusOut}>
-        ${!isLoaded && [1, 2, 3, 4].map((place) => html`<div key=${place} class="skeleton tile" aria-hidden="true" />`)}
-        ${items.map((item) => html`<${UnsentCard} key=${item.id} item=${item} />`)}
-        ${shown.map((job) => html`<${JobCard} key=${job.job_id} job=${job} isLarge=${job.job_id === large} />`)}
-      </div>
-      ${order.length > SHOWN && html`<p class="center"><a class="button" href="#/history">${t("results.all")}</a></p>`}`}
-  </section>`;
-}
-
-// The example of the catalogue without its pictures, which are nobody's.
-function wordsOf({ example, parameters }) {
-  return Object.fromEntries(Object.entries(example).filter(([name]) => !parameters.properties[name]?.["x-media"]));
-}
-
-// Something to begin with, of the default of each type and of what is cheapest: each in the words of the catalogue's own example.
-function Start() {
-  const { models } = useStore(catalogue);
-  const defaults = (models ?? []).filter((model) => model.is_default);
-  const cheap = [...(models ?? [])].filter((model) => !model.is_default && !model.is_paused).sort((one, other) => one.price.from_tokens - other.price.from_tokens);
-  const shown = [...cheap.filter(({ type }) => type.startsWith("TEXT_TO_IMAGE")).slice(0, 1), ...defaults, ...cheap.filter(({ type }) => type === "TEXT_TO_VIDEO").slice(0, 1)];
-  const take = (model) => {
-    again({ type: model.type, model, values: wordsOf(model) });
-    // Once its form is drawn.
-    setTimeout(() => (document.querySelector(".media button") ?? document.querySelector(".pay .primary"))?.focus(), 100);
-  };
-  return html`<div class="empty"><h2>${t("results.empty")}</h2><p>${t("results.empty.hint")}</p>
-    <ul class="examples">${shown.map((model) => html`<li key=${model.model}><button type="button" onClick=${() => take(model)}>
-      <span class="aside">${t(`type.${model.type}`)} · ${model.title}</span><span>${model.example.prompt}</span><span class="aside number">${priceRange(model.price)}${model.type.startsWith("IMAGE") && html` · ${t("example.media")}`}</span></button></li>`)}</ul></div>`;
-}
-

@@ -17,7 +17,9 @@ export function Field({ field, value, onChange, errors }) {
   const hint = localized(schema["x-description"], schema.description);
   const own = errors.filter(({ pointer }) => pointer.split("/")[1] === name);
   const described = own.length ? `${id}-error ${id}-hint` : `${id}-hint`;
-  const shared = { id, label, schema, value, onChange, described, field, isInvalid: own.length > 0 };
+  // What to write stands where it is written.
+  const isPrompt = name === "prompt";
+  const shared = { id, label, hint, schema, value, onChange, described, field, isInvalid: own.length > 0, wrong: new Set(own.map(({ pointer }) => pointer)) };
   const isGroup = kind === "choice" || kind === "switch" || kind.startsWith("media") || kind === "size";
   return html`<div class=${`field field-${kind}`}>
     <div class="label-line">
@@ -25,15 +27,15 @@ export function Field({ field, value, onChange, errors }) {
       ${!isRequired && value === undefined && schema.default === undefined && html`<span class="aside">${t("field.optional")}</span>`}
     </div>
     <${WIDGETS[kind]} ...${shared} />
-    ${own.map((found) => html`<p class="field-error" id=${`${id}-error`} key=${found.code}>${found.code === "studio_missing" ? t("field.missing") : explainField(found)}</p>`)}
-    <p class="hint" id=${`${id}-hint`}>${hint}</p>
+    ${own.length > 0 && html`<div id=${`${id}-error`}>${own.map((found) => html`<p class="field-error" key=${found.pointer + found.code}>${explainField(found)}</p>`)}</div>`}
+    <p class=${isPrompt ? "unseen" : "hint"} id=${`${id}-hint`}>${hint}</p>
   </div>`;
 }
 
-function Text({ id, schema, value = "", onChange, described, isInvalid }) {
+function Text({ id, hint, schema, value = "", onChange, described, isInvalid }) {
   const left = schema.maxLength - value.length;
   return html`<div class="text-box">
-    <textarea id=${id} rows=${id === "field-prompt" ? 4 : 2} value=${value} maxlength=${schema.maxLength} aria-describedby=${described} aria-invalid=${isInvalid}
+    <textarea id=${id} class=${id === "field-prompt" ? "long" : ""} rows=${id === "field-prompt" ? 3 : 2} value=${value} placeholder=${id === "field-prompt" ? hint : ""} maxlength=${schema.maxLength} aria-describedby=${described} aria-invalid=${isInvalid}
       dir="auto" onInput=${(event) => onChange(event.target.value)} />
     ${left < 100 && html`<span class="left number">${t("field.left", { n: left })}</span>`}
   </div>`;

@@ -2,6 +2,7 @@
 import { mediaUrl } from "./api.js";
 import { Actions } from "./actions.js";
 import { modelBy } from "./draft.js";
+import { OWN_OUTPUT } from "./drop.js";
 import { Icon } from "./icons.js";
 import { html, useState } from "./html.js";
 import { FINAL, put } from "./jobs.js";
@@ -13,44 +14,61 @@ import { mine } from "./session.js";
 import { explain, explainJob, has, secondsRange, t, tokens } from "./text.js";
 
 export const open = (job, place = 0) => { location.hash = `#/job/${job.job_id}/${place}`; };
-export function UnsentCard({ item }) {
-  return html`<article class="tile working"><div class="stage"><p class="state">${item.trouble ? t("run.unsent") : t("run.sending")}</p>
+export function UnsentCard({ item, stage }) {
+  return html`<article class=${stage ? "tile working newest" : "tile working"} data-run=${item.id} style=${stage}><div class="stage"><p class="state">${item.trouble ? t("run.unsent") : t("run.sending")}</p>
       ${item.trouble && html`<p class="hint">${t(item.isGivenUp ? "run.giving_up" : "run.unsent.hint")}</p>`}<progress aria-label=${t("run.sending")} />
       ${item.trouble && !item.isGivenUp && html`<button type="button" class="cancel" onClick=${() => giveUp(item)}>${t("run.give_up")}</button>`}</div>
     <p class="caption">${item.body.prompt}</p></article>`;
 }
 
-// The newest result is large, with what can be done next.
-export function JobCard({ job, isLarge }) {
-  if (job.status === "COMPLETED") return html`<${Result} job=${job} isLarge=${isLarge} />`;
-  if (FINAL.has(job.status)) return html`<${Failure} job=${job} />`;
-  return html`<${Working} job=${job} />`;
+// `stage` is the shape of the place above the others: what stands there has it from the start to the end.
+export function JobCard({ job, stage }) {
+  if (job.status === "COMPLETED") return html`<${stage ? Newest : Result} job=${job} stage=${stage} />`;
+  if (FINAL.has(job.status)) return html`<${Failure} job=${job} stage=${stage} />`;
+  return html`<${Working} job=${job} stage=${stage} />`;
 }
 
-function Result({ job, isLarge }) {
+function Result({ job }) {
   const outputs = job.outputs ?? [];
-  return html`<article class=${["tile", outputs.length > 1 && "several", isLarge && "large"].filter(Boolean).join(" ")}>
+  return html`<article class=${outputs.length > 1 ? "tile several" : "tile"} data-run=${job.job_id}>
     <div class="stage">${outputs.map((output, place) => html`<${Thumbnail} key=${place} job=${job} output=${output} place=${place} />`)}
       ${!outputs.length && html`<button type="button" class="thumb" onClick=${() => open(job)}>${t("output.none")}</button>`}</div>
     <${Caption} job=${job} />
-    ${isLarge && outputs.length === 1 && html`<${Actions} job=${job} output=${outputs[0]} place=${0} isShort=${true} />`}
+  </article>`;
+}
+
+// With all its files, one of them large, and what can be done with it next.
+function Newest({ job, stage }) {
+  const [chosen, setChosen] = useState(0);
+  const outputs = job.outputs ?? [];
+  const place = Math.min(chosen, Math.max(0, outputs.length - 1));
+  return html`<article class="tile newest" data-run=${job.job_id} style=${stage}>
+    <div class="stage">${outputs.length ? html`<${Thumbnail} key=${place} job=${job} output=${outputs[place]} place=${place} />`
+      : html`<button type="button" class="thumb" onClick=${() => open(job)}>${t("output.none")}</button>`}</div>
+    ${outputs.length > 1 && html`<ul class="frames">${outputs.map((output, at) => html`<li key=${at}><button type="button" class="frame" aria-pressed=${at === place} aria-label=${t("output.show", { n: at + 1 })}
+      onClick=${() => setChosen(at)}><${Media} job=${job} output=${output} isStill=${true} /></button></li>`)}</ul>`}
+    <${Caption} job=${job} />
+    <${Actions} job=${job} output=${outputs[place]} place=${place} isShort=${true} />
   </article>`;
 }
 
 function Thumbnail({ job, output, place }) {
+  const label = `${t("output.open", { n: place + 1 })}: ${promptOf(job) || titleOf(job)}`;
+  const onDragStart = (event) => event.dataTransfer.setData(OWN_OUTPUT, `output:${job.job_id}/${place}`);
+  return html`<button type="button" class="thumb" aria-label=${label} draggable=${!isFilm(job, output)} onDragStart=${onDragStart} onClick=${() => open(job, place)}><${Media} job=${job} output=${output} /></button>`;
+}
+
+const isFilm = (job, output) => (output.content_type ?? "").startsWith("video/") || job.type.endsWith("VIDEO");
+
+function Media({ job, output, isStill = false }) {
   const [isBroken, setBroken] = useState(false);
   const url = mediaUrl(output.url);
-  const label = `${t("output.open", { n: place + 1 })}: ${promptOf(job) || titleOf(job)}`;
-  const isVideo = (output.content_type ?? "").startsWith("video/") || job.type.endsWith("VIDEO");
-  const onDragStart = (event) => event.dataTransfer.setData("application/x-tollgate-input", `output:${job.job_id}/${place}`);
-  let inside;
-  if (!url) inside = html`<span class="gone">${t(`output.${output.deleted_because ?? "gone"}`)}</span>`;
-  else if (output.is_blanked) inside = html`<span class="gone">${t("output.blanked")}</span>`;
-  else if (isBroken) inside = html`<span class="gone">${t("output.broken")}</span>`;
-  else if (isVideo) inside = html`<video src=${url} preload="metadata" muted playsinline loop tabindex="-1" aria-hidden="true" onError=${(event) => goOn(event) || setBroken(true)}
-      onMouseEnter=${(event) => event.target.play().catch(() => {})} onMouseLeave=${(event) => event.target.pause()} /><span class="play"><${Icon} name="play" /></span>`;
-  else inside = html`<img src=${url} alt="" loading="lazy" decoding="async" onError=${() => setBroken(true)} />`;
-  return html`<button type="button" class="thumb" aria-label=${label} draggable=${!isVideo} onDragStart=${onDragStart} onClick=${() => open(job, place)}>${inside}</button>`;
+  if (!url) return html`<span class="gone">${t(`output.${output.deleted_because ?? "gone"}`)}</span>`;
+  if (output.is_blanked) return html`<span class="gone">${t("output.blanked")}</span>`;
+  if (isBroken) return html`<span class="gone">${t("output.broken")}</span>`;
+  if (!isFilm(job, output)) return html`<img src=${url} alt="" loading="lazy" decoding="async" onError=${() => setBroken(true)} />`;
+  return html`<video src=${url} preload="metadata" muted playsinline loop tabindex="-1" aria-hidden="true" onError=${(event) => goOn(event) || setBroken(true)}
+      onMouseEnter=${(event) => !isStill && event.target.play().catch(() => {})} onMouseLeave=${(event) => event.target.pause()} />${!isStill && html`<span class="play"><${Icon} name="play" /></span>`}`;
 }
 
 function Caption({ job, isChargeTold = false }) {
@@ -65,13 +83,14 @@ export function remaining(range) {
   return Math.round(range.to) > 0 ? t("run.eta", { time: secondsRange(range) }) : t("run.overdue");
 }
 
-function Working({ job }) {
+function Working({ job, stage }) {
   const eta = job.eta_seconds;
   const expected = expectedOf(job);
-  return html`<article class="tile working" aria-busy="true">
+  const why = whyOf(job);
+  return html`<article class=${stage ? "tile working newest" : "tile working"} data-run=${job.job_id} style=${stage} aria-busy="true">
     <div class="stage">
       <p class="state">${t(`status.${job.status}`)}</p>
-      <p class="why">${whyOf(job)}</p>
+      ${why && html`<p class="why">${why}</p>`}
       <p class="aside"><${Elapsed} since=${job.created_at} />${eta ? html` · ${remaining(eta)}` : expected ? html` · ${t("run.typical", { time: timeRange(modelBy(job.model_id)?.typical_seconds) })}` : ""}</p>
       <${Progress} job=${job} expected=${expected} label=${t("run.progress", { title: titleOf(job) })} />
       <${CancelButton} job=${job} />
@@ -121,8 +140,9 @@ export function failureOf(job) {
   return explainJob(job);
 }
 
-function Failure({ job }) {
-  return html`<article class="tile failed"><button type="button" class="stage" onClick=${() => open(job)}>
+function Failure({ job, stage }) {
+  const kind = job.status === "CANCELED" ? "tile canceled" : "tile failed";
+  return html`<article class=${stage ? `${kind} newest` : kind} data-run=${job.job_id} style=${stage}><button type="button" class="stage" onClick=${() => open(job)}>
       <span class="state">${t(`status.${job.status}`)}</span>
       <span class="why">${failureOf(job)}</span>
       ${job.billing && html`<span class="free">${chargeOf(job.billing)}</span>`}

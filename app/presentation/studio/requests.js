@@ -26,8 +26,10 @@ export function startAgain(job, extra = {}) {
 export function useAsInput(job, place, type) {
   const target = draft.get().type === type ? draft.get().model : modelsOf(type).find(({ is_default: isDefault }) => isDefault) ?? modelsOf(type)[0];
   const name = `output:${job.job_id}/${place}`;
-  const { image_url: _, image_urls: __, ...values } = draft.get().values;
-  again({ type, model: target, values: { ...values, image_url: name, image_urls: [name] } });
+  // What the draft has was written for something else, unless it is what this picture was made of.
+  const { prompt } = draft.get().values;
+  const kept = prompt && prompt === promptOf(job) ? { prompt } : {};
+  again({ type, model: target, values: { ...kept, image_url: name, image_urls: [name] } });
   goToForm();
 }
 

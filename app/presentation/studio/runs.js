@@ -14,7 +14,8 @@ const PREFIX = "tollgate.unsent.";
 // The service knows a key for a day at least.
 const KEPT_MS = 20 * 3_600_000;
 
-export const unsent = createStore({ items: [] });
+// `started` is the last one that was asked for on this page.
+export const unsent = createStore({ items: [], started: null });
 const sending = new Set();
 // Ends the pause before an item is sent again.
 const wakers = new Map();
@@ -34,6 +35,7 @@ export function start(model, body, maxCost) {
   // Without it a reload could not tell whether it was sent.
   if (!write(PREFIX + item.id, item)) throw new BrowserFull();
   show(item);
+  unsent.set({ started: item.id });
   return send(item);
 }
 

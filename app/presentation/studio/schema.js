@@ -7,12 +7,18 @@ export function fieldsOf(model) {
   const { properties, required = [] } = model.parameters;
   return Object.entries(properties)
     .map(([name, schema]) => ({ name, schema, kind: kindOf(schema), isRequired: required.includes(name) }))
-    // What must be there comes before what may be: a picture to animate is not below what to leave out of it.
-    .sort((one, other) => other.isRequired - one.isRequired || one.schema["x-order"] - other.schema["x-order"]);
+    // What must be there comes before what may be, and a picture before the words that say what to do with it.
+    .sort((one, other) => other.isRequired - one.isRequired || isPicture(other) - isPicture(one) || one.schema["x-order"] - other.schema["x-order"]);
 }
 
+const isPicture = ({ schema, isRequired }) => isRequired && schema["x-media"] === "image";
+
+// Long texts that may be left out would keep all else out of sight.
+const isExtra = ({ name, kind, isRequired }) => kind === "text" && !isRequired && name !== "prompt";
+const placeOf = (field) => (isExtra(field) ? "more" : field.schema["x-group"] ?? "more");
+
 export function groupsOf(fields) {
-  const groups = PLACES.map((place) => [place, fields.filter(({ schema }) => (schema["x-group"] ?? "more") === place)]);
+  const groups = PLACES.map((place) => [place, fields.filter((field) => placeOf(field) === place)]);
   return groups.filter(([, found]) => found.length);
 }
 
@@ -35,10 +41,13 @@ export function bodyOf(model, values) {
   return Object.fromEntries(Object.entries(values).filter(([name, value]) => name in known && !isEmpty(value)));
 }
 
+const UNPRICED = new Set(["text", "line", "media", "media-list"]);
+
+// And whatever JSON has that the model does not take: the service says what is wrong with it.
 export function pricedPart(model, values) {
-  const priced = fieldsOf(model).filter(({ kind }) => !kind.startsWith("media") && kind !== "text" && kind !== "line");
-  const body = bodyOf(model, values);
-  return Object.fromEntries(priced.map(({ name }) => [name, body[name]]).filter(([, value]) => value !== undefined));
+  const kinds = Object.fromEntries(fieldsOf(model).map(({ name, kind }) => [name, kind]));
+  const isPriced = ([name, value]) => !isEmpty(value) && !(UNPRICED.has(kinds[name]) && TAKEN[kinds[name]](value));
+  return Object.fromEntries(Object.entries(values).filter(isPriced));
 }
 
 // Which values a field of the form can show. What was typed as JSON may be anything.
@@ -74,6 +83,21 @@ export function carriedOver(values, model) {
 
 export const presetsOf = (schema) => (schema.oneOf ?? []).find((one) => one.enum);
 export const freeSizeOf = (schema) => (schema.oneOf ?? []).find((one) => one.properties);
+
+// The example of the catalogue without its pictures, which are nobody's.
+export function wordsOf({ example, parameters }) {
+  return Object.fromEntries(Object.entries(example).filter(([name]) => !parameters.properties[name]?.["x-media"]));
+}
+
+// Width to height of what comes of it, as far as what is asked for tells that.
+export function ratioOf(model, values) {
+  const { image_size: sized = {}, aspect_ratio: shaped = {} } = model?.parameters.properties ?? {};
+  const size = values.image_size ?? sized.default;
+  const { width, height } = (sized["x-sizes"] ?? presetsOf(sized)?.["x-sizes"])?.[size] ?? size ?? {};
+  if (width && height) return width / height;
+  const [wide, high] = String(values.aspect_ratio ?? shaped.default).split(":").map(Number);
+  return wide && high ? wide / high : undefined;
+}
 
 // What a person can be told before the service is asked.
 export function missingIn(model, values) {
