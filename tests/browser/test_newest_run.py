@@ -5,7 +5,7 @@ import re
 
 import httpx
 import pytest
-from playwright.async_api import Browser, Locator, Route, ViewportSize, expect
+from playwright.async_api import Browser, FloatRect, Locator, Route, ViewportSize, expect
 
 from tests.browser.studio import Studio
 from tests.service_process import ServiceProcess
@@ -27,13 +27,13 @@ async def make_many(studio: Studio, count: int) -> None:
     await expect(studio.pictures).to_have_count(count)
 
 
-async def box_of(place: Locator) -> dict[str, float]:
+async def box_of(place: Locator) -> FloatRect:
     """Once nothing moves any more."""
     before = None
     while True:
         box = await place.bounding_box()
         if box is not None and box == before:
-            return dict(box)
+            return box
         before = box
         await asyncio.sleep(0.2)
 

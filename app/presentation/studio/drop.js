@@ -1,5 +1,5 @@
 // Pictures that are dropped or pasted anywhere: for a field that takes them, or a type that has such a field.
-import { change, chooseType, draft, modelsOf } from "./draft.js";
+import { again, chooseType, draft, modelsOf } from "./draft.js";
 import { html, useEffect, useState } from "./html.js";
 import { say } from "./parts.js";
 import { explain, t } from "./text.js";
@@ -54,7 +54,8 @@ function giveTo(type, { own, files }) {
   if (isThere && [...fields].some(({ kind }) => kind === "image")) return give(given);
   waiting = given;
   if (!isThere) chooseType(type);
-  change({ view: "form", text: null });
+  // JSON may have held what the form cannot show.
+  again(draft.get());
 }
 
 const offered = () => TARGETS.filter(([type]) => modelsOf(type).length);

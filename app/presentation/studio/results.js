@@ -1,6 +1,7 @@
 // What came of the form: the newest run above, and those before it in a grid.
 import { again, catalogue, modelBy } from "./draft.js";
 import { DropTargets } from "./drop.js";
+import { factsOf } from "./files.js";
 import { JobCard, UnsentCard } from "./gallery.js";
 import { html, useEffect, useMemo, useRef } from "./html.js";
 import { jobs } from "./jobs.js";
@@ -55,7 +56,8 @@ function Stage({ run: { item, job } }) {
 function shapeOf(model, input, job) {
   const [made] = job?.outputs ?? [];
   if (made?.width) return made.width / made.height;
-  return ratioOf(model, input) ?? ((model?.type ?? job?.type ?? "").endsWith("VIDEO") ? 16 / 9 : 1);
+  const given = factsOf(input.image_url ?? input.image_urls?.[0]);
+  return ratioOf(model, input) ?? (given?.width ? given.width / given.height : undefined) ?? ((model?.type ?? job?.type ?? "").endsWith("VIDEO") ? 16 / 9 : 1);
 }
 
 function bringIntoView(element) {
