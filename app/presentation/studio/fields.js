@@ -20,11 +20,13 @@ export function Field({ field, value, onChange, errors }) {
   // What to write stands where it is written.
   const isPrompt = name === "prompt";
   const shared = { id, label, hint, schema, value, onChange, described, field, isInvalid: own.length > 0, wrong: new Set(own.map(({ pointer }) => pointer)) };
-  const isGroup = kind === "choice" || kind === "switch" || kind.startsWith("media") || kind === "size";
+  // That it may be left out is one of the choices.
+  const isChosen = kind === "choice" || kind === "switch" || kind === "size";
+  const isGroup = isChosen || kind.startsWith("media");
   return html`<div class=${`field field-${kind}`}>
     <div class="label-line">
       ${isGroup ? html`<span class="label" id=${`${id}-label`}>${label}</span>` : html`<label for=${id}>${label}</label>`}
-      ${!isRequired && value === undefined && schema.default === undefined && html`<span class="aside">${t("field.optional")}</span>`}
+      ${!isRequired && !isChosen && value === undefined && schema.default === undefined && html`<span class="aside">${t("field.optional")}</span>`}
     </div>
     <${WIDGETS[kind]} ...${shared} />
     ${own.length > 0 && html`<div id=${`${id}-error`}>${own.map((found) => html`<p class="field-error" key=${found.pointer + found.code}>${explainField(found)}</p>`)}</div>`}

@@ -108,8 +108,9 @@ export function whyOf(job) {
   // What runs waits for nothing.
   if (job.status === "IN_PROGRESS") return "";
   const parts = [];
-  // Of what is at the provider the state has said so.
-  if (job.status === "QUEUED" && has(`waiting.${job.waiting_for}`)) parts.push(t(`waiting.${job.waiting_for}`));
+  // Of what is at the provider the state has said so, and while it is handed over there is no reason yet.
+  const isTold = job.status === "QUEUED" && (job.waiting_for !== "provider" || job.status_reason);
+  if (isTold && has(`waiting.${job.waiting_for}`)) parts.push(t(`waiting.${job.waiting_for}`));
   if (job.queue_position === 0) parts.push(t("run.next"));
   else if (job.queue_position) parts.push(t("run.position", { n: job.queue_position }));
   if (!parts.length && job.status_reason) parts.push(job.status_reason);
@@ -144,7 +145,7 @@ function Failure({ job, stage }) {
   const kind = job.status === "CANCELED" ? "tile canceled" : "tile failed";
   return html`<article class=${stage ? `${kind} newest` : kind} data-run=${job.job_id} style=${stage}><button type="button" class="stage" onClick=${() => open(job)}>
       <span class="state">${t(`status.${job.status}`)}</span>
-      <span class="why">${failureOf(job)}</span>
+      ${job.status === "FAILED" && html`<span class="why">${failureOf(job)}</span>`}
       ${job.billing && html`<span class="free">${chargeOf(job.billing)}</span>`}
     </button>
     <${Caption} job=${job} isChargeTold=${true} />
