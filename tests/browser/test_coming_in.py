@@ -95,6 +95,12 @@ async def test_what_is_left_of_a_budget_stands_beside_the_balance(studio: Studio
     module = next(url for url in studio.requests if url.endswith("/budget.js"))
     assert await studio.page.evaluate(left, module) == 7
 
+    await studio.page.get_by_label("Number of images").fill("2")
+    await expect(studio.page.get_by_text("This key may spend 7 tokens more.")).to_be_visible()
+    await expect(studio.generate).to_be_disabled()
+    await studio.page.get_by_label("Number of images").fill("1")
+    await expect(studio.generate).to_be_enabled()
+
 
 async def test_each_place_opens_at_its_top(studio: Studio) -> None:
     await studio.page.set_viewport_size({"width": 800, "height": 300})

@@ -105,11 +105,16 @@ async def test_every_module_imports_what_is_there_and_by_no_other_name_than_a_re
             assert (path.parent / name).is_file(), f"{path.name} imports {name}"
 
 
-async def test_is_light() -> None:
+@pytest.mark.parametrize(("language", "other"), [("en", "ru"), ("ru", "en")])
+async def test_is_light(language: str, other: str) -> None:
+    """For a reader of either language: the other one's sentences are not loaded."""
     files = [path for path in DIRECTORY.rglob("*") if path.suffix in (".js", ".css")]
     weights = {path.name: len(gzip.compress(path.read_bytes(), mtime=0)) for path in files}
+    read = {name: weight for name, weight in weights.items() if not name.endswith(f".{other}.js")}
 
-    assert sum(weights.values()) <= WEIGHT_BYTES_MAX, weights
+    assert f"text.{language}.js" in read
+    assert len(read) < len(weights)
+    assert sum(read.values()) <= WEIGHT_BYTES_MAX, read
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "../api.py", "..%2Fapi.py", "", "vendor"])

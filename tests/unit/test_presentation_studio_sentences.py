@@ -100,7 +100,8 @@ def patterns_of(sayings: str) -> list[re.Pattern[str]]:
 
 
 def unsaid(sentences: Iterable[str], patterns: list[re.Pattern[str]]) -> set[str]:
-    filled = {re.sub(r"\{\w+\}", "7", sentence) for sentence in sentences}
+    in_both_numbers = {sentence.replace("{s}", ending) for sentence in sentences for ending in ("", "s")}
+    filled = {re.sub(r"\{\w+\}", "7", sentence) for sentence in in_both_numbers}
     return {one for one in filled if not any(pattern.fullmatch(one) for pattern in patterns)}
 
 

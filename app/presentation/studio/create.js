@@ -1,4 +1,5 @@
 // The page's main place: the form to the left, what came of it to the right.
+import { budget, budgetLeft } from "./budget.js";
 import { catalogue, chooseType, draft, loadCatalogue, setValue, setValues, change } from "./draft.js";
 import { Field } from "./fields.js";
 import { unfitIn, uploaded } from "./files.js";
@@ -164,6 +165,9 @@ export function Code({ request }) {
 function Pay({ model, quote, isWanted, balance, refusal, stray, wrong }) {
   const { price, error, isAsking } = quote;
   const missing = price && balance !== null ? price.cost_tokens - balance : 0;
+  useStore(budget);
+  const left = budgetLeft();
+  const isOverBudget = price && left !== null && price.cost_tokens > left;
   const may = mayGenerate();
   const label = isWanted ? t("generate.pricing") : price && !isAsking ? t("generate.for", { tokens: tokens(price.cost_tokens) }) : t("generate");
   return html`<div class="pay">
@@ -175,11 +179,12 @@ function Pay({ model, quote, isWanted, balance, refusal, stray, wrong }) {
       ${!price && isAsking && html`<div class="skeleton line" />`}
     </dl>
     ${missing > 0 && html`<p class="problem" role="status">${t("generate.missing", { tokens: tokens(missing), balance: tokens(balance) })}</p>`}
+    ${isOverBudget && missing <= 0 && html`<p class="problem" role="status">${t("generate.over_budget", { left: tokens(left) })}</p>`}
     ${model.is_paused && html`<p class="notice" role="status">${t("model.paused.hint")}</p>`}
     ${!may && html`<p class="notice">${t("generate.read_only")}</p>`}
     <${Problem} error=${refusal} />
     <button class="primary big" aria-keyshortcuts="Control+Enter Meta+Enter" title=${IS_MAC ? "⌘ Enter" : "Ctrl+Enter"} aria-busy=${isWanted}
-      disabled=${!may || missing > 0 || (!price && !isAsking)}>${label}</button>
+      disabled=${!may || missing > 0 || isOverBudget || (!price && !isAsking)}>${label}</button>
     <p class="hint center pay-hint">${t("generate.hint")}</p>
   </div>`;
 }

@@ -139,6 +139,7 @@ export default {
   "generate.pricing": "Asking for the price …",
   "generate.wrong": { one: "{n} parameter is wrong: see above the JSON.", other: "{n} parameters are wrong: see above the JSON." },
   "generate.missing": "{tokens} are missing; your balance is {balance}. Ask whoever runs this service for tokens, or choose something cheaper.",
+  "generate.over_budget": "This key may spend {left} more. Whoever manages keys can give it more.",
   "generate.read_only": "This key may only read. Sign in with one that may generate.",
   "generate.hint": "Nothing is charged for what is not delivered.",
 

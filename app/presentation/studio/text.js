@@ -1,40 +1,46 @@
-// Every sentence stands in one catalogue a language. The browser chooses, and the switch in the page.
-import sayings, { words } from "./sayings.ru.js";
+// Every sentence stands in one catalogue a language, of which one alone is loaded. The browser chooses, and the switch in
+// the page.
 import { createStore } from "./store.js";
-import en from "./text.en.js";
-import ru from "./text.ru.js";
 
-const CATALOGUES = { en, ru };
-// English needs none: it is the API's own language.
-const SAYINGS = { ru: { words, patterns: Object.entries(sayings).map(([said, text]) => [patternOf(said), text]) } };
 const CHOICE = "tollgate-language";
+
+export const languages = { en: "English", ru: "Русский" };
+let texts;
+// English needs none: it is the API's own language.
+let sayings;
+
+async function load(name) {
+  const [catalogue, said] = await Promise.all([import(`./text.${name}.js`), name === "en" ? null : import(`./sayings.${name}.js`)]);
+  texts = catalogue.default;
+  sayings = said && { words: said.words, patterns: Object.entries(said.default).map(([english, text]) => [patternOf(english), text]) };
+  document.documentElement.lang = name;
+}
 
 function chosen() {
   const kept = localStorage.getItem(CHOICE);
-  if (kept in CATALOGUES) return kept;
-  const wanted = navigator.languages.map((language) => language.slice(0, 2)).find((name) => name in CATALOGUES);
+  if (Object.hasOwn(languages, kept)) return kept;
+  const wanted = navigator.languages.map((language) => language.slice(0, 2)).find((name) => Object.hasOwn(languages, name));
   return wanted ?? "en";
 }
 
 export const language = createStore({ name: chosen() });
-export const languages = { en: "English", ru: "Русский" };
+await load(language.get().name);
 
+// The files of a release that is not served any more are not found: the page of the next one has them.
 export function chooseLanguage(name) {
   localStorage.setItem(CHOICE, name);
-  language.set({ name });
-  document.documentElement.lang = name;
+  load(name).then(() => language.set({ name }), () => location.reload());
 }
-document.documentElement.lang = language.get().name;
 
 // `{name}` is filled in; where a sentence counts, it has a form for each of the language's plurals.
 export function t(key, values = {}) {
   const { name } = language.get();
-  let text = CATALOGUES[name][key] ?? en[key] ?? key;
+  let text = texts[key] ?? key;
   if (typeof text === "object") text = text[new Intl.PluralRules(name).select(values.n)] ?? text.other;
   return text.replace(/\{(\w+)\}/g, (_, word) => (typeof values[word] === "number" ? number(values[word]) : values[word] ?? ""));
 }
 
-export const has = (key) => key in CATALOGUES[language.get().name];
+export const has = (key) => key in texts;
 export const number = (value, digits = 2) =>
   new Intl.NumberFormat(language.get().name, { maximumFractionDigits: digits }).format(value);
 export const tokens = (n) => t("tokens", { n });
@@ -112,12 +118,11 @@ export function learn(texts) {
 }
 
 function translated(sentence) {
-  const known = SAYINGS[language.get().name];
-  if (!sentence || !known) return null;
+  if (!sentence || !sayings) return null;
   if (learnt.has(sentence)) return localized(learnt.get(sentence));
-  for (const [pattern, text] of known.patterns) {
+  for (const [pattern, text] of sayings.patterns) {
     const found = sentence.match(pattern);
-    if (found) return text.replace(/\{(\d)\}/g, (_, place) => figureOf(found[place], known));
+    if (found) return text.replace(/\{(\d)\}/g, (_, place) => figureOf(found[place]));
   }
   return null;
 }
@@ -127,7 +132,7 @@ function patternOf(said) {
 }
 
 // Numbers, units and lists, as they stand in the API's sentences.
-function figureOf(text, known) {
+function figureOf(text) {
   if (/^\d[\d,]*(\.\d+)?$/.test(text)) return number(Number(text.replaceAll(",", "")));
-  return known.words.reduce((told, [said, word]) => told.replace(said, word), text);
+  return sayings.words.reduce((told, [said, word]) => told.replace(said, word), text);
 }
