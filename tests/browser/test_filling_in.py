@@ -23,7 +23,7 @@ async def test_all_that_is_wrong_with_json_is_said_above_it_and_by_the_button(st
         [
             "/prompt This must be a string.",
             "/num_images This must be at most 4.",
-            "/wings This field is not known here.",
+            "/wings This model has no parameter of this name.",
         ]
     )
     await expect(studio.page.get_by_text("3 parameters are wrong: see above the JSON.")).to_be_visible()

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text as text_of
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.infrastructure.postgres.heartbeats import Heartbeats
 from tests.builders import run_with_engine
@@ -264,7 +266,13 @@ def test_is_listed_among_the_commands(tmp_path: Path) -> None:
 
 
 def test_says_that_fal_refuses_the_account_and_what_to_do(database: str, simulator: str, tmp_path: Path) -> None:
-    run_with_engine(database, lambda engine: Heartbeats(engine, list, lambda: ["*"], lambda: ["*"]).beat())
+    async def beat(engine: AsyncEngine) -> None:
+        await Heartbeats(engine, list, lambda: ["*"], lambda: ["*"]).beat()
+        async with engine.begin() as connection:
+            # It is still alive when doctor has started, however long that takes.
+            await connection.execute(text_of("UPDATE heartbeats SET beaten_at = beaten_at + interval '5 minutes'"))
+
+    run_with_engine(database, beat)
 
     code, lines = doctor(tmp_path, database, FAL_QUEUE_URL=simulator)
 

@@ -95,6 +95,7 @@ export default {
   "field.optional": "optional",
   "field.by_model": "Default",
   "field.studio_missing": "This is needed.",
+  "field.unknown_field": "This model has no parameter of this name.",
   "field.studio_type": "This file is {type}, and this model takes {types}.",
   "field.studio_bytes": "This file has {size}, and this model takes {max} at most.",
   "field.studio_seconds": "This sound takes {is} s: it must take {from} to {to} s.",
