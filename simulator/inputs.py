@@ -121,7 +121,7 @@ class InputPictures:
 
     async def _fetch(self, url: str, loc: tuple[str | int, ...]) -> bytes:
         is_of_this_machine = _host_of(url) in LOOPBACK
-        again_until = time.monotonic() + FETCH_AGAIN_SECONDS_MAX
+        again_until: float | None = None
         try:
             async with asyncio.timeout(LOOPBACK_FETCH_SECONDS_MAX if is_of_this_machine else FETCH_SECONDS_MAX):
                 while True:
@@ -130,6 +130,7 @@ class InputPictures:
                     except httpx.TransportError:
                         # A service that is killed takes this simulator with it within a second, and until then this
                         # is no answer: the run is taken up again by the next start.
+                        again_until = again_until or time.monotonic() + FETCH_AGAIN_SECONDS_MAX
                         if not is_of_this_machine or time.monotonic() >= again_until:
                             raise
                         await asyncio.sleep(FETCH_AGAIN_SECONDS)

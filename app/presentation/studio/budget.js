@@ -12,7 +12,9 @@ export async function askForBudget() {
     const { budget: known } = await mine("GET", "/keys/current");
     if (number === asked) budget.set({ known });
   } catch {
-    // The next change of the balance asks again.
+    // What is known is noted anew, so that whoever waits for it to renew waits and asks again.
+    const { known } = budget.get();
+    if (known && number === asked) budget.set({ known: { ...known } });
   }
 }
 

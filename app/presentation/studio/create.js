@@ -172,7 +172,7 @@ function Pay({ model, quote, isWanted, balance, refusal, stray, wrong }) {
   const label = isWanted ? t("generate.pricing") : price && !isAsking ? t("generate.for", { tokens: tokens(price.cost_tokens) }) : t("generate");
   return html`<div class="pay">
     ${wrong > 0 && html`<p class="field-error">${t("generate.wrong", { n: wrong })}</p>`}
-    ${stray.map((found) => html`<p class="field-error" key=${found.code}>${found.detail}</p>`)}
+    ${stray.map((found) => html`<p class="field-error" key=${found.code}>${explainField(found)}</p>`)}
     ${error && !error.fields?.length && html`<${Problem} error=${error} />`}
     <dl class=${isAsking ? "lines asking" : "lines"} aria-live="polite">
       ${(price?.price ?? []).map((line) => html`<div key=${line.line}><dt>${lineName(line)} <span class="aside">${lineSum(line)}</span></dt><dd class="number">${tokens(line.tokens)}</dd></div>`)}

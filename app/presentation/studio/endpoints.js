@@ -24,10 +24,7 @@ export function EndpointList({ full }) {
     await send("PATCH", `/${id}`, { is_enabled: true });
     if (missedAfter !== null) await send("POST", `/${id}/replay`, { after: missedAfter });
   });
-  const rotate = async ({ id }) => {
-    const made = await act(id, () => send("POST", `/${id}/rotate-secret`, { overlap_seconds: 3600 }));
-    if (made) show(made, t("secret.signs"));
-  };
+  const rotate = ({ id }) => act(id, async () => show(await send("POST", `/${id}/rotate-secret`, { overlap_seconds: 3600 }), t("secret.signs")));
   return html`<section class="card" ref=${card} ...${passing}><h2>${t("endpoint.title")}</h2>
     <${Problem} error=${error}><button type="button" onClick=${load}>${t("try.again")}</button><//>
     ${!items ? !error && html`<div class="skeleton box" aria-hidden="true" />` : items.length === 0 ? html`<${Empty} title=${t("endpoint.none")}><p>${t("endpoint.none.hint")}</p><//>` : html`<ul class="entries">${items.map((endpoint) => html`<li key=${endpoint.id}>

@@ -13,7 +13,7 @@ export const ANY = { state: "all", type: "", model: "", q: "" };
 export function chosenOf(query) {
   const told = Object.fromEntries(new URLSearchParams(query));
   const chosen = Object.fromEntries(Object.entries(ANY).map(([name, any]) => [name, told[name] ?? any]));
-  return chosen.state in STATES ? chosen : { ...chosen, state: ANY.state };
+  return Object.hasOwn(STATES, chosen.state) ? chosen : { ...chosen, state: ANY.state };
 }
 
 export const queryOf = (chosen) => new URLSearchParams(Object.entries(chosen).filter(([name, value]) => value !== ANY[name])).toString();

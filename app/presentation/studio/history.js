@@ -67,7 +67,7 @@ function partsOf(found, isGrid, columns, height) {
   const parts = [];
   for (const [at, { created_at: iso }] of found.entries()) {
     const key = new Date(iso).toDateString();
-    if (parts.at(-1)?.key !== key) parts.push({ key, title: day(iso), from: at, to: at, top: endOf(parts.at(-1), columns, height), above: HEADING });
+    if (parts.at(-1)?.key !== key) parts.push({ key, since: iso, from: at, to: at, top: endOf(parts.at(-1), columns, height), above: HEADING });
     parts.at(-1).to = at + 1;
   }
   return parts;
@@ -92,7 +92,7 @@ function Found({ found, isGrid, hasMore, onEnd, asked }) {
       const first = part.from + Math.max(0, Math.floor((top - begin) / height)) * columns;
       const last = Math.min(part.to, part.from + Math.max(0, Math.ceil((bottom - begin) / height)) * columns);
       const size = hasMore && part.to === found.length ? -1 : part.to - part.from;
-      return html`<section key=${part.key} style=${{ top: `${part.top}px` }}>${part.title && html`<h2>${part.title}</h2>`}
+      return html`<section key=${part.key} style=${{ top: `${part.top}px` }}>${part.since && html`<h2>${day(part.since)}</h2>`}
         <ul>${found.slice(first, last).map((job, at) => html`<li key=${job.job_id} aria-setsize=${size} aria-posinset=${first - part.from + at + 1} style=${placeOf(first - part.from + at)}>
           <${Item} job=${job} /><${QuickActions} job=${job} output=${shownOf(job)} /></li>`)}</ul></section>`;
     })}

@@ -16,7 +16,9 @@ const DAYS_MAX = 3650;
 
 export function Keys() {
   const [full, setFull] = useState(null);
-  return html`<main class="keys" id="main"><h1>${t("nav.keys")}</h1>
+  const main = useRef(null);
+  const passing = useFocusPassedOn(() => main.current.querySelector("input, button"));
+  return html`<main class="keys" id="main" ref=${main} ...${passing}><h1>${t("nav.keys")}</h1>
     ${full ? html`<${Lists} full=${full} onEnd=${() => setFull(null)} />` : html`<${AskForKey} onKey=${setFull} />`}</main>`;
 }
 
@@ -54,10 +56,7 @@ function KeyList({ full }) {
   const card = useRef(null);
   const passing = useFocusPassedOn(() => card.current.querySelector(".new > summary"));
   const send = (method, path, body) => call(method, `/keys${path}`, { key: full, body });
-  const rotate = async (key) => {
-    const made = await act(key.id, () => send("POST", `/${key.id}/rotate`, { overlap_seconds: 3600 }));
-    if (made) show(made, t("secret.overlap"));
-  };
+  const rotate = ({ id }) => act(id, async () => show(await send("POST", `/${id}/rotate`, { overlap_seconds: 3600 }), t("secret.overlap")));
   return html`<section class="card" ref=${card} ...${passing}><h2>${t("keys.title")}</h2>
     <${Problem} error=${error}><button type="button" onClick=${load}>${t("try.again")}</button><//>
     ${!items ? !error && html`<div class="skeleton box" aria-hidden="true" />` : html`<ul class="entries">${items.map((key) => html`<li key=${key.id}>

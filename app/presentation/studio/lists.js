@@ -1,6 +1,6 @@
 // A list that the full key is needed for, and what is done with its rows.
 import { call } from "./api.js";
-import { useEffect, useState } from "./html.js";
+import { useEffect, useRef, useState } from "./html.js";
 
 const NONE = { of: null, error: null };
 
@@ -9,6 +9,7 @@ export function useList(full, path) {
   const [error, setError] = useState(null);
   // What went wrong is said in the row that it is about.
   const [trouble, setTrouble] = useState(NONE);
+  const underWay = useRef(new Set());
   const load = async () => {
     try {
       setItems((await call("GET", path, { key: full })).items);
@@ -17,7 +18,10 @@ export function useList(full, path) {
       setError(failure);
     }
   };
+  // One press too many would rotate again, and end the secret that is to work on.
   const act = async (id, work) => {
+    if (underWay.current.has(id)) return null;
+    underWay.current.add(id);
     setTrouble(NONE);
     try {
       const made = await work();
@@ -26,6 +30,8 @@ export function useList(full, path) {
     } catch (failure) {
       setTrouble({ of: id, error: failure });
       return null;
+    } finally {
+      underWay.current.delete(id);
     }
   };
   useEffect(() => { load(); }, [full]);

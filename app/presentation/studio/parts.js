@@ -142,7 +142,11 @@ export function Progress({ job, expected, label }) {
 // The second press does it: what is deleted does not come back.
 export function Sure({ label, onSure }) {
   const [isAsking, setAsking] = useState(false);
-  return html`<button type="button" class=${isAsking ? "danger" : ""} onBlur=${() => setAsking(false)} onClick=${() => (isAsking ? onSure() : setAsking(true))}>${isAsking ? t("sure") : label}</button>`;
+  const onClick = () => {
+    setAsking(!isAsking);
+    if (isAsking) onSure();
+  };
+  return html`<button type="button" class=${isAsking ? "danger" : ""} onBlur=${() => setAsking(false)} onClick=${onClick}>${isAsking ? t("sure") : label}</button>`;
 }
 
 // What fails again so soon is broken, and not over.

@@ -7,7 +7,7 @@ const NAMES = ["create", "history", "ledger", "keys"];
 function parsed(hash) {
   const [path, query = ""] = hash.split("?");
   const [, name, id, output] = path.split("/");
-  if (name === "job") return { name, query: "", id, output: Number(output ?? 0) };
+  if (name === "job") return { name, query: "", id, output: Number(output) || 0 };
   return NAMES.includes(name) ? { name, query } : { name: NAMES[0], query: "" };
 }
 
@@ -54,6 +54,7 @@ export function closeJob() {
 
 // What is asked of the place. No entry of its own: Back leaves the place, not the last letter that was typed.
 export function setQuery(query) {
-  history.replaceState(history.state, "", hashOf({ ...place.get(), query }));
-  place.set(arrived(place.get()));
+  const { name, under } = place.get();
+  history.replaceState(history.state, "", hashOf({ name, query }));
+  place.set({ query, under: { ...under, query } });
 }

@@ -5,16 +5,18 @@ import { onLeave } from "./session.js";
 import { createStore, useStore } from "./store.js";
 import { t } from "./text.js";
 
-const shown = createStore({ item: null });
-const forget = () => shown.set({ item: null });
-onLeave(forget);
+const shown = createStore({ items: [] });
+onLeave(() => shown.set({ items: [] }));
 
+// One after the other: the answer to a second press must not take the first secret away.
 export function showSecret({ title, secret, why }) {
-  shown.set({ item: { title, secret, why } });
+  shown.set({ items: [...shown.get().items, { title, secret, why }] });
 }
 
+const showNext = () => shown.set({ items: shown.get().items.slice(1) });
+
 export function Secret() {
-  const { item } = useStore(shown);
+  const [item] = useStore(shown).items;
   return item && html`<${Box} key=${item.secret} item=${item} />`;
 }
 
@@ -24,6 +26,6 @@ function Box({ item }) {
     <p id="secret-why"><strong>${t("secret.once")}</strong> ${item.why}</p>
     <div class="secret"><code>${item.secret}</code><${Copy} text=${item.secret} label=${t("copy")} isFirst=${true} /></div>
     <div role="alert">${isHeld && html`<p class="notice">${t("secret.held")}</p>`}</div>
-    <button type="button" class="primary" onClick=${forget}>${t("secret.saved")}</button>
+    <button type="button" class="primary" onClick=${showNext}>${t("secret.saved")}</button>
   <//>`;
 }

@@ -42,7 +42,14 @@ export function storage() {
 const keptIn = (place) => JSON.parse(place.getItem(ITEM));
 const stored = () => keptIn(sessionStorage) ?? keptIn(localStorage);
 
+// Held by each tab that uses the key, so that no other one takes it for left behind.
+let letGo = null;
+function hold({ id }) {
+  if (id) navigator.locks?.request(MADE + id, { mode: "shared" }, () => new Promise((resolve) => { letGo = resolve; }));
+}
+
 function enter(signedIn) {
+  hold(signedIn);
   const place = signedIn.isRemembered ? localStorage : sessionStorage;
   place.setItem(ITEM, JSON.stringify(signedIn));
   session.set({ signedIn, isAsking: false, notice: null });
@@ -54,8 +61,9 @@ function forget() {
     // Another account may be remembered here, which this tab knows nothing of.
     const isOfAnother = (keptIn(place)?.key ?? key) !== key;
     const own = Object.keys(place).filter((name) => name.startsWith(OWN));
-    for (const name of own) if (!isOfAnother || JSON.parse(place.getItem(name)).of === mark) place.removeItem(name);
+    for (const name of own.filter((one) => !one.startsWith(MADE))) if (!isOfAnother || JSON.parse(place.getItem(name)).of === mark) place.removeItem(name);
   }
+  letGo?.();
   location.replace("#/create");
   for (const forgetter of forgetters) forgetter();
 }
@@ -99,8 +107,8 @@ export async function signIn(key, isRemembered) {
     await endLeftBehind(key);
     const made = await makeOwn(key, expiresAt);
     // From here on nothing on this page has the full key.
-    enter({ key: made.api_key, isRemembered, isOwn: true, scopes: SCOPES, name: made.name, expiresAt });
-    noteMade(made);
+    enter({ id: made.id, key: made.api_key, isRemembered, isOwn: true, scopes: SCOPES, name: made.name, expiresAt });
+    noteMade(made.id, expiresAt);
   }
   tell({ type: "session", signedIn: session.get().signedIn });
 }
@@ -114,34 +122,35 @@ async function makeOwn(key, expiresAt) {
   }
 }
 
-function noteMade({ id }) {
+function noteMade(id, until) {
   try {
-    localStorage.setItem(MADE + id, JSON.stringify({ of: accountMark() }));
+    localStorage.setItem(MADE + id, JSON.stringify({ until }));
   } catch {
     // The browser is full: the key ends in its own time.
   }
 }
 
-// A page that was closed and not signed out of has left its key to live on.
+// A page that was closed and not signed out of has left its key to live on. Where the browser has no locks, nobody can
+// tell that page from one that is only slow to answer.
 async function endLeftBehind(key) {
-  for (const name of Object.keys(localStorage).filter((one) => one.startsWith(MADE))) {
+  if (!navigator.locks) return;
+  const inUse = new Set((await navigator.locks.query()).held.map(({ name }) => name));
+  for (const name of Object.keys(localStorage).filter((one) => one.startsWith(MADE) && !inUse.has(one))) {
     try {
-      await call("DELETE", `/keys/${name.slice(MADE.length)}`, { key });
-    } catch (error) {
-      // It has ended, or is of another account.
-      if (error.status !== 404) throw error;
+      const { until } = JSON.parse(localStorage.getItem(name));
+      if (Date.parse(until) > Date.now()) await call("DELETE", `/keys/${name.slice(MADE.length)}`, { key });
+      localStorage.removeItem(name);
+    } catch {
+      // Of another account, or not to be had right now: it is tried again, or ends in its own time.
     }
-    localStorage.removeItem(name);
   }
 }
 
-// Returns the full key, for whoever it was made for to see it once.
-export async function signInAsNewcomer() {
+// The full key of a new account.
+export async function newcomersKey() {
   const answer = await ask("POST", "/studio/newcomers");
   if (!answer.ok) throw await problemOf(answer);
-  const { api_key: full } = await answer.json();
-  await signIn(full, false);
-  return full;
+  return (await answer.json()).api_key;
 }
 
 export const canWelcome = document.querySelector("meta[name=tollgate-newcomers]")?.content === "yes";
@@ -155,6 +164,7 @@ export async function signOut() {
   if (signedIn?.isOwn) {
     try {
       await call("DELETE", "/keys/current", { key: signedIn.key, keepalive: true });
+      localStorage.removeItem(MADE + signedIn.id);
     } catch (error) {
       if (error.status !== 401) notice = "signed_out_key_lives";
     }
@@ -165,6 +175,7 @@ export async function signOut() {
 // What is answered 401 has ended, wherever that was done. An answer that comes late is not about who is here by then.
 export function noteRefusal(error, key) {
   if (error.status === 401 && key !== null && key === keyOf()) {
+    localStorage.removeItem(MADE + session.get().signedIn.id);
     tell({ type: "left", notice: "key_ended" });
     leave("key_ended");
   }

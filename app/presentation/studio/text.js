@@ -24,12 +24,22 @@ function chosen() {
 }
 
 export const language = createStore({ name: chosen() });
-await load(language.get().name);
+try {
+  await load(language.get().name);
+} catch {
+  language.set({ name: "en" });
+  await load("en");
+}
 
-// The files of a release that is not served any more are not found: the page of the next one has them.
-export function chooseLanguage(name) {
+export async function chooseLanguage(name) {
+  try {
+    await load(name);
+  } catch {
+    // The files of a release that is served no more: the next one has a page of its own.
+    return location.reload();
+  }
   localStorage.setItem(CHOICE, name);
-  load(name).then(() => language.set({ name }), () => location.reload());
+  return language.set({ name });
 }
 
 // `{name}` is filled in; where a sentence counts, it has a form for each of the language's plurals.

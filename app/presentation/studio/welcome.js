@@ -4,7 +4,7 @@ import { Icon } from "./icons.js";
 import { html, useState } from "./html.js";
 import { Problem } from "./parts.js";
 import { showSecret } from "./secret.js";
-import { canWelcome, session, signIn, signInAsNewcomer } from "./session.js";
+import { canWelcome, newcomersKey, session, signIn } from "./session.js";
 import { useStore } from "./store.js";
 import { t } from "./text.js";
 
@@ -24,7 +24,10 @@ export function Welcome() {
     }
   };
   const enterAsNewcomer = () => enter("new", async () => {
-    showSecret({ title: t("secret.full"), secret: await signInAsNewcomer(), why: t("secret.full.why") });
+    const full = await newcomersKey();
+    // Shown first: whatever becomes of the sign-in, nobody else has it.
+    showSecret({ title: t("secret.full"), secret: full, why: t("secret.full.why") });
+    await signIn(full, false);
   });
   const onSubmit = (event) => {
     event.preventDefault();
