@@ -156,3 +156,41 @@ async def test_a_lost_network_leaves_the_form_above_the_edge(studio: Studio) -> 
 
     await expect(hint).to_be_in_viewport(ratio=1)
     await studio.context.set_offline(False)
+
+
+async def test_a_key_that_another_tab_uses_is_not_taken_for_left_behind(studio: Studio) -> None:
+    full = a_user(studio.url, 100)
+    await studio.sign_in(full)
+    await expect(studio.prompt).to_be_visible()
+    page = await studio.context.new_page()
+    # It hears nothing of the first one, as where that one is too busy to answer.
+    await page.add_init_script("delete window.BroadcastChannel")
+    await page.goto(studio.url)
+
+    await page.get_by_label("API key").fill(full)
+    await page.get_by_role("button", name="Sign in", exact=True).click()
+    await expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
+
+    await studio.make("a reed")
+    await expect(studio.balance).to_have_text("95 tokens")
+    assert len([name for name in names_of(studio, full) if name.startswith("studio")]) == 2
+
+
+async def test_where_the_sentences_of_a_language_do_not_come_the_page_is_there_in_english(studio: Studio) -> None:
+    studio.may_fail = True
+    await studio.context.add_init_script("localStorage.setItem('tollgate-language', 'ru')")
+    await studio.page.route("**/text.ru.js", lambda route: route.abort())
+
+    await studio.visit()
+
+    await expect(studio.page.get_by_label("API key")).to_be_visible()
+
+
+async def test_a_link_that_asks_for_what_is_not_there_shows_all(studio: Studio) -> None:
+    await studio.sign_in(a_user(studio.url, 100))
+    await expect(studio.prompt).to_be_visible()
+
+    await studio.visit("#/history?state=constructor")
+
+    await expect(studio.page.get_by_role("heading", name="History")).to_be_visible()
+    await expect(studio.page.get_by_role("radio", name="All", exact=True)).to_be_checked()

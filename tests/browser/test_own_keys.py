@@ -1,5 +1,6 @@
 """The place of the keys: what is made is what was chosen, what is wrong is said where it is, no secret is lost."""
 
+import asyncio
 import re
 
 import httpx
@@ -149,3 +150,29 @@ async def test_a_secret_goes_when_it_is_said_to_be_saved_and_not_before(studio: 
     await expect(dialog).to_have_count(0)
     await expect(page.locator("main")).to_have_count(1)
     assert re.search(r"tgk_\w{20}", await page.locator("body").inner_text()) is None
+
+
+async def test_a_press_too_many_rotates_no_second_time(studio: Studio) -> None:
+    await open_form(studio)
+    page = studio.page
+    await page.get_by_label("Name").fill("a bot")
+    await page.get_by_role("button", name="Make the key").click()
+    await studio.save_the_secret()
+    row = page.locator(".entries li").filter(has_text="a bot")
+    may_go_on = asyncio.Event()
+    asked = []
+
+    async def hold(route: Route) -> None:
+        asked.append(route.request.url)
+        await may_go_on.wait()
+        await route.continue_()
+
+    await page.route("**/rotate", hold)
+    for _ in range(2):
+        await row.get_by_role("button", name="New secret").click()
+        await row.get_by_role("button", name="Really?").click()
+    may_go_on.set()
+    await studio.save_the_secret()
+
+    assert len(asked) == 1
+    await expect(page.get_by_role("dialog")).to_have_count(0)
