@@ -16,6 +16,7 @@ import pytest
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.infrastructure.postgres import database as database_module
 from app.infrastructure.postgres.database import open_engine
 from app.infrastructure.postgres.migrations import migrate
 from devtools.embedded_postgres import embedded_postgres_blocking
@@ -37,6 +38,8 @@ CONSOLE = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=struct
 DIRECTORIES_BY_LENGTH = ("fault", "browser", "end_to_end", "property", "integration", "contract", "unit")
 WORKERS_PER_CORE = 2
 WORKERS_MAX = 8
+# For a connection of the service to PostgreSQL: a busy machine may take longer than production waits.
+CONNECT_SECONDS_MAX = 30.0
 
 # A shell without job control ignores SIGINT for what it puts into the background. The processes that tests start would
 # inherit that, and none of them would end as Ctrl-C ends it.
@@ -154,6 +157,13 @@ def s3_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def project_dir() -> Path:
     return TESTS.parent
+
+
+@pytest.fixture(autouse=True)
+def _patience_with_postgresql(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is measured, only a server that hangs ends the attempt to connect to it."""
+    if request.node.get_closest_marker("alone") is None:
+        monkeypatch.setattr(database_module, "CONNECT_TIMEOUT_SECONDS", CONNECT_SECONDS_MAX)
 
 
 @pytest.fixture(autouse=True)

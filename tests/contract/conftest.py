@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from app.infrastructure.fal.client import FalClient
-from tests.contract.fal_calls import KEY, PLAIN
+from tests.contract.fal_calls import KEY, PATIENT, PLAIN
 from tests.contract.stores import OTHER_NAMES, Case, environment_of, folder_case, s3_case
 from tests.fal_stub import FalStub, running_stub
 from tests.simulator_server import running_simulator
@@ -43,7 +43,7 @@ async def stub() -> AsyncIterator[FalStub]:
 @pytest.fixture
 async def client(stub: FalStub) -> AsyncIterator[FalClient]:
     """The client of the stub, with a key as people paste it."""
-    async with FalClient.open(queue_url=stub.url, key=f" {KEY}\n", ssl_context=PLAIN) as fal:
+    async with FalClient.open(queue_url=stub.url, key=f" {KEY}\n", limits=PATIENT, ssl_context=PLAIN) as fal:
         yield fal
 
 

@@ -15,6 +15,8 @@ from app.presentation.http.connections import Connections
 from app.presentation.http.protocol import HttpProtocol
 
 READ_SECONDS_MAX = 60
+# Only what hangs comes to it, however busy the machine is.
+HANG_SECONDS = 20
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 

@@ -183,5 +183,5 @@ def running_media_service(postgres_dsn: str, template: str, directory: Path, **m
         }
         with ServiceProcess(directory / "service.log", settings) as process:
             process.wait_until_ready()
-            with httpx.Client(base_url=process.url, timeout=30, trust_env=False) as http:
+            with httpx.Client(base_url=process.url, timeout=60, trust_env=False) as http:
                 yield MediaService(process, settings, files, database, http)

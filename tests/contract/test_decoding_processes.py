@@ -161,6 +161,7 @@ async def test_a_child_that_dies_costs_its_own_file_alone(desk: Desk, end: signa
     assert servers() == [server]
 
 
+@pytest.mark.alone
 async def test_a_child_that_hangs_is_killed_and_others_go_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     with_limits(monkeypatch, SHORT % (60, 3))
     under_way = asyncio.create_task(desk.refusal(SLOW, "one"))

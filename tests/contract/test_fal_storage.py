@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,12 +18,11 @@ from app.infrastructure.egress import Egress, Proxy
 from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.storage import FalStorage
 from tests.certificates import self_signed, serving_tls
-from tests.contract.fal_calls import KEY, PLAIN
+from tests.contract.fal_calls import KEY, PATIENT, PLAIN, SHORT_EXCHANGES, limits_for
 from tests.fal_stub import Behaviour, FalStub, drip, drop, endless, hang, raw, reply, reset, running_stub
 
 TOKEN_TARGET = "/storage/auth/token?storage_type=fal-cdn-v3"
 WEEK_SECONDS = 7 * 24 * 60 * 60
-SHORT = HttpLimits(read_seconds=0.5, submit_seconds=1, exchange_seconds=1)
 
 
 async def pieces(content: bytes, size_bytes: int = 65536) -> AsyncIterator[bytes]:
@@ -51,9 +51,13 @@ def stored(stub: FalStub) -> Behaviour:
     return reply(200, {"access_url": f"{stub.url}/files/b/0a1b2c3d/fox.png"})
 
 
+def storage_of(stub: FalStub, limits: HttpLimits) -> AbstractAsyncContextManager[FalStorage]:
+    return FalStorage.open(rest_url=stub.url, key=KEY, ssl_context=PLAIN, limits=limits)
+
+
 @pytest.fixture
 async def storage(stub: FalStub) -> AsyncIterator[FalStorage]:
-    async with FalStorage.open(rest_url=stub.url, key=KEY, ssl_context=PLAIN, limits=SHORT) as storage:
+    async with storage_of(stub, PATIENT) as storage:
         yield storage
 
 
@@ -244,17 +248,16 @@ async def test_a_real_fal_is_never_on_this_machine() -> None:
         (endless, "not one of its media"),
     ],
 )
-async def test_without_a_token_nothing_is_uploaded(
-    stub: FalStub, storage: FalStorage, behaviour: Behaviour, said: str
-) -> None:
+async def test_without_a_token_nothing_is_uploaded(stub: FalStub, behaviour: Behaviour, said: str) -> None:
     stub.then(behaviour)
 
-    with pytest.raises(ProviderUnavailable, match=said):
-        await upload(storage)
+    async with storage_of(stub, limits_for(behaviour)) as storage:
+        with pytest.raises(ProviderUnavailable, match=said):
+            await upload(storage)
 
-    assert len(stub.seen) == 1
-    stub.then(token(stub), stored(stub))
-    assert await upload(storage)
+        assert len(stub.seen) == 1
+        stub.then(token(stub), stored(stub))
+        assert await upload(storage)
 
 
 @pytest.mark.parametrize(
@@ -300,12 +303,13 @@ async def test_a_token_that_is_none_is_refused(stub: FalStub, storage: FalStorag
     ],
 )
 async def test_whatever_else_comes_of_an_upload_is_no_url_and_it_is_sent_once(
-    stub: FalStub, storage: FalStorage, behaviour: Behaviour, said: str
+    stub: FalStub, behaviour: Behaviour, said: str
 ) -> None:
     stub.then(token(stub), behaviour)
 
-    with pytest.raises(ProviderUnavailable, match=said):
-        await upload(storage)
+    async with storage_of(stub, limits_for(behaviour)) as storage:
+        with pytest.raises(ProviderUnavailable, match=said):
+            await upload(storage)
 
     assert stub.calls == [("POST", TOKEN_TARGET), ("POST", "/files/upload")]
 
@@ -396,7 +400,7 @@ async def test_takes_from_the_source_only_what_fal_takes(stub: FalStub, storage:
     assert 0 < given < 20_000_000
 
 
-async def test_an_upload_that_fal_does_not_take_ends(stub: FalStub, storage: FalStorage) -> None:
+async def test_an_upload_that_fal_does_not_take_ends(stub: FalStub) -> None:
     async def source() -> AsyncIterator[bytes]:
         while True:
             yield b"x" * 1024
@@ -404,8 +408,9 @@ async def test_an_upload_that_fal_does_not_take_ends(stub: FalStub, storage: Fal
 
     stub.then(token(stub), hang)
 
-    with pytest.raises(ProviderUnavailable, match=r"no answer from fal within 1\.3"):
-        await upload(storage, chunks=source(), size_bytes=80_000)
+    async with storage_of(stub, SHORT_EXCHANGES) as storage:
+        with pytest.raises(ProviderUnavailable, match=r"no answer from fal within 1\.3"):
+            await upload(storage, chunks=source(), size_bytes=80_000)
 
 
 @pytest.mark.parametrize("given", [b"", b"12345678", b"1234567890", b"123456789" * 100_000])

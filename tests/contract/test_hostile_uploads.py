@@ -180,7 +180,7 @@ def test_who_goes_in_the_middle_leaves_nothing(service: UploadService, leave: Ca
     for headers in ((), (f"Content-Type: {FORM['Content_Type']}",)):
         connection = Connection(service, user, f"Content-Length: {FILE_BYTES_MAX}", *headers)
         connection.send(part(PIECE)[:-10] + PIECE * 3)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not service.left():
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -200,7 +200,7 @@ def test_one_account_cannot_have_all_places_and_who_goes_frees_his(service: Uplo
         for connection in held:
             with contextlib.suppress(ConnectionError):
                 connection.send(b"\x89PNG")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while len(service.left()) < SHARE_OF_ONE:
             assert time.monotonic() < deadline, len(service.left())
             time.sleep(0.05)
@@ -213,6 +213,7 @@ def test_one_account_cannot_have_all_places_and_who_goes_frees_his(service: Uplo
     greedy.keep(picture())
 
 
+@pytest.mark.alone
 def test_hostile_files_are_refused_or_cleaned_while_others_are_served(service: UploadService) -> None:
     files = [each for family in FAMILIES for each in list(hostile_files(family))[::4]]
     user, other = service.user(), service.user()

@@ -12,7 +12,8 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from app.presentation.http import connections, protocol
-from tests.contract.http_callers import GET, answer_to, connected, refused, serving, until_closed
+from tests.builders import until
+from tests.contract.http_callers import GET, HANG_SECONDS, answer_to, connected, refused, serving, until_closed
 
 CONNECTIONS_MAX = 5
 LAST = GET.replace(b"Host: a", b"Host: a\r\nConnection: close")
@@ -22,16 +23,28 @@ def on_uvloop(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     uvloop.run(test())
 
 
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["path"] == "/slow":
-        await asyncio.sleep(1.5)
-    await PlainTextResponse(scope["path"])(scope, receive, send)
+class App:
+    """Answers at once, and `/slow` when it may."""
+
+    def __init__(self) -> None:
+        self.slow = 0
+        self.may_answer = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            self.slow += 1
+            await self.may_answer.wait()
+        await PlainTextResponse(scope["path"])(scope, receive, send)
+
+    async def until_busy(self, count: int) -> None:
+        """So many wait for their answers."""
+        await until(lambda: asyncio.sleep(0, self.slow == count), seconds=HANG_SECONDS)
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n"], ids=["silent", "half a head"])
 def test_who_asks_for_nothing_makes_room_the_oldest_first(sent: bytes) -> None:
     async def check() -> None:
-        async with serving(app, connections_max=CONNECTIONS_MAX) as server, AsyncExitStack() as stack:
+        async with serving(App(), connections_max=CONNECTIONS_MAX) as server, AsyncExitStack() as stack:
             with capture_logs() as logs:
                 waiting = []
                 for _ in range(CONNECTIONS_MAX):
@@ -51,6 +64,7 @@ def test_who_asks_for_nothing_makes_room_the_oldest_first(sent: bytes) -> None:
 
 def test_idle_ones_go_after_silent_ones_and_busy_ones_never() -> None:
     async def check() -> None:
+        app = App()
         async with serving(app, connections_max=CONNECTIONS_MAX) as server, AsyncExitStack() as stack:
             idle, idle_writer = await stack.enter_async_context(connected(server))
             idle_writer.write(GET)
@@ -60,8 +74,9 @@ def test_idle_ones_go_after_silent_ones_and_busy_ones_never() -> None:
                 reader, writer = await stack.enter_async_context(connected(server))
                 writer.write(LAST.replace(b"/ ", b"/slow ", 1))
                 busy.append(reader)
+            await app.until_busy(CONNECTIONS_MAX - 2)
             silent, _ = await stack.enter_async_context(connected(server))
-            await asyncio.sleep(0.1)
+            await until(lambda: asyncio.sleep(0, len(server.protocols) == CONNECTIONS_MAX), seconds=HANG_SECONDS)
 
             first, writer = await stack.enter_async_context(connected(server))
             writer.write(LAST.replace(b"/ ", b"/slow ", 1))
@@ -70,10 +85,10 @@ def test_idle_ones_go_after_silent_ones_and_busy_ones_never() -> None:
             second, writer = await stack.enter_async_context(connected(server))
             writer.write(LAST.replace(b"/ ", b"/slow ", 1))
             assert await until_closed(idle) == b""
-            await asyncio.sleep(0.05)
-            # All are busy now.
+            await app.until_busy(CONNECTIONS_MAX)
             assert refused(await answer_to(server, LAST)) == (503, "too_many_connections")
             assert refused(await answer_to(server)) == (503, "too_many_connections")
+            app.may_answer.set()
             for reader in (*busy, first, second):
                 assert b" 200 " in await until_closed(reader)
             assert b" 200 " in await answer_to(server, LAST)
@@ -86,31 +101,33 @@ def test_a_crowd_is_turned_away_and_leaves_nothing_behind(monkeypatch: pytest.Mo
     monkeypatch.setattr(protocol, "LINGER_SECONDS_MAX", 0.2)
 
     async def check() -> None:
+        app = App()
         async with serving(app, connections_max=CONNECTIONS_MAX) as server, AsyncExitStack() as stack:
             busy = []
             for _ in range(CONNECTIONS_MAX):
                 reader, writer = await stack.enter_async_context(connected(server))
                 writer.write(LAST.replace(b"/ ", b"/slow ", 1))
                 busy.append(reader)
-            await asyncio.sleep(0.1)
+            await app.until_busy(CONNECTIONS_MAX)
             answers = await asyncio.gather(*(answer_to(server, LAST) for _ in range(300)), return_exceptions=True)
             answered = [answer for answer in answers if isinstance(answer, bytes) and answer]
             # Those who were turned away make no room for the next ones.
             assert {answer.split(b" ")[1] for answer in answered} == {b"503"}
+            app.may_answer.set()
             for reader in busy:
                 assert b" 200 " in await until_closed(reader)
-            await asyncio.sleep(0.5)
-            assert server.protocols == []
+            await until(lambda: asyncio.sleep(0, server.protocols == []), seconds=HANG_SECONDS)
             left = (server.connections._all, server.connections._turned_away, server.connections._idle)
             assert not any(left)
 
     on_uvloop(check)
 
 
+@pytest.mark.alone
 def test_a_request_on_its_way_at_a_stop_is_still_answered() -> None:
     async def check() -> None:
         async with AsyncExitStack() as stack:
-            server = await stack.enter_async_context(serving(app))
+            server = await stack.enter_async_context(serving(App()))
             (fresh, fresh_writer), (kept, kept_writer) = [
                 await stack.enter_async_context(connected(server)) for _ in range(2)
             ]

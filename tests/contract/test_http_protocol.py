@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import serving
 from app.presentation.http.connections import Connections
 from app.serving import Server
-from tests.contract.http_callers import http_of
+from tests.builders import until
+from tests.contract.http_callers import HANG_SECONDS, http_of
 
 BODY = b'{"balance_tokens":120}'
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -76,7 +77,7 @@ async def _an_answer_arrives_in_one_packet() -> None:
         transport, caller = await asyncio.get_running_loop().create_connection(Caller, "127.0.0.1", port)
         for _ in range(50):
             transport.write(REQUEST)
-            await asyncio.wait_for(caller.something.wait(), 5)
+            await asyncio.wait_for(caller.something.wait(), HANG_SECONDS)
             caller.something.clear()
         transport.close()
 
@@ -93,7 +94,7 @@ async def _the_last_answer_of_a_connection_arrives_whole() -> None:
     async with server() as port:
         transport, caller = await asyncio.get_running_loop().create_connection(Caller, "127.0.0.1", port)
         transport.write(REQUEST.replace(b"GET / ", b"GET /large ") + LAST_REQUEST)
-        await asyncio.wait_for(caller.closed.wait(), 10)
+        await asyncio.wait_for(caller.closed.wait(), HANG_SECONDS)
 
     first, last = b"".join(caller.received).split(b"HTTP/1.1 200 ")[1:]
     assert first.endswith(b"\r\n\r\n" + LARGE)
@@ -112,7 +113,7 @@ async def _a_caller_who_has_nothing_more_to_say_gets_its_answer() -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(REQUEST)
             writer.write_eof()
-            answer = await asyncio.wait_for(reader.read(), 5)
+            answer = await asyncio.wait_for(reader.read(), HANG_SECONDS)
             writer.close()
             assert answer.endswith(BODY)
 
@@ -158,6 +159,7 @@ def test_whoever_writes_to_a_caller_that_does_not_read_is_told_to_pause(run: Run
         async with server(long_answer) as port:
             _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
             writer.write(REQUEST)
+            await until(lambda: asyncio.sleep(0, made_bytes > 0), seconds=HANG_SECONDS)
             await asyncio.sleep(0.5)
             writer.transport.abort()
             assert 0 < made_bytes < 64 * 2**20
@@ -178,7 +180,7 @@ async def _who_is_connected_but_not_accepted_is_answered() -> None:
         task = asyncio.create_task(running.serve([listener]))
         while not running.started:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        callers = [socket.create_connection(listener.getsockname(), timeout=5) for _ in range(8)]
+        callers = [socket.create_connection(listener.getsockname(), timeout=HANG_SECONDS) for _ in range(8)]
         for caller in callers:
             caller.sendall(REQUEST)
         # The loop has not run since: all of them wait to be accepted.

@@ -261,10 +261,15 @@ def test_a_link_ends_and_is_wrong_or_leads_to_what_was_deleted(service: MediaSer
 
 def test_a_link_works_for_the_time_it_says(service: MediaService) -> None:
     output_id = service.stored(PNG, "image/png")
-    link = service.link(output_id, seconds=4)
-    ends_at = int(link.partition("expires=")[2].partition("&")[0])
+    while True:
+        link = service.link(output_id, seconds=4)
+        ends_at = int(link.partition("expires=")[2].partition("&")[0])
+        answer = service.http.get(link)
+        # On a busy machine it may be over before it was asked for, which tells nothing.
+        if time.time() < ends_at:
+            break
 
-    assert service.http.get(link).status_code == 200
+    assert answer.status_code == 200
     while time.time() < ends_at + 0.1:
         time.sleep(0.1)
     assert service.http.get(link).json()["code"] == "link_expired"

@@ -32,6 +32,7 @@ def silent_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("is_silent", [False, True], ids=["closed", "silent"])
 @pytest.mark.usefixtures("s3_environment")
 async def test_a_store_that_is_away_is_given_up_soon(

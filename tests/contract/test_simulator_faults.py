@@ -70,7 +70,9 @@ def test_spoils_the_answer_to_any_call(fal_http: httpx.Client, operation: str) -
 
 @every_call
 def test_a_hanging_call_can_be_given_up(fal_http: httpx.Client, operation: str) -> None:
-    with httpx.Client(base_url=fal_http.base_url, headers=fal_http.headers, timeout=0.3) as impatient:
+    with httpx.Client(
+        base_url=fal_http.base_url, headers=fal_http.headers, timeout=httpx.Timeout(60, read=0.3)
+    ) as impatient:
         with pytest.raises(httpx.ReadTimeout):
             CALLS[operation](impatient, f"[{operation}:hang]")
         # With a time it is late, and complete.

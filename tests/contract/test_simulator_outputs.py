@@ -164,7 +164,7 @@ def test_downloads_are_slow_on_request(fal_http: httpx.Client) -> None:
         first, second = next(pieces), next(pieces)
 
     assert len(first) == len(second) == 100
-    assert 0.5 < time.monotonic() - begun < 5
+    assert 0.5 < time.monotonic() - begun < 30
     assert fal_http.get(path).status_code == 200
 
 

@@ -271,7 +271,12 @@ def test_does_not_wait_for_a_slow_receiver(fal_http: httpx.Client, receiver: Rec
 
     receiver.answer_seconds = 0
 
-    assert [post["error"] for post in posts(fal_http, 2)] == ["TimeoutError", None]
+    # On a busy machine some of the later answers may be too slow as well.
+    count = 2
+    while (errors := [post["error"] for post in posts(fal_http, count)])[-1] is not None:
+        count = len(errors) + 1
+    assert errors[0] == "TimeoutError"
+    assert set(errors[:-1]) == {"TimeoutError"}
 
 
 def test_lists_the_newest_webhooks_first(fal_http: httpx.Client, receiver: Receiver) -> None:

@@ -109,7 +109,7 @@ class UploadService:
         return sorted(path.name for path in uploads.iterdir()) if uploads.is_dir() else []
 
     def until_nothing_is_left(self) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.left():
             assert time.monotonic() < deadline, self.left()
             time.sleep(0.05)

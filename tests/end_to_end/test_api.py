@@ -99,7 +99,7 @@ class User:
         return dict(self.send("GET", f"/generations/{job_id}").raise_for_status().json())
 
     def until(self, job_id: str, statuses: set[str]) -> dict[str, Any]:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 120
         while (job := self.job(job_id))["status"] not in statuses:
             assert time.monotonic() < deadline, job
             time.sleep(0.05)
@@ -141,8 +141,8 @@ def running_service(postgres_dsn: str, template_database: str, directory: Path, 
         with ServiceProcess(directory / "service.log", complete) as process:
             process.wait_until_ready()
             with (
-                httpx.Client(base_url=process.url, timeout=30, trust_env=False) as http,
-                httpx.Client(base_url=simulator, timeout=30, trust_env=False) as fal,
+                httpx.Client(base_url=process.url, timeout=60, trust_env=False) as http,
+                httpx.Client(base_url=simulator, timeout=60, trust_env=False) as fal,
             ):
                 yield Service(http, fal, database, link, socket)
 
@@ -564,7 +564,7 @@ def end_connections(service: Service) -> None:
 
 def until_it_is_noticed(service: Service) -> httpx.Response:
     """Whether the database keeps what is written is tried from time to time, however often it is asked."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while True:
         answer = service.http.get("/readyz")
         checks = {check["name"]: check["ok"] for check in answer.json()["checks"]}
@@ -574,7 +574,7 @@ def until_it_is_noticed(service: Service) -> httpx.Response:
 
 
 def until_ready(service: Service) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (answer := service.http.get("/readyz")).status_code != 200:
         assert time.monotonic() < deadline, answer.text
         time.sleep(0.1)

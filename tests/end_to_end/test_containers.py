@@ -150,7 +150,7 @@ def test_api_and_worker_start_at_once_on_an_empty_database_and_stop_on_sigterm(
         until_worker_is_connected(empty_database)
         for process in processes.values():
             process.send_signal(signal.SIGTERM)
-        outputs = {name: process.communicate(timeout=30)[0] for name, process in processes.items()}
+        outputs = {name: process.communicate(timeout=60)[0] for name, process in processes.items()}
 
     assert {name: process.returncode for name, process in processes.items()} == {"api": 0, "worker": 0}, outputs
     migrated = [name for name, output in outputs.items() if "schema_migrated" in output]

@@ -33,7 +33,7 @@ def settings(database: str, tmp_path: Path) -> Iterator[Mapping[str, str]]:
 
 
 def readiness(api: ServiceProcess) -> tuple[int, str]:
-    with httpx.Client(timeout=10, trust_env=False) as http:
+    with httpx.Client(timeout=30, trust_env=False) as http:
         answer = http.get(f"{api.url}/readyz")
     checks: list[dict[str, Any]] = answer.json()["checks"]
     return answer.status_code, next(check["detail"] for check in checks if check["name"] == "runner")
@@ -67,24 +67,24 @@ def test_a_worker_that_hangs_or_is_gone_is_named_and_one_that_is_replaced_is_not
     with api, ServiceProcess(tmp_path / "worker.log", settings, "worker") as worker:
         # While it comes up nothing flaps.
         api.wait_until_ready()
-        until(lambda: health_check(settings, tmp_path).returncode == 0, 30)
+        until(lambda: health_check(settings, tmp_path).returncode == 0, 60)
         assert health_check(settings, tmp_path).stdout == "the worker beats\n"
-        until(lambda: readiness(api) == (200, "external: worker processes work on jobs"), 10)
+        until(lambda: readiness(api) == (200, "external: worker processes work on jobs"), 30)
 
         worker.process.send_signal(signal.SIGSTOP)
         try:
-            noticed_seconds = until(lambda: readiness(api)[0] == 503, DEAD_SECONDS + 10)
+            noticed_seconds = until(lambda: readiness(api)[0] == 503, DEAD_SECONDS + 30)
             status, detail = readiness(api)
             hanging = health_check(settings, tmp_path)
         finally:
             worker.process.send_signal(signal.SIGCONT)
-        until(lambda: readiness(api)[0] == 200, 20)
-        until(lambda: health_check(settings, tmp_path).returncode == 0, 20)
+        until(lambda: readiness(api)[0] == 200, 60)
+        until(lambda: health_check(settings, tmp_path).returncode == 0, 60)
 
         worker.stop()
         assert readiness(api)[0] == 200
         gone = health_check(settings, tmp_path)
-        until(lambda: readiness(api)[0] == 503, WORKER_GRACE_SECONDS + 10)
+        until(lambda: readiness(api)[0] == 503, WORKER_GRACE_SECONDS + 30)
         status_without, without = readiness(api)
 
     assert noticed_seconds > DEAD_SECONDS - 10

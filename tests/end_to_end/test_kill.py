@@ -139,7 +139,7 @@ async def until_settled(client: httpx.AsyncClient, users: Sequence[User]) -> Non
 async def test_sixty_jobs_end_rightly_when_the_service_is_killed_three_times(
     service: ServiceProcess, simulator: str, database: str
 ) -> None:
-    async with httpx.AsyncClient(base_url=service.url, timeout=10, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=service.url, timeout=30, trust_env=False) as client:
         users = [await register(client) for _ in range(USERS)]
 
         await asyncio.gather(start_jobs(client, users), kill_now_and_then(service))

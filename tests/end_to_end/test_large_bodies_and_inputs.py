@@ -115,7 +115,7 @@ def test_who_starts_and_cancels_large_jobs_fills_no_disk(service: Service, endin
     assert answers[429] > 0
     assert user.balance() == 6
     assert grown < 1.2 * LARGE_INPUTS_BYTES_MAX
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while service.query("SELECT count(*) FROM jobs WHERE input_bytes > 0 AND input_forgotten_at IS NULL") != [0]:
         assert time.monotonic() < deadline, service.query("SELECT entrypoint FROM pgqueuer")
         time.sleep(0.1)

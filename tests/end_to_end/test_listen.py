@@ -78,7 +78,7 @@ def program() -> Iterator[Program]:
 class User:
     def __init__(self, service: ServiceProcess) -> None:
         self.id = str(uuid4())
-        self.http = httpx.Client(base_url=service.url, timeout=10, trust_env=False, headers={"Connection": "close"})
+        self.http = httpx.Client(base_url=service.url, timeout=30, trust_env=False, headers={"Connection": "close"})
         self.key: str = self._post("/auth", {})["api_key"]
 
     def _post(self, path: str, body: dict[str, object], **headers: str) -> dict[str, Any]:

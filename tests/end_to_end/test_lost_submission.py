@@ -26,7 +26,7 @@ def test_is_found_in_the_history_where_no_webhook_comes(postgres_dsn: str, templ
             Path(directory) / "service.log",
             {"DATABASE_URL": database, "DATA_DIR": directory, "IMAGE_TIME_LIMIT_SECONDS": str(TIME_LIMIT_SECONDS)},
         ) as service,
-        httpx.Client(base_url=service.wait_until_ready().url, timeout=15, trust_env=False) as http,
+        httpx.Client(base_url=service.wait_until_ready().url, timeout=30, trust_env=False) as http,
     ):
         secret = {"X-Webhook-Secret": "development-webhook-secret", "X-Event-Id": user_id}
         http.post("/webhook/topup", json={"external_user_id": user_id, "amount": 100}, headers=secret)

@@ -70,7 +70,7 @@ class Run:
         self.service = ServiceProcess(
             directory.parent / "service.log", {"DATA_DIR": str(directory), "PORT": str(port or free_port())}
         )
-        self._http = httpx.Client(base_url=self.service.url, timeout=20, trust_env=False)
+        self._http = httpx.Client(base_url=self.service.url, timeout=60, trust_env=False)
 
     def begin(self) -> None:
         self.service.start().wait_until_ready()
@@ -119,7 +119,7 @@ class Run:
         return dict(answer.json())
 
     def until_at_fal(self, key: str, job_id: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self.job(key, job_id)["fal_request_id"]:
             assert time.monotonic() < deadline, self.job(key, job_id)
             time.sleep(0.05)
@@ -193,7 +193,7 @@ def test_prints_a_key_with_a_balance_and_a_curl_line_that_works_when_pasted(run:
     lines = "\n".join(run.welcome().partition("Try it:\n")[2].splitlines()[:2])
 
     pasted = subprocess.run(
-        ["bash", "-c", lines], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=30, check=True
+        ["bash", "-c", lines], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60, check=True
     )
 
     job = json.loads(pasted.stdout)

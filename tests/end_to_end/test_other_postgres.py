@@ -137,7 +137,7 @@ def finished_job(url: str) -> dict[str, Any]:
         headers = {"X-API-Key": key}
         body = {"prompt": "A lighthouse"}
         started = http.post("/generations/images/text-to-image", json=body, headers=headers).raise_for_status().json()
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 120
         while True:
             job: dict[str, Any] = http.get(f"/generations/{started['job_id']}", headers=headers).json()
             if job["status"] in ("COMPLETED", "FAILED", "CANCELED"):

@@ -73,7 +73,7 @@ def pgbouncer(server: str, mode: str, **options: str) -> Iterator[str]:
 
 
 def until_it_answers(url: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         assert process.poll() is None
         try:

@@ -85,8 +85,8 @@ def world(postgres_dsn: str, template_database: str) -> Iterator[World]:
         }
         with (
             ServiceProcess(Path(directory) / "service.log", settings) as service,
-            httpx.Client(base_url=service.wait_until_ready().url, timeout=15, trust_env=False) as http,
-            httpx.Client(base_url=simulator, timeout=15, trust_env=False) as fal,
+            httpx.Client(base_url=service.wait_until_ready().url, timeout=30, trust_env=False) as http,
+            httpx.Client(base_url=simulator, timeout=30, trust_env=False) as fal,
         ):
             yield World(http, fal, database)
 

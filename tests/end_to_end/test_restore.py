@@ -50,7 +50,7 @@ class Stage:
     def service(self, database: str, **more: str) -> Iterator[httpx.Client]:
         with ServiceProcess(self.directory / "service.log", self.settings(database, **more)) as process:
             process.wait_until_ready()
-            with httpx.Client(base_url=process.url, timeout=20, trust_env=False) as http:
+            with httpx.Client(base_url=process.url, timeout=60, trust_env=False) as http:
                 yield http
 
     def command(self, database: str, *arguments: str) -> str:

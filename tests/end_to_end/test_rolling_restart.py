@@ -208,6 +208,7 @@ async def measure(sql: Connection, simulator: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.alone
 async def test_no_client_sees_that_the_replicas_are_restarted(database: str, tmp_path: Path) -> None:
     with running_simulator(queue_seconds=0.2, run_seconds_image=0.3) as simulator:
         settings = {

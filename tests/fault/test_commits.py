@@ -260,7 +260,7 @@ async def test_a_job_comes_to_its_end_whichever_commit_is_cut(
 
 async def repeated(step: Callable[[], Awaitable[None]]) -> None:
     """As the runner does."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await step()

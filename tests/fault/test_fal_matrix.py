@@ -52,8 +52,13 @@ async def worlds(postgres_dsn: str, template_database: str) -> AsyncIterator[Wor
         await sql.execute(f"DROP DATABASE {database} WITH (FORCE)")
 
 
+def alone_if_limits_are_short(row: Row) -> list[pytest.MarkDecorator]:
+    """Of such a row also what is not slow must be answered within them."""
+    return [] if row.limits is None else [pytest.mark.alone]
+
+
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.id) for row in ROWS])
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.id, marks=alone_if_limits_are_short(row)) for row in ROWS])
 async def test_every_job_ends_as_the_row_says(row: Row, worlds: Worlds) -> None:
     start, result = time.monotonic(), "failed"
     try:

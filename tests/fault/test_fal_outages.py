@@ -56,6 +56,7 @@ async def posts(world: World) -> list[tuple[float, int]]:
     return [(datetime.fromisoformat(post["seen_at"]).timestamp(), post["status_code"]) for post in reversed(listed)]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("faults", "reason"),
     [
@@ -90,7 +91,7 @@ async def test_a_backlog_waits_says_why_and_drains_without_a_burst(
         async def all_are_done() -> bool:
             return await statuses(world) == {"COMPLETED": JOBS}
 
-        await until(all_are_done, seconds=30)
+        await until(all_are_done)
     finally:
         await world.runtime.runner.stop()
 
@@ -136,7 +137,7 @@ async def test_an_outage_of_the_submissions_is_over_with_the_first_that_fal_take
         async def all_are_done() -> bool:
             return await statuses(world) == {"SUBMITTING": lost, "COMPLETED": 3 + JOBS - lost}
 
-        await until(all_are_done, seconds=30)
+        await until(all_are_done)
     finally:
         await world.runtime.runner.stop()
 

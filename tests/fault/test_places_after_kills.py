@@ -16,6 +16,8 @@ from tests.torture_report import report
 PLACES = 2
 JOBS = int(os.environ.get("FAIR_KILLED_JOBS", "40"))
 KILL_SECONDS = (0.4, 1.6)
+# On a slow machine next to nothing gets done between two kills: after so many the rest may end in peace.
+KILLS_MAX = JOBS // 2
 # One snapshot: a job is claimed in its place, and ends with it.
 AT_FAL = """
 SELECT count(*) FROM jobs WHERE NOT is_final AND status <> 'QUEUED' AND submit_unknown_at IS NULL
@@ -45,11 +47,11 @@ def test_the_bound_holds_and_no_place_is_lost(world: World) -> None:
     worker = world.launch("worker")
     most, kills = 0, 0
     kill_at = time.monotonic() + random.uniform(*KILL_SECONDS)
-    deadline = time.monotonic() + 60 + 2 * JOBS
+    deadline = time.monotonic() + 240 + 2 * JOBS
     while world.sql(LEFT) != [0]:
         assert time.monotonic() < deadline, world.log.read_text()[-3000:]
         most = max(most, *world.sql(AT_FAL))
-        if time.monotonic() > kill_at:
+        if time.monotonic() > kill_at and kills < KILLS_MAX:
             kills += 1
             if kills % 2:
                 worker.kill()

@@ -69,7 +69,8 @@ async def test_a_refused_event_is_one_warning_with_its_reason(world: World, word
     assert answered in (401, None)
     assert (refused["log_level"], refused["reason"], refused["count"]) == ("warning", reason, 1)
     if reason == "stale":
-        assert -605 < refused["skew_seconds"] < -595
+        # It was signed ten minutes ago, and is older by as long as a busy machine takes to look at it.
+        assert -660 < refused["skew_seconds"] < -595
     if reason == "unexpected_request":
         assert refused["job_id"] == str(job_id)
     known = {"event", "log_level", "reason", "count", "skew_seconds", "job_id", "request_id"}
@@ -96,6 +97,7 @@ async def test_an_event_for_nothing_of_ours_says_so(world: World) -> None:
 )
 async def test_a_flood_is_a_line_a_second_with_a_count(world: World, token: str, reason: str) -> None:
     async with httpx.AsyncClient(base_url=world.url, trust_env=False, timeout=60) as http:
+        began = time.monotonic()
         with capture_logs() as logs:
             answers = await asyncio.gather(*(refused_at(http, token) for _ in range(60)))
             first = refusals(logs)
@@ -104,11 +106,12 @@ async def test_a_flood_is_a_line_a_second_with_a_count(world: World, token: str,
                 return sum(int(entry["count"]) for entry in refusals(logs)) == len(answers)
 
             await until(are_all_counted)
+        seconds = time.monotonic() - began
 
     assert {answer.status_code for answer in answers} == {401}
     assert {answer.json()["code"] for answer in answers} == {"invalid_provider_event"}
     assert first[0]["count"] == 1
-    assert len(refusals(logs)) <= 4
+    assert len(refusals(logs)) <= 2 + seconds
     assert {entry["reason"] for entry in refusals(logs)} == {reason}
 
 

@@ -12,6 +12,7 @@ import httpx
 
 from app.application.execution import follow, hand_over, pacing, pauses, provider_events, submit
 from app.infrastructure.background import lanes
+from app.infrastructure.postgres import database as database_module
 from tests.builders import COST_TOKENS, connect
 from tests.fault.service import FaultyProcess, Launch
 from tests.service_process import free_port
@@ -31,6 +32,8 @@ CONSTANTS: Mapping[str, float] = {
     f"{pauses.__name__}.NEWCOMER_SECONDS_MIN": 10,
     f"{provider_events.__name__}.BACKSTOP_SECONDS_MIN": 1,
     f"{lanes.__name__}.HEARTBEAT_TIMEOUT_SECONDS": 2,
+    # A busy machine may take longer to connect than production waits, and nothing here is about that.
+    f"{database_module.__name__}.CONNECT_TIMEOUT_SECONDS": 30,
 }
 
 # What is written of a job, as one line.

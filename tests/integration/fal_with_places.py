@@ -37,6 +37,8 @@ class CountingFal:
     run_seconds: float
     spacing_seconds: float = 0
     """One run ends after the other in this rhythm, some before their time and some after it."""
+    may_end: asyncio.Event | None = None
+    """Where there is one, no run ends before it is set."""
     running: dict[UUID, float] = field(default_factory=dict)
     most: int = 0
     begun: list[tuple[UUID, float]] = field(default_factory=list)
@@ -78,6 +80,8 @@ class CountingFal:
 
     async def _run(self, job_id: UUID, how: str) -> None:
         await asyncio.sleep(self._seconds())
+        if self.may_end is not None:
+            await self.may_end.wait()
         self.running.pop(job_id)
         self.ended.append(asyncio.get_running_loop().time())
         assert await jobs_of(self.engine).settle(job_id, _OUTCOMES.get(how, OUTCOMES_OF_RUN))

@@ -18,6 +18,9 @@ from tests.contract.http_callers import http_of
 from tests.integration.api_on_postgres import api_of
 from tests.service_process import free_port
 
+# Less than a wait may take, and longer than a busy machine needs.
+HANG_SECONDS = 20
+
 
 class Served:
     def __init__(self, http: httpx.AsyncClient, state: ApiState) -> None:
@@ -48,7 +51,7 @@ class Messages:
     async def next(self) -> dict[str, Any]:
         """The next message that is no comment; empty where the stream has ended."""
         found: dict[str, Any] = {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             async for line in self._lines:
                 if not line and "data" in found:
                     return {**found, "data": json.loads(found["data"])}

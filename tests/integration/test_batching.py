@@ -14,7 +14,7 @@ from app.domain.errors import CommitUnknown, DatabaseUnavailable, InsufficientBa
 from app.infrastructure.postgres import batching
 from app.infrastructure.postgres.batching import BATCH_BYTES_MAX, BATCH_SIZE_MAX, FLUSHES_MAX, LATE_SECONDS, Batcher
 from app.infrastructure.postgres.database import DriverConnection
-from tests.builders import connect, open_account
+from tests.builders import connect, open_account, until
 
 
 class Flush:
@@ -53,12 +53,21 @@ async def gathered(engine: AsyncEngine, flush: Flush, items: Sequence[int]) -> l
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
-async def all_flushes(batcher: Batcher[int, int]) -> list[asyncio.Task[int]]:
+async def under_way(flush: Flush, count: int = 1) -> None:
+    """So many have begun. The first one opens a connection before that, which takes a moment."""
+
+    async def have_begun() -> bool:
+        return len(flush.batches) >= count
+
+    await until(have_begun, seconds=20)
+
+
+async def all_flushes(batcher: Batcher[int, int], flush: Flush) -> list[asyncio.Task[int]]:
     """Under way, with the items 1, 2, ..., each alone, until the gate opens."""
     calls = []
     for item in range(FLUSHES_MAX):
         calls.append(asyncio.create_task(batcher(item + 1)))
-        await asyncio.sleep(2 * LATE_SECONDS)
+        await under_way(flush, item + 1)
     return calls
 
 
@@ -72,7 +81,7 @@ async def test_a_lone_call_goes_at_once_and_alone(engine: AsyncEngine, flush: Fl
 
 async def test_calls_gather_while_the_flushes_are_under_way_and_go_together(engine: AsyncEngine, flush: Flush) -> None:
     batcher = Batcher(engine, flush)
-    first = await all_flushes(batcher)
+    first = await all_flushes(batcher, flush)
     later = [asyncio.create_task(batcher(item)) for item in range(10, 30)]
     await asyncio.sleep(0.05)
     flush.gate.set()
@@ -92,6 +101,7 @@ async def test_calls_wait_for_a_flush_that_is_in_time_and_go_together(
     calls = []
     for item in (1, 2, 3):
         calls.append(asyncio.create_task(batcher(item)))
+        await under_way(flush)
         await asyncio.sleep(0.02)
     flush.gate.set()
 
@@ -106,7 +116,7 @@ async def test_half_of_those_who_are_around_wait_for_the_next_batch(
     monkeypatch.setattr(batching, "LATE_SECONDS", 5)
     batcher = Batcher(engine, flush, takes_half=True)
     first = asyncio.create_task(batcher(1))
-    await asyncio.sleep(0.02)
+    await under_way(flush)
     others = [asyncio.create_task(batcher(item)) for item in range(2, 9)]
     await asyncio.sleep(0.02)
     flush.gate.set()
@@ -221,7 +231,7 @@ async def test_refuses_what_would_wait_too_long(
 ) -> None:
     monkeypatch.setattr(batching, "WAITING_MAX", 3)
     batcher = Batcher(engine, flush)
-    under_way = await all_flushes(batcher)
+    first = await all_flushes(batcher, flush)
     waiting = [asyncio.create_task(batcher(item)) for item in (11, 12, 13)]
     await asyncio.sleep(0.05)
 
@@ -229,7 +239,7 @@ async def test_refuses_what_would_wait_too_long(
         await batcher(14)
     flush.gate.set()
     assert await asyncio.gather(*waiting) == [22, 24, 26]
-    await asyncio.gather(*under_way)
+    await asyncio.gather(*first)
 
 
 async def test_a_caller_that_goes_away_changes_nothing_for_the_others(engine: AsyncEngine, flush: Flush) -> None:
@@ -250,15 +260,15 @@ async def test_an_item_whose_caller_has_gone_away_is_sent_only_where_it_is_worth
     engine: AsyncEngine, flush: Flush, *, drops_abandoned: bool
 ) -> None:
     batcher = Batcher(engine, flush, flushes_max=1, drops_abandoned=drops_abandoned)
-    under_way = asyncio.create_task(batcher(1))
-    await asyncio.sleep(0.05)
+    first = asyncio.create_task(batcher(1))
+    await under_way(flush)
     stays, goes = [asyncio.create_task(batcher(item)) for item in (2, 3)]
     await asyncio.sleep(0.05)
     goes.cancel()
     await asyncio.sleep(0.05)
     flush.gate.set()
 
-    assert (await under_way, await stays) == (2, 4)
+    assert (await first, await stays) == (2, 4)
     assert flush.batches == [[1], [2] if drops_abandoned else [2, 3]]
 
 
@@ -267,7 +277,7 @@ async def test_an_item_whose_caller_has_gone_away_is_not_tried_alone_after_its_b
 ) -> None:
     batcher = Batcher(engine, flush, flushes_max=1, drops_abandoned=True)
     poison, goes, stays = [asyncio.create_task(batcher(item)) for item in (-1, 2, 3)]
-    await asyncio.sleep(0.05)
+    await under_way(flush)
     goes.cancel()
     await asyncio.sleep(0.05)
     flush.gate.set()
@@ -416,7 +426,6 @@ async def test_what_failed_is_in_no_circle(engine: AsyncEngine, is_answered: boo
         with suppress(InsufficientBalance, ValueError):
             await batcher(item)
         del item
-        await asyncio.sleep(0.01)
-        assert seen() is None
+        await until(lambda: asyncio.sleep(0, seen() is None), seconds=20)
     finally:
         gc.enable()

@@ -172,7 +172,9 @@ async def test_an_account_makes_one_sum_at_a_time_and_no_more_than_it_may_write(
         # A sum lasts as long as this.
         await slow.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
         changes = [asyncio.create_task(change(number)) for number in range(40)]
-        await asyncio.wait_for(find_caller(engine, other.api_key), 2)
+        await asyncio.wait_for(find_caller(engine, other.api_key), 20)
+        # The sum is still under way: nobody had to wait for its end.
+        assert not all(change.done() for change in changes)
         going_on = set(changes)
         while len(going_on) > 1:
             _, going_on = await asyncio.wait(going_on, return_when=asyncio.FIRST_COMPLETED)

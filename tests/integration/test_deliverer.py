@@ -17,7 +17,7 @@ from app.infrastructure.postgres.event_sequencer import EventSequencer
 from tests.builders import Connection, open_account, until
 from tests.deliveries import Lab, open_lab
 
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 @pytest.fixture

@@ -405,6 +405,7 @@ async def test_an_event_that_cannot_be_read_holds_up_no_other(lab: Lab, sql: Con
     assert set(await lab.states()) == {"delivered"}
 
 
+@pytest.mark.alone
 async def test_many_that_are_due_cost_a_look_no_more_than_a_few(lab: Lab, sql: Connection) -> None:
     customer = await open_account(lab.engine)
     endpoint = await lab.add(customer)

@@ -214,6 +214,7 @@ async def fetch(dsn: str, query: str) -> object:
         await connection.close()
 
 
+@pytest.mark.alone
 async def test_second_start_finds_the_data_again_and_both_are_quick(place: Path) -> None:
     first_seconds, second_seconds = [], []
     for number in range(TRIES):
@@ -337,6 +338,7 @@ def test_other_signals_stop_an_owner_that_ignores_sigint(data_dir: Path, number:
     assert not servers(data_dir)
 
 
+@pytest.mark.alone
 async def test_start_after_kill_replaces_the_orphan_and_keeps_the_data(copy_dir: Path) -> None:
     took_seconds = []
     for number in range(TRIES):

@@ -31,7 +31,7 @@ from tests.builders import (
     provider_request,
     until,
 )
-from tests.integration.streams_on_postgres import Served, open_served
+from tests.integration.streams_on_postgres import HANG_SECONDS, Served, open_served
 
 
 @pytest.fixture
@@ -177,10 +177,10 @@ async def test_a_wait_ends_with_the_next_change(
         has_looked.clear()
         looking = asyncio.create_task(look(30))
         # What changes before its first look is no change to it.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             await has_looked.wait()
         assert await step()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             assert await looking == status
     assert await look(30) == "COMPLETED"
     assert len(served.state.streams) == 0
@@ -313,7 +313,7 @@ async def test_a_stream_says_where_it_is_while_only_other_things_happen(
 
     async with served.stream(customer.api_key, "/events/stream?type=generation.failed") as messages:
         await accept_job(engine, customer)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_SECONDS):
             while (place := await messages.next_place()) == messages.place:
                 pass
 
@@ -322,9 +322,10 @@ async def test_a_stream_says_where_it_is_while_only_other_things_happen(
 
 
 async def test_the_end_of_a_job_is_told_as_an_event_however_soon_it_is_seen(
-    engine: AsyncEngine, served: Served, sql: Connection
+    engine: AsyncEngine, served: Served, sql: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The event comes seconds after the end can be seen."""
+    monkeypatch.setattr(event_streams, "END_SECONDS_MAX", 60)
     customer = await open_account(engine, 100)
     job_id, _ = await claimed_job(engine, customer)
     await all_told(sql)
@@ -369,10 +370,14 @@ async def test_a_wait_that_nobody_waits_for_any_more_ends(engine: AsyncEngine, s
     customer = await open_account(engine, 100)
     job_id = await accept_job(engine, customer)
 
+    # Whoever cannot even connect in time has begun no wait.
+    timeout = httpx.Timeout(HANG_SECONDS, read=0.5)
     with pytest.raises(httpx.ReadTimeout):
-        await served.http.get(f"/generations/{job_id}?wait=60", headers={"X-API-Key": customer.api_key}, timeout=0.5)
+        await served.http.get(
+            f"/generations/{job_id}?wait=60", headers={"X-API-Key": customer.api_key}, timeout=timeout
+        )
 
-    await until(lambda: asyncio.sleep(0, len(served.state.streams) == 0), seconds=5)
+    await until(lambda: asyncio.sleep(0, len(served.state.streams) == 0), seconds=HANG_SECONDS)
 
 
 async def test_a_wait_asks_for_the_key_that_is_remembered_elsewhere(
@@ -400,7 +405,7 @@ async def test_a_process_has_so_many_streams_and_who_has_most_gives_way(engine: 
         served.stream(late.api_key) as fifth,
     ):
         ended = [asyncio.create_task(one.ends()) for one in (first, second, third)]
-        done, left = await asyncio.wait(ended, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        done, left = await asyncio.wait(ended, timeout=HANG_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         assert len(done) == 1
         refused = await served.http.get("/events/stream", headers={"X-API-Key": late.api_key})
         assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
@@ -431,10 +436,10 @@ async def test_the_head_of_a_stream_is_all_of_it(engine: AsyncEngine, served: Se
     customer = await open_account(engine, 100)
 
     for _ in range(2):
-        head = await served.http.head(path, headers={"X-API-Key": customer.api_key}, timeout=5)
+        head = await served.http.head(path, headers={"X-API-Key": customer.api_key}, timeout=HANG_SECONDS)
         assert (head.status_code, head.headers["content-type"][:17]) == (200, "text/event-stream")
 
-    await until(lambda: asyncio.sleep(0, len(served.state.streams) == 0), seconds=5)
+    await until(lambda: asyncio.sleep(0, len(served.state.streams) == 0), seconds=HANG_SECONDS)
 
 
 async def test_a_process_whose_streams_all_end_already_refuses_another_one(engine: AsyncEngine, served: Served) -> None:

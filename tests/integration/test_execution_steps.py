@@ -204,6 +204,8 @@ class Stage:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settlement, "PERSIST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(cancellation, "CANCEL_LOOK_SECONDS", 0.01)
+    # Only a test of that ends a wait for fal, and no busy machine.
+    monkeypatch.setattr(cancellation, "CANCEL_WAIT_SECONDS", 30)
 
 
 @pytest.fixture
@@ -236,6 +238,11 @@ async def test_holds_few_large_inputs_at_once_and_small_ones_beside_them(
     stage.provider.submits = [provider_request() for _ in (*large, *small)]
     submit = SubmitJob(cast(PostgresJobs, stage.jobs), stage.provider, Breaker())
     steps = [asyncio.create_task(submit(job.id)) for job in large]
+
+    async def two_large_ones_are_there() -> bool:
+        return posting >= 2
+
+    await until(two_large_ones_are_there)
     await asyncio.sleep(0.3)
     with_large_ones = posting
     steps += [asyncio.create_task(submit(job.id)) for job in small]

@@ -179,7 +179,7 @@ def simulator() -> Iterator[str]:
 
 @pytest.fixture
 def fal_http(simulator: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=simulator, trust_env=False) as client:
+    with httpx.Client(base_url=simulator, trust_env=False, timeout=60) as client:
         client.post("/_sim/reset").raise_for_status()
         yield client
 

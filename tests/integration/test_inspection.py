@@ -151,7 +151,7 @@ def tls_only(certificate: Path) -> Iterator[int]:
             except OSError:
                 return
             try:
-                connection.settimeout(2)
+                connection.settimeout(20)
                 connection.recv(8)
                 connection.sendall(b"S")
                 with context.wrap_socket(connection, server_side=True) as secured:

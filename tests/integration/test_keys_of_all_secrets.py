@@ -66,6 +66,7 @@ async def rotate(sql: Connection, account_id: UUID) -> None:
             await sql.execute(statement, account_id)
 
 
+@pytest.mark.alone
 async def test_nobody_waits_for_all_secrets(empty_database: str, engine: AsyncEngine, sql: Connection) -> None:
     """No lock is waited for as long as all of them take; and no transaction writes more than a few of them."""
     await upgrade(engine, "0014")

@@ -36,7 +36,6 @@ from app.domain.kinds import GenerationKind
 from app.domain.terms import ResultShape
 from app.infrastructure.fal import wire
 from app.infrastructure.fal.client import FalClient
-from app.infrastructure.fal.exchange import HttpLimits
 from app.infrastructure.fal.history import FalHistory
 from app.infrastructure.postgres.evidence import PostgresLostSubmissions
 from app.infrastructure.postgres.jobs.inputs import LARGE_INPUT_BYTES, PostgresJobInputs
@@ -56,6 +55,7 @@ from tests.builders import (
     provider_wait,
     queue_items,
 )
+from tests.contract.fal_calls import PATIENT
 from tests.fal_stub import NGINX_PAGE, Behaviour, drop, hang, reply, running_stub
 from tests.media_samples import saved
 from tests.simulator_server import running_simulator
@@ -572,7 +572,8 @@ BAD_ANSWERS = [
 
 @asynccontextmanager
 async def history_that_answers(*behaviours: Behaviour) -> AsyncIterator[RequestHistory]:
-    limits = HttpLimits(read_seconds=0.2, exchange_seconds=0.3)
+    # A busy machine makes any answer late, so that only one which never comes has little time.
+    limits = replace(PATIENT, read_seconds=0.2, exchange_seconds=0.3) if hang in behaviours else PATIENT
     async with running_stub() as stub:
         stub.then(*behaviours)
         async with FalHistory.open(api_url=stub.url, key=ADMIN_KEY, limits=limits, ssl_context=PLAIN) as history:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from app.infrastructure.postgres.health import migrations_check
 from app.infrastructure.postgres.migrations import VERSION_TABLE, current_revision, head_revision, migrate
 from app.infrastructure.postgres.tables import BALANCE_LIMIT, metadata
 from app.infrastructure.settings import load_settings
-from tests.builders import blocked, connect, job_in, open_account
+from tests.builders import blocked, connect, job_in, open_account, until
 
 ALEMBIC_DIR = Path(__file__).resolve().parents[2] / "alembic"
 VERSIONS_DIR = ALEMBIC_DIR / "versions"
@@ -157,6 +157,7 @@ async def test_every_revision_goes_up_down_and_up_again(empty_database: str) -> 
             assert await schema(empty_database) == first, revision
 
 
+@pytest.mark.alone
 async def test_accepts_of_the_release_before_go_on_while_jobs_get_their_terms(empty_database: str) -> None:
     async with open_engine(empty_database) as engine, connect(empty_database) as sql:
         await run_alembic(engine, partial(command.upgrade, revision="0012"))
@@ -196,6 +197,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrations, "LOCK_PAUSE_SECONDS", 0.3)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("impatient")
 async def test_while_a_migration_waits_for_a_long_query_requests_go_on(empty_database: str) -> None:
     async with open_engine(empty_database) as engine, connect(empty_database) as sql, connect(empty_database) as reader:
@@ -237,7 +239,8 @@ async def test_a_migration_waits_for_another_one_for_as_long_as_it_takes(
         pid = await other.fetchval("SELECT pg_backend_pid()")
         with capture_logs() as logs:
             migration = asyncio.create_task(migrate(engine))
-            await asyncio.sleep(1.5)
+            await until(lambda: asyncio.sleep(0, "migration_waits" in [log["event"] for log in logs]))
+            await asyncio.sleep(1)
             assert not migration.done()
             await other.execute("SELECT pg_advisory_unlock($1)", migrations.LOCK_KEY)
             await migration
@@ -271,15 +274,18 @@ async def test_a_migration_that_dies_between_two_revisions_goes_on_from_the_last
 
 async def test_a_migration_may_take_longer_than_a_request(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an index of a large table does, and whoever waits for another process that migrates."""
-    monkeypatch.setattr(database_module, "COMMAND_TIMEOUT_SECONDS", 0.7)
     settings = load_settings(_env_file=None, database_url=empty_database)
     async with connect(empty_database) as other:
+        before_seconds = database_module.COMMAND_TIMEOUT_SECONDS
+        monkeypatch.setattr(database_module, "COMMAND_TIMEOUT_SECONDS", 0.7)
         await other.execute("SELECT pg_advisory_lock($1)", migrations.LOCK_KEY)
         migration = asyncio.create_task(migrate_database(settings))
         await blocked(other)
         await asyncio.sleep(1)
         await other.execute("SELECT pg_advisory_unlock($1)", migrations.LOCK_KEY)
         await migration
+        # What follows is no migration, and a busy machine may take its time for it.
+        monkeypatch.setattr(database_module, "COMMAND_TIMEOUT_SECONDS", before_seconds)
 
     async with open_engine(empty_database) as engine:
         assert await current_revision(engine) == head_revision()
@@ -508,24 +514,25 @@ async def test_the_quiet_queue_waits_for_the_statements_of_workers(
         await run_alembic(engine, partial(command.downgrade, revision=other) if other == "0005" else _nothing)
         await sql.execute(QUEUE_AT_WORK)
         picked = await sql.fetchval("SELECT id FROM pgqueuer WHERE status = 'picked'")
-        over = asyncio.Event()
+        over, times = asyncio.Event(), [0] * 5
 
-        async def work() -> int:
-            times = 0
+        async def work(number: int) -> None:
             async with connect(empty_database) as worker:
                 statement = await worker.prepare(repeated)
                 while not over.is_set():
                     await statement.fetch(picked, timedelta(0), None)
-                    times += 1
-            return times
+                    times[number] += 1
 
-        workers = [asyncio.create_task(work()) for _ in range(5)]
-        await asyncio.sleep(0.3)
+        async def all_have_worked(before: Sequence[int]) -> bool:
+            return all(now > then + 5 for now, then in zip(times, before, strict=True))
+
+        workers = [asyncio.create_task(work(number)) for number in range(5)]
+        await until(lambda: all_have_worked([0] * 5))
         await run_alembic(engine, partial(act, revision=revision))
-        await asyncio.sleep(0.1)
+        at_its_end = [*times]
+        await until(lambda: all_have_worked(at_its_end))
         over.set()
-
-        assert min(await asyncio.gather(*workers)) > 5
+        await asyncio.gather(*workers)
 
 
 def _nothing(_: Config) -> None:

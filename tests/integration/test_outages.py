@@ -178,7 +178,7 @@ async def test_says_unavailable_when_the_pool_is_exhausted(database: str, monkey
         for _ in range(2):
             await stack.enter_async_context(engine.connect())
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             with pytest.raises(DatabaseUnavailable):
                 await PostgresLedger(engine).violations()
 

@@ -13,7 +13,7 @@ from app.domain.errors import PaymentEventConflict
 from app.domain.payments import source_of
 from app.infrastructure.postgres.ledger import PostgresLedger
 from app.infrastructure.postgres.payments import PostgresPayments
-from tests.builders import Connection, Customer, balance_of, connect, open_account, payment
+from tests.builders import Connection, Customer, balance_of, blocked, connect, open_account, payment
 from tests.integration.api_on_postgres import SECRETS_BY_SOURCE, WEBHOOK_SECRET, Api, open_api
 
 HEADERS = ("X-Event-Id", "Idempotency-Key")
@@ -211,34 +211,35 @@ async def test_old_and_new_processes_credit_once_when_they_meet(
 
 
 async def test_an_older_transaction_that_is_under_way_is_waited_for(
-    api: Api, engine: AsyncEngine, sql: Connection
+    api: Api, engine: AsyncEngine, sql: Connection, database: str
 ) -> None:
     customer, other = await open_account(engine), await open_account(engine)
 
-    async def late() -> int:
-        await asyncio.sleep(0.1)
+    async with connect(database) as looking, sql.transaction():
+        assert await former_credit(sql, customer, "idempotency-key", "pay_1")
         # Of another user, so that no lock of an account makes it wait.
-        return await deliver(api, other.external_user_id, "pay_1")
+        late = asyncio.create_task(deliver(api, other.external_user_id, "pay_1"))
+        await blocked(looking)
 
-    _, status = await asyncio.gather(former_credit(sql, customer, "idempotency-key", "pay_1", 0.5), late())
-
-    assert status == 409
+    assert await late == 409
     await assert_credited(engine, customer, 7)
     await assert_credited(engine, other, 0)
 
 
-async def test_a_batch_that_meets_an_older_process_credits_the_others(engine: AsyncEngine, sql: Connection) -> None:
+async def test_a_batch_that_meets_an_older_process_credits_the_others(
+    engine: AsyncEngine, sql: Connection, database: str
+) -> None:
     customer, other = await open_account(engine), await open_account(engine)
     payments = PostgresPayments(engine)
     names = [f"pay_{number:02}" for number in range(20)]
-    old = asyncio.create_task(former_credit(sql, other, "idempotency-key", "pay_07", 0.3))
-    await asyncio.sleep(0.1)
-
-    outcomes = await asyncio.gather(
-        *(payments.credit(payment(customer.external_user_id, 1, event_id=name)) for name in names),
-        return_exceptions=True,
-    )
-    await old
+    async with connect(database) as looking, sql.transaction():
+        assert await former_credit(sql, other, "idempotency-key", "pay_07")
+        crediting = asyncio.gather(
+            *(payments.credit(payment(customer.external_user_id, 1, event_id=name)) for name in names),
+            return_exceptions=True,
+        )
+        await blocked(looking)
+    outcomes = await crediting
 
     refused = [name for name, outcome in zip(names, outcomes, strict=True) if isinstance(outcome, PaymentEventConflict)]
     assert refused == ["pay_07"]

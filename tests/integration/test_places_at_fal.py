@@ -161,7 +161,7 @@ async def test_the_next_one_goes_where_a_job_of_an_older_release_ends(
         job_id,
     )
 
-    assert await asyncio.wait_for(heard.get(), 5) == SUBMIT
+    assert await asyncio.wait_for(heard.get(), 20) == SUBMIT
     assert await taken_places(sql) == 0
 
 
@@ -327,13 +327,16 @@ async def _is_unknown(sql: Connection) -> bool:
 
 async def test_an_item_goes_with_a_place(engine: AsyncEngine, database: str, sql: Connection) -> None:
     """None is taken that would only have to go back."""
-    customer, fal = await open_account(engine, 1_000), CountingFal(engine, run_seconds=0.7)
+    customer, may_end = await open_account(engine, 1_000), asyncio.Event()
+    fal = CountingFal(engine, run_seconds=0, may_end=may_end)
     await asyncio.gather(*(accept(engine, customer) for _ in range(8)))
 
     async with services(database, fal, 2, 2):
         await until(lambda: _have_begun(fal, 2))
         await asyncio.sleep(0.3)
         rows = await sql.fetch("SELECT status, attempts FROM pgqueuer WHERE entrypoint = $1", SUBMIT)
+        may_end.set()
+        await until(lambda: all_are_final(sql))
 
     assert {(row["status"], row["attempts"]) for row in rows} == {("queued", 0)}
     assert len(rows) == 6
@@ -344,13 +347,16 @@ async def _have_begun(fal: CountingFal, count: int) -> bool:
 
 
 async def test_without_a_bound_no_place_is_touched(engine: AsyncEngine, database: str, sql: Connection) -> None:
-    customer, fal = await open_account(engine, 1_000), CountingFal(engine, run_seconds=0.3)
+    customer, may_end = await open_account(engine, 1_000), asyncio.Event()
+    fal = CountingFal(engine, run_seconds=0, may_end=may_end)
     await asyncio.gather(*(accept(engine, customer) for _ in range(30)))
 
     async with services(database, fal, 0, 0):
+        await until(lambda: _have_begun(fal, 30))
+        may_end.set()
         await until(lambda: all_are_final(sql))
 
-    assert fal.most > 10
+    assert fal.most == 30
     # In this order: the count is a look as well.
     assert await _looks_at_places(sql) == 0
     assert await sql.fetchval("SELECT count(*) FROM places") == 0

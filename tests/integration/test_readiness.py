@@ -172,7 +172,7 @@ async def rows(sql: Connection) -> dict[str, str]:
 
 
 async def until_rows(sql: Connection, count: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while len(await rows(sql)) != count:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)

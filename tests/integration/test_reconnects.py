@@ -24,7 +24,7 @@ from tests.integration.streams_on_postgres import Served, open_served
 NOTE = "INSERT INTO event_inbox (account_id, type) VALUES ($1, $2)"
 AGE = 40 * 24 * 60 * 60 * 1_000_000
 RECONNECTS = 500
-SECONDS = 10
+SECONDS = 30
 
 
 @pytest.fixture

@@ -240,6 +240,7 @@ async def test_a_request_that_two_jobs_name_is_one_jobs_and_holds_up_nobody(
     assert await queue_items(sql) == {(FOLLOW_JOB, job_id) for job_id, _ in attempts if job_id != loser}
 
 
+@pytest.mark.alone
 async def test_an_end_takes_the_look_along_that_waits_for_it(
     engine: AsyncEngine, database: str, sql: Connection, customers: Sequence[Customer]
 ) -> None:

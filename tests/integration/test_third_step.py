@@ -209,7 +209,7 @@ async def test_a_stop_gives_it_back(
         await queue(engine, step, parcel_id)
         await send.until_seen(parcel_id)
         runtime.runner.begin_stop(at_once=True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await runtime.runner.stop()
 
     assert await items(sql) == [("parcel.send", parcel_id)]

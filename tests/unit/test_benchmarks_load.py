@@ -62,6 +62,7 @@ async def test_each_request_is_sent_once_and_counted() -> None:
     assert 0 < figures["p50_ms"] <= figures["p99_ms"]
 
 
+@pytest.mark.alone
 async def test_callers_ask_until_the_time_is_over() -> None:
     async with server(OK) as port:
         figures = await call(Load(port, 4, [http_request("GET", "/")], 202, 0.2))
@@ -101,6 +102,7 @@ async def test_a_connection_that_ends_is_no_answer() -> None:
             await call(once(port, [http_request("GET", "/")]))
 
 
+@pytest.mark.alone
 async def test_at_a_pace_the_wait_of_requests_behind_a_late_answer_counts() -> None:
     """One caller, 100 requests a second, answers after 30 ms: the tenth waits for the nine before it."""
 

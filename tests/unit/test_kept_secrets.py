@@ -64,7 +64,7 @@ def outcomes_of(program: str, directory: Path, project_dir: Path, processes: int
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    return {process.communicate(timeout=30)[0] for process in started}
+    return {process.communicate(timeout=60)[0] for process in started}
 
 
 def test_processes_that_start_at_once_have_the_same_one(tmp_path: Path, project_dir: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_process_that_dies_meanwhile_leaves_no_half_of_one(tmp_path: Path, pro
         input="go\n",
         text=True,
         stdout=subprocess.DEVNULL,
-        timeout=30,
+        timeout=60,
         check=False,
     )  # fmt: skip
     assert killed.returncode == -9

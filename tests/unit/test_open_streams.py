@@ -43,6 +43,7 @@ def open_one(opened: OpenStreams, keys: Keys) -> OpenStream:
     return opened.open(Caller(account, key), str(account.id), cast(Authenticate, keys))
 
 
+@pytest.mark.alone
 async def test_each_is_looked_at_in_each_round_and_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "LOOK_SECONDS", 1.0)
     opened, keys = OpenStreams(), Keys()

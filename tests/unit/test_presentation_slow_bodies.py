@@ -162,6 +162,7 @@ async def test_every_body_must_make_progress(path: str, monkeypatch: pytest.Monk
     assert start["status"] == 408
 
 
+@pytest.mark.alone
 async def test_waits_for_a_slow_caller_who_is_honest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "PROGRESS_SECONDS", 0.2)
     world = World()
@@ -188,6 +189,7 @@ async def test_a_body_that_only_drips_is_not_waited_for_whatever_it_declares(mon
     assert api.state.body_room.large.used_bytes == api.state.body_room.small.used_bytes == 0
 
 
+@pytest.mark.alone
 async def test_waits_beyond_the_grace_for_who_keeps_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "PACE_AFTER_SECONDS", 0.2)
     monkeypatch.setattr(bodies, "PACE_BYTES_PER_SECOND", 512 * 1024)

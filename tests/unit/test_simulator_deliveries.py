@@ -85,7 +85,10 @@ async def until(is_so: Callable[[], bool]) -> None:
 async def test_waits_for_the_end_of_each_run_in_the_order_of_the_ends(tmp_path: Path) -> None:
     receiver = Receiver()
     async with simulation_in(tmp_path, receiver) as simulation:
+        # Nothing ends before all are there, however long a busy machine takes for that.
+        simulation.move_clock(0, is_held=True)
         requests = [await submit(simulation, f"[slow:{seconds}]") for seconds in ("60", "0.1", "0.05")]
+        simulation.move_clock(0, is_held=False)
         await until(lambda: len(receiver.received) == 2)
 
         ids = [request.headers["x-fal-webhook-request-id"] for request in receiver.received]
@@ -194,7 +197,7 @@ async def test_forgets_deliveries_on_a_reset(tmp_path: Path) -> None:
     async with simulation_in(tmp_path, receiver) as simulation:
         await submit(simulation)
         await submit(simulation, "[slow:0.05]")
-        await until(lambda: len(receiver.received) == 1)
+        await until(lambda: len(receiver.received) >= 1)
         simulation.reset()
         new = await submit(simulation, "[slow:0.1]")
         await until(lambda: new.is_webhook_settled)

@@ -210,7 +210,7 @@ async def test_who_stops_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
         await asyncio.sleep(60)
         raise AssertionError
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         for content_type in (None, FORM):
             with pytest.raises(RequestTimeout):
                 await received(tmp_path / "file", receive, content_type)
@@ -229,11 +229,12 @@ async def test_who_drips_is_not_waited_for(
         await asyncio.sleep(0.01)
         return {"type": "http.request", "body": left.pop(0), "more_body": True}
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         with pytest.raises(RequestTimeout):
             await received(tmp_path / "file", receive, content_type)
 
 
+@pytest.mark.alone
 async def test_who_is_slow_and_goes_on_is_waited_for_only_so_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

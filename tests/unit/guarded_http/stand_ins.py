@@ -14,6 +14,8 @@ from app.infrastructure.guarded_http.reasons import NotReached
 from app.infrastructure.guarded_http.streams import StreamedAnswer
 from tests.fal_stub import FalStub
 
+# Only what hangs comes to it, however busy the machine is.
+HANG_SECONDS = 20
 NAME = "hook.example"
 PUBLIC, OTHER_PUBLIC, PUBLIC_IPV6 = "93.184.216.34", "1.1.1.1", "2606:4700:4700::1111"
 NOT_PUBLIC = "The host leads to an address that is not public."
@@ -51,7 +53,7 @@ def port_of(stub: FalStub) -> int:
     return int(stub.url.rpartition(":")[2])
 
 
-async def reason(client: GuardedClient, url: str, seconds_max: float = 5) -> str:
+async def reason(client: GuardedClient, url: str, seconds_max: float = HANG_SECONDS) -> str:
     with pytest.raises(NotReached) as caught:
         await client.post(url, b"{}", {}, seconds_max=seconds_max)
     return caught.value.reason
@@ -60,7 +62,7 @@ async def reason(client: GuardedClient, url: str, seconds_max: float = 5) -> str
 def fetch(
     client: GuardedClient, url: str, hosts: Hosts, headers: Mapping[str, str] | None = None, **limits: Any
 ) -> AbstractAsyncContextManager[StreamedAnswer]:
-    defaults = {"seconds_max_to_answer": 5, "stall_seconds_max": 5, "bytes_max": 10**6}
+    defaults = {"seconds_max_to_answer": HANG_SECONDS, "stall_seconds_max": HANG_SECONDS, "bytes_max": 10**6}
     return client.get(url, headers or {}, hosts=hosts, **{**defaults, **limits})
 
 

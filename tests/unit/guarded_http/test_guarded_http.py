@@ -13,15 +13,15 @@ from app.infrastructure.egress import Egress
 from app.infrastructure.guarded_http.client import ANSWER_BYTES_MAX, GuardedClient
 from tests.certificates import self_signed
 from tests.fal_stub import FalStub, drip, drop, endless, hang, raw, reply
-from tests.unit.guarded_http.stand_ins import NAME, NameServer, port_of, reason
+from tests.unit.guarded_http.stand_ins import HANG_SECONDS, NAME, NameServer, port_of, reason
 
 
 async def test_posts_over_https_and_gives_the_answer_as_it_came(stub: FalStub, local: GuardedClient) -> None:
     stub.then(reply(201, b"\x1f\x8b\x08", {"Content-Encoding": "gzip", "X-Answer": "1", "Set-Cookie": "a=b"}), reply())
     url = f"https://{NAME}:{port_of(stub)}/hook?x=1"
 
-    answer = await local.post(url, b'{"a": 1}', {"Content-Type": "application/json"}, seconds_max=5)
-    await local.post(url, b"", {}, seconds_max=5)
+    answer = await local.post(url, b'{"a": 1}', {"Content-Type": "application/json"}, seconds_max=HANG_SECONDS)
+    await local.post(url, b"", {}, seconds_max=HANG_SECONDS)
 
     assert (answer.status, answer.body, answer.headers["x-answer"]) == (201, b"\x1f\x8b\x08", "1")
     first, second = stub.seen
@@ -54,7 +54,7 @@ async def test_wants_a_certificate_for_the_host(stub: FalStub, local: GuardedCli
 async def test_follows_no_redirect(plain_stub: FalStub, local: GuardedClient) -> None:
     plain_stub.then(*(reply(status, b"", {"Location": plain_stub.url}) for status in (301, 302, 303, 307, 308)))
 
-    statuses = [(await local.post(plain_stub.url, b"{}", {}, seconds_max=5)).status for _ in range(5)]
+    statuses = [(await local.post(plain_stub.url, b"{}", {}, seconds_max=HANG_SECONDS)).status for _ in range(5)]
 
     assert statuses == [301, 302, 303, 307, 308]
     assert len(plain_stub.seen) == 5
@@ -63,13 +63,14 @@ async def test_follows_no_redirect(plain_stub: FalStub, local: GuardedClient) ->
 async def test_reads_the_first_of_an_endless_answer_and_hangs_up(plain_stub: FalStub, local: GuardedClient) -> None:
     plain_stub.then(endless, reply(200, b"x" * ANSWER_BYTES_MAX), reply(200, b"x" * 2**20), reply())
 
-    answers = [await local.post(plain_stub.url, b"{}", {}, seconds_max=5) for _ in range(4)]
+    answers = [await local.post(plain_stub.url, b"{}", {}, seconds_max=HANG_SECONDS) for _ in range(4)]
 
     assert [len(answer.body) for answer in answers] == [ANSWER_BYTES_MAX, ANSWER_BYTES_MAX, ANSWER_BYTES_MAX, 0]
     first, second, third, fourth = (seen.connection for seen in plain_stub.seen)
     assert first < second <= third < fourth
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("behaviour", [drip, hang])
 async def test_ends_at_the_time_limit(behaviour: Any, plain_stub: FalStub, local: GuardedClient) -> None:
     plain_stub.then(behaviour)
@@ -114,7 +115,7 @@ async def test_keeps_a_connection_for_its_own_host_and_only_so_many(plain_stub: 
         plain_stub.connections = 0
         async with GuardedClient.open(egress=Egress(), allows_loopback=True, connections_max=connections_max) as client:
             for url in (first, first, second, second, first):
-                await client.post(url, b"{}", {}, seconds_max=5)
+                await client.post(url, b"{}", {}, seconds_max=HANG_SECONDS)
                 # The connection that is not kept is gone a moment later.
                 await asyncio.sleep(0.01)
         expected = {2: [1, 1, 2, 2, 1], 1: [1, 1, 2, 3, 1]}[connections_max]

@@ -12,8 +12,10 @@ from app.infrastructure.egress import Egress
 from app.infrastructure.guarded_http.client import GuardedClient
 from app.infrastructure.guarded_http.lookups import ADDRESSES_TRIED_MAX, LOOKUPS_PER_OWNER_MAX
 from app.infrastructure.guarded_http.reasons import NotReached
+from tests.builders import until
 from tests.fal_stub import FalStub, reply
 from tests.unit.guarded_http.stand_ins import (
+    HANG_SECONDS,
     NAME,
     NOT_PUBLIC,
     OTHER_PUBLIC,
@@ -44,7 +46,7 @@ async def test_reaches_a_public_address_by_https_alone(
     stub.then(reply())
 
     async with GuardedClient.open(egress=Egress(certificates_file=certificate)) as client:
-        assert (await client.post(f"https://{NAME}/hook", b"{}", {}, seconds_max=5)).status == 200
+        assert (await client.post(f"https://{NAME}/hook", b"{}", {}, seconds_max=HANG_SECONDS)).status == 200
         assert await reason(client, f"http://{NAME}/hook") == "The URL does not begin with https://."
 
     assert stub.seen[0].headers["host"] == NAME
@@ -126,6 +128,7 @@ async def test_names_that_hang_hold_up_their_owner_alone(
     threads = threading.active_count()
     urls = [f"https://hanging-{number}.example-{number}.com/" for number in range(3 * LOOKUPS_PER_OWNER_MAX)]
     waiting.update(asyncio.create_task(reason_for(local, "hanging", url)) for url in [*urls, *urls])
+    await until(lambda: asyncio.sleep(0, len(names.asked) >= LOOKUPS_PER_OWNER_MAX))
     await asyncio.sleep(0.1)
 
     assert await reason_for(local, "other", "https://unknown.example/") == "The name could not be resolved."
@@ -149,6 +152,7 @@ async def test_a_name_is_looked_up_once_for_all_who_wait(
     urls = [f"https://hanging-{number}.example/" for number in range(LOOKUPS_PER_OWNER_MAX)]
     urls += [urls[0], "https://hanging-later.example/", "https://hanging-later.example/"]
     waiting.update(asyncio.create_task(reason_for(local, "owner", url)) for url in urls)
+    await until(lambda: asyncio.sleep(0, len(names.asked) >= LOOKUPS_PER_OWNER_MAX))
     await asyncio.sleep(0.1)
     names.hanging.set()
 

@@ -13,6 +13,7 @@ from app.infrastructure.guarded_http.client import GuardedClient
 from app.infrastructure.guarded_http.hosts import Hosts
 from tests.fal_stub import FalStub, reply
 from tests.unit.guarded_http.stand_ins import (
+    HANG_SECONDS,
     NAME,
     NOT_PUBLIC,
     PUBLIC,
@@ -76,7 +77,7 @@ async def test_tells_the_proxy_an_address_that_was_checked(
             assert await reason(client, url) == NOT_PUBLIC
         assert proxy[0].heads == []
         for _ in range(2):
-            await client.post(f"https://{NAME}/hook", b"{}", {}, seconds_max=5)
+            await client.post(f"https://{NAME}/hook", b"{}", {}, seconds_max=HANG_SECONDS)
         for other in ("other.example", "six.example"):
             assert await reason(client, f"https://{other}/") == "The certificate is not valid for the host."
 
@@ -120,7 +121,7 @@ async def test_says_little_of_a_proxy_that_does_not_help(
 
     async with GuardedClient.open(egress=Egress(), proxy=proxy[1], allows_loopback=True) as client:
         assert await reason(client, f"https://{NAME}/") == "The host could not be reached."
-        assert (await client.post(plain_stub.url, b"{}", {}, seconds_max=5)).status == 200
+        assert (await client.post(plain_stub.url, b"{}", {}, seconds_max=HANG_SECONDS)).status == 200
         # It waits for a request, not for TLS.
         said = await reason(client, f"https://localhost:{port_of(plain_stub)}/", seconds_max=0.2)
         assert said == "No answer came within 0.2 s."
@@ -151,7 +152,7 @@ async def test_hosts_of_a_list_are_fetched_through_the_proxy_of_all_that_leaves(
         # Whose URL somebody else chose goes past it, to what was checked.
         names.answers[NAME] = itertools.repeat([PUBLIC])
         ways.public_port = port_of(stub)
-        await client.post(f"https://{NAME}/hook", b"{}", {}, seconds_max=5)
+        await client.post(f"https://{NAME}/hook", b"{}", {}, seconds_max=HANG_SECONDS)
         assert ways.taken[-1] == PUBLIC
 
     async with GuardedClient.open(egress=replace(egress, no_proxy=f".{NAME}"), listed_by_egress=True) as client:

@@ -12,7 +12,7 @@ from app.infrastructure.guarded_http.hosts import Hosts
 from app.infrastructure.guarded_http.reasons import NotReached, TooLong
 from app.infrastructure.guarded_http.streams import CHUNK_BYTES_MAX
 from tests.fal_stub import Behaviour, FalStub, drip, drop, endless, hang, raw, reply
-from tests.unit.guarded_http.stand_ins import NAME, fetch, fetched, port_of, unfetched
+from tests.unit.guarded_http.stand_ins import HANG_SECONDS, NAME, fetch, fetched, port_of, unfetched
 
 BROKE_OFF = "The answer broke off."
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -147,6 +147,7 @@ async def test_stops_where_a_body_of_unknown_length_is_too_long(plain_stub: FalS
     assert len(taken) <= 10_000
 
 
+@pytest.mark.alone
 async def test_a_stall_is_an_error_and_a_slow_consumer_is_not(plain_stub: FalStub, local: GuardedClient) -> None:
     async def stall(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         writer.write(OK + b"Content-Length: 10\r\n\r\nhello")
@@ -218,13 +219,13 @@ async def test_who_leaves_early_closes_the_connection(plain_stub: FalStub, local
     async with fetch(local, plain_stub.url, hosts_of(plain_stub)) as answer:
         async for _ in answer.chunks:
             break
-    await asyncio.wait_for(closed.wait(), 5)
+    await asyncio.wait_for(closed.wait(), HANG_SECONDS)
 
     closed.clear()
     with pytest.raises(RuntimeError, match="of the consumer's own"):
         async with fetch(local, plain_stub.url, hosts_of(plain_stub)):
             raise RuntimeError("of the consumer's own")
-    await asyncio.wait_for(closed.wait(), 5)
+    await asyncio.wait_for(closed.wait(), HANG_SECONDS)
 
     assert await fetched(local, plain_stub.url, hosts_of(plain_stub)) == (200, b"ok")
     assert [seen.connection for seen in plain_stub.seen] == [1, 2, 3]
@@ -245,7 +246,8 @@ async def test_says_why_no_head_came(
 ) -> None:
     plain_stub.then(*behaviours)
 
-    assert await unfetched(local, plain_stub.url, hosts_of(plain_stub), seconds_max_to_answer=0.3) == said
+    seconds_max = 0.3 if behaviours == [hang] else HANG_SECONDS
+    assert await unfetched(local, plain_stub.url, hosts_of(plain_stub), seconds_max_to_answer=seconds_max) == said
 
 
 async def test_an_endless_body_without_a_length_is_not_begun(plain_stub: FalStub, local: GuardedClient) -> None:
