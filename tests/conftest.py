@@ -36,7 +36,7 @@ TEST_SERVER_SETTINGS = {
 CONSOLE = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 # The longest files begin first: what begins last must not be what everybody waits for.
 DIRECTORIES_BY_LENGTH = ("fault", "browser", "end_to_end", "property", "integration", "contract", "unit")
-WORKERS_PER_CORE = 2
+WORKERS_PER_CORE = 1.5
 WORKERS_MAX = 8
 # For a connection of the service to PostgreSQL: a busy machine may take longer than production waits.
 CONNECT_SECONDS_MAX = 30.0
@@ -59,7 +59,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     are_picked = bool(config.option.keyword) or not all(Path(argument).is_dir() for argument in config.args)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if are_picked else min(WORKERS_PER_CORE * cores, WORKERS_MAX)
+    return 0 if are_picked else min(round(WORKERS_PER_CORE * cores), WORKERS_MAX)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

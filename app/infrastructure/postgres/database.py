@@ -35,7 +35,6 @@ SESSION_SETTINGS = {
     # cut.
     "enable_seqscan": "off",
 }
-_SET_SESSION = "; ".join(f"SET {name} = '{value}'" for name, value in SESSION_SETTINGS.items())
 
 DriverConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -99,7 +98,7 @@ async def open_engine(dsn: str, *, pool_size: int = POOL_SIZE, is_patient: bool 
         )
         try:
             # Not as parameters of the connection: poolers refuse those that they do not know.
-            await connection.execute(_SET_SESSION)
+            await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in SESSION_SETTINGS.items()))
         except BaseException:
             connection.terminate()
             raise
