@@ -85,10 +85,18 @@ class JsonBody(Generic[Body]):
     before_large: Check | None = None
     hands_on_refused: bool = False
     """The endpoint gets a RefusedBody where this would raise InvalidRequest or UnknownModel."""
+    may_be_left_out: bool = False
+    """Every field has a default: a request without a body, and without a type of one, asks for all of them."""
 
     async def __call__(self, request: Request) -> Body | RefusedBody:
-        _check_media_type(request)
+        is_left_out = self.may_be_left_out and "content-type" not in request.headers
+        if not is_left_out:
+            _check_media_type(request)
         body = await read_body(request, self.size_bytes_max, self.before_large)
+        if is_left_out:
+            if body:
+                raise UnsupportedMediaType
+            body = b"{}"
         context = state_of(request.scope).validation_context
         if len(body) <= SMALL_BODY_BYTES_MAX:
             return self._read(body, context)
@@ -123,7 +131,7 @@ class JsonBody(Generic[Body]):
         references = [{"$ref": SCHEMA_REFERENCE.format(model=model.__name__)} for model in self.models]
         schema = references[0] if len(references) == 1 else {"oneOf": references}
         content = {"schema": schema, "examples": examples}
-        return {"required": True, "content": {"application/json": content}}
+        return {"required": not self.may_be_left_out, "content": {"application/json": content}}
 
 
 @dataclass(frozen=True, eq=False)

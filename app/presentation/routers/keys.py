@@ -87,7 +87,9 @@ _read_change = JsonBody(
     },
 )
 _read_rotate = JsonBody(
-    RotateKeyRequest, {"the_old_one_works_for_a_day": {"overlap_seconds": 86_400}, "at_once": {"overlap_seconds": 0}}
+    RotateKeyRequest,
+    {"the_old_one_works_for_a_day": {"overlap_seconds": 86_400}, "at_once": {"overlap_seconds": 0}},
+    may_be_left_out=True,
 )
 
 
