@@ -50,6 +50,19 @@ async def test_a_newcomer_sees_the_full_key_once_and_comes_back_with_it(studio: 
     await expect(studio.balance).to_have_text("1,000 tokens")
 
 
+async def test_a_newcomer_has_the_key_also_where_the_sign_in_fails(studio: Studio) -> None:
+    studio.may_fail = True
+    await studio.visit()
+    await studio.page.route("**/keys/current", lambda route: route.abort(), times=1)
+
+    await studio.page.get_by_role("button", name="Make me a key with tokens").click()
+    full = await studio.save_the_secret()
+
+    await expect(studio.page.get_by_role("alert")).to_contain_text("cannot be reached")
+    await studio.sign_in(full)
+    await expect(studio.balance).to_have_text("1,000 tokens")
+
+
 async def test_a_page_that_was_closed_leaves_no_key_behind_the_next_one(studio: Studio) -> None:
     full = a_user(studio.url, 100)
     for _ in range(3):

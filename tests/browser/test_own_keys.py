@@ -176,3 +176,34 @@ async def test_a_press_too_many_rotates_no_second_time(studio: Studio) -> None:
 
     assert len(asked) == 1
     await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+async def test_of_two_secrets_that_come_at_once_each_is_shown(studio: Studio) -> None:
+    full = await open_form(studio)
+    page = studio.page
+    for name in ("a bot", "a shop"):
+        await page.get_by_label("Name").fill(name)
+        await page.get_by_role("button", name="Make the key").click()
+        await studio.save_the_secret()
+    may_go_on = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await may_go_on.wait()
+        await route.continue_()
+
+    await page.route("**/rotate", hold)
+    for name in ("a bot", "a shop"):
+        row = page.locator(".entries li").filter(has_text=name)
+        await row.get_by_role("button", name="New secret").click()
+        await row.get_by_role("button", name="Really?").click()
+    may_go_on.set()
+    titles, secrets = set(), []
+    for _ in range(2):
+        titles.add(await page.get_by_role("dialog").get_by_role("heading").inner_text())
+        secrets.append(await studio.save_the_secret())
+
+    assert titles == {"Secret of a bot", "Secret of a shop"}
+    for secret in (full, *secrets):
+        answer = httpx.get(f"{studio.url}/keys/current", headers={"X-API-Key": secret}, trust_env=False)
+        assert answer.status_code == 200
+    await expect(page.get_by_role("dialog")).to_have_count(0)
