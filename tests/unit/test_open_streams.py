@@ -103,12 +103,19 @@ def caller_of(stream: OpenStream) -> Caller:
     return Caller(account, ApiKey(id=uuid4(), scopes=ALL_SCOPES, has_budget=False, expires=False, version=1))
 
 
-async def test_the_process_ends_them_all() -> None:
-    opened, keys = OpenStreams(), Keys()
+async def test_the_process_ends_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "LOOK_SECONDS", 0.1)
+    opened, keys = OpenStreams(), Keys(seconds=60)
     some = [open_one(opened, keys) for _ in range(3)]
-    await asyncio.sleep(0)
+    await until(lambda: bool(keys.looks))
+    watch = opened._watch
+    assert watch is not None
 
     opened.end_all()
 
     assert all(stream.is_ended for stream in some)
     assert open_one(opened, keys).is_ended
+    # Whoever looked at the keys would hold a connection of a process that ends.
+    await asyncio.wait({watch}, timeout=20)
+    assert watch.cancelled()
+    assert opened._watch is None

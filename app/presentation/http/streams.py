@@ -98,7 +98,7 @@ class OpenStreams:
         self._count += 1
         if self._is_stopping:
             stream.end()
-        if self._watch is None:
+        elif self._watch is None:
             self._watch = asyncio.create_task(self._watch_keys(authenticate), name="keys of streams")
         return stream
 
@@ -126,6 +126,9 @@ class OpenStreams:
         for streams in self._of_account.values():
             for stream in streams:
                 stream.end()
+        if self._watch is not None:
+            # No stream is left to look after, and the database goes away next.
+            self._watch.cancel()
 
     def _count_of(self, account_id: UUID) -> int:
         return len(self._of_account.get(account_id, ()))
