@@ -16,9 +16,7 @@ from app.presentation.schemas.webhooks import RotateSecretRequest, WebhookSecret
 
 router = APIRouter(prefix="/webhook-secret", tags=["Webhooks"], route_class=KeyedRoute)
 
-_read_rotate = JsonBody(
-    RotateSecretRequest, {"both_sign_for_a_day": {"overlap_seconds": 86_400}}, may_be_left_out=True
-)
+_read_rotate = JsonBody(RotateSecretRequest, {"both_sign_for_a_day": {"overlap_seconds": 86_400}}, may_be_left_out=True)
 
 
 @router.get(

@@ -90,9 +90,7 @@ _read_change = JsonBody(
     ChangeEndpointRequest,
     {"on_again": {"is_enabled": True}, "of_everything": {"types": None}, "off": {"is_enabled": False}},
 )
-_read_rotate = JsonBody(
-    RotateSecretRequest, {"both_sign_for_a_day": {"overlap_seconds": 86_400}}, may_be_left_out=True
-)
+_read_rotate = JsonBody(RotateSecretRequest, {"both_sign_for_a_day": {"overlap_seconds": 86_400}}, may_be_left_out=True)
 _read_replay = JsonBody(ReplayRequest, {"what_was_missed": {"after": 1795515341654321}})
 
 
