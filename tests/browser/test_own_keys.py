@@ -21,6 +21,14 @@ async def open_form(studio: Studio) -> str:
     return full
 
 
+async def make_keys(studio: Studio, *names: str) -> None:
+    """In the form that is open; their secrets are passed over."""
+    for name in names:
+        await studio.page.get_by_label("Name").fill(name)
+        await studio.page.get_by_role("button", name="Make the key").click()
+        await studio.save_the_secret()
+
+
 async def test_a_key_gets_the_scopes_that_were_chosen_whatever_is_drawn_again(studio: Studio) -> None:
     full = await open_form(studio)
     page = studio.page
@@ -96,10 +104,7 @@ async def test_trouble_with_a_row_is_said_in_the_row(studio: Studio) -> None:
     studio.may_fail = True
     full = await open_form(studio)
     page = studio.page
-    for name in ("a bot", "a shop"):
-        await page.get_by_label("Name").fill(name)
-        await page.get_by_role("button", name="Make the key").click()
-        await studio.save_the_secret()
+    await make_keys(studio, "a bot", "a shop")
     shop = page.locator(".entries li", has_text="a shop")
     await expect(shop).to_be_visible()
     headers = {"X-API-Key": full}
@@ -155,9 +160,7 @@ async def test_a_secret_goes_when_it_is_said_to_be_saved_and_not_before(studio: 
 async def test_a_press_too_many_rotates_no_second_time(studio: Studio) -> None:
     await open_form(studio)
     page = studio.page
-    await page.get_by_label("Name").fill("a bot")
-    await page.get_by_role("button", name="Make the key").click()
-    await studio.save_the_secret()
+    await make_keys(studio, "a bot")
     row = page.locator(".entries li").filter(has_text="a bot")
     may_go_on = asyncio.Event()
     asked = []
@@ -181,10 +184,7 @@ async def test_a_press_too_many_rotates_no_second_time(studio: Studio) -> None:
 async def test_of_two_secrets_that_come_at_once_each_is_shown(studio: Studio) -> None:
     full = await open_form(studio)
     page = studio.page
-    for name in ("a bot", "a shop"):
-        await page.get_by_label("Name").fill(name)
-        await page.get_by_role("button", name="Make the key").click()
-        await studio.save_the_secret()
+    await make_keys(studio, "a bot", "a shop")
     may_go_on = asyncio.Event()
 
     async def hold(route: Route) -> None:

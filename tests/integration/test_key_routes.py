@@ -282,10 +282,13 @@ async def test_an_overlap_has_bounds(api: Api, owner: Customer, seconds: object)
     assert await code_of(api, key["api_key"], "GET", "/balance") == "ok"
 
 
-@pytest.mark.parametrize("rotates", ["/keys/{key}/rotate", "/webhook-secret/rotate"])
+@pytest.mark.parametrize(
+    "rotates", ["/keys/{key}/rotate", "/webhook-secret/rotate", "/webhook-endpoints/{endpoint}/rotate-secret"]
+)
 async def test_a_rotation_without_a_body_is_one_without_an_overlap(api: Api, owner: Customer, rotates: str) -> None:
     key = await create(api, owner)
-    path, headers = rotates.format(key=key["id"]), {"X-API-Key": owner.api_key}
+    endpoint = await call(api, owner.api_key, "POST", "/webhook-endpoints", {"url": "https://example.com/hook"})
+    path, headers = rotates.format(key=key["id"], endpoint=endpoint.json()["id"]), {"X-API-Key": owner.api_key}
 
     nothing = await api.http.post(path, headers=headers)
     no_type = await api.http.post(path, headers=headers, content=b'{"overlap_seconds": 60}')
@@ -293,7 +296,7 @@ async def test_a_rotation_without_a_body_is_one_without_an_overlap(api: Api, own
 
     assert nothing.status_code == 200, nothing.text
     assert [no_type.json()["code"], no_body.json()["code"]] == ["unsupported_media_type", "invalid_json"]
-    assert (await code_of(api, key["api_key"], "GET", "/balance") == "ok") is (rotates == "/webhook-secret/rotate")
+    assert (await code_of(api, key["api_key"], "GET", "/balance") == "ok") is ("{key}" not in rotates)
 
 
 async def test_a_repeat_shows_the_same_key_without_its_secret(api: Api, owner: Customer) -> None:
